@@ -1,0 +1,196 @@
+"""Rows to the sequences of a step, cut into padded chunks; made ahead in a thread.
+
+A step's order of sequences is fixed: anchors, positives, negatives. Chunks permute it by length
+(less padding) and say how, so that readouts are put back by `out[chunk.index_S] = readout`.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Generic, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from mipic_llm.data.formats import Example
+from mipic_llm.data.tokenise import TextEncoder, pad
+
+ANCHOR, POSITIVE, NEGATIVE = 0, 1, 2
+
+Item = TypeVar("Item")
+Made = TypeVar("Made")
+
+
+class StepBatch(NamedTuple):
+    """All sequences of this rank's step, in the order anchors, positives, negatives.
+
+    ids: S lists of token ids, unpadded.
+    column_S: 0 anchor, 1 positive, 2 negative; int64.
+    example_S: the local row (0 .. n_anchors - 1) each belongs to; int64. Row b's anchor is sequence
+    b, its positive n_anchors + b; the negatives follow row by row, ragged.
+    unlabelled: anchor and positive are the same text twice: two views that the model must vary.
+    """
+
+    ids: list[list[int]]
+    column_S: Tensor
+    example_S: Tensor
+    n_anchors: int
+    n_positives: int
+    n_negatives: int
+    unlabelled: bool
+    pad_id: int
+    padding_side: str
+
+
+class Chunk(NamedTuple):
+    """One forward pass. Padding of the chunk count has weight 0 and an empty index_S.
+
+    index_S: positions of these sequences in the step's order, int64.
+    ids_ST, mask_ST: int64. A weight-0 chunk holds one dummy sequence, so that a rank with fewer
+    chunks still takes part in every ZeRO-3 gather; its outputs must enter the loss times 0.
+    """
+
+    index_S: Tensor
+    ids_ST: Tensor
+    mask_ST: Tensor
+    weight: float
+
+
+class Padding(NamedTuple):
+    """Tokens of a step's forward passes: real ones, and pads (dummies count as pads)."""
+
+    useful: int
+    padded: int
+
+    @property
+    def share(self) -> float:
+        return self.padded / max(1, self.useful + self.padded)
+
+
+def build_step(examples: Sequence[Example], encoder: TextEncoder) -> StepBatch:
+    """Tokenises this rank's rows. Anchors take the query prompt, the others the document prompt.
+
+    Unlabelled text is a query in both views: a prompt must not be what tells the views apart.
+    """
+    unlabelled = examples[0].positive is None
+    assert all((row.positive is None) == unlabelled for row in examples), "sources mixed in a step"
+    anchors = encoder.ids([row.anchor for row in examples], "query")
+    if unlabelled:
+        positives = [list(row) for row in anchors]
+    else:
+        positives = encoder.ids([row.positive or "" for row in examples], "document")
+    owner = [b for b, row in enumerate(examples) for _ in row.negatives]
+    negatives = encoder.ids([text for row in examples for text in row.negatives], "document")
+    n = len(anchors)
+    return StepBatch(
+        ids=anchors + positives + negatives,
+        column_S=torch.tensor([ANCHOR] * n + [POSITIVE] * n + [NEGATIVE] * len(negatives)),
+        example_S=torch.tensor([*range(n), *range(n), *owner]),
+        n_anchors=n,
+        n_positives=n,
+        n_negatives=len(negatives),
+        unlabelled=unlabelled,
+        pad_id=encoder.pad_id,
+        padding_side=encoder.padding_side,
+    )
+
+
+def n_chunks_of(batch: StepBatch, chunk_size: int) -> int:
+    """How many chunks `chunks` makes; ranks agree on the maximum before the step."""
+    return -(-len(batch.ids) // chunk_size) if chunk_size else 1
+
+
+def chunks(batch: StepBatch, chunk_size: int, n_chunks: int | None = None) -> list[Chunk]:
+    """The step's sequences, longest first, in chunks of chunk_size (0 = one chunk).
+
+    n_chunks: the count to reach with weight-0 chunks. ValueError when there are already more.
+    Longest first, so that a step that cannot fit in memory fails at once.
+    """
+    order = sorted(range(len(batch.ids)), key=lambda s: -len(batch.ids[s]))  # stable
+    size = chunk_size or len(order)
+    made = []
+    for start in range(0, len(order), size):
+        index = order[start : start + size]
+        ids_ST, mask_ST = pad([batch.ids[s] for s in index], batch.pad_id, batch.padding_side)
+        made.append(Chunk(torch.tensor(index), ids_ST, mask_ST, 1.0))
+    if n_chunks is not None:
+        if len(made) > n_chunks:
+            raise ValueError(f"{len(made)} chunks do not fit in n_chunks={n_chunks}")
+        ids_ST, mask_ST = pad([batch.ids[order[-1]]], batch.pad_id, batch.padding_side)
+        dummy = Chunk(torch.empty(0, dtype=torch.int64), ids_ST, mask_ST, 0.0)
+        made += [dummy] * (n_chunks - len(made))
+    return made
+
+
+def padding(made: Iterable[Chunk]) -> Padding:
+    """Real and padded tokens of these chunks."""
+    useful = total = 0
+    for chunk in made:
+        useful += int(chunk.mask_ST.sum()) if chunk.weight else 0
+        total += chunk.ids_ST.numel()
+    return Padding(useful, total - useful)
+
+
+class Prefetcher(Generic[Item, Made]):
+    """Iterates over make(item) for items, made up to `depth` ahead in one background thread.
+
+    What make or items raise is raised by the iteration, at the step it belongs to. Use it in a
+    `with` block (or call close): leaving it stops the thread, also in the middle of the items.
+    make must draw no random numbers from a global generator: it runs ahead of the training step.
+    """
+
+    def __init__(self, make: Callable[[Item], Made], items: Iterable[Item], depth: int = 2) -> None:
+        self._queue: queue.Queue = queue.Queue(maxsize=depth)
+        self._stop = threading.Event()
+        self._ended = False
+        self._thread = threading.Thread(
+            target=self._work, args=(make, items), name="prefetch", daemon=True
+        )
+        self._thread.start()
+
+    def _work(self, make: Callable[[Item], Made], items: Iterable[Item]) -> None:
+        try:
+            for item in items:
+                if self._stop.is_set() or not self._put((make(item), None)):
+                    return
+        except BaseException as bad:  # handed over, whatever it is, and raised in the main thread
+            if isinstance(bad, StopIteration):  # would look like the end of the items
+                bad = RuntimeError(f"make raised {bad!r}")
+            self._put((None, bad))
+        else:
+            self._put((None, StopIteration()))
+
+    def _put(self, entry: tuple) -> bool:
+        while not self._stop.is_set():
+            try:
+                self._queue.put(entry, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def __iter__(self) -> Iterator[Made]:
+        return self
+
+    def __next__(self) -> Made:
+        if self._ended:
+            raise StopIteration
+        value, bad = self._queue.get()
+        if bad is not None:
+            self.close()
+            raise bad
+        return value
+
+    def close(self) -> None:
+        """Stops the thread and waits for it; what was made ahead is thrown away."""
+        self._ended = True
+        self._stop.set()
+        self._thread.join()
+
+    def __enter__(self) -> Prefetcher[Item, Made]:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,97 @@
+"""What a person watching a run sees: a bar on a terminal, now and then a line elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+LINE_SECONDS = 5.0  # shortest time between two lines
+LONGEST_SILENCE = 60.0  # a log that stands still longer looks dead
+LINES_PER_RUN = 20
+
+PARTS = ("mrl", "relation", "geometry", "chain")
+
+
+class Progress:
+    """Shows each metric row of a run of `total_steps` that begins after `start_step`.
+
+    On a terminal a tqdm bar; where stderr is a pipe or a file (as under the deepspeed launcher on
+    several hosts) plain lines: the first and the last step, and between them about 20 per run, at
+    least 5 and at most about 60 seconds apart. `enabled` is False on every rank but the first.
+
+    Rows have the keys of metrics.jsonl; shown where present: `loss`, `loss/<part>`, `lr`,
+    `tokens_per_second`, `padding_share` (0 to 1), `memory_gib`.
+    """
+
+    def __init__(self, total_steps: int, start_step: int = 0, enabled: bool = True) -> None:
+        self.total, self.enabled = total_steps, enabled
+        self._start_step, self._start = start_step, time.monotonic()
+        self._first: tuple[int, float] | None = None  # first step of this process, when it ended
+        self._last_step, self._last_line = start_step, float("-inf")
+        self._bar: Any = None
+        if enabled and sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(
+                total=total_steps,
+                initial=start_step,
+                dynamic_ncols=True,
+                bar_format="{percentage:3.0f}%|{bar:12}| {n_fmt}/{total_fmt} {postfix}",
+            )
+
+    def update(self, step: int, row: Mapping[str, float]) -> None:
+        """Called after optimizer step `step` (1-based) with its metric row."""
+        if not self.enabled:
+            return
+        now = time.monotonic()
+        eta = self._eta(step, now)
+        if self._bar is not None:
+            self._bar.set_postfix_str(f"{describe(row)} ETA {eta}", refresh=False)
+            self._bar.update(step - self._bar.n)
+        elif self._due(step, now):
+            text = f"step {step}/{self.total} {describe(row)} ETA {eta}"
+            print(text, file=sys.stderr, flush=True)
+            self._last_line = now
+        self._last_step = step
+
+    def _eta(self, step: int, now: float) -> str:
+        # The first step pays for warm-up (kernels, allocator, data workers): judge by the others.
+        if self._first is None:
+            self._first = (step, now)
+            seconds = (now - self._start) / max(1, step - self._start_step)
+        else:
+            seconds = (now - self._first[1]) / max(1, step - self._first[0])
+        return clock(seconds * max(0, self.total - step))
+
+    def _due(self, step: int, now: float) -> bool:
+        if self._last_line == float("-inf") or step >= self.total:
+            return True
+        silence = now - self._last_line
+        crossed = (step * LINES_PER_RUN) // self.total > (
+            self._last_step * LINES_PER_RUN
+        ) // self.total
+        return silence >= LONGEST_SILENCE or (crossed and silence >= LINE_SECONDS)
+
+    def close(self) -> None:
+        """Leaves the bar as it stands and gives the line back."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+        self.enabled = False
+
+
+def describe(row: Mapping[str, float]) -> str:
+    """`loss 1.234 mrl 0.98 ... lr 1.8e-04 12,345 tok/s pad 21% mem 1.2 GiB`: what the row has."""
+    shows = [("loss", "loss {:.4g}"), *((f"loss/{part}", part + " {:.3g}") for part in PARTS)]
+    shows += [("lr", "lr {:.1e}"), ("tokens_per_second", "{:,.0f} tok/s")]
+    shows += [("padding_share", "pad {:.0%}"), ("memory_gib", "mem {:.1f} GiB")]
+    return " ".join(form.format(row[key]) for key, form in shows if row.get(key) is not None)
+
+
+def clock(seconds: float) -> str:
+    """65 -> 1:05, 3725 -> 1:02:05."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,0 +1,301 @@
+"""Tables and plots of a run from its files: scores.jsonl and metrics.jsonl. No model needed."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mipic_llm.errors import UserError
+from mipic_llm.types import Point, Score
+
+INK, GREY = "#16324f", "#8a8f98"  # dark and light enough to stay apart in greyscale
+# One style per line of a plot: colour, dash, marker, fill. Told apart by three signs, not by hue.
+STYLES = [
+    (GREY, "--", "o", "white"),
+    (INK, "-", "s", INK),
+    ("#b5542c", "-.", "^", "#b5542c"),
+    ("#3d7d6b", ":", "D", "white"),
+    ("#7a4f96", (0, (6, 1.5)), "v", "#7a4f96"),
+    ("#a08a2c", (0, (3, 1, 1, 1, 1, 1)), "P", "white"),
+]
+
+
+# ---- scores.jsonl
+
+
+def write_scores(
+    path: str | Path, scores: Iterable[Score], stage: str | None = None, append: bool = False
+) -> None:
+    """One row {task, metric, layer, dim, value, n} per score, with `stage` where given.
+
+    Replaces the file in one move, or adds to it with `append`.
+    """
+    path = Path(path)
+    mark = {} if stage is None else {"stage": stage}
+    text = ""
+    for task, metric, point, value, n in scores:
+        row = {"task": task, "metric": metric, "layer": int(point.layer), "dim": int(point.dim)}
+        # NaN (constant scores have no rank correlation) is no JSON: null
+        value = float(value) if math.isfinite(value) else None
+        text += json.dumps({**row, "value": value, "n": int(n), **mark}) + "\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    old = path.read_text("utf-8") if append and path.exists() else ""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(old + text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def read_scores(path: str | Path, stage: str | None = None) -> list[Score]:
+    """The scores of a file, or those of one `stage`.
+
+    Raises UserError for a file that is missing or a line that is no score.
+    """
+    scores = []
+    for number, row in _rows(path):
+        try:
+            value = math.nan if row["value"] is None else float(row["value"])
+            point = Point(int(row["layer"]), int(row["dim"]))
+            score = Score(str(row["task"]), str(row["metric"]), point, value, int(row["n"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                f"{path}: line {number}: not a score ({type(error).__name__}: {error}); expected "
+                "keys task, metric, layer, dim, value, n"
+            ) from None
+        if stage is None or row.get("stage") == stage:
+            scores.append(score)
+    return scores
+
+
+def before_and_after(path: str | Path) -> tuple[list[Score], list[Score]]:
+    """The two stages of a run's file; rows without a stage (launch/evaluate.py) count as after."""
+    everything, before = read_scores(path), read_scores(path, stage="before")
+    after = read_scores(path, stage="after")
+    return (before, after) if before or after else ([], everything)
+
+
+def _rows(path: str | Path) -> list[tuple[int, dict[str, Any]]]:
+    """Numbered rows of a JSON-lines file; a torn last line (killed run) is left out."""
+    try:
+        lines = Path(path).read_text("utf-8").splitlines()
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; is this a run's output directory?") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read: {error}") from None
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            if number == len(lines):
+                break
+            raise UserError(f"{path}: line {number}: not JSON: {error}") from None
+        if not isinstance(row, dict):
+            raise UserError(f"{path}: line {number}: not a JSON object")
+        rows.append((number, row))
+    return rows
+
+
+# ---- tables
+
+
+def before_after_table(
+    before: Sequence[Score], after: Sequence[Score], *, layer: int, markdown: bool = False
+) -> str:
+    """Spearman x 100 before and after training: per dim of `layer`, then per other point.
+
+    One pair of blocks per task. A figure that is missing shows as `-`.
+    """
+    blocks = []
+    tasks = dict.fromkeys(s.task for s in [*before, *after] if _is_spearman(s))
+    for task in tasks:
+        old, new = (
+            {s.point: s for s in scores if s.task == task and _is_spearman(s)}
+            for scores in (before, after)
+        )
+        points = sorted(set(old) | set(new))
+        n = next(iter({**old, **new}.values())).n
+        for title, head, chosen in (
+            (f"layer {layer}", "dim", [p for p in points if p.layer == layer]),
+            ("ladder", "dim@layer", [p for p in points if p.layer != layer]),
+        ):
+            if not chosen:
+                continue
+            rows = [[head, "before", "after", "change"]]
+            for point in chosen:
+                a, b = (side[point].value if point in side else math.nan for side in (old, new))
+                name = str(point.dim) if head == "dim" else str(point)
+                rows.append([name, _x100(a), _x100(b), _x100(b - a, sign=True)])
+            caption = f"{task}: Spearman x 100, {title}, {n:,} pairs"
+            blocks.append(_markdown(caption, rows) if markdown else _plain(caption, rows))
+    return "\n\n".join(blocks) if blocks else "no Spearman scores"
+
+
+def _is_spearman(score: Score) -> bool:
+    return score.metric.endswith("spearman")
+
+
+def _x100(value: float, sign: bool = False) -> str:
+    return "-" if math.isnan(value) else f"{100 * value:{'+' if sign else ''}.2f}"
+
+
+def _plain(caption: str, rows: list[list[str]]) -> str:
+    widths = [max(len(row[i]) for row in rows) + (3 if i else 2) for i in range(4)]
+    lines = ["".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]
+    rule = "  " + "-" * (sum(widths) - 2)
+    return "\n".join([caption, lines[0], rule, *lines[1:]])
+
+
+def _markdown(caption: str, rows: list[list[str]]) -> str:
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([f"**{caption}**", "", lines[0], "|---:|---:|---:|---:|", *lines[1:]])
+
+
+# ---- plots
+
+
+def quality_plot(before: Sequence[Score], after: Sequence[Score], path: str | Path) -> None:
+    """PNG of Spearman against dim (last layer, mean over tasks), before and after training."""
+    comparison_plot({"before training": before, "after training": after}, path)
+
+
+def comparison_plot(runs: Mapping[str, Sequence[Score]], path: str | Path) -> None:
+    """PNG of Spearman against dim at the last layer, one line per named set of scores."""
+    scored = [s for scores in runs.values() for s in scores if _is_spearman(s)]
+    if not scored:
+        raise UserError(f"{path}: no plot: there are no Spearman scores; set data.validation")
+    tasks = list(dict.fromkeys(s.task for s in scored))
+    figure, (axes,) = _figure(1, 1, (6.4, 4.2))
+    curves = {name: _curve(scores) for name, scores in runs.items()}
+    curves = {name: curve for name, curve in curves.items() if curve}
+    for number, (name, curve) in enumerate(curves.items()):
+        colour, dash, marker, fill = STYLES[number % len(STYLES)]
+        axes.plot(
+            list(curve), list(curve.values()), color=colour, linestyle=dash, marker=marker,
+            markerfacecolor=fill, markeredgecolor=colour, markersize=6.5, linewidth=1.8, label=name,
+        )  # fmt: skip
+    if list(curves) == ["before training", "after training"]:
+        first, last = curves.values()
+        for dim in sorted(set(first) & set(last)):
+            change = last[dim] - first[dim]
+            axes.annotate(
+                f"{change:+.1f}", (dim, max(last[dim], first[dim])), (-4, 9), color=INK,
+                textcoords="offset points", ha="center", fontsize=9,
+            )  # fmt: skip
+    dims = sorted({dim for curve in curves.values() for dim in curve})
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(dims, [str(dim) for dim in dims])
+    axes.minorticks_off()
+    axes.margins(x=0.06, y=0.14)
+    axes.set_xlabel("dimensions kept (log scale)")
+    axes.set_ylabel("Spearman x 100")
+    where = tasks[0] if len(tasks) == 1 else f"mean of {len(tasks)} tasks"
+    axes.set_title(f"Quality against size: {where}", loc="left", fontweight="bold")
+    axes.legend(frameon=False, loc="best", handlelength=3.0)
+    _save(figure, path)
+
+
+def _curve(scores: Sequence[Score]) -> dict[int, float]:
+    """dim -> 100 * mean Spearman over tasks, at the deepest layer present."""
+    scores = [s for s in scores if _is_spearman(s) and math.isfinite(s.value)]
+    last = max((s.point.layer for s in scores), default=0)
+    values: dict[int, list[float]] = {}
+    for s in scores:
+        if s.point.layer == last:
+            values.setdefault(s.point.dim, []).append(100 * s.value)
+    return {dim: sum(v) / len(v) for dim, v in sorted(values.items())}
+
+
+def loss_plot(metrics_jsonl: str | Path, path: str | Path) -> None:
+    """PNG of the total loss and its parts over steps, one panel each (their scales differ)."""
+    rows = [row for _, row in _rows(metrics_jsonl) if "step" in row]
+    keys = ["loss", "loss/mrl", "loss/relation", "loss/geometry", "loss/chain"]
+    series = {key: _series(rows, key) for key in keys}
+    series = {key: points for key, points in series.items() if points}
+    if not series:
+        raise UserError(f"{metrics_jsonl}: no plot: it has no losses yet")
+    names = {key for row in rows for key in row if key.startswith("loss/mrl@")}
+    per_dim = sorted(names, key=lambda key: int(key.split("@")[1]))
+    panels = len(series) + bool(per_dim)
+    columns = min(3, panels)
+    lines = math.ceil(panels / columns)
+    figure, flat = _figure(lines, columns, (3.3 * columns, 2.5 * lines + 0.3))
+    titles = {"loss": "total", "loss/mrl": "MRL", "loss/chain": "PIC chain",
+              "loss/relation": "SIA relation", "loss/geometry": "SIA geometry"}  # fmt: skip
+    for axes, (key, points) in zip(flat, series.items(), strict=False):
+        steps, values = zip(*points, strict=True)
+        smooth = _smooth(values)
+        if smooth is None:
+            axes.plot(steps, values, color=INK, linewidth=1.5)
+        else:
+            axes.plot(steps, values, color=GREY, linewidth=0.7, alpha=0.7)
+            axes.plot(steps, smooth, color=INK, linewidth=1.8)
+        axes.set_title(titles[key], loc="left", fontweight="bold")
+    if per_dim:
+        _per_dim_panel(flat[len(series)], [(k.split("@")[1], _series(rows, k)) for k in per_dim])
+    for number, axes in enumerate(flat):
+        axes.set_visible(number < panels)
+        if panels - columns <= number < panels:
+            axes.set_xlabel("step")
+            axes.tick_params(labelbottom=True)
+    figure.suptitle("Training loss and its parts", x=0.01, ha="left", fontweight="bold")
+    _save(figure, path)
+
+
+def _per_dim_panel(axes: Any, lines: list[tuple[str, list[tuple[int, float]]]]) -> None:
+    """InfoNCE at every prefix: dark = wide, and the dash differs too."""
+    dashes = ["-", "--", "-.", ":"]
+    for number, (dim, points) in enumerate(lines):
+        if not points:
+            continue
+        steps, values = zip(*points, strict=True)
+        shade = 0.65 - 0.6 * number / max(1, len(lines) - 1)
+        axes.plot(
+            steps, _smooth(values) or values, color=str(shade), linewidth=1.4, label=dim,
+            linestyle=dashes[number % len(dashes)],
+        )  # fmt: skip
+    axes.set_title("MRL per dim", loc="left", fontweight="bold")
+    axes.legend(frameon=False, fontsize=7, ncols=2, handlelength=2.2, columnspacing=1.0)
+
+
+def _series(rows: list[dict[str, Any]], key: str) -> list[tuple[int, float]]:
+    return [(row["step"], row[key]) for row in rows if isinstance(row.get(key), int | float)]
+
+
+def _smooth(values: Sequence[float]) -> list[float] | None:
+    """Centred running mean over about a twentieth of the run; None where there is too little."""
+    half = len(values) // 40
+    if half < 1:
+        return None
+    windows = [values[max(0, i - half) : i + half + 1] for i in range(len(values))]
+    return [sum(window) / len(window) for window in windows]
+
+
+def _figure(lines: int, columns: int, size: tuple[float, float]) -> tuple[Any, list[Any]]:
+    """An empty figure in our style and its axes, row by row.
+
+    Drawn by Agg without pyplot: no display needed, and a caller's own backend stays as it is.
+    matplotlib is imported here, so that only those who draw pay for it.
+    """
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    style = {"axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
+             "grid.color": "#d9dce0", "grid.linewidth": 0.6, "axes.axisbelow": True,
+             "axes.edgecolor": "#5b6068", "axes.titlesize": 11}  # fmt: skip
+    with matplotlib.rc_context(style):
+        figure = Figure(figsize=size, layout="constrained")
+        FigureCanvasAgg(figure)
+        grid = figure.subplots(lines, columns, squeeze=False, sharex=lines * columns > 1)
+    return figure, list(grid.flat)
+
+
+def _save(figure: Any, path: str | Path) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=160, format="png")

@@ -1,0 +1,90 @@
+"""The values that travel between the rooms of the house. Shapes only, no logic.
+
+Shape legend (used as name suffixes everywhere):
+    S sequences of a step (anchors, positives and negatives, in that order)
+    T tokens of the longest sequence
+    L captured layers
+    D full width of the backbone
+    V columns of the batch (anchor, positive, negatives)
+    B anchors on this rank
+    N candidates over all ranks
+    P truncated prefixes (dims without D)
+    K sum of the truncated prefix widths
+Only tuples cross the wrapped module's boundary: ZeRO-3 walks outputs, and dicts with integer
+keys crash it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Point(NamedTuple):
+    """One usable size of the model: the readout of `layer` (1-based) cut to its first `dim`."""
+
+    layer: int
+    dim: int
+
+    def __str__(self) -> str:
+        return f"{self.dim}@{self.layer}"
+
+
+class Encoded(NamedTuple):
+    """What the backbone gives for one chunk of sequences.
+
+    tokens_STD: one (S, T, D) tensor per captured layer whose tokens were asked for.
+    mask_ST: True at real tokens.
+    readout_LSD: the readouts of the captured layers, (L, S, D), in the order asked for.
+    """
+
+    tokens_STD: tuple[Tensor, ...]
+    mask_ST: Tensor
+    readout_LSD: Tensor
+
+
+class Reps(NamedTuple):
+    """What crosses examples, and so leaves the wrapped module: small readout vectors only.
+
+    z_SD: full-width readout of the last layer.
+    chain_S: per sampled PIC link, phi_i(z_i[:d_i]), each (S, d_{i+1}).
+    target_S: per sampled PIC link, the deeper readout cut to d_{i+1}, each (S, d_{i+1}).
+    local: weighted sum over this chunk of the per-example terms (already scaled), scalar.
+    relation, geometry: unweighted sums over this chunk's sequences, detached scalars for logs.
+    """
+
+    z_SD: Tensor
+    chain_S: tuple[Tensor, ...]
+    target_S: tuple[Tensor, ...]
+    local: Tensor
+    relation: Tensor
+    geometry: Tensor
+
+
+class Terms(NamedTuple):
+    """A loss to be descended and its parts for the log (detached)."""
+
+    total: Tensor
+    parts: dict[str, float]
+
+
+class Score(NamedTuple):
+    """One figure of an evaluation at one point; n = number of rows it was computed on."""
+
+    task: str
+    metric: str
+    point: Point
+    value: float
+    n: int
+
+
+class RunState(NamedTuple):
+    """Everything a run needs beside the DeepSpeed checkpoint to go on as if never stopped."""
+
+    step: int
+    epoch: int
+    cursor: int
+    rng: dict[str, Any]
+    mlflow_run_id: str | None = None

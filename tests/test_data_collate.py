@@ -1,0 +1,165 @@
+"""A step's sequences and their order, chunks, padding share, and the thread that runs ahead."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from mipic_llm.data.collate import Prefetcher, build_step, chunks, n_chunks_of, padding
+from mipic_llm.data.formats import Example
+from mipic_llm.data.tokenise import TextEncoder
+
+VOCAB = {word: i for i, word in enumerate(["[U]", "[P]", *"abcdefgh", "q:", "d:"])}
+
+
+def encoder(side="right"):
+    tok = Tokenizer(models.WordLevel(VOCAB, "[U]"))
+    tok.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tok, unk_token="[U]", pad_token="[P]")
+    prompts = {"query": "q: ", "document": "d: "}
+    return TextEncoder(fast, 8, append_eos_id=None, prompts=prompts, padding_side=side)
+
+
+def ids(text):
+    return [VOCAB[word] for word in text.split()]
+
+
+ROWS = [
+    Example("a", "b b b", ("c", "d d"), 0),
+    Example("a a", "e", (), 1),
+    Example("a a a", "f f", ("g g g g g",), 2),
+]
+
+
+def test_order_of_a_labelled_step():
+    step = build_step(ROWS, encoder())
+    texts = ["q: a", "q: a a", "q: a a a", "d: b b b", "d: e", "d: f f", "d: c", "d: d d"]
+    assert step.ids == [ids(text) for text in [*texts, "d: g g g g g"]]
+    assert step.column_S.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert step.example_S.tolist() == [0, 1, 2, 0, 1, 2, 0, 0, 2]
+    assert (step.n_anchors, step.n_positives, step.n_negatives) == (3, 3, 3)
+    assert not step.unlabelled
+    assert step.column_S.dtype == step.example_S.dtype == torch.int64
+
+
+def test_unlabelled_rows_stand_twice_with_the_same_prompt():
+    step = build_step([Example("a", None, (), 0), Example("b b", None, (), 1)], encoder())
+    assert step.unlabelled
+    assert step.ids == [ids("q: a"), ids("q: b b")] * 2
+    assert step.column_S.tolist() == [0, 0, 1, 1] and step.example_S.tolist() == [0, 1, 0, 1]
+    assert step.n_negatives == 0
+    with pytest.raises(AssertionError, match="mixed"):
+        build_step([Example("a", None, (), 0), ROWS[0]], encoder())
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("size", [0, 1, 2, 4, 100])
+def test_chunks_are_undone_by_their_index(side, size):
+    step = build_step(ROWS, encoder(side))
+    made = chunks(step, size)
+    assert len(made) == n_chunks_of(step, size) == (1 if size in (0, 100) else -(-9 // size))
+    back: list = [None] * len(step.ids)
+    for chunk in made:
+        assert chunk.weight == 1 and chunk.index_S.dtype == torch.int64
+        assert chunk.ids_ST.shape == chunk.mask_ST.shape
+        assert chunk.mask_ST.any(0).all(), "padded beyond the longest sequence of the chunk"
+        for s, row, mask in zip(chunk.index_S.tolist(), chunk.ids_ST, chunk.mask_ST, strict=True):
+            back[s] = row[mask.bool()].tolist()
+            assert (row[mask == 0] == VOCAB["[P]"]).all()
+            assert mask[-1 if side == "left" else 0] == 1
+    assert back == step.ids
+    lengths = [len(step.ids[s]) for chunk in made for s in chunk.index_S.tolist()]
+    assert lengths == sorted(lengths, reverse=True)
+
+
+def test_weight_zero_chunks_fill_the_count():
+    step = build_step(ROWS, encoder())
+    made = chunks(step, 4, n_chunks=5)
+    assert [chunk.weight for chunk in made] == [1, 1, 1, 0, 0]
+    for dummy in made[3:]:
+        assert dummy.index_S.shape == (0,) and dummy.index_S.dtype == torch.int64
+        assert dummy.ids_ST.shape[0] == 1 and dummy.mask_ST.all()
+        out = torch.zeros(9)
+        out[dummy.index_S] = torch.ones(0)  # an empty index writes nothing
+        assert not out.any()
+    assert len(chunks(step, 4, n_chunks=3)) == 3
+    with pytest.raises(ValueError, match="3 chunks do not fit"):
+        chunks(step, 4, n_chunks=2)
+
+
+def test_padding_share():
+    step = build_step(ROWS, encoder())
+    useful = sum(map(len, step.ids))
+    # Lengths 6 4 4 3 3 3 2 2 2: one chunk pads all to 6; threes pad to 6, 3 and 2.
+    assert useful == 29
+    assert padding(chunks(step, 0)) == (useful, 9 * 6 - useful)
+    assert padding(chunks(step, 3)) == (useful, 3 * (6 + 3 + 2) - useful)
+    assert padding(chunks(step, 1)).share == 0
+    with_dummy = padding(chunks(step, 3, n_chunks=4))
+    assert with_dummy == (useful, 3 * (6 + 3 + 2) - useful + 2)  # the dummy is all padding
+    assert with_dummy.share == pytest.approx(6 / 35)
+
+
+def alive():
+    return [t for t in threading.enumerate() if t.name == "prefetch" and t.is_alive()]
+
+
+def test_prefetcher_keeps_order_and_ends():
+    with Prefetcher(lambda i: i * i, range(20)) as made:
+        assert list(made) == [i * i for i in range(20)]
+        with pytest.raises(StopIteration):
+            next(made)
+    assert not alive()
+
+
+def test_prefetcher_runs_ahead_but_not_far():
+    started: list[int] = []
+    with Prefetcher(started.append, range(100), depth=2) as made:
+        next(made)
+        time.sleep(0.3)
+        # One taken, two queued, one waiting for room.
+        assert started == [0, 1, 2, 3]
+
+
+def test_prefetcher_stops_in_the_middle():
+    made = Prefetcher(lambda i: i, iter(int, 1))  # endless
+    assert next(made) == 0
+    assert alive()
+    start = time.perf_counter()
+    made.close()
+    made.close()
+    assert time.perf_counter() - start < 2 and not alive()
+    with pytest.raises(StopIteration):
+        next(made)
+
+
+def test_prefetcher_raises_at_the_step_it_belongs_to():
+    def make(i):
+        if i == 3:
+            raise KeyError("row 3")
+        return i
+
+    with Prefetcher(make, range(10)) as made:
+        assert [next(made) for _ in range(3)] == [0, 1, 2]
+        with pytest.raises(KeyError, match="row 3"):
+            next(made)
+    assert not alive()
+
+    def items():
+        yield 1
+        raise OSError("gone")
+
+    with Prefetcher(lambda i: i, items()) as made:
+        assert next(made) == 1
+        with pytest.raises(OSError, match="gone"):
+            next(made)
+
+    # A stray StopIteration must not pass for the end of the data.
+    with Prefetcher(lambda i: next(iter(())), range(3)) as made:
+        with pytest.raises(RuntimeError, match="StopIteration"):
+            next(made)

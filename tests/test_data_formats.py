@@ -1,0 +1,424 @@
+"""Every row format and container round-trips; every bad input gives its one line."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from mipic_llm.data.formats import Example, ReadReport, read_scored_pairs, read_training
+from mipic_llm.errors import UserError
+
+
+def write_jsonl(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+def read(path, negatives=2, **more):
+    (source,), (report,) = read_training([str(path)], negatives=negatives, **more)
+    return [tuple(row[:3]) for row in source.examples], report
+
+
+def error(call, *args, **kwargs) -> str:
+    with pytest.raises(UserError) as caught:
+        call(*args, **kwargs)
+    text = str(caught.value)
+    assert "\n" not in text and len(text) > 20
+    return text
+
+
+def passage(text, title=""):
+    return {"docid": "1", "title": title, "text": text}
+
+
+def said(text):
+    return [{"role": "user", "content": text}]
+
+
+FORMATS = {
+    "text": ([{"text": "a", "source": "s"}], [("a", None, ())]),
+    "sentence": ([{"sentence": "a", "label": 3}], [("a", None, ())]),
+    "anchor/positive": ([{"anchor": "a", "positive": "p"}], [("a", "p", ())]),
+    "anchor/positive/negative": (
+        [
+            {"anchor": "a", "positive": "p", "negative": "n"},
+            {"anchor": "b", "positive": "q", "negative": ["n1", "n2", "n3"]},
+            {"anchor": "c", "positive": "r", "negative": None},
+            {"anchor": "d", "positive": "s"},
+        ],
+        [("a", "p", ("n",)), ("b", "q", ("n1", "n2")), ("c", "r", ()), ("d", "s", ())],
+    ),
+    "anchor/positive/negative_10": (
+        [
+            {
+                "anchor": "a",
+                "positive": "p",
+                "negative_10": "z",
+                "negative_2": "y",
+                "negative_1": "x",
+            }
+        ],
+        [("a", "p", ("x", "y"))],
+    ),
+    "query/pos/neg": (
+        [{"query": "a", "pos": ["p", "q"], "neg": ["n"], "prompt": "x"}],
+        [("a", "p", ("n",)), ("a", "q", ("n",))],
+    ),
+    "query/positive/negatives": (
+        [{"query": "a", "positive": "p", "negatives": ["n"]}],
+        [("a", "p", ("n",))],
+    ),
+    "query/positive_passages/negative_passages": (
+        [
+            {
+                "query_id": "1",
+                "query": "a",
+                "positive_passages": [passage("p", "T"), passage("q")],
+                "negative_passages": [passage("n")],
+            }
+        ],
+        [("a", "T p", ("n",)), ("a", "q", ("n",))],
+    ),
+    "query/pos_doc/neg_doc": (
+        [{"query": "a", "pos_doc": "p", "neg_doc": ["n", "m", "o"]}],
+        [("a", "p", ("n", "m"))],
+    ),
+    "question/pos_doc/neg_doc": (
+        [{"question": "a", "pos_doc": [passage("p")], "neg_doc": [passage("n")]}],
+        [("a", "p", ("n",))],
+    ),
+    "messages/positive_messages/negative_messages": (
+        [
+            {
+                "messages": [{"role": "system", "content": "be"}, *said("a")],
+                "positive_messages": [said("p")],
+                "negative_messages": [said("n"), said("m")],
+            }
+        ],
+        [("be\na", "p", ("n", "m"))],
+    ),
+    "query/response/rejected_response": (
+        [{"query": "a", "response": "p", "rejected_response": ["n"], "label": 1}],
+        [("a", "p", ("n",))],
+    ),
+    "query/answer": ([{"query": "a", "answer": "p"}], [("a", "p", ())]),
+    "question/answer": ([{"question": "a", "answer": "p"}], [("a", "p", ())]),
+    "sentence1/sentence2": ([{"sentence1": "a", "sentence2": "p"}], [("a", "p", ())]),
+}
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_row_formats(tmp_path, kind):
+    rows, expected = FORMATS[kind]
+    found, report = read(write_jsonl(tmp_path / "x.jsonl", rows))
+    assert found == expected
+    assert report.kind == kind and report.n_rows == len(rows) and report.n_kept == len(expected)
+
+
+def test_no_negatives_asked_for(tmp_path):
+    path = write_jsonl(tmp_path / "x.jsonl", FORMATS["query/pos/neg"][0])
+    assert read(path, negatives=0)[0] == [("a", "p", ()), ("a", "q", ())]
+
+
+@pytest.mark.parametrize("labels", [("entailment", "Neutral", "contradiction", "-"), (0, 1, 2, -1)])
+def test_nli(tmp_path, labels):
+    yes, maybe, no, none = labels
+    cells = [
+        ("a", "e1", yes), ("b", "e", yes), ("a", "c1", no), ("a", "n", maybe), ("a", "e2", yes),
+        ("a", "c2", no), ("c", "c", no), ("a", "x", none),
+    ]  # fmt: skip
+    rows = [dict(zip(("premise", "hypothesis", "label"), cell, strict=True)) for cell in cells]
+    found, report = read(write_jsonl(tmp_path / "x.jsonl", rows), negatives=1)
+    # Premise a: both entailments, each with another contradiction; b: a pair; c: nothing to learn.
+    assert found == [("a", "e1", ("c1",)), ("a", "e2", ("c2",)), ("b", "e", ())]
+    assert "read 8 rows" in str(report) and "giving 3 examples" in str(report)
+    rows[0]["label"] = "perhaps"
+    text = error(read, write_jsonl(tmp_path / "x.jsonl", rows))
+    assert "line 1: label is 'perhaps', expected entailment" in text
+    text = error(read, write_jsonl(tmp_path / "x.jsonl", rows[2:3]))
+    assert "holds no entailment pair" in text
+
+
+# --- containers -----------------------------------------------------------------------------------
+
+ROWS = [
+    {"anchor": "one \u00e9, two", "positive": 'p "quoted"\nline', "negative": "n"},
+    {"anchor": "b", "positive": "q", "negative": None},
+]
+EXPECTED = [("one \u00e9, two", 'p "quoted"\nline', ("n",)), ("b", "q", ())]
+
+
+def write_container(folder, name):
+    path = folder / name
+    columns = ["anchor", "positive", "negative"]
+    if name.endswith((".jsonl", ".jsonl.gz", "lines.json")):
+        text = "\n".join(json.dumps(row, ensure_ascii=False) for row in ROWS) + "\n\n"
+    elif name.endswith(".json"):
+        text = json.dumps(ROWS, indent=1)
+    elif "sv" in name:
+        with open(path, "w", newline="", encoding="utf-8-sig") as file:
+            writer = csv.writer(file, delimiter="\t" if "tsv" in name else ",")
+            writer.writerows([columns, *([row[c] for c in columns] for row in ROWS)])
+        return path
+    else:
+        table = pyarrow.Table.from_pylist(ROWS)
+        if name.endswith(".parquet"):
+            pyarrow.parquet.write_table(table, path)
+        else:
+            new = pyarrow.ipc.new_file if name == "file.arrow" else pyarrow.ipc.new_stream
+            with new(str(path), table.schema) as writer:
+                writer.write_table(table)
+        return path
+    data = text.encode("utf-8-sig" if "bom" in name else "utf-8")
+    path.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    return path
+
+
+CONTAINERS = [
+    "x.jsonl", "bom.jsonl", "x.jsonl.gz", "x.json", "bom.json", "lines.json", "x.csv", "x.tsv",
+    "x.parquet", "file.arrow", "stream.arrow",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_containers(tmp_path, name):
+    path = write_container(tmp_path, name)
+    found, report = read(path)
+    assert found == EXPECTED
+    assert str(report) == f"read 2 rows of {path} as anchor/positive/negative"
+
+
+def test_text_lines(tmp_path):
+    path = tmp_path / "x.txt"
+    path.write_bytes(b"\xef\xbb\xbfone\r\ntwo \r\n\r\n")
+    assert read(path)[0] == [("one", None, ()), ("two ", None, ())]
+    path.write_bytes(b"one\n \ntwo\n")
+    assert "line 2: empty text" in error(read, path)
+
+
+def test_directory_glob_and_saved_dataset(tmp_path):
+    for name in ("b.jsonl", "a.csv"):
+        write_container(tmp_path, name)
+    (tmp_path / "README.md").write_text("not data")
+    (tmp_path / ".hidden.jsonl").write_text("not data")
+    for spec in (tmp_path, tmp_path / "*.*[lv]"):
+        (source,), reports = read_training([f"{spec}"], negatives=1)
+        assert [row[:3] for row in source.examples] == EXPECTED * 2
+        assert [row.id for row in source.examples] == [0, 1, 2, 3]
+        assert [report.path[-5:] for report in reports] == ["a.csv", "jsonl"]
+    import datasets
+
+    datasets.Dataset.from_list(ROWS).save_to_disk(str(tmp_path / "saved"))
+    assert read(tmp_path / "saved")[0] == EXPECTED
+
+
+def test_weights(tmp_path):
+    path = write_container(tmp_path, "x.jsonl")
+    odd = write_container(tmp_path, "x=2.csv")
+    specs = [f"{path}=0.5", str(path), f"{odd}", f"{odd}=3"]
+    sources, _ = read_training(specs, negatives=1)
+    assert [source.weight for source in sources] == [0.5, 1.0, 1.0, 3.0]
+    assert sources[0].name == str(path)
+    assert "weight of" in error(read, f"{path}=0")
+    assert "give a number above 0" in error(read, f"{path}=-1")
+
+
+def test_hub_ids(monkeypatch):
+    import datasets
+
+    calls = []
+
+    def load(name, config, **more):
+        calls.append((name, config, more))
+        if name == "me/gone":
+            raise ConnectionError("Couldn't reach\n the Hub (offline mode is enabled)")
+        return [{"anchor": "a", "positive": "p", "sentence1": "s", "sentence2": "t", "score": i}
+                for i in range(2)]  # fmt: skip
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    found, report = read("me/set:cfg@v1.2[train[:10%]]", cache_dir="c")
+    assert found == [("a", "p", ())] * 2 and report.unit == "row"
+    read("me/set=2")
+    read_scored_pairs("me/set:cfg")
+    read_scored_pairs("set[test]")
+    revision, split = "revision", "split"
+    assert calls == [
+        ("me/set", "cfg", {revision: "v1.2", split: "train[:10%]", "cache_dir": "c"}),
+        ("me/set", None, {revision: None, split: "train", "cache_dir": None}),
+        ("me/set", "cfg", {revision: None, split: "validation", "cache_dir": None}),
+        ("set", None, {revision: None, split: "test", "cache_dir": None}),
+    ]
+    text = error(read, "me/gone")
+    assert "me/gone is no file here" in text and "Couldn't reach the Hub" in text
+
+
+def test_demo(monkeypatch, tmp_path):
+    demo = pytest.importorskip("mipic_llm.data.demo")
+    pairs = [{"sentence1": "a", "sentence2": "b", "score": i} for i in range(3)]
+    paths = {
+        "train": write_container(tmp_path, "x.jsonl"),
+        "validation": write_jsonl(tmp_path / "v.jsonl", pairs),
+    }
+    monkeypatch.setattr(demo, "demo_path", paths.__getitem__, raising=False)
+    (source,), _ = read_training(["demo=2"], negatives=1)
+    assert source.name == "demo" and source.weight == 2 and len(source.examples) == 2
+    assert len(read_scored_pairs("demo")[0]) == 3
+
+
+# --- bad input ------------------------------------------------------------------------------------
+
+
+def test_missing_files(tmp_path):
+    write_container(tmp_path, "train.jsonl")
+    assert f"did you mean {tmp_path / 'train.jsonl'}?" in error(read, tmp_path / "trian.jsonl")
+    assert "no such file" in error(read, tmp_path / "trian.jsonl")
+    assert "does not exist either" in error(read, tmp_path / "no" / "x.jsonl")
+    assert "no file matches" in error(read, tmp_path / "*.csv")
+    (tmp_path / "empty").mkdir()
+    assert "holds no data file; accepted: .jsonl" in error(read, tmp_path / "empty")
+    (tmp_path / "x.xlsx").write_text("x")
+    assert "unknown file type .xlsx" in error(read, tmp_path / "x.xlsx")
+    assert "names no data" in error(read_training, [], negatives=1)
+
+
+@pytest.mark.parametrize("name", ["x.jsonl", "x.json", "x.csv", "x.txt"])
+@pytest.mark.parametrize("content", ["", "\n\n"])
+def test_empty_files(tmp_path, name, content):
+    (tmp_path / name).write_text(content)
+    assert f"{name} is empty" in error(read, tmp_path / name)
+
+
+GOOD = '{"anchor": "a", "positive": "p", "negative": "n"}\n'
+BAD_LINES = {
+    '{"anchor": "a", "positive": ': "broken JSON (",
+    '["a", "b"]': "a list where an object with columns is expected",
+    '{"anchor": "a", "positive": ""}': "empty positive",
+    '{"anchor": " \\t", "positive": "p"}': "empty anchor",
+    '{"anchor": null, "positive": "p"}': "anchor is null, text expected",
+    '{"anchor": 3, "positive": "p"}': "anchor is a number, text expected",
+    '{"anchor": ["a", "b"], "positive": "p"}': "anchor holds 2 texts, one expected",
+    '{"anchor": "a", "positive": true}': "positive is true/false, text expected",
+    '{"anchor": "a", "positive": []}': "empty positive",
+    '{"anchor": "a", "positive": {"id": 1}}': "positive is an object without a text",
+    '{"anchor": "a", "positive": "p", "negative": ["n", null]}': "negative is null, text expected",
+    '{"anchor": "a", "positive": "p", "negative": "  "}': "empty negative",
+    '{"text": "a"}': "column anchor is missing (found text)",
+    "{}": "column anchor is missing (found none)",
+    '{"anchor": "\\ud800", "positive": "p"}': "anchor holds half a unicode character",
+}
+
+
+@pytest.mark.parametrize("line", BAD_LINES)
+def test_bad_lines(tmp_path, line):
+    path = tmp_path / "x.jsonl"
+    path.write_text(GOOD + "\n" + line + "\n" + GOOD)  # the blank line counts, but is no row
+    text = error(read, path)
+    assert f"{path}, line 3: {BAD_LINES[line]}" in text and "--data.on_bad_rows skip" in text
+    found, report = read(path, on_bad_rows="skip")
+    assert found == [("a", "p", ("n",))] * 2
+    assert report.n_rows == 3 and report.n_kept == 2
+    assert report.rejected[0][0] == 3 and report.rejected[0][1].startswith(BAD_LINES[line])
+    assert f"(1 rejected: line 3: {BAD_LINES[line]}" in str(report)
+
+
+def test_skip_with_a_bad_first_row_and_with_nothing_left(tmp_path):
+    path = tmp_path / "x.jsonl"
+    path.write_text("{\n" + GOOD)
+    assert read(path, on_bad_rows="skip")[0] == [("a", "p", ("n",))]
+    path.write_text("{\n{\n")
+    text = error(read, path, on_bad_rows="skip")
+    assert "none of its 2 rows can be used (line 1: broken JSON" in text
+
+
+def test_report_line():
+    report = ReadReport("mine.jsonl", "anchor/positive", 5749, 5745, [(17, "empty positive")] * 4)
+    one = "line 17: empty positive"
+    assert str(report) == (
+        f"read 5,749 rows of mine.jsonl as anchor/positive (4 rejected: {one}; {one}; {one}; ...)"
+    )
+
+
+def test_bad_columns_and_mixed_sources(tmp_path):
+    path = write_jsonl(tmp_path / "x.jsonl", [{"anker": "a", "positive": "p"}])
+    text = error(read, path)
+    assert "found columns anker, positive; rename them to one of: text | sentence | anchor" in text
+    for score in ("score", "label"):
+        rows = [{"sentence1": "a", "sentence2": "p", score: 1}]
+        text = error(read, write_jsonl(tmp_path / "x.jsonl", rows))
+        assert f"sentence1, sentence2, {score} are scored pairs" in text
+        assert "data.validation" in text
+    write_jsonl(tmp_path / "x.jsonl", [{"text": "a"}])
+    write_jsonl(tmp_path / "y.jsonl", [{"anchor": "a", "positive": "p"}])
+    text = error(read_training, [str(tmp_path)], negatives=1)
+    assert "cannot be mixed in one source" in text
+    both = [str(tmp_path / name) for name in ("x.jsonl", "y.jsonl")]
+    assert len(read_training(both, negatives=1)[0]) == 2
+
+
+def test_broken_containers(tmp_path):
+    def bad(name, data):
+        (tmp_path / name).write_bytes(data)
+        return error(read, tmp_path / name)
+
+    assert "line 2: broken JSON" in bad("x.json", b'[{"text": "a"},\n{"text": ]')
+    assert "not UTF-8 text" in bad("x.jsonl", '{"text": "\u00e9"}'.encode("latin-1"))
+    assert "not UTF-8 text" in bad("x.txt", "abc".encode("utf-16"))
+    assert "cannot be read" in bad("x.jsonl.gz", b"not gzip")
+    assert "cannot be read" in bad("y.jsonl.gz", gzip.compress(GOOD.encode() * 99)[:-20])
+    assert "cannot be read" in bad("x.parquet", b"PAR1 not parquet")
+    assert "cannot be read" in bad("x.arrow", b"not arrow")
+    assert "line 3: not 2 cells" in bad("x.csv", b"anchor,positive\na,p\nb\n")
+    assert "line 2: not 2 cells" in bad("y.csv", b"anchor,positive\na,p,q\n")
+    assert "cannot be read" in bad("z.csv", b'anchor,positive\na,"p"q\n')
+    assert "line 3: empty positive" in bad("w.csv", b"anchor,positive,negative\na,p,\nb,,\n")
+
+
+def test_row_numbers_of_tables(tmp_path):
+    rows = [{"anchor": "a", "positive": "p"}, {"anchor": "a", "positive": " "}]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "x.parquet")
+    assert "x.parquet, row 2: empty positive" in error(read, tmp_path / "x.parquet")
+    (tmp_path / "x.json").write_text(json.dumps(rows))
+    assert "x.json, row 2: empty positive" in error(read, tmp_path / "x.json")
+
+
+# --- scored pairs ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("column", ["score", "label"])
+def test_scored_pairs(tmp_path, column):
+    rows = [{"sentence1": "a", "sentence2": "b", column: s} for s in (1, 2.5)]
+    path = write_jsonl(tmp_path / "x.jsonl", rows)
+    pairs, report = read_scored_pairs(path)
+    assert pairs == [("a", "b", 1.0), ("a", "b", 2.5)]
+    assert str(report) == f"read 2 rows of {path} as sentence1/sentence2/score"
+    (tmp_path / "y.tsv").write_text(f"sentence1\tsentence2\t{column}\na\tb\t1\na\tb\t2.5\n")
+    assert read_scored_pairs(str(tmp_path / "y.tsv"))[0] == pairs
+    pairs, report = read_scored_pairs(str(tmp_path))
+    assert len(pairs) == report.n_rows == report.n_kept == 4
+
+
+def test_bad_scored_pairs(tmp_path):
+    def bad(*rows):
+        path = write_jsonl(tmp_path / "x.jsonl", [{"sentence1": "a", **row} for row in rows])
+        return error(read_scored_pairs, path)
+
+    good = {"sentence2": "b", "score": 1}
+    for value, shown in (("high", "'high'"), (None, "null"), (True, "True"), ("nan", "'nan'")):
+        text = bad(good, {"sentence2": "b", "score": value})
+        assert f"line 2: score is {shown}, a number expected" in text
+    assert "line 2: empty sentence2" in bad(good, {"sentence2": "", "score": 1})
+    assert "found columns sentence1, sentence2, but scored pairs need" in bad({"sentence2": "b"})
+    assert "found columns sentence1, score, but" in bad({"score": 1})
+    assert "every pair has the same score" in bad(good, good)
+    assert "no such file" in error(read_scored_pairs, str(tmp_path / "no.jsonl"))
+
+
+def test_examples_are_numbered(tmp_path):
+    path = write_jsonl(tmp_path / "x.jsonl", FORMATS["query/pos/neg"][0] * 2)
+    (source,), _ = read_training([path], negatives=1)
+    assert source.examples[3] == Example("a", "q", ("n",), 3)

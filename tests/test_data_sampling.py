@@ -1,0 +1,182 @@
+"""Batch order: equal over world sizes, resumable, free of repeated texts, mixtures by weight."""
+
+from __future__ import annotations
+
+import random
+import time
+
+import pytest
+
+from mipic_llm.data.formats import Example, Source
+from mipic_llm.data.sampling import BatchPlan
+from mipic_llm.errors import UserError
+
+
+def unique(n, name="x", weight=1.0):
+    rows = [Example(f"{name}a{i}", f"{name}p{i}", (), i) for i in range(n)]
+    return Source(name, rows, weight)
+
+
+def repeating(n, n_anchors, n_positives, seed=0):
+    draw = random.Random(seed)
+    rows = [
+        Example(f"t{draw.randrange(n_anchors)}", f"p{draw.randrange(n_positives)}", (), i)
+        for i in range(n)
+    ]
+    return Source("r", rows, 1.0)
+
+
+def epoch_of(plan, epoch):
+    return [plan.batch(epoch, i) for i in range(plan.steps_per_epoch)]
+
+
+def rows_of(batches, source=0):
+    return [row for batch in batches for s, row in batch if s == source]
+
+
+MIXED = [unique(50, "u"), repeating(60, 20, 60), unique(30, "w", 0.5)]
+
+
+def test_one_rank_and_two_ranks_see_the_same_global_batches():
+    one, two = BatchPlan(MIXED, 8, 1, seed=3), BatchPlan(MIXED, 4, 2, seed=3)
+    assert one.steps_per_epoch == two.steps_per_epoch > 10
+    for epoch in range(3):
+        for index in range(one.steps_per_epoch):
+            whole = one.batch(epoch, index)
+            assert len(whole) == 8 and one.local(whole, 0) == whole
+            shared = two.batch(epoch, index)
+            halves = [two.local(shared, rank) for rank in range(2)]
+            assert all(len(half) == 4 for half in halves)
+            assert halves[0] + halves[1] == whole
+
+
+def test_resume_is_exact_and_seeds_and_epochs_differ():
+    whole = [batch for epoch in range(3) for batch in epoch_of(BatchPlan(MIXED, 4, 1, 0), epoch)]
+    plan = BatchPlan(MIXED, 4, 1, 0)
+    stop = plan.steps_per_epoch + 5  # fresh plan, started in the middle of epoch 1
+    resumed = BatchPlan(MIXED, 4, 1, 0)
+    position = resumed.steps(*divmod(stop, resumed.steps_per_epoch))
+    assert [resumed.batch(*next(position)) for _ in whole[stop:]] == whole[stop:]
+    # Any access order gives the same: batches depend on nothing but (seed, epoch, index).
+    for epoch, index in ((2, 1), (0, 3), (1, 0), (0, 0)):
+        assert plan.batch(epoch, index) == whole[epoch * plan.steps_per_epoch + index]
+    assert epoch_of(plan, 0) != epoch_of(plan, 1)
+    assert epoch_of(plan, 0) != epoch_of(BatchPlan(MIXED, 4, 1, 1), 0)
+    for source in MIXED[:2]:  # not only the interleaving: each source is shuffled anew
+        alone = BatchPlan([source], 4, 1, 0)
+        assert len({str(sorted(map(sorted, epoch_of(alone, epoch)))) for epoch in range(4)}) == 4
+    assert BatchPlan(MIXED, 4, 1, -1).batch(0, 0)
+
+
+def test_every_row_once_and_the_tail_is_reported():
+    plan = BatchPlan([unique(103)], 10, 1, seed=0)
+    assert plan.steps_per_epoch == 10
+    for epoch in range(3):
+        rows = rows_of(epoch_of(plan, epoch))
+        assert len(rows) == len(set(rows)) == 100 and set(rows) <= set(range(103))
+        assert rows != sorted(rows)
+    assert plan.report() == (
+        "10 steps per epoch of 10 rows: x 10 (3 of 103 rows left out per pass)"
+    )
+    with pytest.raises(IndexError):
+        plan.batch(0, 10)
+
+
+def assert_no_repeats(plan, sources, epochs=3):
+    for epoch in range(epochs):
+        seen_rows = set()
+        for batch in epoch_of(plan, epoch):
+            texts: set[str] = set()
+            for source, row in batch:
+                example = sources[source].examples[row]
+                own = {example.anchor, example.positive or example.anchor}
+                assert not own & texts, "a text twice in one batch"
+                assert (source, row) not in seen_rows, "a row twice in one epoch"
+                texts |= own
+                seen_rows.add((source, row))
+
+
+@pytest.mark.parametrize(
+    "n, n_anchors, n_positives, size",
+    [
+        (400, 40, 400, 16),
+        (400, 400, 40, 16),
+        (400, 60, 60, 16),
+        (1000, 2000, 2000, 100),
+        (300, 20, 300, 16),
+    ],
+)
+def test_batches_hold_no_text_twice(n, n_anchors, n_positives, size):
+    sources = [repeating(n, n_anchors, n_positives)]
+    plan = BatchPlan(sources, size, 1, seed=0)
+    assert plan.steps_per_epoch == n // size  # nothing but the tail is lost
+    assert_no_repeats(plan, sources)
+
+
+def test_an_anchor_that_is_another_rows_positive_counts_as_repeated():
+    rows = [Example(f"t{i}", f"t{(i + 1) % 40}", (), i) for i in range(40)]  # one long chain
+    sources = [Source("chain", rows, 1.0)]
+    plan = BatchPlan(sources, 10, 1, seed=0)
+    assert plan.steps_per_epoch == 4
+    assert_no_repeats(plan, sources)
+    text = [Example(f"t{i % 30}", None, (), i) for i in range(40)]
+    sources = [Source("unlabelled", text, 1.0)]
+    plan = BatchPlan(sources, 10, 1, seed=0)
+    assert plan.steps_per_epoch == 4
+    assert_no_repeats(plan, sources)
+
+
+def test_rows_that_cannot_be_placed_are_dropped_and_counted():
+    # 30 rows share one anchor, 20 are unique: with b batches min(30, b) + 20 >= 8 b gives b = 2.
+    rows = [Example("same" if i < 30 else f"a{i}", f"p{i}", (), i) for i in range(50)]
+    sources = [Source("s", rows, 1.0)]
+    plan = BatchPlan(sources, 8, 1, seed=0)
+    assert plan.steps_per_epoch == 2
+    assert_no_repeats(plan, sources)
+    # 34 rows are out: 2 are the tail of 50 / 8, 32 are out because their text repeats.
+    assert "(34 of 50 rows left out per pass, 32 by repeated text)" in plan.report()
+    kept = [row for batch in epoch_of(plan, 0) for _, row in batch]
+    assert sum(row < 30 for row in kept) == 2
+    with pytest.raises(UserError, match="without a repeated text"):
+        BatchPlan([Source("s", rows[:30], 1.0)], 8, 1, seed=0)
+
+
+def test_entangled_tiny_source_gives_the_same_number_of_steps_in_every_epoch():
+    texts = [("a", "p"), ("a", "q"), ("b", "p"), ("c", "q"), ("c", "p")]
+    rows = [Example(a, p, (), i) for i, (a, p) in enumerate(texts)]
+    for seed in range(20):
+        sources = [Source("s", rows, 1.0)]
+        plan = BatchPlan(sources, 2, 1, seed=seed)
+        assert plan.steps_per_epoch in (1, 2)
+        assert_no_repeats(plan, sources, epochs=10)
+
+
+def test_mixture_weights_and_one_source_per_batch():
+    sources = [unique(100, "one"), unique(100, "half", 0.5), unique(100, "two", 2.0)]
+    plan = BatchPlan(sources, 10, 1, seed=0)
+    assert plan.steps_per_epoch == 10 + 5 + 20
+    epochs = [epoch_of(plan, epoch) for epoch in range(2)]
+    for batches in epochs:
+        assert all(len({source for source, _ in batch}) == 1 for batch in batches)
+        assert sorted(rows_of(batches, 0)) == list(range(100))
+        assert sorted(rows_of(batches, 2)) == sorted([*range(100)] * 2)
+        order = [batch[0][0] for batch in batches]
+        assert order != sorted(order)  # interleaved
+    # Weight 0.5: two epochs together see every row once.
+    assert sorted(rows_of(epochs[0], 1) + rows_of(epochs[1], 1)) == list(range(100))
+
+
+def test_too_few_rows():
+    with pytest.raises(UserError, match="x has 15 rows, fewer than one global batch of 16"):
+        BatchPlan([unique(15)], 8, 2, seed=0)
+    with pytest.raises(UserError, match="weight 0.1 leaves less than one batch"):
+        BatchPlan([unique(16, weight=0.1)], 8, 2, seed=0)
+
+
+def test_speed():
+    source = repeating(200_000, 100_000, 100_000)
+    start = time.perf_counter()
+    plan = BatchPlan([source], 64, 1, seed=0)
+    plan.batch(1, 0)
+    assert plan.steps_per_epoch == 200_000 // 64
+    assert time.perf_counter() - start < 5  # about 0.3 s alone on one core

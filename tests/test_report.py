@@ -1,0 +1,308 @@
+"""Tables, plots, score files, launch/report.py and the progress display."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mipic_llm import progress, report
+from mipic_llm.errors import UserError
+from mipic_llm.progress import Progress, clock, describe
+from mipic_llm.report import (
+    before_after_table,
+    before_and_after,
+    comparison_plot,
+    loss_plot,
+    quality_plot,
+    read_scores,
+    write_scores,
+)
+from mipic_llm.types import Point, Score
+
+ROOT = Path(__file__).resolve().parents[1]
+DIMS = [16, 64, 384]
+
+
+def scores(values, layer=6, dims=DIMS, task="sts", metric="spearman"):
+    points = zip(dims, values, strict=True)
+    return [Score(task, metric, Point(layer, d), v, 400) for d, v in points]
+
+
+@pytest.fixture
+def before():
+    return [*scores([0.61, 0.755, 0.8]), *scores([0.4], layer=1, dims=[16])]
+
+
+@pytest.fixture
+def after():
+    return [*scores([0.668, 0.77, 0.79]), *scores([0.5], layer=1, dims=[16])]
+
+
+def size_of_png(path):
+    data = Path(path).read_bytes()
+    assert data[:8] == b"\x89PNG\r\n\x1a\n"
+    return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+
+
+def ink(path):
+    """Share of pixels that are not white, and the levels of grey that occur."""
+    import numpy as np
+    from matplotlib import image
+
+    grey = np.asarray(image.imread(path))[..., :3].mean(-1)
+    return float((grey < 0.95).mean()), grey
+
+
+def write_metrics(path, steps=100, dims=DIMS):
+    with Path(path).open("w") as file:
+        for step in range(1, steps + 1):
+            row = {"step": step, "loss": 1 + 1 / step, "loss/mrl": 2 / step, "loss/chain": 3 / step}
+            row |= {f"loss/mrl@{dim}": 1 / step + 1 / dim for dim in dims}
+            file.write(json.dumps(row) + "\n")
+
+
+# ---- scores.jsonl
+
+
+def test_scores_file_round_trip_with_stages(tmp_path, before, after):
+    path = tmp_path / "out" / "scores.jsonl"
+    write_scores(path, before, stage="before")
+    write_scores(path, after, stage="after", append=True)
+    assert read_scores(path) == [*before, *after]
+    assert read_scores(path, stage="before") == before
+    assert before_and_after(path) == (before, after)
+    first = json.loads(path.read_text().splitlines()[0])
+    assert list(first) == ["task", "metric", "layer", "dim", "value", "n", "stage"]
+    assert first["layer"] == 6 and first["dim"] == 16 and first["value"] == 0.61
+    write_scores(path, after)  # replaces, and no stage unless asked
+    assert before_and_after(path) == ([], after) and "stage" not in path.read_text()
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_undefined_score_is_null_and_reads_back_as_nan(tmp_path):
+    write_scores(tmp_path / "s.jsonl", scores([math.nan, 0.5, 0.6]))
+    assert '"value": null' in (tmp_path / "s.jsonl").read_text()
+    assert math.isnan(read_scores(tmp_path / "s.jsonl")[0].value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "no such file"),
+        ('{"task": "a"}\n', "line 1: not a score .*expected keys task"),
+        ("{broken\n{}\n", "line 1: not JSON"),
+        ("[1]\n", "line 1: not a JSON object"),
+    ],
+)
+def test_bad_scores_file_is_the_users_error(tmp_path, text, message):
+    path = tmp_path / "scores.jsonl"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(UserError, match=message) as caught:
+        read_scores(path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+# ---- tables
+
+
+def test_table_has_the_last_layer_and_the_ladder(before, after):
+    assert before_after_table(before, after, layer=6).splitlines() == [
+        "sts: Spearman x 100, layer 6, 400 pairs",
+        "  dim   before   after   change",
+        "  -----------------------------",
+        "   16    61.00   66.80    +5.80",
+        "   64    75.50   77.00    +1.50",
+        "  384    80.00   79.00    -1.00",
+        "",
+        "sts: Spearman x 100, ladder, 400 pairs",
+        "  dim@layer   before   after   change",
+        "  -----------------------------------",
+        "       16@1    40.00   50.00   +10.00",
+    ]
+
+
+def test_markdown_table(before, after):
+    text = before_after_table(before, after, layer=6, markdown=True)
+    assert "| dim | before | after | change |\n|---:|---:|---:|---:|\n| 16 | 61.00 |" in text
+    assert "| 16@1 | 40.00 | 50.00 | +10.00 |" in text
+
+
+def test_table_leaves_out_other_metrics_and_marks_what_is_missing(before):
+    text = before_after_table(
+        [*before, *scores([0.1, 0.1, 0.1], metric="pearson")],
+        scores([math.nan, 0.8, 0.81], task="other"),
+        layer=6,
+    )
+    assert "10.00" not in text and text.count("layer 6") == 2
+    assert re.search(r"^ +16 +61.00 +- +-$", text, re.M)
+    assert re.search(r"^ +16 +- +- +-$", text, re.M) and re.search(r"64 +- +80.00 +-", text)
+    assert before_after_table([], [], layer=6) == "no Spearman scores"
+
+
+# ---- plots
+
+
+def test_quality_plot_shows_both_lines_in_grey(tmp_path, before, after):
+    quality_plot(before, after, tmp_path / "q.png")
+    width, height = size_of_png(tmp_path / "q.png")
+    assert (width, height) == (1024, 672)
+    _, grey = ink(tmp_path / "q.png")
+    assert (abs(grey - 0.19) < 0.04).sum() > 500  # the dark line
+    assert (abs(grey - 0.56) < 0.04).sum() > 500  # the light one
+
+
+def test_quality_plot_of_one_dim_and_of_nothing(tmp_path):
+    quality_plot([], scores([0.5], dims=[32]), tmp_path / "one.png")
+    assert ink(tmp_path / "one.png")[0] > 0.01
+    with pytest.raises(UserError, match="no Spearman scores"):
+        quality_plot([], [], tmp_path / "none.png")
+
+
+def test_comparison_plot_of_many_runs(tmp_path, after):
+    runs = {f"run {i}": [s._replace(value=s.value - i / 100) for s in after] for i in range(9)}
+    comparison_plot(runs, tmp_path / "c.png")
+    assert size_of_png(tmp_path / "c.png") == (1024, 672)
+
+
+@pytest.mark.parametrize("steps", [1, 3, 200])
+def test_loss_plot(tmp_path, steps):
+    write_metrics(tmp_path / "metrics.jsonl", steps)
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 999, "loss": null}\n{"step": 10')  # a NaN step, then a torn line
+    loss_plot(tmp_path / "metrics.jsonl", tmp_path / "l.png")
+    width, height = size_of_png(tmp_path / "l.png")
+    assert width > height and ink(tmp_path / "l.png")[0] > 0.01
+
+
+def test_loss_plot_without_losses_is_the_users_error(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text("")
+    with pytest.raises(UserError, match="no losses yet"):
+        loss_plot(tmp_path / "metrics.jsonl", tmp_path / "l.png")
+
+
+def test_matplotlib_is_imported_only_to_draw_and_keeps_the_callers_backend(tmp_path):
+    code = (
+        "import sys, mipic_llm.report as r; from mipic_llm.types import Point, Score\n"
+        "assert 'matplotlib' not in sys.modules\n"
+        "r.quality_plot([], [Score('t', 'spearman', Point(1, 8), .5, 9)], sys.argv[1])\n"
+        "assert 'matplotlib.pyplot' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "q.png")], check=True)
+
+
+# ---- launch/report.py
+
+
+def launch(*args):
+    pytest.importorskip("mipic_llm.cli")
+    command = [sys.executable, str(ROOT / "launch" / "report.py"), *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def test_launch_report_prints_and_draws(tmp_path, before, after):
+    for name in ("a", "b"):
+        write_scores(tmp_path / name / "scores.jsonl", before, stage="before")
+        write_scores(tmp_path / name / "scores.jsonl", after, stage="after", append=True)
+        write_metrics(tmp_path / name / "metrics.jsonl")
+    done = launch(tmp_path / "a", tmp_path / "b")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("   16    61.00   66.80    +5.80") == 2
+    for name in ("a", "b"):
+        size_of_png(tmp_path / name / "quality.png")
+        size_of_png(tmp_path / name / "loss.png")
+    done = launch(tmp_path / "a", tmp_path / "b", "--output", tmp_path / "both.png")
+    assert done.returncode == 0 and size_of_png(tmp_path / "both.png") == (1024, 672)
+
+
+def test_launch_report_of_a_missing_run_is_one_line_and_code_2(tmp_path):
+    for args in ([tmp_path / "nowhere"], [], [tmp_path, "--colour"]):
+        done = launch(*args)
+        assert done.returncode == 2, done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1 and "Traceback" not in done.stderr
+
+
+# ---- progress
+
+ROW = {
+    "loss": 1.2344, "loss/mrl": 0.98, "loss/relation": 0.12, "loss/geometry": 0.03,
+    "loss/chain": 0.2, "loss/mrl@16": 2.0, "lr": 1.8e-4, "tokens_per_second": 12345.4,
+    "padding_share": 0.21, "memory_gib": 1.2,
+}  # fmt: skip
+
+
+def test_describe():
+    assert describe(ROW) == (
+        "loss 1.234 mrl 0.98 relation 0.12 geometry 0.03 chain 0.2 lr 1.8e-04 12,345 tok/s "
+        "pad 21% mem 1.2 GiB"
+    )
+    assert describe({"loss": 2.0, "loss/mrl": math.nan}) == "loss 2 mrl nan"
+    assert [clock(s) for s in (5.4, 65, 3725)] == ["0:05", "1:05", "1:02:05"]
+
+
+class Clock:
+    def __init__(self, monkeypatch):
+        self.now = 100.0
+        monkeypatch.setattr(progress.time, "monotonic", lambda: self.now)
+
+
+def lines_of(monkeypatch, capsys, total, seconds, start=0):
+    time = Clock(monkeypatch)
+    shown = Progress(total, start)
+    for step in range(start + 1, total + 1):
+        time.now += seconds
+        shown.update(step, ROW)
+    shown.close()
+    return capsys.readouterr().err.splitlines()
+
+
+def test_plain_lines_where_stderr_is_no_terminal(monkeypatch, capsys):
+    lines = lines_of(monkeypatch, capsys, total=160, seconds=2.0)
+    assert lines[0].startswith("step 1/160 loss 1.234 mrl 0.98 ")
+    assert lines[0].endswith("ETA 5:18") and lines[-1].endswith("ETA 0:00")
+    assert lines[-1].startswith("step 160/160") and 20 <= len(lines) <= 22
+
+
+def test_short_runs_say_little_and_long_ones_do_not_fall_silent(monkeypatch, capsys):
+    assert len(lines_of(monkeypatch, capsys, total=100, seconds=0.01)) == 2
+    steps = [
+        int(re.match(r"step (\d+)", line)[1])
+        for line in lines_of(monkeypatch, capsys, total=10_000, seconds=1.0, start=9_000)
+    ]
+    gaps = [b - a for a, b in zip(steps, steps[1:], strict=False)]
+    assert steps[0] == 9_001 and max(gaps) <= 60 and min(gaps[:-1]) >= 5
+
+
+def test_bar_on_a_terminal(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("COLUMNS", "200")
+    shown = Progress(4, start_step=2)
+    for step in (3, 4):
+        shown.update(step, ROW)
+    shown.close()
+    last = terminal.getvalue().rstrip("\n").split("\r")[-1]
+    assert "100%" in last and "4/4" in last and "mrl 0.98" in last and "ETA 0:00" in last
+
+
+def test_other_ranks_show_nothing(capsys):
+    shown = Progress(3, enabled=False)
+    shown.update(1, ROW)
+    shown.close()
+    assert capsys.readouterr().err == ""
+
+
+def test_report_module_asks_for_no_torch():
+    source = Path(report.__file__).read_text()
+    assert not re.search(r"^\s*(import|from) torch", source, re.M)
