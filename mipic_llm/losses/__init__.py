@@ -1,0 +1,18 @@
+"""The losses: pure functions of tensors, float32 inside, with gradients checked against float64."""
+
+from mipic_llm.losses.cka import linear_cka
+from mipic_llm.losses.infonce import info_nce
+from mipic_llm.losses.mrl import mrl, mrl_per_dim
+from mipic_llm.losses.pic import pic, pic_per_link
+from mipic_llm.losses.sia import sia, sia_per_example
+
+__all__ = [
+    "info_nce",
+    "linear_cka",
+    "mrl",
+    "mrl_per_dim",
+    "pic",
+    "pic_per_link",
+    "sia",
+    "sia_per_example",
+]

@@ -1,0 +1,28 @@
+"""What every loss shares: the dtype it computes in, and matrix products that stay in that dtype."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def compute_dtype(*tensors: Tensor) -> torch.dtype:
+    """float64 when any input is float64, else float32 (bf16 and fp16 are accumulated in fp32).
+
+    Raises ValueError when an input is not floating point.
+    """
+    for tensor in tensors:
+        if not tensor.is_floating_point():
+            raise ValueError(f"losses take floating point tensors, got {tensor.dtype}")
+    return torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
+
+
+def full_precision(device: torch.device) -> torch.autocast:
+    """Context in which an enclosing autocast does not cut a loss's products to half precision."""
+    return torch.autocast(device.type, enabled=False)
+
+
+def check_tau(tau: float) -> None:
+    """Raise ValueError unless tau is a positive number."""
+    if not tau > 0:
+        raise ValueError(f"tau must be positive, got {tau}")

@@ -1,0 +1,484 @@
+"""The command line: precedence, strictness, aliases, help, dump, exit codes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mipic_llm import cli
+from mipic_llm.cli import ALIASES, OPTIONS, dump, flatten, load_config, run_main
+from mipic_llm.config import Config, opt, resolve
+from mipic_llm.errors import UserError
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    """Write text as a recipe and return the flags that name it."""
+
+    def write(text: str) -> list[str]:
+        path = tmp_path / "my.yaml"
+        path.write_text(text, encoding="utf-8")
+        return ["--recipe", str(path)]
+
+    return write
+
+
+def refused(argv: list[str]) -> str:
+    with pytest.raises(UserError) as error:
+        load_config(argv)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+# -------------------------------------------------------------------------------------- precedence
+
+
+def test_defaults_then_recipe_then_flags(recipe):
+    text = "seed: 1\ntrain:\n  epochs: 3\n  learning_rate: 2e-5\nlora:\n  rank: 4\n"
+    flags = recipe(text)
+    config = load_config([*flags, "--seed", "7", "--lora.rank=8"])
+    assert (config.seed, config.train.epochs, config.lora.rank) == (7, 3, 8)
+    assert config.train.batch_size == Config().train.batch_size  # untouched by both
+    assert config.train.learning_rate == 2e-5 and isinstance(config.train.learning_rate, float)
+    assert config.origins == {
+        "seed": "flag",
+        "train.epochs": "recipe",
+        "train.learning_rate": "recipe",
+        "lora.rank": "flag",
+    }
+    assert config.recipe == flags[1]
+
+
+def test_a_flag_may_stand_before_the_recipe(recipe):
+    assert load_config(["--seed", "7", *recipe("seed: 1")]).seed == 7
+
+
+def test_no_recipe_means_quickstart():
+    assert load_config([]) == load_config(["--recipe", "quickstart"])
+    assert load_config([]).recipe == "quickstart"
+
+
+def test_bare_names_find_the_recipes_from_anywhere(monkeypatch, tmp_path):
+    by_path = load_config(["--recipe", str(cli.RECIPES / "qwen3-0.6b.yaml")])
+    monkeypatch.chdir(tmp_path)
+    for name in ("qwen3-0.6b", "qwen3-0.6b.yaml"):
+        config = load_config(["--recipe", name])
+        assert config == by_path and config.recipe == name
+
+
+def test_unknown_recipe():
+    message = refused(["--recipe", "qwen3-0.6"])
+    assert "recipe qwen3-0.6 not found" in message and "did you mean qwen3-0.6b" in message
+    assert "tinybert" in message
+    assert "not found" in refused(["--recipe", "somewhere/bert.yaml"])
+
+
+def test_without_a_launch_directory(monkeypatch, tmp_path):
+    monkeypatch.setattr(cli, "RECIPES", tmp_path / "launch" / "recipes")
+    assert "run from a clone" in refused([])
+    path = tmp_path / "r.yaml"
+    path.write_text("seed: 3")
+    assert load_config(["--recipe", str(path)]).seed == 3
+
+
+# ------------------------------------------------------------------------------------------- flags
+
+
+@pytest.mark.parametrize(
+    "words", [["16", "32", "384"], ["16,32,384"], ["16,32", "384"], ["16 32 384"]]
+)
+def test_lists(words):
+    config = load_config(["--objective.name", "mrl", "--objective.dims", *words])
+    assert config.objective.dims == [16, 32, 384]
+
+
+def test_lists_of_text():
+    config = load_config(["--data.train", "a.jsonl=2", "my text.jsonl", "--data.validation=none"])
+    assert config.data.train == ["a.jsonl=2", "my text.jsonl"] and config.data.validation == []
+    assert load_config(["--lora.target_modules=query,value"]).lora.target_modules == [
+        "query",
+        "value",
+    ]
+    for words in (["8@1", "384@6"], ["8@1,384@6"], ["8@1 384@6"]):
+        argv = ["--objective.dims", "8,384", "--pic.ladder", *words]
+        out = resolve(load_config(argv), width=384, n_layers=6)
+        assert out.pic.ladder == ["8@1", "384@6"]
+
+
+@pytest.mark.parametrize(
+    "words, value", [([], True), (["true"], True), (["False"], False), (["=false"], False)]
+)
+def test_bools(words, value):
+    flag = "--export.merged"
+    argv = [flag + words[0]] if words and words[0].startswith("=") else [flag, *words]
+    assert load_config([*argv, "--seed", "1"]).export.merged is value
+
+
+def test_none_numbers_and_texts():
+    config = load_config(
+        ["--sia.ratios", "none", "--train.head_learning_rate=None", "--model.append_eos", "none",
+         "--train.learning_rate", "1", "--tracking.mlflow", "off", "--data.query_prompt=a=b, c: "]
+    )  # fmt: skip
+    assert config.sia.ratios is None and config.train.head_learning_rate is None
+    assert config.model.append_eos == "none"  # a word of that option, which cannot be unset
+    assert config.train.learning_rate == 1.0 and isinstance(config.train.learning_rate, float)
+    assert config.tracking.mlflow == "off"
+    assert config.data.query_prompt == "a=b, c: "
+
+
+def test_hyphens_and_the_last_of_two():
+    assert load_config(["--train.batch-size", "8"]).train.batch_size == 8
+    assert load_config(["--seed", "1", "--seed", "2"]).seed == 2
+
+
+@pytest.mark.parametrize("word", [["--local_rank", "1"], ["--local_rank=1"], ["--local-rank=1"]])
+def test_local_rank_is_ignored(word):
+    assert load_config([*word, "--seed", "3"]) == load_config(["--seed", "3", *word])
+    assert "local_rank" not in load_config(word).origins
+
+
+@pytest.mark.parametrize(
+    "argv, message",
+    [
+        (["--objective.alfa", "1"], "did you mean --objective.alpha"),
+        (["--alpha", "1"], "did you mean --lora.alpha or --objective.alpha"),
+        (["--batch_size", "1"], "--train.batch_size"),
+        (["--train.lerning_rate", "1"], "--train.learning_rate"),
+        (["--recipes", "bert"], "did you mean --recipe"),
+        (["--deepsped", "x"], "did you mean --deepspeed"),
+        (["--zzz"], "unknown flag --zzz (--help lists all)"),
+        (["bert"], "'bert' belongs to no flag"),
+        (
+            ["--train.epochs", "two"],
+            "--train.epochs: train.epochs must be a whole number, got 'two'",
+        ),
+        (["--train.epochs", "1.5"], "a whole number, got '1.5'"),
+        (["--train.epochs", "true"], "a whole number, got 'true'"),
+        (["--train.epochs"], "--train.epochs needs a value: a whole number"),
+        (["--train.epochs", "1", "2"], "takes one value, got 2: 1 2"),
+        (["--train.epochs", "none"], "a whole number, got 'none'"),
+        (["--train.learning_rate", "fast"], "a number, got 'fast'"),
+        (["--train.learning_rate", "nan"], "a number, got 'nan'"),
+        (["--train.learning_rate", "-1"], "train.learning_rate is -1.0; it must be above 0"),
+        (["--export.merged", "yes"], "true or false, got 'yes'"),
+        (["--objective.dims", "16,x"], "a list of whole numbers (or none), got 'x'"),
+        (["--objective.dims"], "needs a value"),
+        (["--sia.ratios", "0.2,x"], "a list of numbers (or none), got 'x'"),
+        (
+            ["--objective.name", "mipc"],
+            "one of: simcse, mrl, mipic, got 'mipc'; did you mean mipic",
+        ),
+        (["--sia.kl", "forward"], "one of: student_teacher, teacher_student (or none)"),
+        (["--local_rank", "0", "stray"], "unknown flag --local_rank"),
+        (["--print_config", "stray"], "'stray' belongs to no flag"),
+        (["--objective.alpha", "1.5"], "objective.alpha is 1.5; it must be in [0, 1]"),
+        (["--train.batch_size", "1"], "no negatives"),
+    ],
+)
+def test_bad_flags(argv, message):
+    assert message in refused(argv)
+
+
+# ----------------------------------------------------------------------------------------- aliases
+
+
+def test_aliases_point_to_options():
+    assert set(ALIASES.values()) <= set(OPTIONS)
+    assert not set(ALIASES) & set(OPTIONS)
+
+
+@pytest.mark.parametrize(
+    "argv, key, value",
+    [
+        (["--deepspeed", "a.json"], "ds_config", "a.json"),
+        (["--model_name_or_path", "bert"], "model.name", "bert"),
+        (["--output_dir", "out"], "output_dir", "out"),
+        (["--num_train_epochs", "3"], "train.epochs", 3),
+        (["--per_device_train_batch_size", "8"], "train.batch_size", 8),
+        (["--learning_rate", "1e-4"], "train.learning_rate", 1e-4),
+        (["--warmup_ratio", "0.2"], "train.warmup_ratio", 0.2),
+        (["--max_grad_norm", "0"], "train.max_grad_norm", 0.0),
+        (["--gradient_checkpointing"], "train.gradient_checkpointing", True),
+        (["--gradient_checkpointing", "false"], "train.gradient_checkpointing", False),
+        (["--lora_r", "4"], "lora.rank", 4),
+        (["--lora_alpha", "8"], "lora.alpha", 8.0),
+        (["--target_modules", "query", "value"], "lora.target_modules", ["query", "value"]),
+        (["--matryoshka_dims", "8", "384"], "objective.dims", [8, 384]),
+        (["--temperature", "0.1"], "objective.tau", 0.1),
+        (["--attn_implementation", "eager"], "model.attn", "eager"),
+        (["--report_to", "mlflow"], "tracking.mlflow", "auto"),
+        (["--report_to", "none"], "tracking.mlflow", "off"),
+        (["--resume_from_checkpoint", "out/step-5"], "train.resume", "out/step-5"),
+        (["--resume_from_checkpoint", "True"], "train.resume", "auto"),
+        (["--bf16"], "train.precision", "bf16"),
+        (["--bf16", "False"], "train.precision", "fp32"),
+        (["--fp32"], "train.precision", "fp32"),
+    ],
+)
+def test_aliases(argv, key, value):
+    config = load_config(argv)
+    assert flatten(config)[key] == value
+    assert config.origins[key] == "flag"
+
+
+def test_alias_values_without_a_meaning():
+    assert "--report_to must be one of: mlflow, none, got 'wandb'" in refused(
+        ["--report_to", "wandb"]
+    )
+    assert "--bf16 must be one of: true, false" in refused(["--bf16", "yes"])
+    assert "--resume_from_checkpoint needs a value" in refused(["--resume_from_checkpoint"])
+
+
+# -------------------------------------------------------------------------------------------- YAML
+
+
+def test_yaml_as_people_expect_it(recipe):
+    config = load_config(
+        recipe(
+            "# a comment\ntracking:\n  mlflow: off\n  run_name: '2024'\nmodel:\n  revision: v1.0\n"
+            "train:\n  learning_rate: 2e-5\n  weight_decay: 0\n  head_learning_rate: none\n"
+            "export:\nsia: {ratios: .2 .7, layers: [1, 2]}\n"
+            "objective:\n  dims: 16 32 384\ndata:\n  train: mine.jsonl\n  validation: []\n"
+        )
+    )
+    assert config.tracking.mlflow == "off" and config.tracking.run_name == "2024"
+    assert config.model.revision == "v1.0"
+    assert config.train.learning_rate == 2e-5
+    assert config.train.weight_decay == 0.0 and isinstance(config.train.weight_decay, float)
+    assert config.train.head_learning_rate is None
+    assert config.sia.ratios == [0.2, 0.7] and config.sia.layers == [1, 2]
+    assert config.objective.dims == [16, 32, 384]
+    assert config.data.train == ["mine.jsonl"] and config.data.validation == []
+
+
+def test_an_empty_recipe_is_the_defaults(recipe):
+    assert load_config(recipe("")) == Config()
+    assert load_config(recipe("# nothing\n")) == Config()
+
+
+@pytest.mark.parametrize(
+    "text, line, message",
+    [
+        (
+            "seed: 1\nobjective:\n  alfa: 1\n",
+            3,
+            "unknown key objective.alfa; did you mean objective.alpha",
+        ),
+        ("seeds: 1", 1, "unknown key seeds; did you mean seed"),
+        ("trian:\n  epochs: 1", 1, "unknown key trian"),
+        ("epochs: 1", 1, "unknown key epochs; did you mean train.epochs"),
+        ("recipe: bert", 1, "a recipe cannot name another recipe"),
+        ("train:\n  epochs: two", 2, "train.epochs must be a whole number, got 'two'"),
+        ("train:\n  epochs: 1.0", 2, "a whole number, got 1.0"),
+        ("train:\n  epochs: true", 2, "a whole number, got True"),
+        ("train:\n  epochs: null", 2, "a whole number, got none"),
+        ("train:\n  learning_rate: true", 2, "a number, got True"),
+        ("train:\n  learning_rate: .inf", 2, "a number, got inf"),
+        ("train:\n  epochs: [1]", 2, "a whole number, got [1]"),
+        ("export:\n  merged: yes", 2, "true or false, got 'yes'"),
+        ("export:\n  merged: 1", 2, "true or false, got 1"),
+        ("tracking:\n  run_name: 2024", 2, "text (or none), got 2024"),
+        ("data:\n  validation: null", 2, "a list of texts, got none"),
+        ("objective:\n  dims: [16, true]", 2, "got True"),
+        ("objective:\n  dims: {a: 1}", 2, "a list of whole numbers"),
+        ("objective:\n  name: foo", 2, "one of: simcse, mrl, mipic"),
+        ("seed: 1\nseed: 2", 2, "seed is given twice (first on line 1); keep one"),
+        ("train:\n  epochs: 1\n  epochs: 2", 3, "train.epochs is given twice"),
+        ("train:\n  epochs: 1\nsia:\n  min_k: 4\ntrain:\n  epochs: 2", 5, "train is given twice"),
+        ("train: 3", 1, "section train must be key: value lines"),
+        ("- 1\n- 2", 1, "a recipe must be key: value lines"),
+        ("seed: 1\nsia: [1, 2\nlora:\n", 3, "not valid YAML"),
+        ("seed: 1\n\tlora: 1", 2, "not valid YAML"),
+        ("seed: !!python/object:os.system 1", 1, "not valid YAML"),
+        ("seed: 1\n---\nseed: 2", 2, "not valid YAML"),
+    ],
+)
+def test_bad_yaml_names_file_and_line(recipe, text, line, message):
+    flags = recipe(text)
+    found = refused(flags)
+    assert message in found
+    assert found.startswith(f"{flags[1]}:{line}: ")
+
+
+def test_unreadable_recipes(tmp_path):
+    path = tmp_path / "b.yaml"
+    path.write_bytes(b"\xff\xfe")
+    assert "not UTF-8" in refused(["--recipe", str(path)])
+    path.write_bytes(b"seed: \x01")
+    assert "not valid YAML" in refused(["--recipe", str(path)])
+
+
+# -------------------------------------------------------------------------------- dump and flatten
+
+
+def everything_odd() -> Config:
+    config = Config(output_dir="out: #1", ds_config="off", seed=3)
+    config.model.revision = "1e5"
+    config.model.append_eos = "<|endoftext|>"
+    config.data.train = ["true", "010", "~", "a, b", "x: y", "", "gl*b", "[1]", "=", "<<"]
+    config.data.query_prompt = "Instruct: find\nQuery:"
+    config.data.document_prompt = "caf\u00e9 \u4e2d "
+    config.objective.dims = [16, 384]
+    config.objective.dim_weights = [0.1, 1e-7]
+    config.sia.ratios = [1 / 3]
+    config.sia.detach_teacher = False
+    config.tracking.run_name = "2024-01-01"
+    config.tracking.mlflow = "off"
+    config.train.learning_rate = 2e-5
+    return config
+
+
+@pytest.mark.parametrize("make", [Config, everything_odd, lambda: load_config([])])
+@pytest.mark.parametrize("resolved", [False, True])
+def test_dump_reads_back_as_the_same(recipe, make, resolved):
+    config = make()
+    config = resolve(config, width=384, n_layers=6) if resolved else config
+    back = load_config(recipe(dump(config)))
+    assert flatten(back) | {"recipe": None} == flatten(config) | {"recipe": None}
+    assert back == config
+    assert dump(back).splitlines()[1:] == dump(config).splitlines()[1:]
+
+
+@pytest.mark.parametrize("path", sorted(cli.RECIPES.glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_recipe_survives_a_dump(recipe, path):
+    config = load_config(["--recipe", str(path)])
+    assert load_config(recipe(dump(config))) == config
+    assert all(len(line) <= 100 and line.isascii() for line in path.read_text().splitlines())
+
+
+def test_dump_is_plain_yaml_too():
+    tree = yaml.safe_load(dump(load_config([])))
+    assert tree["objective"]["dims"] == [16, 32, 64, 128, 256, 384]
+    assert "config_notes" not in tree and "origins" not in tree and "recipe" not in tree
+
+
+def test_flatten_has_every_option():
+    flat = flatten(Config())
+    assert list(flat) == list(OPTIONS)
+    assert flat["train.precision"] == "bf16" and flat["sia.layers"] is None
+    assert not {"config_notes", "origins", "extra"} & set(flat)
+    changed = Config()
+    changed.sia.layers = [1]
+    assert {k for k, v in flatten(changed).items() if v != flat[k]} == {"sia.layers"}
+
+
+# ----------------------------------------------------------------------------------- help and print
+
+
+@dataclass
+class Extra:
+    tasks: list[str] = opt(["demo"], "task files to score")
+    adapter: str | None = opt(None, "adapter directory")
+    force: bool = opt(False, "write over what is there")
+
+
+def test_help_names_every_option(capsys):
+    with pytest.raises(SystemExit) as stop:
+        load_config(["--train.epochs", "x", "--help"], extra=Extra, about="Score a model.")
+    assert stop.value.code == 0
+    out = capsys.readouterr().out
+    assert all(len(line) <= 100 for line in out.splitlines())
+    assert "Score a model." in out
+    for key, option in OPTIONS.items():
+        assert f"--{key} " in out
+        for choice in option.choices or ():
+            assert choice in out
+    for alias in ALIASES:
+        assert f"--{alias} = " in out
+    for text in (
+        "--tasks TEXT ...",
+        "[demo]",
+        "[2e-05]",
+        "anchors per rank per optimizer step [32]",
+    ):
+        assert text in out
+
+
+def test_help_and_print_config_only_from_the_first_rank(capsys, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    for flag in ("-h", "--help", "--print_config"):
+        with pytest.raises(SystemExit) as stop:
+            load_config([flag])
+        assert stop.value.code == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_print_config_prints_what_reads_back(capsys, recipe):
+    argv = ["--recipe", "qwen3-0.6b", "--seed", "5", "--objective.dims", "8,16,32"]
+    with pytest.raises(SystemExit) as stop:
+        load_config([*argv, "--print_config"])
+    assert stop.value.code == 0
+    out = capsys.readouterr().out
+    assert load_config(recipe(out)) == load_config(argv)
+    assert "# note: sia.ratios" in out
+
+
+def test_extra_flags():
+    config = load_config(["--tasks", "a", "b", "--force", "--seed", "1"], extra=Extra)
+    assert config.extra == Extra(tasks=["a", "b"], adapter=None, force=True)
+    assert load_config([], extra=Extra).extra == Extra()
+    assert load_config([]).extra is None
+    with pytest.raises(UserError, match="did you mean --tasks"):
+        load_config(["--task", "a"], extra=Extra)
+    assert "unknown flag --tasks" in refused(["--tasks", "a"])
+
+
+# --------------------------------------------------------------------------------------- exit codes
+
+
+@pytest.mark.parametrize("code, expected", [(None, 0), (0, 0), (75, 75)])
+def test_run_main_passes_the_code_on(code, expected):
+    with pytest.raises(SystemExit) as stop:
+        run_main(lambda argv: code, [])
+    assert stop.value.code == expected
+
+
+@pytest.mark.parametrize("rank, shown", [(None, True), ("0", True), ("1", False)])
+def test_run_main_turns_a_user_error_into_one_line(rank, shown, capsys, monkeypatch):
+    monkeypatch.delenv("RANK", raising=False)
+    if rank is not None:
+        monkeypatch.setenv("RANK", rank)
+
+    def main(argv):
+        raise UserError(f"no\nsuch {argv[0]}")
+
+    with pytest.raises(SystemExit) as stop:
+        run_main(main, ["thing"])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == ("error: no such thing\n" if shown else "")
+
+
+def test_run_main_interrupt_and_bugs():
+    def interrupt(argv):
+        raise KeyboardInterrupt
+
+    def bug(argv):
+        raise ZeroDivisionError
+
+    with pytest.raises(SystemExit) as stop:
+        run_main(interrupt, [])
+    assert stop.value.code == 130
+    with pytest.raises(ZeroDivisionError):
+        run_main(bug, [])
+
+
+def test_as_a_process():
+    code = (
+        "from mipic_llm.cli import load_config, run_main\nrun_main(lambda a: print(load_config(a)))"
+    )
+    env = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE")}
+    run = subprocess.run(
+        [sys.executable, "-c", code, "--objective.alfa", "1"],
+        capture_output=True,
+        text=True,
+        env=env,
+        cwd=Path(cli.__file__).parents[1],
+    )
+    assert run.returncode == 2 and run.stdout == ""
+    assert run.stderr.count("\n") == 1 and run.stderr.startswith("error: unknown flag --objective")

@@ -1,0 +1,480 @@
+"""Rules of the configuration: what follows from the backbone, what is refused, the recipes."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import fields, is_dataclass
+
+import pytest
+
+from mipic_llm.cli import load_config
+from mipic_llm.config import (
+    PRESETS,
+    SECTIONS,
+    Config,
+    derive_dims,
+    derive_ladder,
+    derive_ratios,
+    parse_ladder,
+    resolve,
+    trained_dims,
+    validate,
+)
+from mipic_llm.errors import UserError
+from mipic_llm.types import Point
+
+
+def changed(**values) -> Config:
+    """Config with dotted keys (double underscore for the dot) set."""
+    config = Config()
+    for key, value in values.items():
+        section, _, name = key.rpartition("__")
+        target = getattr(config, section) if section else config
+        assert hasattr(target, name), key
+        setattr(target, name, value)
+    return config
+
+
+def words(points) -> str:
+    return " ".join(map(str, points))
+
+
+# ------------------------------------------------------------------------------------------ derive
+
+
+def test_dims_double_below_the_width_and_end_at_it():
+    assert derive_dims(384) == [16, 32, 64, 128, 256, 384]
+    assert derive_dims(768) == [16, 32, 64, 128, 256, 512, 768]
+    assert derive_dims(1024) == [16, 32, 64, 128, 256, 512, 1024]  # a power of two, once
+    assert derive_dims(16) == [16]
+    assert derive_dims(17) == [16, 17]
+    assert derive_dims(8) == [8]
+
+
+def test_ladder_is_evenly_spaced():
+    # 6 dims, 6 layers: one each
+    assert words(derive_ladder(derive_dims(384), 6)) == "16@1 32@2 64@3 128@4 256@5 384@6"
+    # 7 dims, 28 layers: 28 * i / 7 = 4, 8, ...
+    assert words(derive_ladder(derive_dims(1024), 28)) == (
+        "16@4 32@8 64@12 128@16 256@20 512@24 1024@28"
+    )
+    # 2 dims, 5 layers: 2.5 rounds up to 3
+    assert words(derive_ladder([16, 32], 5)) == "16@3 32@5"
+
+
+def test_ladder_with_fewer_layers_than_dims_spreads_the_dims():
+    # six layers, seven dims: indices 0 1.2 2.4 3.6 4.8 6 -> 0 1 2 4 5 6, METHOD.md's TinyBERT row
+    assert words(derive_ladder(derive_dims(768), 6)) == "16@1 32@2 64@3 256@4 512@5 768@6"
+    assert words(derive_ladder(derive_dims(768), 2)) == "16@1 768@2"
+    assert words(derive_ladder(derive_dims(768), 1)) == "768@1"
+
+
+@pytest.mark.parametrize("width", [8, 16, 32, 100, 384, 768, 4096])
+@pytest.mark.parametrize("n_layers", [1, 2, 3, 5, 6, 12, 28, 36])
+def test_any_derived_ladder_rises_and_ends_at_the_top(width, n_layers):
+    dims = derive_dims(width)
+    points = derive_ladder(dims, n_layers)
+    assert points[-1] == Point(n_layers, width)
+    assert len(points) == min(len(dims), n_layers)
+    assert all(
+        a.layer < b.layer and a.dim < b.dim for a, b in zip(points, points[1:], strict=False)
+    )
+    assert points[0].layer >= 1
+    assert parse_ladder([str(p) for p in points]) == points
+
+
+def test_ratios():
+    assert derive_ratios(6) == [0.2, 0.3, 0.4, 0.5, 0.6, 0.7]
+    assert derive_ratios(1) == [0.7]
+    assert derive_ratios(2) == [0.2, 0.7]
+    assert derive_ratios(0) == []
+
+
+# ------------------------------------------------------------------------------------------ ladder
+
+
+def test_parse_ladder():
+    assert parse_ladder(["16@1", "32@2"]) == (Point(1, 16), Point(2, 32))
+    assert parse_ladder(["16@1 32@2"]) == (Point(1, 16), Point(2, 32))
+    assert parse_ladder(["16@1", "16@2"])  # dims may stay, layers may not
+
+
+@pytest.mark.parametrize(
+    "item", ["16", "16@", "@1", "a@1", "16@b", "16@-1", "0@1", "16@0", "1@2@3"]
+)
+def test_ladder_syntax(item):
+    with pytest.raises(UserError, match="is not dim@layer"):
+        parse_ladder([item])
+
+
+@pytest.mark.parametrize("ladder", [["32@1", "16@2"], ["16@2", "32@2"], ["16@3", "32@1"]])
+def test_ladder_must_rise(ladder):
+    with pytest.raises(UserError, match="pic.ladder must rise"):
+        parse_ladder(ladder)
+
+
+# ---------------------------------------------------------------------------------------- validate
+
+
+def test_the_defaults_are_legal():
+    validate(Config())
+
+
+BAD = {
+    "model__attn": "flash",
+    "model__view_noise": 1.0,
+    "model__dropout": -0.1,
+    "model__name": "",
+    "model__quantization": "int3",
+    "lora__rank": -1,
+    "lora__alpha": 0.0,
+    "lora__dropout": 1.0,
+    "lora__target_modules": [],
+    "data__train": [],
+    "data__max_length": 3,
+    "data__negatives": -1,
+    "data__on_bad_rows": "ignore",
+    "objective__name": "mrll",
+    "objective__preset": "letter",
+    "objective__alpha": 1.01,
+    "objective__tau": 0.0,
+    "objective__reduction": "max",
+    "objective__dims": [32, 16],
+    "objective__dim_weights": [-1.0],
+    "sia__layers": [2, 2],
+    "sia__ratios": [0.5, 0.4],
+    "sia__temperature": -1.0,
+    "sia__layers_per_step": -1,
+    "sia__min_k": 1,
+    "sia__similarity": "euclid",
+    "pic__ladder": ["16@1"],
+    "pic__links_per_step": -2,
+    "train__batch_size": 0,
+    "train__chunk_size": -1,
+    "train__epochs": 0,
+    "train__max_steps": -1,
+    "train__learning_rate": 0.0,
+    "train__head_learning_rate": 0.0,
+    "train__min_learning_rate_ratio": 1.5,
+    "train__warmup_ratio": -0.1,
+    "train__weight_decay": -0.1,
+    "train__max_grad_norm": -1.0,
+    "train__precision": "fp16",
+    "train__save_every": -1,
+    "train__keep_checkpoints": -1,
+    "train__log_every": 0,
+    "eval__batch_size": 0,
+    "export__tolerance": 0.0,
+    "output_dir": "",
+    "seed": -1,
+}
+
+
+@pytest.mark.parametrize("key", BAD)
+def test_a_bad_value_is_named_in_one_line(key):
+    with pytest.raises(UserError) as error:
+        validate(changed(**{key: BAD[key]}))
+    assert key.replace("__", ".") in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("value", [float("nan"), -1e-9])
+def test_alpha_outside(value):
+    with pytest.raises(UserError, match=r"objective.alpha is .*; it must be in \[0, 1\]"):
+        validate(changed(objective__alpha=value))
+
+
+@pytest.mark.parametrize("dims", [[], [0, 16], [-4, 16], [16, 16], [64, 32, 384]])
+def test_dims_not_ascending(dims):
+    with pytest.raises(UserError, match="objective.dims is .*ascending"):
+        validate(changed(objective__dims=dims))
+
+
+@pytest.mark.parametrize("ratios", [[0.0, 0.5], [0.5, 1.1], [0.7, 0.2]])
+def test_ratio_values(ratios):
+    with pytest.raises(UserError, match=r"sia.ratios is .*\(0, 1\]"):
+        validate(changed(sia__ratios=ratios))
+
+
+def test_batch_of_one_needs_a_second_rank(monkeypatch):
+    config = changed(train__batch_size=1)
+    with pytest.raises(UserError, match="no negatives; give --train.batch_size 2"):
+        validate(config)
+    validate(config, world_size=2)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    validate(config)
+    with pytest.raises(UserError, match="no negatives"):
+        validate(config, world_size=1)
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        ({"sia__ratios": [0.2, 0.3], "objective__dims": [16, 32]}, "has 2 values.*1 truncated"),
+        ({"objective__dims": [384]}, "mipic needs a narrower prefix"),
+        ({"objective__dims": [16, 32], "objective__dim_weights": [1.0]}, "1 values.*has 2"),
+        ({"sia__layers": [1, 2], "sia__layers_per_step": 3}, "layers_per_step is 3.*has 2"),
+        ({"pic__ladder": ["16@1", "32@2"], "pic__links_per_step": 2}, "the ladder has 1 links"),
+        ({"pic__ladder": ["8@1", "32@2"], "objective__dims": [16, 32]}, "8@1, not among"),
+        ({"lora__rank": 0, "model__quantization": "nf4"}, "4-bit weights cannot be trained"),
+        ({"lora__rank": 0, "lora__use_dora": True}, "use_dora"),
+        ({"model__attn": "flash_attention_2", "train__precision": "fp32"}, "no fp32 form"),
+        ({"sia__relation": False, "sia__geometry": False, "pic__enabled": False}, "that is mrl"),
+    ],
+)
+def test_contradictions(values, message):
+    with pytest.raises(UserError, match=message):
+        validate(changed(**values))
+
+
+def test_what_mipic_refuses_mrl_and_simcse_accept():
+    for name in ("mrl", "simcse"):
+        validate(changed(objective__name=name, objective__dims=[384]))
+        validate(changed(objective__name=name, pic__ladder=["8@1"], objective__dims=[16, 384]))
+    validate(changed(pic__enabled=False, pic__ladder=["384@6"]))
+
+
+# ----------------------------------------------------------------------------------------- resolve
+
+
+def test_resolve_fills_everything_and_leaves_its_argument_alone():
+    config = Config()
+    before = copy.deepcopy(config)
+    out = resolve(config, width=384, n_layers=6)
+    assert config == before
+    assert out.objective.dims == [16, 32, 64, 128, 256, 384]
+    assert out.pic.ladder == ["16@1", "32@2", "64@3", "128@4", "256@5", "384@6"]
+    assert out.sia.layers == [1, 2, 3, 4, 5, 6]
+    assert out.sia.ratios == [0.2, 0.325, 0.45, 0.575, 0.7]
+    assert out.train.head_learning_rate == 4e-5
+    assert out.export.tolerance == 2e-2
+    assert resolve(changed(train__precision="fp32"), width=384, n_layers=6).export.tolerance == 1e-5
+    assert resolve(out, width=384, n_layers=6) == out  # twice changes nothing
+    assert out.config_notes == []
+
+
+@pytest.mark.parametrize("preset", ["paper", "balanced"])
+def test_a_preset_fills_only_what_is_unset(preset):
+    out = resolve(changed(objective__preset=preset), width=384, n_layers=6)
+    for section, values in PRESETS[preset].items():
+        for name, value in values.items():
+            assert getattr(getattr(out, section), name) == value
+    kept = changed(objective__preset=preset, sia__temperature=0.3, sia__detach_teacher=False)
+    kept = resolve(kept, width=384, n_layers=6)
+    assert kept.sia.temperature == 0.3 and kept.sia.detach_teacher is False
+    assert kept.sia.similarity == "dot"
+
+
+def test_presets_leave_no_optional_choice_unset():
+    """Every option whose help says "by preset" is in both presets, and the letter is the letter."""
+    config = Config()
+    by_preset = {
+        f"{section}.{f.name}"
+        for section in SECTIONS
+        for f in fields(getattr(config, section))
+        if "by preset" in f.metadata["help"]
+    }
+    for preset in PRESETS.values():
+        assert {f"{s}.{n}" for s, values in preset.items() for n in values} == by_preset
+    assert PRESETS["paper"]["sia"]["temperature"] == 0.05
+    assert PRESETS["paper"]["objective"]["reduction"] == "sum"
+    assert PRESETS["balanced"]["objective"]["reduction"] == "mean"
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        ({"objective__dims": [16, 512]}, r"\[512\], above the model's full width 384"),
+        ({"objective__dims": [16, 32]}, "dims must end at the full width 384"),
+        ({"sia__layers": [1, 7]}, "sia.layers has 7, the model has 6 layers"),
+        ({"pic__ladder": ["16@1", "384@7"]}, "384@7, the model has 6 layers"),
+        ({"pic__ladder": ["16@1", "384@5"]}, "must end at 384@6"),
+        ({"pic__ladder": ["16@1", "256@6"]}, "must end at 384@6"),
+        ({"pic__ladder": ["17@1", "384@6"]}, "17@1, not among objective.dims"),
+        ({"sia__ratios": [0.5]}, "1 values, objective.dims has 5 truncated"),
+        ({"sia__layers_per_step": 7}, "layers_per_step is 7, sia.layers has 6"),
+        ({"pic__links_per_step": 6}, "the ladder has 5 links"),
+    ],
+)
+def test_resolve_refuses(values, message):
+    with pytest.raises(UserError, match=message):
+        resolve(changed(**values), width=384, n_layers=6)
+
+
+def test_sia_layers_default_to_the_given_ladder():
+    out = resolve(changed(pic__ladder=["16@2", "384@6"]), width=384, n_layers=6)
+    assert out.sia.layers == [2, 6]
+
+
+def test_a_model_too_small_for_mipic_says_what_to_do():
+    with pytest.raises(UserError, match="give --objective.dims 4,8 or --objective.name simcse"):
+        resolve(Config(), width=8, n_layers=2)
+    with pytest.raises(UserError, match="--pic.enabled false"):
+        resolve(Config(), width=32, n_layers=1)
+    out = resolve(changed(pic__enabled=False), width=32, n_layers=1)
+    assert out.pic.ladder == ["32@1"] and out.sia.layers == [1]
+
+
+def test_simcse_trains_the_full_width_and_keeps_the_dims_for_evaluation():
+    out = resolve(changed(objective__name="simcse"), width=384, n_layers=6)
+    assert trained_dims(out) == [384]
+    assert out.objective.dims == [16, 32, 64, 128, 256, 384]
+    for name in ("mrl", "mipic"):
+        out = resolve(changed(objective__name=name), width=384, n_layers=6)
+        assert trained_dims(out) == out.objective.dims
+
+
+# ----------------------------------------------------------------------------- flags over a recipe
+
+QWEN = ["--recipe", "qwen3-0.6b"]
+
+
+def test_new_dims_by_flag_drop_what_only_the_recipe_said():
+    config = load_config([*QWEN, "--objective.dims", "8,16,32"])
+    assert config.sia.ratios is None and config.pic.ladder is None
+    out = resolve(config, width=32, n_layers=2)
+    assert out.objective.dims == [8, 16, 32]
+    assert out.pic.ladder == ["8@1", "32@2"]
+    assert out.sia.layers == [1, 2]
+    assert out.sia.ratios == [0.2, 0.7]
+    notes = " | ".join(out.config_notes)
+    for key in ("sia.ratios", "sia.layers", "pic.ladder"):
+        assert notes.count(key) == 1, notes
+
+
+def test_the_issues_example():
+    out = resolve(
+        load_config(
+            [*QWEN, "--model.name", "tiny", "--objective.dims", "8,16,32", "--sia.layers", "1,2",
+             "--pic.ladder", "8@1,32@2"]
+        ),
+        width=32,
+        n_layers=2,
+    )  # fmt: skip
+    assert out.sia.layers == [1, 2] and out.pic.ladder == ["8@1", "32@2"]
+    assert out.sia.ratios == [0.2, 0.7]
+    assert len(out.config_notes) == 1 and "sia.ratios" in out.config_notes[0]
+
+
+def test_dims_none_derives_all_from_the_model():
+    out = resolve(load_config(["--objective.dims", "none"]), width=768, n_layers=12)
+    assert out.objective.dims == derive_dims(768)
+    assert out.pic.ladder is not None and out.pic.ladder[-1] == "768@12"
+    assert any("pic.ladder" in note for note in out.config_notes)
+    # sia.layers of the recipe (1 to 6) fit and stay
+    assert out.sia.layers == [1, 2, 3, 4, 5, 6]
+
+
+def test_what_a_flag_said_is_never_dropped():
+    with pytest.raises(UserError, match="give as many, or --sia.ratios none"):
+        load_config([*QWEN, "--objective.dims", "8,16,32", "--sia.ratios", ".2,.3,.4"])
+    with pytest.raises(UserError, match="8@1, not among.*--pic.ladder none"):
+        load_config([*QWEN, "--objective.dims", "16,1024", "--pic.ladder", "8@1,1024@28"])
+    config = load_config([*QWEN, "--objective.dims", "16,32", "--sia.layers", "1,5"])
+    with pytest.raises(UserError, match="sia.layers has 5, the model has 2 layers"):
+        resolve(config, width=32, n_layers=2)
+
+
+def test_without_new_dims_a_recipe_that_does_not_fit_is_refused():
+    with pytest.raises(UserError, match="full width 384.*--objective.dims none"):
+        resolve(load_config([*QWEN, "--model.name", "quickstart"]), width=384, n_layers=6)
+    with pytest.raises(UserError, match="pic.ladder has 128@16, the model has 12 layers"):
+        resolve(load_config([*QWEN, "--model.name", "other"]), width=1024, n_layers=12)
+
+
+def test_dims_of_a_flag_that_agree_with_the_recipe_change_nothing():
+    config = load_config([*QWEN, "--objective.dims", "16,32,64,128,256,512,1024"])
+    assert resolve(config, width=1024, n_layers=28).config_notes == []
+
+
+# ----------------------------------------------------------------------------------------- recipes
+
+# METHOD.md 4, literally: backbone, true width and layers, alpha, SIA layers, ladder.
+PAPER = {
+    "tinybert": (
+        "huawei-noah/TinyBERT_General_6L_768D", 768, 6, 0.4,
+        "1 2 3 4 5 6", "16@1 32@2 64@3 256@4 512@5 768@6",
+    ),
+    "bert": (
+        "google-bert/bert-base-uncased", 768, 12, 0.4,
+        "2 4 6 8 9 10 12", "16@2 32@4 64@6 128@8 256@9 512@10 768@12",
+    ),
+    "bge-m3": (
+        "BAAI/bge-m3", 1024, 24, 0.5,
+        "1 4 7 11 15 19 24", "16@1 32@4 64@7 128@11 256@15 512@19 1024@24",
+    ),
+    "qwen3-0.6b": (
+        "Qwen/Qwen3-Embedding-0.6B", 1024, 28, 0.5,
+        "2 6 12 16 20 24 28", "16@2 32@6 64@12 128@16 256@20 512@24 1024@28",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("recipe", PAPER)
+def test_the_papers_recipes(recipe):
+    name, width, n_layers, alpha, layers, ladder = PAPER[recipe]
+    config = load_config(["--recipe", recipe])
+    out = resolve(config, width=width, n_layers=n_layers)
+    assert out.config_notes == []
+    assert out.model.name == name and out.model.revision is None
+    assert out.objective.alpha == alpha
+    assert out.objective.dims == [16, 32, 64, 128, 256, 512, width]
+    assert out.sia.layers == [int(layer) for layer in layers.split()]
+    assert out.sia.ratios == [0.2, 0.3, 0.4, 0.5, 0.6, 0.7]
+    assert out.pic.ladder == ladder.split()
+    assert out.objective.tau == 0.05 and out.objective.name == "mipic"
+    t = out.train
+    assert (t.epochs, t.batch_size, t.learning_rate, t.head_learning_rate) == (5, 16, 2e-5, 4e-5)
+    assert (t.weight_decay, t.warmup_ratio, t.max_grad_norm) == (0.01, 0.1, 1.0)
+    assert t.min_learning_rate_ratio * t.learning_rate == pytest.approx(2e-6)
+    assert out.data.max_length == 256 and t.precision == "bf16"
+    assert out.objective.preset == "balanced" and out.objective.reduction == "mean"
+
+
+@pytest.mark.parametrize("recipe, width", [("qwen3-4b", 2560), ("qwen3-8b", 4096)])
+def test_larger_qwen_recipes_hold_what_the_rule_gives(recipe, width):
+    config = load_config(["--recipe", recipe])
+    out = resolve(config, width=width, n_layers=36)
+    free = copy.deepcopy(config)
+    free.objective.dims = free.sia.layers = free.sia.ratios = free.pic.ladder = None
+    assert resolve(free, width=width, n_layers=36) == out
+    assert out.model.name == f"Qwen/Qwen3-Embedding-{recipe[-2:].upper()}"
+    assert out.train.gradient_checkpointing and out.train.precision == "bf16"
+    assert out.pic.ladder is not None and out.pic.ladder[-2:] == ["2048@32", f"{width}@36"]
+
+
+def test_readouts_and_lora_of_the_recipes():
+    for recipe in ("qwen3-0.6b", "qwen3-4b", "qwen3-8b"):
+        c = load_config(["--recipe", recipe])
+        assert (c.model.pooling, c.model.append_eos) == ("last", "<|endoftext|>")
+        assert (c.model.padding_side, c.model.view_noise) == ("left", 0.1)
+        assert c.data.query_prompt is None and c.lora.rank == 16
+    ranks = {"tinybert": 0, "bert": 0, "bge-m3": 16}
+    for recipe, rank in ranks.items():
+        c = load_config(["--recipe", recipe])
+        assert c.model.pooling == "cls" and c.lora.rank == rank
+
+
+def test_quickstart():
+    out = resolve(load_config([]), width=384, n_layers=6)
+    assert out.model.name == "quickstart" and out.recipe == "quickstart"
+    assert out.objective.dims == [16, 32, 64, 128, 256, 384]
+    assert out.sia.layers == [1, 2, 3, 4, 5, 6]
+    assert out.pic.ladder == ["16@1", "32@2", "64@3", "128@4", "256@5", "384@6"]
+    assert out.objective.preset == "balanced" and out.train.precision == "fp32"
+    assert out.data.train == ["demo"] and out.output_dir == "outputs/quickstart"
+    assert out.lora.rank > 0 and out.lora.target_modules == ["all-linear"]
+    assert out.config_notes == []
+
+
+def test_every_option_is_documented():
+    def walk(config, prefix=""):
+        for f in fields(config):
+            value = getattr(config, f.name)
+            if is_dataclass(value):
+                assert f.name in SECTIONS
+                walk(value, f"{f.name}.")
+            elif not f.metadata.get("internal"):
+                assert len(f.metadata["help"]) > 10, prefix + f.name
+
+    walk(Config())

@@ -1,0 +1,209 @@
+"""InfoNCE, MRL and PIC against references written straight from the equations, in float64.
+
+Shape legend: B anchors, N candidates, D full width.
+"""
+
+import pytest
+import torch
+
+import mipic_llm.losses.infonce as infonce_module
+from mipic_llm.losses import info_nce, mrl, mrl_per_dim, pic, pic_per_link
+
+DIMS = (3, 5, 12)
+
+
+def naive_info_nce(q_BD, c_ND, target_B, tau, exclude_BN=None):
+    """One anchor at a time: -log( exp(cos_target / tau) / sum_n exp(cos_n / tau) )."""
+    terms = []
+    for b, target in enumerate(target_B.tolist()):
+        cos = [torch.nn.functional.cosine_similarity(q_BD[b], c, dim=0) for c in c_ND]
+        kept = [
+            cos[n]
+            for n in range(len(cos))
+            if n == target or exclude_BN is None or not exclude_BN[b, n]
+        ]
+        denominator = torch.stack([torch.exp(c / tau) for c in kept]).sum()
+        terms.append(-torch.log(torch.exp(cos[target] / tau) / denominator))
+    return torch.stack(terms).mean()
+
+
+def naive_mrl(q_BD, c_ND, target_B, dims, tau, weights, exclude_BN=None):
+    terms = [
+        w * naive_info_nce(q_BD[:, :d], c_ND[:, :d], target_B, tau, exclude_BN)
+        for d, w in zip(dims, weights, strict=True)
+    ]
+    return torch.stack(terms).sum()
+
+
+def make(B=5, N=9, D=12, dtype=torch.float64, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    q_BD = torch.randn(B, D, generator=g, dtype=torch.float64)
+    c_ND = torch.randn(N, D, generator=g, dtype=torch.float64)
+    target_B = torch.randperm(N, generator=g)[:B]
+    exclude_BN = torch.rand(B, N, generator=g) < 0.3
+    exclude_BN[0, target_B[0]] = True  # must be ignored
+    exclude_BN[1, target_B[1]] = False
+    return q_BD.to(dtype).requires_grad_(), c_ND.to(dtype).requires_grad_(), target_B, exclude_BN
+
+
+def assert_same(got, want, inputs, tol=1e-10, upstream=-2.5):
+    got_grads = torch.autograd.grad(got * upstream, inputs, retain_graph=True)
+    want_grads = torch.autograd.grad(want * upstream, inputs)
+    torch.testing.assert_close(got, want, rtol=tol, atol=tol)
+    for a, b in zip(got_grads, want_grads, strict=True):
+        assert b.abs().max() > 1e-6, "vacuous: the reference gradient is zero"
+        torch.testing.assert_close(a, b, rtol=tol, atol=tol)
+
+
+@pytest.mark.parametrize("tau", [0.05, 1.0])
+@pytest.mark.parametrize("with_exclude", [False, True])
+def test_info_nce_equals_the_equation(tau, with_exclude):
+    q_BD, c_ND, target_B, exclude_BN = make()
+    exclude_BN = exclude_BN if with_exclude else None
+    got = info_nce(q_BD, c_ND, target_B=target_B, tau=tau, exclude_BN=exclude_BN)
+    assert_same(got, naive_info_nce(q_BD, c_ND, target_B, tau, exclude_BN), [q_BD, c_ND])
+
+
+def test_excluding_changes_the_loss_and_never_the_target():
+    q_BD, c_ND, target_B, exclude_BN = make()
+    plain = info_nce(q_BD, c_ND, target_B=target_B, tau=0.5)
+    fewer = info_nce(q_BD, c_ND, target_B=target_B, tau=0.5, exclude_BN=exclude_BN)
+    assert fewer < plain
+    everything = torch.ones_like(exclude_BN)
+    alone = info_nce(q_BD, c_ND, target_B=target_B, tau=0.5, exclude_BN=everything)
+    assert alone.item() == pytest.approx(0.0, abs=1e-12)
+
+
+@pytest.mark.parametrize("dims", [DIMS, (3, 5), (12,)])
+@pytest.mark.parametrize("with_exclude", [False, True])
+def test_mrl_equals_the_sum_of_sliced_then_normalised_losses(dims, with_exclude):
+    q_BD, c_ND, target_B, exclude_BN = make(seed=1)
+    exclude_BN = exclude_BN if with_exclude else None
+    weights = [0.5, 2.0, 3.0][: len(dims)]
+    got = mrl(
+        q_BD,
+        c_ND,
+        target_B=target_B,
+        dims=dims,
+        tau=0.2,
+        weights=weights,
+        exclude_BN=exclude_BN,
+    )
+    assert_same(got, naive_mrl(q_BD, c_ND, target_B, dims, 0.2, weights, exclude_BN), [q_BD, c_ND])
+
+
+def test_mrl_per_dim_gives_each_term():
+    q_BD, c_ND, target_B, _ = make(seed=2)
+    per_dim = mrl_per_dim(q_BD, c_ND, target_B=target_B, dims=DIMS, tau=0.1)
+    for got, d in zip(per_dim, DIMS, strict=True):
+        torch.testing.assert_close(got, naive_info_nce(q_BD[:, :d], c_ND[:, :d], target_B, 0.1))
+    total = mrl(q_BD, c_ND, target_B=target_B, dims=DIMS, tau=0.1)
+    torch.testing.assert_close(per_dim.sum(), total)
+
+
+def test_gradcheck():
+    q_BD, c_ND, target_B, exclude_BN = make(B=3, N=5)
+
+    def f(q, c):
+        return mrl_per_dim(q, c, target_B=target_B, dims=DIMS, tau=0.3, exclude_BN=exclude_BN[:3])
+
+    assert torch.autograd.gradcheck(f, (q_BD, c_ND))
+
+
+@pytest.mark.parametrize("frozen", [0, 1])
+def test_one_side_without_gradient(frozen):
+    q_BD, c_ND, target_B, _ = make()
+    sides = [q_BD, c_ND]
+    sides[frozen] = sides[frozen].detach()
+    moving = sides[1 - frozen]
+    got = mrl(*sides, target_B=target_B, dims=DIMS, tau=0.3)
+    assert_same(got, naive_mrl(*sides, target_B, DIMS, 0.3, [1.0] * 3), [moving])
+
+
+def test_row_tiles_change_nothing(monkeypatch):
+    q_BD, c_ND, target_B, exclude_BN = make(B=7)
+
+    def run():
+        loss = mrl(q_BD, c_ND, target_B=target_B, dims=DIMS, tau=0.1, exclude_BN=exclude_BN)
+        return loss, *torch.autograd.grad(loss, [q_BD, c_ND])
+
+    whole = run()
+    monkeypatch.setattr(infonce_module, "_TILE_BYTES", 2 * 9 * 5 * 8)  # two rows a tile
+    assert len(list(infonce_module._tiles(q_BD, c_ND, 3))) == 4
+    for a, b in zip(run(), whole, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
+
+
+def test_zero_vectors_give_finite_values_and_no_gradient_through_their_norm():
+    q_BD, c_ND, target_B, _ = make(dtype=torch.float32)
+    q_BD.data[0] = 0
+    c_ND.data[2, :5] = 0  # zero in the short prefixes only
+    loss = mrl(q_BD, c_ND, target_B=target_B, dims=DIMS, tau=0.1)
+    grads = torch.autograd.grad(loss, [q_BD, c_ND])
+    assert all(torch.isfinite(g).all() for g in (loss, *grads))
+
+
+def test_bf16_is_close_to_fp32_and_keeps_its_gradient_dtype():
+    q_BD, c_ND, target_B, _ = make(D=12, dtype=torch.bfloat16)
+    loss = mrl(q_BD, c_ND, target_B=target_B, dims=DIMS, tau=0.5)
+    grads = torch.autograd.grad(loss, [q_BD, c_ND])
+    assert loss.dtype == torch.float32 and grads[0].dtype == torch.bfloat16
+    wide = [q_BD.detach().float().requires_grad_(), c_ND.detach().float().requires_grad_()]
+    want = mrl(*wide, target_B=target_B, dims=DIMS, tau=0.5)
+    torch.testing.assert_close(loss, want)  # same rounded inputs, fp32 accumulation
+    for a, b in zip(grads, torch.autograd.grad(want, wide), strict=True):
+        torch.testing.assert_close(a.float(), b, rtol=1e-2, atol=1e-3)
+
+
+def test_autocast_does_not_lower_the_precision():
+    q_BD, c_ND, target_B, _ = make(dtype=torch.float32)
+    want = mrl(q_BD, c_ND, target_B=target_B, dims=DIMS, tau=0.05)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = mrl(q_BD, c_ND, target_B=target_B, dims=DIMS, tau=0.05)
+    assert torch.equal(got, want)
+
+
+def test_non_contiguous_inputs():
+    q_BD, c_ND, target_B, _ = make()
+    q_view = q_BD.detach().T.contiguous().T.requires_grad_()
+    c_view = c_ND.detach().repeat_interleave(2, 1)[:, ::2].requires_grad_()
+    got = mrl(q_view, c_view, target_B=target_B, dims=DIMS, tau=0.3)
+    assert_same(got, naive_mrl(q_view, c_view, target_B, DIMS, 0.3, [1.0] * 3), [q_view, c_view])
+
+
+def test_pic_equals_the_sum_over_links():
+    g = torch.Generator().manual_seed(3)
+    widths, B, N = (4, 6, 11), 4, 7
+    projected = [torch.randn(B, w, generator=g).double().requires_grad_() for w in widths]
+    targets = [torch.randn(N, w, generator=g).double().requires_grad_() for w in widths]
+    target_B = torch.tensor([2, 3, 4, 5])
+    got = pic(projected, targets, target_B=target_B, tau=0.1)
+    links = list(zip(projected, targets, strict=True))
+    want = torch.stack([naive_info_nce(p, t, target_B, 0.1) for p, t in links])
+    assert_same(got, want.sum(), projected + targets)
+    per_link = pic_per_link(projected, targets, target_B=target_B, tau=0.1)
+    torch.testing.assert_close(per_link, want)
+
+
+def test_user_mistakes_are_value_errors():
+    q_BD, c_ND, target_B, exclude_BN = make()
+    with pytest.raises(ValueError, match="one width"):
+        info_nce(q_BD, c_ND[:, :4], target_B=target_B, tau=0.1)
+    with pytest.raises(ValueError, match="index the 9 candidates"):
+        info_nce(q_BD, c_ND, target_B=target_B + 9, tau=0.1)
+    with pytest.raises(ValueError, match="int64"):
+        info_nce(q_BD, c_ND, target_B=target_B.float(), tau=0.1)
+    with pytest.raises(ValueError, match="exclude_BN"):
+        info_nce(q_BD, c_ND, target_B=target_B, tau=0.1, exclude_BN=exclude_BN.T)
+    with pytest.raises(ValueError, match="tau"):
+        info_nce(q_BD, c_ND, target_B=target_B, tau=0.0)
+    with pytest.raises(ValueError, match="ascend"):
+        mrl(q_BD, c_ND, target_B=target_B, dims=(5, 3), tau=0.1)
+    with pytest.raises(ValueError, match="wider"):
+        mrl(q_BD, c_ND, target_B=target_B, dims=(5, 13), tau=0.1)
+    with pytest.raises(ValueError, match="weights"):
+        mrl(q_BD, c_ND, target_B=target_B, dims=(5, 12), tau=0.1, weights=[1.0])
+    with pytest.raises(ValueError, match="link"):
+        pic([q_BD], [], target_B=target_B, tau=0.1)
+    with pytest.raises(ValueError, match="floating"):
+        info_nce(q_BD.long(), c_ND, target_B=target_B, tau=0.1)
