@@ -1,0 +1,105 @@
+"""The encoder: any Hugging Face encoder or decoder, its layers read through our own hooks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from mipic_llm.errors import UserError
+from mipic_llm.model.pooling import readout
+from mipic_llm.types import Encoded
+
+NORM_NAMES = ("norm", "final_layer_norm", "final_layernorm", "ln_f")
+
+
+def base_of(model: nn.Module) -> nn.Module:
+    """The transformers model under a peft wrapper, if there is one."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def layers_of(model: nn.Module) -> nn.ModuleList:
+    """The list of transformer layers. UserError when the architecture hides it."""
+    n_layers = base_of(model).config.num_hidden_layers
+    for _, module in base_of(model).named_modules():
+        if isinstance(module, nn.ModuleList) and len(module) == n_layers:
+            return module
+    name = type(base_of(model)).__name__
+    raise UserError(f"model.name: {name} has no list of {n_layers} layers to read from")
+
+
+def final_norm_of(model: nn.Module) -> nn.Module | None:
+    """The norm after the last layer (decoders), or None (BERT-like: layers end normed)."""
+    base = base_of(model)
+    return next((m for n in NORM_NAMES if (m := getattr(base, n, None)) is not None), None)
+
+
+class Backbone(nn.Module):
+    """Runs the model once and gives tokens and readouts of the asked layers (1-based).
+
+    The last layer is `last_hidden_state` (after the final norm); inner layers come from hooks
+    that are open only during our forward, so recomputation in backward does not refill them.
+    """
+
+    def __init__(
+        self, model: nn.Module, *, pooling: str, inner_norm: str = "raw", view_noise: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.pooling = pooling
+        self.inner_norm = inner_norm
+        self.view_noise = view_noise
+        self.n_layers = base_of(model).config.num_hidden_layers
+        self.width = base_of(model).config.hidden_size
+
+    def forward(
+        self, ids_ST: Tensor, mask_ST: Tensor, layers: Sequence[int], token_layers: Sequence[int]
+    ) -> Encoded:
+        """layers: whose readouts are wanted, ascending; token_layers: a subset with tokens."""
+        inner = [layer for layer in layers if layer != self.n_layers]
+        with self._capture(inner) as caught, self._noise():
+            out = self.model(input_ids=ids_ST, attention_mask=mask_ST, use_cache=False)
+        states = {self.n_layers: out.last_hidden_state}
+        norm = final_norm_of(self.model) if self.inner_norm == "final" else None
+        for layer in inner:
+            states[layer] = caught[layer] if norm is None else norm(caught[layer])
+        mask_ST = mask_ST.bool()
+        readouts = [readout(states[layer], mask_ST, self.pooling) for layer in layers]
+        tokens = tuple(states[layer] for layer in token_layers)
+        return Encoded(tokens, mask_ST, torch.stack(readouts))
+
+    @contextmanager
+    def _capture(self, layers: Sequence[int]) -> Iterator[dict[int, Tensor]]:
+        caught: dict[int, Tensor] = {}
+
+        def hook(layer: int):
+            def keep(_module, _args, output):
+                caught[layer] = output[0] if isinstance(output, tuple) else output
+
+            return keep
+
+        stack = layers_of(self.model)
+        handles = [stack[layer - 1].register_forward_hook(hook(layer)) for layer in layers]
+        try:
+            yield caught
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    @contextmanager
+    def _noise(self) -> Iterator[None]:
+        """Dropout on the input embeddings while training: the two views of unlabelled text."""
+        if not self.view_noise or not self.training:
+            yield
+            return
+
+        def drop(_module, _args, output):
+            return nn.functional.dropout(output, self.view_noise, training=True)
+
+        handle = base_of(self.model).get_input_embeddings().register_forward_hook(drop)
+        try:
+            yield
+        finally:
+            handle.remove()

@@ -1,0 +1,95 @@
+"""Readouts and layer capture against transformers' own hidden states."""
+
+import pytest
+import torch
+from transformers import BertConfig, BertModel, Qwen3Config, Qwen3Model
+
+from mipic_llm.model.backbone import Backbone
+from mipic_llm.model.heads import ChainHead, LiftHead
+from mipic_llm.model.pooling import readout
+
+SIZES = dict(vocab_size=60, hidden_size=16, num_hidden_layers=3, intermediate_size=24)
+
+
+def bert() -> BertModel:
+    torch.manual_seed(0)
+    return BertModel(BertConfig(**SIZES, num_attention_heads=2), add_pooling_layer=False)
+
+
+def qwen3() -> Qwen3Model:
+    torch.manual_seed(0)
+    return Qwen3Model(
+        Qwen3Config(**SIZES, num_attention_heads=2, num_key_value_heads=1, head_dim=8)
+    )
+
+
+def batch(side: str) -> tuple[torch.Tensor, torch.Tensor]:
+    ids = torch.arange(1, 13).view(2, 6)
+    mask = torch.ones_like(ids)
+    mask[1, slice(0, 2) if side == "left" else slice(4, 6)] = 0
+    return ids, mask
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("pooling", ["cls", "mean", "last"])
+def test_readout_equals_a_loop_over_real_tokens(pooling: str, side: str) -> None:
+    _, mask = batch(side)
+    tokens = torch.randn(2, 6, 4)
+    for row, (h, m) in enumerate(zip(tokens, mask.bool(), strict=True)):
+        real = h[m]
+        want = {"cls": real[0], "mean": real.mean(0), "last": real[-1]}[pooling]
+        torch.testing.assert_close(readout(tokens, mask, pooling)[row], want)
+
+
+@pytest.mark.parametrize("build", [bert, qwen3])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_captured_layers_and_gradients_equal_hidden_states(build, checkpointing: bool) -> None:
+    ids, mask = batch("right")
+    ours, plain = build(), build()
+    for module in (*ours.modules(), *plain.modules()):
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    for model in (ours, plain):
+        model.config._attn_implementation = "eager"
+        model.train()
+    ours.config.attention_probs_dropout_prob = plain.config.attention_probs_dropout_prob = 0.0
+    if checkpointing:
+        ours.gradient_checkpointing_enable({"use_reentrant": False})
+    got = Backbone(ours, pooling="mean")(ids, mask, [1, 2, 3], [2])
+    states = plain(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states
+    real = mask.bool()
+    torch.testing.assert_close(got.tokens_STD[0][real], states[2][real])
+    want = torch.stack([readout(states[k], mask, "mean") for k in (1, 2, 3)])
+    torch.testing.assert_close(got.readout_LSD, want)
+    weight = torch.randn_like(want)
+    (got.readout_LSD * weight).sum().backward()
+    (want * weight).sum().backward()
+    for a, b in zip(ours.parameters(), plain.parameters(), strict=True):
+        if b.grad is not None:
+            torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-6)
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in ours.parameters())
+
+
+def test_inner_layers_may_pass_the_final_norm() -> None:
+    ids, mask = batch("left")
+    model = qwen3().eval()
+    raw = Backbone(model, pooling="last")(ids, mask, [2], [2]).tokens_STD[0]
+    normed = Backbone(model, pooling="last", inner_norm="final")(ids, mask, [2], [2])
+    torch.testing.assert_close(normed.tokens_STD[0], model.norm(raw))
+    assert not torch.allclose(raw, normed.tokens_STD[0])
+
+
+def test_view_noise_makes_two_views_differ_only_while_training() -> None:
+    ids, mask = batch("right")
+    net = Backbone(qwen3(), pooling="last", view_noise=0.2)
+    net.train()
+    assert not torch.equal(*(net(ids, mask, [3], []).readout_LSD for _ in range(2)))
+    net.eval()
+    assert torch.equal(*(net(ids, mask, [3], []).readout_LSD for _ in range(2)))
+
+
+def test_heads() -> None:
+    h = torch.randn(5, 8)
+    lifted = LiftHead(8, [2, 4], "prefix")(h)
+    torch.testing.assert_close(lifted, torch.cat([h[:, :2], h[:, :4]], 1))
+    assert ChainHead(4, 8)(h[:, :4]).shape == (5, 8)
