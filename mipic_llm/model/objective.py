@@ -1,0 +1,126 @@
+"""Eq 18, split by what mixes examples: `EmbeddingModule` per example, `cross_example` across.
+
+Parameters live only in `EmbeddingModule`, the one thing DeepSpeed wraps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mipic_llm import losses
+from mipic_llm.model.backbone import Backbone
+from mipic_llm.model.heads import ChainHead, LiftHead
+from mipic_llm.types import Point, Reps
+
+
+class Sampled(NamedTuple):
+    """This step's SIA layers and PIC links (indices into the ladder); the same on every rank."""
+
+    layers: tuple[int, ...]
+    links: tuple[int, ...]
+
+
+def sample(
+    n_layers: int, n_links: int, layers_per_step: int, links_per_step: int, *, seed: int, step: int
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Indices of the layers and links of a step, uniform without replacement; 0 = all.
+
+    A function of (seed, step) alone, so every rank and every resumed run makes the same choice.
+    """
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
+
+    def pick(n: int, k: int) -> tuple[int, ...]:
+        chosen = torch.randperm(n, generator=generator)[: k or n]
+        return tuple(sorted(chosen.tolist()))
+
+    return pick(n_layers, layers_per_step), pick(n_links, links_per_step)
+
+
+class EmbeddingModule(nn.Module):
+    """Backbone, heads and every per-example term: one chunk of sequences in, `Reps` out.
+
+    sia_layers: all layers under SIA; ladder: PIC's checkpoints (empty = no chain);
+    sia_options: keyword options of `losses.sia_per_example` with dims and ratios (None = no SIA).
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        sia_layers: Sequence[int] = (),
+        ladder: Sequence[Point] = (),
+        sia_options: dict | None = None,
+        lift_init: str = "prefix",
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.sia_options = sia_options
+        self.sia_layers = tuple(sia_layers) if sia_options else ()
+        self.ladder = tuple(ladder)
+        dims = sia_options["dims"] if sia_options else ()
+        self.lifts = nn.ModuleList(
+            LiftHead(backbone.width, dims, lift_init) for _ in self.sia_layers
+        )
+        pairs = zip(self.ladder, self.ladder[1:], strict=False)
+        self.phis = nn.ModuleList(ChainHead(a.dim, b.dim) for a, b in pairs)
+
+    def forward(self, ids_ST: Tensor, mask_ST: Tensor, sampled: Sampled, scale: float) -> Reps:
+        """scale: factor of each sequence's SIA terms in `local` (weights, sampling, 1/S)."""
+        sia = [self.sia_layers[k] for k in sampled.layers]
+        ends = [p.layer for i in sampled.links for p in self.ladder[i : i + 2]]
+        layers = sorted({*sia, *ends, self.backbone.n_layers})
+        out = self.backbone(ids_ST, mask_ST, layers, sia)
+        at = {layer: out.readout_LSD[i] for i, layer in enumerate(layers)}
+        zero = self._touch_unsampled(sampled, out.readout_LSD)
+        relation, geometry = self._sia(out.tokens_STD, out.mask_ST, at, sia, sampled, zero)
+        chain, target = [], []
+        for i in sampled.links:
+            (shallow, deep) = self.ladder[i : i + 2]
+            chain.append(self.phis[i](at[shallow.layer][:, : shallow.dim]))
+            target.append(at[deep.layer][:, : deep.dim].detach())
+        local = scale * (relation + geometry) + zero
+        z_SD = at[self.backbone.n_layers]
+        return Reps(z_SD, tuple(chain), tuple(target), local, relation.detach(), geometry.detach())
+
+    def _sia(self, tokens, mask_ST, at, sia, sampled, zero) -> tuple[Tensor, Tensor]:
+        if not sia:
+            return zero.detach(), zero.detach()
+        query_LSD = torch.stack([at[layer] for layer in sia])
+        lifted = [self.lifts[k](at[layer]) for k, layer in zip(sampled.layers, sia, strict=True)]
+        relation_LS, geometry_LS = losses.sia_per_example(
+            tokens, query_LSD, mask_ST, lifted_LSK=torch.stack(lifted), **self.sia_options
+        )
+        return relation_LS.sum(), geometry_LS.sum()
+
+    def _touch_unsampled(self, sampled: Sampled, like: Tensor) -> Tensor:
+        """0 * every unsampled head: under ZeRO-3 each parameter needs a gradient every step."""
+        zero = like.new_zeros((), dtype=torch.float32)
+        for k, lift in enumerate(self.lifts):
+            if k not in sampled.layers:
+                zero = zero + 0.0 * lift(like.new_zeros(1, self.backbone.width)).sum()
+        for i, phi in enumerate(self.phis):
+            if i not in sampled.links:
+                zero = zero + 0.0 * phi(like.new_zeros(1, self.ladder[i].dim)).sum()
+        return zero
+
+
+def cross_example_mrl(
+    z_SD: Tensor,
+    n_anchors: int,
+    *,
+    dims: Sequence[int],
+    tau: float,
+    gather: Callable[[Tensor], Tensor],
+    offset: int,
+) -> Tensor:
+    """MRL per dim (n_dims,): local anchors against the positives and negatives of all ranks.
+
+    gather concatenates rows over ranks with autograd; offset = anchors on the ranks before ours.
+    """
+    candidates = torch.cat([gather(z_SD[n_anchors : 2 * n_anchors]), gather(z_SD[2 * n_anchors :])])
+    target_B = offset + torch.arange(n_anchors, device=z_SD.device)
+    return losses.mrl_per_dim(z_SD[:n_anchors], candidates, target_B=target_B, dims=dims, tau=tau)
