@@ -31,9 +31,7 @@ def mrl(
     """
     if weights is not None and len(weights) != len(dims):
         raise ValueError(f"{len(dims)} dims need as many weights, got {len(weights)}")
-    loss_i = mrl_per_dim(
-        q_BD, c_ND, target_B=target_B, dims=dims, tau=tau, exclude_BN=exclude_BN
-    )
+    loss_i = mrl_per_dim(q_BD, c_ND, target_B=target_B, dims=dims, tau=tau, exclude_BN=exclude_BN)
     return loss_i.sum() if weights is None else (loss_i * loss_i.new_tensor(weights)).sum()
 
 

@@ -181,9 +181,7 @@ def _check(
     if not o.dims or any(a >= b for a, b in zip((0, *o.dims), (*o.dims, D), strict=True)):
         raise ValueError(f"SIA prefixes must ascend and stay below D = {D}, got {list(o.dims)}")
     if lifted_LSK.shape != (L, S, sum(o.dims)):
-        raise ValueError(
-            f"lifted_LSK must be {(L, S, sum(o.dims))}, got {tuple(lifted_LSK.shape)}"
-        )
+        raise ValueError(f"lifted_LSK must be {(L, S, sum(o.dims))}, got {tuple(lifted_LSK.shape)}")
     if len(o.ratios) != len(o.dims) or not all(0 < r <= 1 for r in o.ratios):
         raise ValueError(f"{len(o.dims)} prefixes need as many ratios in (0, 1], got {o.ratios}")
     if o.min_k < 1:
@@ -238,7 +236,9 @@ class _Geometry:
             bounds = [int(b) for b in k_gP.amax(0)]
             k = max(bounds)
         parts = [
-            self.flat[p.layer].index_select(0, self.row_LSk[p.layer, p.start : p.stop, :k].flatten())
+            self.flat[p.layer].index_select(
+                0, self.row_LSk[p.layer, p.start : p.stop, :k].flatten()
+            )
             for p in pieces
         ]
         x_gkD = (torch.cat(parts) if len(parts) > 1 else parts[0]).to(self.dtype)

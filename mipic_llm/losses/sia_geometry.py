@@ -76,11 +76,6 @@ def _centre(A_gkk: Tensor, w_gc: Tensor, k_g: Tensor, full: bool) -> tuple[Tenso
     return out_gcc, trace_g
 
 
-def _dot(A_gcc: Tensor, B_gcc: Tensor) -> Tensor:
-    """<A, B> per sentence, without a temporary."""
-    return torch.bmm(A_gcc.flatten(1)[:, None], B_gcc.flatten(1)[:, :, None])[:, 0, 0]
-
-
 def pre_centre(x_gkD: Tensor, k_g: Tensor) -> Tensor:
     """Subtract the mean of the chosen tokens in place and zero the rows past k_g.
 
@@ -93,9 +88,7 @@ def pre_centre(x_gkD: Tensor, k_g: Tensor) -> Tensor:
     return x_gkD.sub_(mean_g1D).mul_(w_gk[:, :, None])
 
 
-def _pairs(
-    x_gkD: Tensor, k_gP: Tensor, bounds: Sequence[int], dims: Sequence[int]
-) -> list[_Pair]:
+def _pairs(x_gkD: Tensor, k_gP: Tensor, bounds: Sequence[int], dims: Sequence[int]) -> list[_Pair]:
     """Centred Gram pairs of every prefix from one accumulation over blocks."""
     rows_k = torch.arange(x_gkD.shape[1], device=x_gkD.device)
     eps = NOISE * torch.finfo(x_gkD.dtype).eps
@@ -116,9 +109,9 @@ def _pairs(
     pairs = []
     for i, (K_gcc, trace_K_g) in enumerate(students):
         L_gcc, trace_L_g = _centre(gram_gkk, weights[i], k_gP[:, i], full[i])
-        norm_K_g, norm_L_g = _dot(K_gcc, K_gcc).sqrt(), _dot(L_gcc, L_gcc).sqrt()
+        norm_K_g, norm_L_g = K_gcc.norm(dim=(1, 2)), L_gcc.norm(dim=(1, 2))
         known_g = (norm_K_g > eps * trace_K_g) & (norm_L_g > eps * trace_L_g) & (k_gP[:, i] > 1)
-        pairs.append(_Pair(K_gcc, L_gcc, _dot(K_gcc, L_gcc), norm_K_g, norm_L_g, known_g))
+        pairs.append(_Pair(K_gcc, L_gcc, (K_gcc * L_gcc).sum((1, 2)), norm_K_g, norm_L_g, known_g))
     return pairs
 
 

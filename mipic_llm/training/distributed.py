@@ -1,0 +1,68 @@
+"""Collectives on small vectors. Every helper is the identity on one process."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def barrier() -> None:
+    if world_size() > 1:
+        dist.barrier()
+
+
+class _GatherRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x_Nd: Tensor, counts: tuple[int, ...]) -> Tensor:
+        ctx.counts = counts
+        rows = max(counts)
+        own = x_Nd.new_zeros((rows, *x_Nd.shape[1:]))
+        own[: len(x_Nd)] = x_Nd
+        parts = [torch.empty_like(own) for _ in counts]
+        dist.all_gather(parts, own)
+        return torch.cat([part[:n] for part, n in zip(parts, counts, strict=True)])
+
+    @staticmethod
+    def backward(ctx, grad_Nd: Tensor):
+        # Every rank used our rows: their gradients add up. No other factor (see NOTES.md).
+        grad_Nd = grad_Nd.contiguous().clone()
+        dist.all_reduce(grad_Nd)
+        start = sum(ctx.counts[: rank()])
+        return grad_Nd[start : start + ctx.counts[rank()]], None
+
+
+def gather_rows(x_Nd: Tensor, counts: tuple[int, ...]) -> Tensor:
+    """Rows of all ranks in rank order, (sum counts, ...), with exact gradients.
+
+    counts: rows on every rank (`all_counts`), which may differ and may be 0.
+    """
+    if world_size() == 1 or max(counts) == 0:
+        return x_Nd
+    return _GatherRows.apply(x_Nd, counts)
+
+
+def all_counts(*numbers: int) -> list[tuple[int, ...]]:
+    """For each number, its value on every rank, in rank order."""
+    if world_size() == 1:
+        return [(n,) for n in numbers]
+    table: list = [None] * world_size()
+    dist.all_gather_object(table, numbers)
+    return [tuple(row[i] for row in table) for i in range(len(numbers))]
+
+
+def mean_over_ranks(values: Tensor) -> Tensor:
+    """Elementwise mean over ranks of a small detached tensor."""
+    if world_size() > 1:
+        values = values.clone()
+        dist.all_reduce(values)
+        values /= world_size()
+    return values
