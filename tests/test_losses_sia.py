@@ -382,9 +382,7 @@ def test_bf16_tokens_are_computed_in_fp32():
     wide = [x.detach().float().requires_grad_() for x in (tokens, query, *lifts)]
     want = fast(wide[0], wide[1], mask, wide[2:], **options_of())
     torch.testing.assert_close(torch.stack(got), torch.stack(want))
-    pairs = zip(
-        grads(sum(got), [tokens, query, *lifts]), grads(sum(want), wide), strict=True
-    )
+    pairs = zip(grads(sum(got), [tokens, query, *lifts]), grads(sum(want), wide), strict=True)
     for a, b in pairs:
         assert a.dtype == torch.bfloat16
         assert (a.float() - b).norm() < 1e-2 * b.norm()

@@ -4,7 +4,7 @@ import torch
 from transformers import BertConfig, BertModel
 
 from mipic_llm.model.backbone import Backbone
-from mipic_llm.model.objective import EmbeddingModule, Sampled, cross_example_mrl, sample
+from mipic_llm.model.objective import EmbeddingModule, Sampled, sample
 from mipic_llm.types import Point
 
 
@@ -51,13 +51,3 @@ def test_sample_is_a_function_of_seed_and_step_and_uniform() -> None:
         for layer in sample(5, 4, 2, 1, seed=0, step=step)[0]:
             hits[layer] += 1
     assert (hits / 2000 - 0.4).abs().max() < 0.05
-
-
-def test_mrl_equals_a_loop() -> None:
-    z = torch.randn(5, 8, dtype=torch.float64)
-    got = cross_example_mrl(z, 2, dims=[4, 8], tau=0.1, gather=lambda x: x, offset=0)
-    for i, d in enumerate([4, 8]):
-        unit = torch.nn.functional.normalize(z[:, :d], dim=1)
-        logits = unit[:2] @ unit[2:].T / 0.1
-        want = torch.nn.functional.cross_entropy(logits, torch.arange(2))
-        torch.testing.assert_close(got[i], want)

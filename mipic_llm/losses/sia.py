@@ -24,7 +24,7 @@ from mipic_llm.losses import sia_geometry, sia_relation
 from mipic_llm.losses.numerics import check_tau, compute_dtype, full_precision
 
 # Workspace of one geometry chunk: cache sized on a CPU, launch bound elsewhere.
-_CHUNK_BYTES = {"cpu": 8 * 2**20}
+_CHUNK_BYTES = {"cpu": 16 * 2**20}
 _CHUNK_BYTES_DEVICE = 512 * 2**20
 
 

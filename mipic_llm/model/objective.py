@@ -1,11 +1,11 @@
-"""Eq 18, split by what mixes examples: `EmbeddingModule` per example, `cross_example` across.
+"""Eq 18, split by what mixes examples: here what does not; `training/step.py` does the rest.
 
 Parameters live only in `EmbeddingModule`, the one thing DeepSpeed wraps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -68,8 +68,21 @@ class EmbeddingModule(nn.Module):
         pairs = zip(self.ladder, self.ladder[1:], strict=False)
         self.phis = nn.ModuleList(ChainHead(a.dim, b.dim) for a, b in pairs)
 
-    def forward(self, ids_ST: Tensor, mask_ST: Tensor, sampled: Sampled, scale: float) -> Reps:
-        """scale: factor of each sequence's SIA terms in `local` (weights, sampling, 1/S)."""
+    def forward(
+        self,
+        ids_ST: Tensor,
+        mask_ST: Tensor,
+        sampled: Sampled | None = None,
+        scale: float = 0.0,
+        layers: tuple[int, ...] | None = None,
+    ) -> Reps | Tensor:
+        """scale: factor of each sequence's SIA terms in `local` (weights, sampling, 1/S).
+
+        layers: for evaluation; gives only their readouts (L, S, D).
+        """
+        if layers is not None:
+            return self.backbone(ids_ST, mask_ST, layers, []).readout_LSD
+        assert sampled is not None
         sia = [self.sia_layers[k] for k in sampled.layers]
         ends = [p.layer for i in sampled.links for p in self.ladder[i : i + 2]]
         layers = sorted({*sia, *ends, self.backbone.n_layers})
@@ -106,21 +119,3 @@ class EmbeddingModule(nn.Module):
             if i not in sampled.links:
                 zero = zero + 0.0 * phi(like.new_zeros(1, self.ladder[i].dim)).sum()
         return zero
-
-
-def cross_example_mrl(
-    z_SD: Tensor,
-    n_anchors: int,
-    *,
-    dims: Sequence[int],
-    tau: float,
-    gather: Callable[[Tensor], Tensor],
-    offset: int,
-) -> Tensor:
-    """MRL per dim (n_dims,): local anchors against the positives and negatives of all ranks.
-
-    gather concatenates rows over ranks with autograd; offset = anchors on the ranks before ours.
-    """
-    candidates = torch.cat([gather(z_SD[n_anchors : 2 * n_anchors]), gather(z_SD[2 * n_anchors :])])
-    target_B = offset + torch.arange(n_anchors, device=z_SD.device)
-    return losses.mrl_per_dim(z_SD[:n_anchors], candidates, target_B=target_B, dims=dims, tau=tau)

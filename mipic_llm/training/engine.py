@@ -1,0 +1,147 @@
+"""DeepSpeed, and nothing else knows of it: start-up, wrapping, backward, state in and out."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mipic_llm.config import Config
+
+logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+import deepspeed  # noqa: E402  (its logger must be quiet before it speaks)
+
+
+def start() -> torch.device:
+    """Join the ranks of the launcher (deepspeed, torchrun), or be the only one. -> this device."""
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    if "RANK" not in os.environ:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = str(probe.getsockname()[1])
+        os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1")
+        os.environ["MASTER_PORT"] = port
+    cuda = torch.cuda.is_available()
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if cuda else "cpu"
+    if cuda:
+        torch.cuda.set_device(device)
+    deepspeed.init_distributed("nccl" if cuda else "gloo", verbose=False)
+    return torch.device(device)
+
+
+@contextmanager
+def loading(ds_config: dict[str, Any]) -> Iterator[None]:
+    """Inside, `from_pretrained` partitions weights as it reads them (ZeRO-3), else nothing.
+
+    Closed before anything is reloaded for verification, which must see whole tensors.
+    """
+    if ds_config["zero_optimization"]["stage"] != 3:
+        yield
+        return
+    from transformers.integrations.deepspeed import HfDeepSpeedConfig, unset_hf_deepspeed_config
+
+    keep = HfDeepSpeedConfig(ds_config)
+    try:
+        yield
+    finally:
+        unset_hf_deepspeed_config()
+        del keep
+
+
+def parameter_groups(module: nn.Module, config: Config) -> list[dict[str, Any]]:
+    """AdamW groups: backbone and heads at their own rates, no decay on biases and norms."""
+    t = config.train
+    groups: dict[tuple[bool, bool], list] = {}
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            head = not name.startswith("backbone.")
+            numel_shape = getattr(parameter, "ds_shape", parameter.shape)  # ZeRO-3 hides shapes
+            groups.setdefault((head, len(numel_shape) > 1), []).append(parameter)
+    rates = {False: t.learning_rate, True: t.head_learning_rate or 2 * t.learning_rate}
+    return [
+        {"params": p, "lr": rates[head], "weight_decay": t.weight_decay if decays else 0.0}
+        for (head, decays), p in sorted(groups.items(), key=lambda item: item[0])
+    ]
+
+
+class Engine:
+    """The wrapped module. `forward` is one chunk; `backward` may be called several times a step."""
+
+    def __init__(
+        self, module: nn.Module, ds_config: dict[str, Any], config: Config | None, schedule: Any
+    ) -> None:
+        """config None: for inference only (no optimizer), at any ZeRO stage."""
+        self.stage = ds_config["zero_optimization"]["stage"]
+        optimizer = scheduler = None
+        if config is not None:
+            groups = parameter_groups(module, config)
+            optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8, fused=True)
+            scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)
+        self.ds, *_ = deepspeed.initialize(
+            model=module, optimizer=optimizer, lr_scheduler=scheduler, config=ds_config,
+            dist_init_required=False,
+        )  # fmt: skip
+        self.module = self.ds.module
+        self.device = self.ds.device
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.ds(*args, **kwargs)
+
+    def backward(self, losses: Iterator[Tensor], n: int) -> None:
+        """Backward of n losses whose gradients add up, with one reduction over ranks."""
+        if n == 1:
+            self.ds.backward(next(losses))
+        elif self.stage in (1, 2, 3):
+            with self.ds.coalesce_grad_reduction():
+                for loss in losses:
+                    self.ds.backward(loss, scale_wrt_gas=False)
+        else:  # ZeRO-0 has no coalescing: only the last backward is a reduction boundary
+            for i, loss in enumerate(losses):
+                self.ds.set_gradient_accumulation_boundary(i == n - 1)
+                self.ds.backward(loss, scale_wrt_gas=False)
+
+    def step(self) -> float:
+        """Clip, update, advance the schedule. -> the gradient norm before clipping."""
+        self.ds.step()
+        norm = self.ds.get_global_grad_norm()
+        return float(norm) if norm is not None else float("nan")
+
+    @property
+    def learning_rate(self) -> float:
+        return float(self.ds.get_lr()[0])
+
+    def train(self, mode: bool = True) -> None:
+        self.ds.train(mode)
+
+    def state(self, trainable_only: bool) -> dict[str, Tensor] | None:
+        """Whole parameters by name on CPU, on rank 0 (None elsewhere); all ranks must call."""
+        gathered: dict[str, Tensor] = {}
+        first = torch.distributed.get_rank() == 0
+        for name, parameter in self.module.named_parameters():
+            if trainable_only and not parameter.requires_grad:
+                continue
+            with deepspeed.zero.GatheredParameters([parameter], enabled=self.stage == 3):
+                if first:
+                    gathered[name] = parameter.detach().cpu().clone()
+        return gathered if first else None
+
+    def save(self, folder: Path, *, trainable_only: bool) -> None:
+        self.ds.save_checkpoint(
+            str(folder),
+            tag="deepspeed",
+            save_latest=False,
+            exclude_frozen_parameters=trainable_only,
+        )
+
+    def load(self, folder: Path, *, trainable_only: bool) -> None:
+        path, _ = self.ds.load_checkpoint(
+            str(folder), tag="deepspeed", load_module_strict=not trainable_only
+        )
+        assert path is not None, f"DeepSpeed found nothing in {folder}"
