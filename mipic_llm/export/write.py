@@ -1,0 +1,94 @@
+"""Adapter and merged model directories, written aside, verified, then renamed into place."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from mipic_llm.export.portable import EmbeddingSpec, write_json, write_portable
+
+
+class ExportError(RuntimeError):
+    """What was written is not what was trained. Never ignored."""
+
+
+def check_weights(state: dict[str, Tensor], *, trained: bool = True) -> None:
+    """ExportError on an empty or non-finite tensor, or when every LoRA B is zero after training."""
+    if not state:
+        raise ExportError("export: there are no weights to save")
+    for name, value in state.items():
+        if value.numel() == 0:
+            raise ExportError(f"export: {name} is empty (a partitioned ZeRO-3 weight)")
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise ExportError(f"export: {name} holds values that are not finite")
+    lora_b = [v for k, v in state.items() if "lora_B" in k]
+    if trained and lora_b and not any(v.any() for v in lora_b):
+        raise ExportError("export: every LoRA B is zero after training: the adapter learnt nothing")
+
+
+@contextmanager
+def replacing(folder: Path) -> Iterator[Path]:
+    """A fresh sibling directory that takes the place of `folder` when all went well."""
+    fresh = folder.with_name(f".{folder.name}.new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    yield fresh
+    shutil.rmtree(folder, ignore_errors=True)
+    fresh.rename(folder)
+
+
+def write_adapter(
+    folder: Path, state: dict[str, Tensor], peft_config: Any, spec: EmbeddingSpec
+) -> None:
+    """A peft adapter that sentence-transformers and AutoModel load too.
+
+    state: LoRA weights by name as peft names them in the live model (`...lora_A.default.weight`).
+    """
+    check_weights(state)
+    tensors = {}
+    for name in sorted(state):
+        key = "base_model." + name.split("base_model.", 1)[1].replace(".default", "")
+        if ".lora_magnitude_vector" in key:
+            key = key.removesuffix(".weight")
+        tensors[key] = state[name].contiguous()
+    settings = peft_config.to_dict()
+    settings.update(
+        inference_mode=True,
+        base_model_name_or_path=spec.base_model,
+        task_type="FEATURE_EXTRACTION",
+    )
+    settings = {k: sorted(v) if isinstance(v, set) else v for k, v in settings.items()}
+    with replacing(folder) as fresh:
+        save_file(tensors, fresh / "adapter_model.safetensors", metadata={"format": "pt"})
+        text = json.dumps(settings, indent=2, sort_keys=True, default=str)
+        (fresh / "adapter_config.json").write_text(text + "\n", encoding="utf-8")
+        write_portable(fresh, spec)
+
+
+def write_merged(folder: Path, model: Any, spec: EmbeddingSpec, shard: str = "5GB") -> None:
+    """A whole model (a plain transformers model on CPU), adapter already merged in."""
+    check_weights(dict(model.state_dict()))
+    with replacing(folder) as fresh:
+        model.save_pretrained(fresh, max_shard_size=shard)
+        path = fresh / "config.json"
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        settings.update(is_matryoshka=True, matryoshka_dimensions=list(spec.dims))
+        write_json(path, settings)
+        write_portable(fresh, spec)
+
+
+def merge_adapter(base_model: str, adapter: Path, dtype: torch.dtype) -> Any:
+    """The base loaded afresh on CPU with the adapter merged in fp32, cast to dtype."""
+    from peft import PeftModel
+    from transformers import AutoModel
+
+    base = AutoModel.from_pretrained(base_model, dtype=torch.float32)
+    return PeftModel.from_pretrained(base, str(adapter)).merge_and_unload().to(dtype)
