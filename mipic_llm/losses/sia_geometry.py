@@ -46,84 +46,85 @@ def choose(score_ST: Tensor, mask_ST: Tensor, k: int) -> Tensor:
     return ranked_ST.sort(dim=1, descending=True, stable=True).indices[:, :k]
 
 
-class _Pair(NamedTuple):
-    """Double-centred Grams of one prefix and their scalars per sentence."""
+class _Grams(NamedTuple):
+    """Double-centred Gram pairs of every prefix, and their scalars per sentence."""
 
-    K_gcc: Tensor
-    L_gcc: Tensor
-    dot_g: Tensor
-    norm_K_g: Tensor
-    norm_L_g: Tensor
-    known_g: Tensor  # False: fewer than two tokens or all equal, so CKA = 1 by definition
+    K: list[Tensor]  # one (g, c_i, c_i) per prefix
+    L: list[Tensor]
+    dot_gP: Tensor
+    norm_K_gP: Tensor
+    norm_L_gP: Tensor
+    known_gP: Tensor  # False: fewer than two tokens or all equal, so CKA = 1 by definition
 
 
-def _centre(A_gkk: Tensor, w_gc: Tensor, k_g: Tensor, full: bool) -> tuple[Tensor, Tensor]:
-    """Double-centre the leading part over the tokens with w = 1; zero elsewhere.
+def _centre(A_gcc: Tensor, w_gc: Tensor, inv_k_g1: Tensor, full: bool) -> tuple[Tensor, Tensor]:
+    """Double-centre A over the tokens with w = 1; zero elsewhere (skipped when `full`: all w = 1).
 
     A'_jl = A_jl - r_j - r_l + s = A_jl - b_j - b_l,  r row means, s = mean of r, b = r - s/2.
-    Also returns the trace of the part before centring, the scale of its rounding errors.
+    Also returns the trace before centring, the scale of the rounding errors.
     """
-    c = w_gc.shape[1]
-    A_gcc = A_gkk[:, :c, :c]
-    inv_g1 = k_g.clamp_min(1).to(w_gc.dtype).reciprocal()[:, None]
-    b_gc = torch.bmm(A_gcc, w_gc[:, :, None])[:, :, 0] * inv_g1
-    b_gc = b_gc - (b_gc * w_gc).sum(1, keepdim=True) * (inv_g1 / 2)
-    out_gcc = A_gcc - b_gc[:, :, None]
-    out_gcc -= b_gc[:, None, :]
+    b_gc = torch.bmm(A_gcc, w_gc[:, :, None])[:, :, 0].mul_(inv_k_g1)
+    b_gc -= (b_gc * w_gc).sum(1, keepdim=True).mul_(inv_k_g1 / 2)
+    out_gcc = (A_gcc - b_gc[:, :, None]).sub_(b_gc[:, None, :])
     if not full:
         out_gcc.mul_(w_gc[:, :, None]).mul_(w_gc[:, None, :])
-    trace_g = (A_gcc.diagonal(dim1=1, dim2=2) * w_gc).sum(1)
-    return out_gcc, trace_g
+    return out_gcc, (A_gcc.diagonal(dim1=1, dim2=2) * w_gc).sum(1)
 
 
 def pre_centre(x_gkD: Tensor, k_g: Tensor) -> Tensor:
-    """Subtract the mean of the chosen tokens in place and zero the rows past k_g.
+    """Subtract, in place, the mean of the first k_g tokens from every row.
 
     Exact, since double centring removes any common vector; without it a channel with a large
-    offset eats the digits of every Gram.
+    offset eats the digits of every Gram. Rows past k_g are pads; `_centre` leaves them out.
     """
-    rows_gk = torch.arange(x_gkD.shape[1], device=x_gkD.device) < k_g[:, None]
-    w_gk = rows_gk.to(x_gkD.dtype)
+    w_gk = (torch.arange(x_gkD.shape[1], device=x_gkD.device) < k_g[:, None]).to(x_gkD.dtype)
     mean_g1D = torch.bmm((w_gk / k_g.clamp_min(1)[:, None])[:, None], x_gkD)
-    return x_gkD.sub_(mean_g1D).mul_(w_gk[:, :, None])
+    return x_gkD.sub_(mean_g1D)
 
 
-def _pairs(x_gkD: Tensor, k_gP: Tensor, bounds: Sequence[int], dims: Sequence[int]) -> list[_Pair]:
+def _grams(x_gkD: Tensor, k_gP: Tensor, bounds: Sequence[int], dims: Sequence[int]) -> _Grams:
     """Centred Gram pairs of every prefix from one accumulation over blocks."""
-    rows_k = torch.arange(x_gkD.shape[1], device=x_gkD.device)
-    eps = NOISE * torch.finfo(x_gkD.dtype).eps
-    weights, students, full = [], [], []
-    gram_gkk = x_gkD.new_zeros(x_gkD.shape[0], x_gkD.shape[1], x_gkD.shape[1])
-    start = 0
+    g, k, _ = x_gkD.shape
+    w_gPk = (torch.arange(k, device=x_gkD.device) < k_gP[:, :, None]).to(x_gkD.dtype)
+    inv_k_gP = k_gP.clamp_min(1).to(x_gkD.dtype).reciprocal()
+    # reading the device would stall a GPU, so only a CPU skips the masking of equal lengths
+    full = [False] * len(dims)
+    if k_gP.device.type == "cpu":
+        full = (k_gP == torch.tensor(bounds)).all(0).tolist()
+
+    def centre(i: int) -> tuple[Tensor, Tensor]:
+        c = bounds[i]
+        return _centre(gram_gkk[:, :c, :c], w_gPk[:, i, :c], inv_k_gP[:, i : i + 1], full[i])
+
+    gram_gkk = x_gkD.new_zeros(g, k, k)
+    students, start = [], 0
     for i, d in enumerate(dims):
-        k_g, c = k_gP[:, i], bounds[i]
         x_gkw = x_gkD[:, :, start:d]
         gram_gkk.baddbmm_(x_gkw, x_gkw.transpose(1, 2))
-        weights.append((rows_k[:c] < k_g[:, None]).to(x_gkD.dtype))
-        # reading the device would stall a GPU, so only a CPU skips the masking of equal lengths
-        full.append(k_g.device.type == "cpu" and bool((k_g == c).all()))
-        students.append(_centre(gram_gkk, weights[i], k_g, full[i]))
+        students.append(centre(i))
         start = d
     x_gkw = x_gkD[:, :, start:]
     gram_gkk.baddbmm_(x_gkw, x_gkw.transpose(1, 2))
-    pairs = []
-    for i, (K_gcc, trace_K_g) in enumerate(students):
-        L_gcc, trace_L_g = _centre(gram_gkk, weights[i], k_gP[:, i], full[i])
-        norm_K_g, norm_L_g = K_gcc.norm(dim=(1, 2)), L_gcc.norm(dim=(1, 2))
-        known_g = (norm_K_g > eps * trace_K_g) & (norm_L_g > eps * trace_L_g) & (k_gP[:, i] > 1)
-        pairs.append(_Pair(K_gcc, L_gcc, (K_gcc * L_gcc).sum((1, 2)), norm_K_g, norm_L_g, known_g))
-    return pairs
+    teachers = [centre(i) for i in range(len(dims))]
+
+    K, trace_K = zip(*students, strict=True)
+    L, trace_L = zip(*teachers, strict=True)
+    norm_K_gP = torch.stack([A_gcc.norm(dim=(1, 2)) for A_gcc in K], 1)
+    norm_L_gP = torch.stack([A_gcc.norm(dim=(1, 2)) for A_gcc in L], 1)
+    noise = NOISE * torch.finfo(x_gkD.dtype).eps
+    known_gP = (norm_K_gP > noise * torch.stack(trace_K, 1)) & (k_gP > 1)
+    known_gP &= norm_L_gP > noise * torch.stack(trace_L, 1)
+    dot_gP = torch.stack([(A * B).sum((1, 2)) for A, B in zip(K, L, strict=True)], 1)
+    return _Grams(list(K), list(L), dot_gP, norm_K_gP, norm_L_gP, known_gP)
 
 
 def geometry_loss(
     x_gkD: Tensor, k_gP: Tensor, bounds: Sequence[int], dims: Sequence[int]
 ) -> Tensor:
     """Sum over prefixes of 1 - CKA per sentence (Eq 12): (g,). x is sorted and pre-centred."""
-    loss_g = x_gkD.new_zeros(x_gkD.shape[0])
-    for pair in _pairs(x_gkD, k_gP, bounds, dims):
-        cka_g = pair.dot_g / pair.norm_K_g / pair.norm_L_g
-        loss_g += torch.where(pair.known_g, 1 - cka_g, 0)
-    return loss_g
+    grams = _grams(x_gkD, k_gP, bounds, dims)
+    cka_gP = grams.dot_gP / grams.norm_K_gP / grams.norm_L_gP
+    return torch.where(grams.known_gP, 1 - cka_gP, 0).sum(1)
 
 
 def geometry_gradient(
@@ -140,28 +141,24 @@ def geometry_gradient(
     d loss_i / dL_i = -(K' - (a / |L'|^2) L') / (|K'||L'|) =: N_i
     dx[:, block] = 2 (sum_{i >= block} M_i + sum_i N_i) x[:, block]     (suffix sums, one product)
     """
-    pairs = _pairs(x_gkD, k_gP, bounds, dims)
-    P, D = len(dims), x_gkD.shape[2]
-    suffix_gkk = x_gkD.new_zeros(x_gkD.shape[0], x_gkD.shape[1], x_gkD.shape[1])
-    coefs = []
-    for pair in pairs:
-        both_g = pair.norm_K_g * pair.norm_L_g
-        scale_g = torch.where(pair.known_g, -2 * grad_g / both_g, 0)
-        a_g = torch.where(pair.known_g, pair.dot_g, 0)
-        coefs.append((scale_g, a_g))
+    K, L, dot_gP, norm_K_gP, norm_L_gP, known_gP = _grams(x_gkD, k_gP, bounds, dims)
+    (g, k, D), P = x_gkD.shape, len(dims)
+    cross_gP = torch.where(known_gP, -2 * grad_g[:, None] / (norm_K_gP * norm_L_gP), 0)
+    own_gP = torch.where(known_gP, cross_gP * dot_gP, 0)  # times -1 / |.|^2 of its own side
+    own_K_gP = torch.where(known_gP, -own_gP / norm_K_gP.square(), 0)
+    suffix_gkk = x_gkD.new_zeros(g, k, k)
+    dx_gkW = x_gkD.new_empty(g, k, dims[-1] if detach_teacher else D)
     if not detach_teacher:
-        for pair, c, (scale_g, a_g) in zip(pairs, bounds, coefs, strict=True):
-            own_g = torch.where(pair.known_g, scale_g * a_g / pair.norm_L_g.square(), 0)
-            suffix_gkk[:, :c, :c] += scale_g[:, None, None] * pair.K_gcc
-            suffix_gkk[:, :c, :c] -= own_g[:, None, None] * pair.L_gcc
-    dx_gkW = torch.empty_like(x_gkD[:, :, : dims[-1] if detach_teacher else D])
-    if not detach_teacher:
+        own_L_gP = torch.where(known_gP, -own_gP / norm_L_gP.square(), 0)
+        for i, c in enumerate(bounds):
+            part_gcc = suffix_gkk[:, :c, :c]
+            part_gcc.addcmul_(K[i], cross_gP[:, i, None, None])
+            part_gcc.addcmul_(L[i], own_L_gP[:, i, None, None])
         dx_gkW[:, :, dims[-1] :] = torch.bmm(suffix_gkk, x_gkD[:, :, dims[-1] :])
     for i in reversed(range(P)):
-        pair, c, (scale_g, a_g) = pairs[i], bounds[i], coefs[i]
-        own_g = torch.where(pair.known_g, scale_g * a_g / pair.norm_K_g.square(), 0)
-        suffix_gkk[:, :c, :c] += scale_g[:, None, None] * pair.L_gcc
-        suffix_gkk[:, :c, :c] -= own_g[:, None, None] * pair.K_gcc
+        part_gcc = suffix_gkk[:, : bounds[i], : bounds[i]]
+        part_gcc.addcmul_(L[i], cross_gP[:, i, None, None])
+        part_gcc.addcmul_(K[i], own_K_gP[:, i, None, None])
         block = slice(dims[i - 1] if i else 0, dims[i])
         dx_gkW[:, :, block] = torch.bmm(suffix_gkk, x_gkD[:, :, block])
     return dx_gkW

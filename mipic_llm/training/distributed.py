@@ -66,3 +66,21 @@ def mean_over_ranks(values: Tensor) -> Tensor:
         dist.all_reduce(values)
         values /= world_size()
     return values
+
+
+def from_first(value):
+    """Rank 0's value (any picklable object), on every rank."""
+    if world_size() == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def gather_objects(value) -> list:
+    """Everybody's value in rank order, on every rank."""
+    if world_size() == 1:
+        return [value]
+    table: list = [None] * world_size()
+    dist.all_gather_object(table, value)
+    return table

@@ -1,0 +1,240 @@
+"""From a configuration to everything a run needs, cheapest checks first."""
+
+from __future__ import annotations
+
+import fcntl
+import math
+import os
+import random
+import shutil
+import sys
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+import torch
+
+from mipic_llm.config import Config, parse_ladder, resolve, trained_dims
+from mipic_llm.data.formats import read_training
+from mipic_llm.data.sampling import BatchPlan
+from mipic_llm.data.tokenise import TextEncoder, resolve_eos
+from mipic_llm.errors import UserError
+from mipic_llm.evaluation.tasks import StsTask, load_tasks
+from mipic_llm.export.portable import EmbeddingSpec
+from mipic_llm.model.backbone import Backbone
+from mipic_llm.model.load import Source, add_lora, load_model, open_source
+from mipic_llm.model.objective import EmbeddingModule
+from mipic_llm.training import distributed as dist
+from mipic_llm.training.ds_config import load_ds_config
+from mipic_llm.training.engine import Engine, loading
+from mipic_llm.types import Point
+
+
+class Data(NamedTuple):
+    sources: list
+    plan: BatchPlan
+    encoder: TextEncoder
+    tasks: list[StsTask]
+    unlabelled: bool
+
+
+def say(text: str) -> None:
+    """One line for the user, from rank 0."""
+    if dist.rank() == 0:
+        print(text, flush=True)
+
+
+def seed_everything(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def claim_output(config: Config) -> IO | None:
+    """Make output_dir ours: a lock against a second live run, and no silent mixing of runs."""
+    out = Path(config.output_dir)
+    problem = None
+    lock = None
+    if dist.rank() == 0:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            lock = (out / ".lock").open("w")
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            problem = _other_run(out, config)
+        except BlockingIOError:
+            problem = (
+                f"output_dir: a run is writing to {out} right now; wait for it or name another"
+            )
+        except OSError as error:
+            problem = f"output_dir: cannot write to {out}: {error.strerror}; name another"
+    problem = dist.from_first(problem)
+    if problem:
+        raise UserError(problem)
+    return lock
+
+
+def _other_run(out: Path, config: Config) -> str | None:
+    kept = [p for p in out.iterdir() if p.name != ".lock"]
+    if not kept or config.train.resume != "never":
+        return None
+    if not config.overwrite:
+        return (
+            f"output_dir: {out} holds another run; name another, go on with --train.resume auto, "
+            "or delete it with --overwrite true"
+        )
+    if not (out / "config.yaml").is_file():
+        return f"output_dir: {out} was not written by a run, so --overwrite will not delete it"
+    for path in kept:
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    return None
+
+
+def prepare_data(config: Config, source: Source) -> Data:
+    d = config.data
+    sources, reports = read_training(
+        d.train, negatives=d.negatives, on_bad_rows=d.on_bad_rows, cache_dir=d.cache_dir
+    )
+    for report in reports:
+        say(str(report))
+    plan = BatchPlan(sources, config.train.batch_size, dist.world_size(), config.seed)
+    unlabelled = any(s.examples[0].positive is None for s in sources)
+    return Data(sources, plan, make_encoder(config, source), load_tasks(d.validation), unlabelled)
+
+
+def make_encoder(config: Config, source: Source) -> TextEncoder:
+    eos = resolve_eos(source.tokenizer, config.model.append_eos, source.is_decoder)
+    return TextEncoder(
+        source.tokenizer, config.data.max_length, append_eos_id=eos,
+        prompts=prompts_of(config, source), padding_side=source.tokenizer.padding_side,
+    )  # fmt: skip
+
+
+def prompts_of(config: Config, source: Source) -> dict[str, str]:
+    d = config.data
+    own = {"query": d.query_prompt, "document": d.document_prompt}
+    both = {k: source.prompts.get(k) if v is None else v for k, v in own.items()}
+    return {k: v for k, v in both.items() if v}
+
+
+def resolve_for(config: Config, source: Source) -> Config:
+    shape = source.config
+    found = resolve(config, width=shape.hidden_size, n_layers=shape.num_hidden_layers)
+    for note in found.config_notes:
+        say(f"note: {note}")
+    return found
+
+
+def build_module(
+    config: Config, source: Source, ds_config: dict[str, Any], unlabelled: bool
+) -> EmbeddingModule:
+    """Backbone (whole or partitioned), LoRA and heads. Same seed, same new weights everywhere."""
+    dropout = config.model.dropout
+    if dropout is None and not unlabelled:
+        dropout = 0.0
+    with loading(ds_config):
+        model = load_model(source, config.model, precision=config.train.precision, dropout=dropout)
+        if config.train.gradient_checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+            if config.lora.rank:
+                model.enable_input_require_grads()
+        seed_everything(config.seed)
+        if config.lora.rank:
+            model = add_lora(model, config.lora)
+    backbone = Backbone(
+        model, pooling=source.pooling, inner_norm=config.model.inner_norm or "raw",
+        view_noise=config.model.view_noise,
+    )  # fmt: skip
+    dims, s = trained_dims(config), config.sia
+    mipic = config.objective.name == "mipic"
+    sia_options = None
+    if mipic and (s.relation or s.geometry) and len(dims) > 1:
+        sia_options = {
+            "dims": dims[:-1], "ratios": s.ratios, "tau": s.temperature, "min_k": s.min_k,
+            "detach_teacher": s.detach_teacher, "similarity": s.similarity, "kl": s.kl,
+            "k_from": s.k_from, "detach_query": s.detach_query, "relation": s.relation,
+            "geometry": s.geometry,
+        }  # fmt: skip
+    ladder = parse_ladder(config.pic.ladder or []) if mipic and config.pic.enabled else ()
+    module = EmbeddingModule(
+        backbone, sia_layers=s.layers or (), ladder=ladder, sia_options=sia_options,
+        lift_init=s.lift_init or "prefix",
+    )  # fmt: skip
+    dtype = torch.bfloat16 if config.train.precision == "bf16" else torch.float32
+    for part in (module.lifts, module.phis):
+        part.to(dtype)
+    return module
+
+
+def cosine_with_warmup(total: int, warmup_ratio: float, floor: float):
+    """Factor of the peak rate at step n: linear warm-up, then cosine to `floor`."""
+    warmup = round(total * warmup_ratio)
+
+    def factor(n: int) -> float:
+        if n < warmup:
+            return (n + 1) / warmup
+        done = min(1.0, (n - warmup) / max(1, total - warmup))
+        return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * done))
+
+    return factor
+
+
+def total_steps(config: Config, plan: BatchPlan) -> int:
+    return config.train.max_steps or config.train.epochs * plan.steps_per_epoch
+
+
+def check_precision(config: Config) -> None:
+    if config.train.precision == "bf16" and torch.cuda.is_available():
+        if not torch.cuda.is_bf16_supported():
+            raise UserError("train.precision: this GPU has no bf16; use --train.precision fp32")
+
+
+def make_spec(config: Config, source: Source, encoder: TextEncoder) -> EmbeddingSpec:
+    shape, eos = source.config, encoder.append_eos_id
+    name = source.name
+    return EmbeddingSpec(
+        base_model=str(Path(name).resolve()) if Path(name).is_dir() else name,
+        pooling=source.pooling,
+        width=shape.hidden_size,
+        n_layers=shape.num_hidden_layers,
+        dims=tuple(config.objective.dims or (shape.hidden_size,)),
+        max_seq_length=config.data.max_length,
+        prompts=prompts_of(config, source),
+        padding_side=encoder.padding_side,
+        append_eos=None if eos is None else source.tokenizer.convert_ids_to_tokens(eos),
+        objective=config.objective.name,
+    )
+
+
+def eval_points(config: Config, n_layers: int) -> tuple[list[int], list[Point]]:
+    """Layers to capture and points to score: the last layer at every dim, and the ladder's."""
+    dims = config.objective.dims or []
+    points = [Point(n_layers, d) for d in dims]
+    points += [p for p in parse_ladder(config.pic.ladder or []) if p.layer != n_layers]
+    if config.eval.every_layer:
+        points = [Point(k, d) for k in range(1, n_layers + 1) for d in dims]
+    return sorted({p.layer for p in points}), points
+
+
+def open_engine(config: Config, source: Source, data: Data, total: int) -> Engine:
+    ds_config = load_ds_config(
+        config.ds_config,
+        config,
+        world_size=dist.world_size(),
+        hidden_size=source.config.hidden_size,
+    )
+    module = build_module(config, source, ds_config, data.unlabelled)
+    t = config.train
+    schedule = cosine_with_warmup(total, t.warmup_ratio, t.min_learning_rate_ratio)
+    seed_everything(config.seed + 1_000_003 * (dist.rank() + 1))  # own dropout on every rank
+    return Engine(module, ds_config, config, schedule)
+
+
+def open_run(config: Config) -> tuple[Config, Source, Data]:
+    check_precision(config)
+    source = open_source(config.model)
+    config = resolve_for(config, source)
+    return config, source, prepare_data(config, source)
+
+
+def command() -> str:
+    return " ".join([os.path.basename(sys.argv[0]), *sys.argv[1:]])
