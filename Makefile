@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install test lint clean
+.PHONY: install train test lint clean
 install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
@@ -12,6 +12,9 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/pip install -q --upgrade pip
 	$(BIN)/pip install -q -c constraints.txt -e '.[demo,test]'
 	touch $@
+
+train: install
+	PATH="$(CURDIR)/$(BIN):$$PATH" deepspeed launch/train.py --ds_config ds_configs/zero3.json --overwrite true
 
 test: install
 	$(BIN)/python -m pytest -q tests

@@ -65,6 +65,9 @@ def write_adapter(
         base_model_name_or_path=spec.base_model,
         task_type="FEATURE_EXTRACTION",
     )
+    if any(".encoder.layer." in key for key in tensors):
+        # BERT-like: we train without the pooler; a loader's AutoModel has one, and must not adapt it.
+        settings["exclude_modules"] = ".*pooler.*"
     settings = {k: sorted(v) if isinstance(v, set) else v for k, v in settings.items()}
     with replacing(folder) as fresh:
         save_file(tensors, fresh / "adapter_model.safetensors", metadata={"format": "pt"})

@@ -122,7 +122,8 @@ def sia_per_example(
     query_LSD: the readout h_q of each layer. mask_ST: bool, True at real tokens, pads anywhere.
     lifted_LSK: folded queries P_i h_q of all prefixes side by side on the last axis; their
         gradient trains P.
-    dims: truncated prefixes only, ascending and below D. ratios: gamma_i, one per prefix, in (0, 1].
+    dims: truncated prefixes only, ascending and below D.
+    ratios: gamma_i, one per prefix, in (0, 1].
     tau: temperature of the relation's softmax over real tokens.
     min_k: smallest set: k_i = min(m, max(min_k, ceil(gamma_i m))), m = real tokens (Eq 7).
     detach_teacher: no gradient through the teacher row nor through the full-width Gram.
@@ -171,7 +172,8 @@ def _check(
     check_tau(o.tau)
     if not tokens or tokens[0].dim() != 3 or any(t.shape != tokens[0].shape for t in tokens):
         raise ValueError(
-            f"tokens must be L tensors of one shape (S, T, D), got {[tuple(t.shape) for t in tokens]}"
+            "tokens must be L tensors of one shape (S, T, D), got "
+            f"{[tuple(t.shape) for t in tokens]}"
         )
     (S, T, D), L = tokens[0].shape, len(tokens)
     if query_LSD.shape != (L, S, D):

@@ -122,6 +122,8 @@ class Engine:
 
     def state(self, trainable_only: bool) -> dict[str, Tensor] | None:
         """Whole parameters by name on CPU, on rank 0 (None elsewhere); all ranks must call."""
+        if self.stage == 3:
+            self.ds.empty_partition_cache()  # what a prefetch left in flight cannot be gathered
         gathered: dict[str, Tensor] = {}
         first = torch.distributed.get_rank() == 0
         for name, parameter in self.module.named_parameters():
