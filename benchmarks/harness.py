@@ -55,7 +55,16 @@ def time_cpu(step: Callable[[], object], warmup: int = 5, runs: int = 30) -> Tim
 
 
 def max_rss_mib() -> float:
-    """High-water mark of this process's resident memory, MiB."""
+    """High-water mark of this process's resident memory, MiB.
+
+    Linux keeps `ru_maxrss` across fork and exec, so a child of a big parent would start at the
+    parent's mark and show no growth; VmHWM belongs to the program itself.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        marks = [line for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
+        if marks:
+            return int(marks[0].split()[1]) / 2**10
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 

@@ -3,7 +3,6 @@
 Shape legend: L layers, S sentences, T tokens, D full width, K sum of the prefix widths.
 """
 
-import importlib
 import itertools
 import math
 from fractions import Fraction
@@ -11,10 +10,8 @@ from fractions import Fraction
 import pytest
 import torch
 
-from mipic_llm.losses import linear_cka, sia, sia_per_example
+from mipic_llm.losses import linear_cka, sia, sia_function, sia_per_example
 from mipic_llm.losses.sia_geometry import set_sizes
-
-sia_module = importlib.import_module("mipic_llm.losses.sia")  # the name is also a function
 
 S, T, D = 6, 14, 12
 DIMS = (2, 5, 8)
@@ -173,7 +170,7 @@ def test_ratios_need_not_ascend(ratios):
 @pytest.mark.parametrize("stacked", [False, True])
 def test_layers_stacked_on_the_batch_axis(budget, stacked, monkeypatch):
     """Per-sentence values, an upstream gradient per sentence, and every way of chunking."""
-    monkeypatch.setattr(sia_module, "_CHUNK_BYTES", {"cpu": budget})
+    monkeypatch.setattr(sia_function, "_CHUNK_BYTES", {"cpu": budget})
     parts = [make(side="holes", seed=s) for s in (3, 4, 5)]
     mask = parts[0][2]
     options = options_of(detach_teacher=False)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import functools
 import json
+import re
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -77,15 +79,27 @@ TEXTS = [  # for encoding: short and long, so that batches are ragged
 ]
 
 
+def _words(lower: bool) -> list[str]:
+    """Words of SENTENCES, the frequent first. Counted here: the trainers of the tokenizers
+    library give other vocabularies from run to run."""
+    text = " ".join(SENTENCES)
+    counts = Counter(re.findall(r"[A-Za-z]+", text.lower() if lower else text))
+    return sorted(counts, key=lambda word: (-counts[word], word))
+
+
 @functools.cache
 def _wordpiece() -> str:
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    letters = sorted(set(" ".join(SENTENCES).lower()) - {" "})
+    ends = ["##ing", "##ed", "##er", "##es", "##ly", "##ion", "##al"]
+    pieces = [*special, *letters, *(f"##{letter}" for letter in letters), *ends]
+    vocab = list(dict.fromkeys([*pieces, *_words(lower=True)]))[:VOCAB]
+    ids = {piece: i for i, piece in enumerate(vocab)}
+    tokenizer = Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    trainer = trainers.WordPieceTrainer(vocab_size=VOCAB, special_tokens=special)
-    tokenizer.train_from_iterator(SENTENCES, trainer)
+    tokenizer.add_special_tokens(special)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS]:0 $A:0 [SEP]:0",
         pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1",
@@ -97,25 +111,20 @@ def _wordpiece() -> str:
 @functools.cache
 def _unigram() -> str:
     special = ["<s>", "<pad>", "</s>", "<unk>"]  # ids 0 to 3 as in XLM-R; <mask> is the last
-    trained = Tokenizer(models.Unigram())
-    metaspace = pre_tokenizers.Metaspace(replacement="\u2581", prepend_scheme="always")
-    trained.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), metaspace])
-    trainer = trainers.UnigramTrainer(
-        vocab_size=VOCAB - 1,
-        special_tokens=special,
-        unk_token="<unk>",
-        # The trainer's order of equals is not fixed from run to run; single characters are.
-        initial_alphabet=sorted(set("".join(SENTENCES)) - {" "}),
-    )
-    trained.train_from_iterator(SENTENCES, trainer)
-    pieces = json.loads(trained.to_str())["model"]["vocab"]
-    rest = sorted((p for p in pieces if p[0] not in special), key=lambda p: (-round(p[1], 6), p[0]))
-    vocab = [(token, 0.0) for token in special] + [(p, round(s, 6)) for p, s in rest]
-    vocab.append(("<mask>", 0.0))
+    space = "\u2581"
+    letters = [space, *sorted(set("".join(SENTENCES)) - {" "})]
+    ends = ["ing", "ed", "er", "es", "ly", "ion", "al"]
+    pieces = [*(space + word for word in _words(lower=False)), *ends]
+    pieces = [p for p in dict.fromkeys(pieces) if p not in letters]
+    pieces = pieces[: VOCAB - len(special) - len(letters) - 1]
+    vocab = [(token, 0.0) for token in special]
+    vocab += [(piece, -3.0 - 0.01 * i) for i, piece in enumerate(pieces)]
+    vocab += [(letter, -8.0) for letter in letters] + [("<mask>", 0.0)]
     tokenizer = Tokenizer(models.Unigram(vocab, unk_id=3, byte_fallback=False))
     tokenizer.normalizer = normalizers.NFKC()
-    tokenizer.pre_tokenizer = trained.pre_tokenizer
-    tokenizer.decoder = decoders.Metaspace(replacement="\u2581", prepend_scheme="always")
+    metaspace = pre_tokenizers.Metaspace(replacement=space, prepend_scheme="always")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), metaspace])
+    tokenizer.decoder = decoders.Metaspace(replacement=space, prepend_scheme="always")
     tokenizer.add_special_tokens([*special, "<mask>"])
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>",
@@ -141,7 +150,9 @@ def _byte_bpe(appends_eos: bool) -> str:
         show_progress=False,
     )
     tokenizer.train_from_iterator(SENTENCES, trainer)
-    tokenizer.add_special_tokens([ENDOFTEXT, "<|im_start|>", IM_END])  # after the merges, as in Qwen
+    tokenizer.add_special_tokens(
+        [ENDOFTEXT, "<|im_start|>", IM_END]
+    )  # after the merges, as in Qwen
     byte_level = processors.ByteLevel(add_prefix_space=False, trim_offsets=False, use_regex=False)
     tokenizer.post_processor = byte_level
     if appends_eos:

@@ -109,8 +109,13 @@ class Engine:
 
     def step(self) -> float:
         """Clip, update, advance the schedule. -> the gradient norm before clipping."""
+        plain = None
+        if self.stage == 0:  # DeepSpeed keeps no norm there; gradients are already averaged
+            grads = [p.grad for p in self.module.parameters() if p.grad is not None]
+            plain = torch.nn.utils.get_total_norm(grads) if grads else None
         self.ds.step()
         norm = self.ds.get_global_grad_norm()
+        norm = plain if norm is None else norm
         return float(norm) if norm is not None else float("nan")
 
     @property

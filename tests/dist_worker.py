@@ -1,0 +1,48 @@
+"""Run by `ranks.run_ranks` on every rank: trains each case a few steps, prints rank 0's losses.
+
+argv: JSON file of cases ({"name", "args"}), file for the answers. Args are those of the command
+line, so the whole path from flags to DeepSpeed is under test; heads and batches are real.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from mipic_llm.cli import load_config
+from mipic_llm.data.collate import build_step
+from mipic_llm.training import distributed as dist
+from mipic_llm.training import setup
+from mipic_llm.training.engine import start
+from mipic_llm.training.step import StepRunner
+
+
+def run(args: list[str], steps: int) -> dict:
+    config, source, data = setup.open_run(load_config(args))
+    engine = setup.open_engine(config, source, data, 10)
+    runner = StepRunner(engine, config)
+    engine.train(True)
+    rows = []
+    for step in range(steps):
+        local = data.plan.local(data.plan.batch(0, step), dist.rank())
+        examples = [data.sources[s].examples[i] for s, i in local]
+        rows.append(runner.run(build_step(examples, data.encoder), step)[0])
+    state = engine.state(trainable_only=True)
+    norms = {k: float(v.double().norm()) for k, v in (state or {}).items()}
+    return {"rows": rows, "norms": norms}
+
+
+def main() -> None:
+    start()
+    torch.set_num_threads(1)
+    cases = json.loads(Path(sys.argv[1]).read_text())
+    answers = {case["name"]: run(case["args"], case.get("steps", 3)) for case in cases}
+    if dist.rank() == 0:
+        Path(sys.argv[2]).write_text(json.dumps(answers))
+
+
+if __name__ == "__main__":
+    main()
