@@ -23,7 +23,7 @@ def reload_vectors(
         from sentence_transformers import SentenceTransformer
 
         model = SentenceTransformer(str(folder), device="cpu", model_kwargs={"dtype": dtype})
-        return torch.as_tensor(model.encode(list(texts), prompt="", batch_size=16)).float()
+        return torch.as_tensor(model.encode(list(texts), prompt="", batch_size=1)).float()
     from transformers import AutoModel, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder)

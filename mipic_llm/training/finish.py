@@ -27,7 +27,8 @@ def export(run: Run) -> None:
     lora = config.lora.rank > 0
     texts = _probe_texts(run)
     last = engine.module.backbone.n_layers
-    live_ND = encode(engine, _bare(run), texts, [last], batch_size=PROBES)[:, 0]
+    # One text at a time, as the reload does: bf16 rounds differently in padded batches.
+    live_ND = encode(engine, _bare(run), texts, [last], batch_size=1)[:, 0]
     state = engine.state(trainable_only=lora)
     problem = None
     if dist.rank() == 0:
@@ -81,7 +82,9 @@ def _write(run: Run, state, texts: list[str], live_ND: torch.Tensor) -> dict:
         if config.export.merged:
             merged = merge_adapter(spec.base_model, run.out / "adapter", dtype)
             write_merged(run.out / "merged", merged, spec)
-            prove(run.out / "merged", ["automodel", *st], tolerance)
+            # Adding B A to a bf16 weight rounds it: that much may differ, and no more.
+            allowed = tolerance if dtype == torch.float32 else 3 * tolerance
+            prove(run.out / "merged", ["automodel", *st], allowed)
     else:
         from transformers import AutoModel
 

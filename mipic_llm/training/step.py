@@ -138,8 +138,8 @@ class StepRunner:
         )
         weights = per_dim.new_tensor(c.objective.dim_weights or [1.0] * len(self.dims))
         mrl = (per_dim * weights).sum()
-        parts = {f"loss/mrl@{d}": float(v) for d, v in zip(self.dims, per_dim, strict=True)}
-        parts["loss/mrl"] = float(mrl)
+        parts = {f"loss/mrl@{d}": v for d, v in zip(self.dims, per_dim.tolist(), strict=True)}
+        parts["loss/mrl"] = mrl.item()
         if not self.mipic:
             return Terms(mrl, parts)
         total = c.objective.alpha * mrl
@@ -147,7 +147,7 @@ class StepRunner:
             chain = self._chain(whole, batch, rows)
             factor = self.n_links / len(sampled.links)
             factor /= self.n_links if c.objective.reduction == "mean" else 1
-            parts["loss/chain"] = float(chain) * factor
+            parts["loss/chain"] = chain.item() * factor
             total = total + (1 - c.objective.alpha) * factor * chain
         return Terms(total, parts)
 
