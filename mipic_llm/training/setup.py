@@ -103,6 +103,14 @@ def prepare_data(config: Config, source: Source) -> Data:
 
 def make_encoder(config: Config, source: Source) -> TextEncoder:
     eos = resolve_eos(source.tokenizer, config.model.append_eos, source.is_decoder)
+    if not source.is_decoder and source.tokenizer.padding_side == "left":
+        if config.model.padding_side == "left":
+            raise UserError(
+                "model.padding_side: left padding shifts the positions of an encoder, so that a "
+                "text's vector would depend on its batch; use right (left is for decoders)"
+            )
+        source.tokenizer.padding_side = "right"
+        say("note: the tokenizer pads left; an encoder needs right, which is used and exported")
     return TextEncoder(
         source.tokenizer, config.data.max_length, append_eos_id=eos,
         prompts=prompts_of(config, source), padding_side=source.tokenizer.padding_side,

@@ -1,0 +1,222 @@
+"""Exports reload in transformers, peft and sentence-transformers with the live model's vectors."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn.functional import normalize
+
+from mipic_llm.cli import load_config
+from mipic_llm.data.tokenise import TextEncoder, pad
+from mipic_llm.errors import UserError
+from mipic_llm.export import (
+    ExportError,
+    check_weights,
+    compare,
+    merge_adapter,
+    reload_vectors,
+    write_adapter,
+    write_merged,
+)
+from mipic_llm.training import setup
+from tiny_models import SENTENCES, tiny_bert, tiny_qwen3, tiny_xlmr
+
+TEXTS = [*SENTENCES[:5], "Yes.", SENTENCES[5] + " " + SENTENCES[6]]
+LOADERS = ["automodel", "peft", "sentence-transformers"]
+ADAPTER_FILES = {
+    "adapter_config.json", "adapter_model.safetensors", "modules.json", "README.md",
+    "sentence_bert_config.json", "config_sentence_transformers.json", "1_Pooling/config.json",
+    "2_Normalize/config.json", "tokenizer.json", "tokenizer_config.json",
+}  # fmt: skip
+CASES = {
+    "bert": (tiny_bert, {}),
+    "xlmr": (tiny_xlmr, {}),
+    "qwen3": (tiny_qwen3, {"appends_eos": True}),
+    "qwen3-no-eos": (tiny_qwen3, {"appends_eos": False}),
+}
+
+
+class Trained:
+    """A model with LoRA weights that are not zero, its spec, and its own vectors."""
+
+    def __init__(self, folder: Path, case: str, *flags: str) -> None:
+        make, options = CASES[case]
+        self.base = Path(make(folder / "base", **options) or folder / "base")
+        argv = ["--model.name", str(self.base), "--objective.dims", "8", "16", "32",
+                "--data.max_length", "24", "--data.validation", "none", "--tracking.mlflow", "off",
+                "--output_dir", str(folder / "out"), *flags]  # fmt: skip
+        self.config, self.source, data = setup.open_run(load_config(argv))
+        stage = {"zero_optimization": {"stage": 0}}
+        self.module = setup.build_module(self.config, self.source, stage, False).eval()
+        torch.manual_seed(0)
+        for name, parameter in self.module.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter, std=0.2)
+        own = data.encoder
+        self.encoder = TextEncoder(own.tokenizer, own.max_length, append_eos_id=own.append_eos_id,
+                                   prompts={}, padding_side=own.padding_side)  # fmt: skip
+        self.spec = setup.make_spec(self.config, self.source, own)
+
+    def state(self) -> dict[str, torch.Tensor]:
+        return {
+            k.removeprefix("backbone.model."): v.detach().clone()
+            for k, v in self.module.named_parameters()
+            if v.requires_grad and k.startswith("backbone.")
+        }
+
+    def vectors(self) -> torch.Tensor:
+        """All texts in one padded batch: the reloads run one by one, without padding."""
+        ids, mask = pad(self.encoder.ids(TEXTS, "query"), self.encoder.pad_id,
+                        self.encoder.padding_side)  # fmt: skip
+        assert not mask.all(), "no padding: the test would prove too little"
+        with torch.no_grad():
+            return self.module(ids, mask, layers=(self.module.backbone.n_layers,))[0].float()
+
+    def write(self, folder: Path) -> Path:
+        peft_config = self.module.backbone.model.peft_config["default"]
+        write_adapter(folder, self.state(), peft_config, self.spec)
+        return folder
+
+
+@pytest.mark.parametrize(
+    "case, side",
+    [*((case, "right") for case in CASES), ("qwen3", "left"), ("qwen3-no-eos", "left")],
+)
+def test_adapter_gives_the_live_vectors(tmp_path, case, side):
+    trained = Trained(tmp_path, case, "--model.padding_side", side)
+    live = trained.vectors()
+    with torch.no_grad(), trained.module.backbone.model.disable_adapter():
+        assert (trained.vectors() - live).abs().max() > 1e-2, "the adapter does nothing"
+    folder = trained.write(tmp_path / "adapter")
+    for loader in LOADERS:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            found = reload_vectors(folder, TEXTS, trained.spec, loader=loader, dtype=torch.float32)
+        compare(live, found, trained.spec.dims, 1e-5, loader)
+        texts = [str(w.message) for w in caught]
+        assert not [t for t in texts if "missing" in t.lower() or "adapter" in t.lower()], texts
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_merged_gives_the_live_vectors(tmp_path, case):
+    trained = Trained(tmp_path, case)
+    adapter = trained.write(tmp_path / "adapter")
+    merged = merge_adapter(trained.spec.base_model, adapter, torch.float32)
+    write_merged(tmp_path / "merged", merged, trained.spec)
+    for loader in ("automodel", "sentence-transformers"):
+        found = reload_vectors(
+            tmp_path / "merged", TEXTS, trained.spec, loader=loader, dtype=torch.float32
+        )
+        compare(trained.vectors(), found, trained.spec.dims, 1e-5, loader)
+    settings = json.loads((tmp_path / "merged" / "config.json").read_text())
+    assert settings["is_matryoshka"] is True
+    assert settings["matryoshka_dimensions"] == [8, 16, 32]
+
+
+def test_left_padding_of_an_encoder_is_refused(tmp_path):
+    with pytest.raises(UserError, match="padding_side.*use right"):
+        Trained(tmp_path, "bert", "--model.padding_side", "left")
+
+
+def test_truncate_dim_in_sentence_transformers(tmp_path):
+    from sentence_transformers import SentenceTransformer
+
+    trained = Trained(tmp_path, "bert")
+    folder = trained.write(tmp_path / "adapter")
+    model = SentenceTransformer(str(folder), truncate_dim=8, device="cpu")
+    found = torch.as_tensor(model.encode(TEXTS, normalize_embeddings=True))
+    assert found.shape == (len(TEXTS), 8)
+    assert (found - normalize(trained.vectors()[:, :8], dim=1)).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_files(tmp_path, case):
+    trained = Trained(tmp_path, case, "--data.query_prompt", "query: ")
+    folder = trained.write(tmp_path / "adapter")
+    files = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+    assert files >= ADAPTER_FILES
+    settings = json.loads((folder / "adapter_config.json").read_text())
+    assert settings["task_type"] == "FEATURE_EXTRACTION"
+    assert Path(settings["base_model_name_or_path"]).resolve() == trained.base.resolve()
+    st = json.loads((folder / "config_sentence_transformers.json").read_text())
+    assert st["prompts"]["query"] == "query: "
+    assert "truncate_dim" not in st
+    pooling = json.loads((folder / "1_Pooling" / "config.json").read_text())
+    chosen = [k for k, v in pooling.items() if k.startswith("pooling_mode_") and v]
+    expected = {"mean": "mean_tokens", "cls": "cls_token", "last": "lasttoken"}
+    assert chosen == [f"pooling_mode_{expected[trained.spec.pooling]}"]
+    assert pooling["embedding_dimension"] == pooling["word_embedding_dimension"] == 32
+    modules = json.loads((folder / "modules.json").read_text())
+    assert [m["type"].rsplit(".", 1)[1] for m in modules] == ["Transformer", "Pooling", "Normalize"]
+    if trained.spec.append_eos is None:
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            assert (folder / name).read_bytes() == (trained.base / name).read_bytes()
+
+
+def test_same_weights_same_bytes(tmp_path):
+    trained = Trained(tmp_path, "qwen3-no-eos")
+    one, two = trained.write(tmp_path / "one"), trained.write(tmp_path / "two")
+    names = sorted(str(p.relative_to(one)) for p in one.rglob("*") if p.is_file())
+    assert names == sorted(str(p.relative_to(two)) for p in two.rglob("*") if p.is_file())
+    for name in names:
+        assert (one / name).read_bytes() == (two / name).read_bytes(), name
+
+
+def test_terminator_is_the_last_token_for_any_loader(tmp_path):
+    from transformers import AutoTokenizer
+
+    trained = Trained(tmp_path, "qwen3-no-eos")
+    folder = trained.write(tmp_path / "adapter")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    ours = trained.encoder.ids(TEXTS, "query")
+    theirs = tokenizer(TEXTS, truncation=True, max_length=24)["input_ids"]
+    assert theirs == ours
+    assert {row[-1] for row in theirs} == {trained.encoder.append_eos_id}
+    bare = AutoTokenizer.from_pretrained(trained.base)(TEXTS)["input_ids"]
+    assert bare[0][-1] != trained.encoder.append_eos_id, "the base appends it: nothing was tested"
+
+
+def test_empty_weights_are_refused(tmp_path):
+    trained = Trained(tmp_path, "bert")
+    state = trained.state()
+    name = next(k for k in state if "lora_A" in k)
+    for bad, word in (
+        ({**state, name: torch.empty(0)}, "empty"),
+        ({**state, name: torch.full((2, 2), float("nan"))}, "not finite"),
+        ({k: v * 0 if "lora_B" in k else v for k, v in state.items()}, "learnt nothing"),
+        ({}, "no weights"),
+    ):
+        with pytest.raises(ExportError, match=word):
+            write_adapter(
+                tmp_path / "adapter", bad, trained.module.backbone.model.peft_config["default"],
+                trained.spec,
+            )  # fmt: skip
+    assert not (tmp_path / "adapter").exists()
+    check_weights(state)
+
+
+def test_failed_export_leaves_the_old_one(tmp_path):
+    trained = Trained(tmp_path, "bert")
+    folder = trained.write(tmp_path / "adapter")
+    before = (folder / "adapter_model.safetensors").read_bytes()
+    broken = trained.spec._replace(base_model=str(tmp_path / "nowhere"))
+    peft_config = trained.module.backbone.model.peft_config["default"]
+    with pytest.raises(Exception, match="nowhere"):
+        write_adapter(folder, trained.state(), peft_config, broken)
+    assert (folder / "adapter_model.safetensors").read_bytes() == before
+
+
+def test_a_difference_fails():
+    live = torch.randn(4, 32)
+    other = live.clone()
+    compare(live, other, [8, 16, 32], 1e-5, "here")
+    other[2, 20] += 0.1
+    with pytest.raises(ExportError, match=r"here.*\{'32'"):
+        compare(live, other, [8, 16, 32], 1e-5, "here")
+    other[2, 20] = float("nan")
+    with pytest.raises(ExportError):
+        compare(live, other, [8, 16, 32], 1e-5, "here")

@@ -1,0 +1,124 @@
+"""A run killed at any moment and resumed equals the uninterrupted one, bit for bit."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from mipic_llm.cli import load_config
+from mipic_llm.errors import EXIT_STOPPED, UserError
+from mipic_llm.training import checkpoint
+from ranks import ROOT, run_ranks, start_ranks
+from tiny_models import tiny_bert
+
+SCRIPT = ROOT / "launch" / "train.py"
+STEPS, EVERY = 20, 5
+
+
+def flags(base: Path, out: Path, stage: int) -> list[str]:
+    return [
+        "--ds_config", str(ROOT / "ds_configs" / f"zero{stage}.json"), "--model.name", str(base),
+        "--objective.dims", "8", "16", "32", "--data.max_length", "24", "--data.validation", "none",
+        "--train.batch_size", "4", "--train.max_steps", str(STEPS), "--train.save_every",
+        str(EVERY), "--model.dropout", "0.1", "--tracking.mlflow", "off", "--output_dir", str(out),
+    ]  # fmt: skip
+
+
+def interrupt(arguments: list[str], out: Path, how: signal.Signals, log: Path) -> list[int]:
+    """Start two ranks, send the signal once a second checkpoint stands. -> exit codes."""
+    with log.open("w") as stream:
+        processes = start_ranks(2, SCRIPT, arguments, stream)
+        try:
+            deadline = time.monotonic() + 120
+            mark = out / "checkpoints" / f"step-{2 * EVERY:08d}"
+            while not mark.exists():
+                assert time.monotonic() < deadline, log.read_text()[-4000:]
+                assert all(p.poll() is None for p in processes), log.read_text()[-4000:]
+                time.sleep(0.005)
+            for process in processes:
+                process.send_signal(how)
+            return [p.wait(60) for p in processes]
+        finally:
+            for process in processes:
+                process.kill()
+
+
+def rows(out: Path) -> list[tuple]:
+    found = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [(r["step"], r["loss"], r["grad_norm"], r["lr"]) for r in found]
+
+
+def weights(out: Path) -> bytes:
+    return (out / "adapter" / "adapter_model.safetensors").read_bytes()
+
+
+@pytest.fixture(scope="module", params=[2, 3], ids=lambda stage: f"zero{stage}")
+def whole(request, tmp_path_factory):
+    """The uninterrupted run: (stage, base model, its output directory)."""
+    folder = tmp_path_factory.mktemp(f"zero{request.param}")
+    base = folder / "base"
+    tiny_bert(base)
+    code, text = run_ranks(2, SCRIPT, flags(base, folder / "whole", request.param))
+    assert code == 0, text[-4000:]
+    return request.param, base, folder / "whole"
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=lambda s: s.name)
+def test_resumed_equals_uninterrupted(whole, tmp_path, how):
+    stage, base, reference = whole
+    if how is signal.SIGTERM and stage == 2:
+        return  # the path of a signal does not depend on the stage: ZeRO-3 shows it
+    out = tmp_path / "broken"
+    arguments = flags(base, out, stage)
+    codes = interrupt(arguments, out, how, tmp_path / "log")
+    assert codes == [EXIT_STOPPED if how is signal.SIGTERM else -how] * 2
+    assert not (out / "adapter").exists(), "it ended before the signal: nothing was tested"
+    done = rows(out)[-1][0]
+    assert 2 * EVERY <= done < STEPS
+    code, text = run_ranks(2, SCRIPT, [*arguments, "--train.resume", "auto"])
+    assert code == 0, text[-4000:]
+    assert "resuming" in text
+    assert rows(out) == rows(reference)
+    assert weights(out) == weights(reference)
+
+
+def test_only_complete_checkpoints_are_found(whole, tmp_path):
+    _, _, reference = whole
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(reference / "checkpoints", folder)
+    newest, older = sorted(folder.glob("step-*"), reverse=True)[:2]
+    assert checkpoint.newest_complete(folder) == newest
+    damage = {
+        "altered": lambda p: _flip_a_byte(next(f for f in p.rglob("*.pt"))),
+        "missing": lambda p: (p / "rank_1.pt").unlink(),
+        "unlisted": lambda p: (p / checkpoint.MANIFEST).unlink(),
+    }
+    for name, harm in damage.items():
+        copy = tmp_path / name
+        shutil.copytree(folder, copy)
+        harm(copy / newest.name)
+        assert checkpoint.newest_complete(copy) == copy / older.name, name
+    shutil.move(folder / newest.name, folder / f".{newest.name}.new")  # killed before the rename
+    assert checkpoint.newest_complete(folder) == folder / older.name
+
+
+def _flip_a_byte(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def test_nothing_to_resume_is_one_clear_line(tmp_path):
+    from mipic_llm.training.loop import find_resume
+
+    config = load_config(["--train.resume", "auto", "--output_dir", str(tmp_path)])
+    with pytest.raises(UserError, match=r"no complete checkpoint.*save_every"):
+        find_resume(config, tmp_path / "checkpoints")
+    config = load_config(["--train.resume", str(tmp_path), "--output_dir", str(tmp_path)])
+    with pytest.raises(UserError, match="no complete checkpoint"):
+        find_resume(config, tmp_path / "checkpoints")
