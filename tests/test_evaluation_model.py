@@ -67,7 +67,7 @@ def models(tmp_path_factory) -> dict[str, str]:
         "bare": tiny_bert(root / "bare", seed=4),
     }
     with_default_prompt(found["prompted"])
-    (found["short"] / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 12}))
+    (found["short"] / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 24}))
     adapter, merged = root / "out" / "adapter", root / "out" / "merged"
     lora_export(found["qwen3"], adapter, merged, pooling="last", padding_side="left")
     found |= {"adapter": adapter, "merged": merged}
