@@ -169,6 +169,10 @@ class EvalConfig:
     batch_size: int = opt(64, "sequences per forward pass of an evaluation, per rank")
     every_layer: bool = opt(False, "score all layers, not only the ladder's points and the last "
                             "layer, in the table of a training run")  # fmt: skip
+    symmetric_prompt: str = opt("default", "prompt before texts of symmetric tasks (STS, pairs, "
+                                "classification): default = the model directory's default prompt, "
+                                "as in sentence-transformers; query = the query prompt; none",
+                                ("default", "query", "none"))  # fmt: skip
 
 
 @dataclass

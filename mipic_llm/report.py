@@ -28,14 +28,19 @@ STYLES = [
 
 
 def write_scores(
-    path: str | Path, scores: Iterable[Score], stage: str | None = None, append: bool = False
+    path: str | Path,
+    scores: Iterable[Score],
+    stage: str | None = None,
+    append: bool = False,
+    readout: str | None = None,
 ) -> None:
-    """One row {task, metric, layer, dim, value, n} per score, with `stage` where given.
+    """One row {task, metric, layer, dim, value, n} per score, with `stage` and `readout` if given.
 
     Replaces the file in one move, or adds to it with `append`.
     """
     path = Path(path)
     mark = {} if stage is None else {"stage": stage}
+    mark |= {} if readout is None else {"readout": readout}
     text = ""
     for task, metric, point, value, n in scores:
         row = {"task": task, "metric": metric, "layer": int(point.layer), "dim": int(point.dim)}
@@ -65,7 +70,8 @@ def read_scores(path: str | Path, stage: str | None = None) -> list[Score]:
                 f"{path}: line {number}: not a score ({type(error).__name__}: {error}); expected "
                 "keys task, metric, layer, dim, value, n"
             ) from None
-        if stage is None or row.get("stage") == stage:
+        # Other families (readout pca ..) have figures of their own at the same points.
+        if row.get("readout", "prefix") == "prefix" and stage in (None, row.get("stage")):
             scores.append(score)
     return scores
 

@@ -6,23 +6,31 @@ Shape legend: N texts, L layers, D full width.
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from mipic_llm.errors import UserError
-from mipic_llm.evaluation.tasks import StsTask
+from mipic_llm.evaluation.pca import Pca
+from mipic_llm.evaluation.tasks import SYMMETRIC, Figure, Task, distinct
 from mipic_llm.types import Point, Score
 
-# (texts, kind) -> (N, L, D) raw readouts of the asked layers, float32, on CPU. kind: query or
-# document, which decides the prompt.
+# (texts, kind) -> (N, L, D) raw readouts of the asked layers, float32, on CPU. kind: symmetric,
+# query or document, which decides the prompt.
 Encode = Callable[[list[str], str], Tensor]
+Job = Callable[[], list[Figure]]
 
-_UNTELLING = ("train", "validation", "test", "dev")  # stems that every data set has
+# Families of vectors at a point. prefix: the first d channels of the readout. pca: the first d
+# principal components of the whole readout, what a user gets without Matryoshka training.
+PREFIX, PCA = "prefix", "pca"
+
+
+class _Encoded(NamedTuple):
+    """Readouts of all texts of one kind, and each text's row in them."""
+
+    rows: dict[str, int]
+    readouts_NLD: Tensor
 
 
 def all_points(layers: Sequence[int], dims: Sequence[int]) -> list[Point]:
@@ -30,86 +38,107 @@ def all_points(layers: Sequence[int], dims: Sequence[int]) -> list[Point]:
     return [Point(layer, dim) for layer in layers for dim in dims]
 
 
-def run_suite(
-    tasks: Sequence[StsTask], encode: Encode, *, layers: Sequence[int], points: Sequence[Point]
-) -> list[Score]:
-    """Scores of all tasks at all points: task by task, points in their order.
+def in_turn(jobs: Sequence[Job]) -> list[list[Figure]]:
+    """Do every job here. With ranks, `spread_over_ranks` of the training room shares them out."""
+    return [job() for job in jobs]
 
-    Each distinct text is encoded once per kind, all in one call, so that the encoder can sort by
-    length over the whole suite. layers: those that `encode` gives, in its order.
+
+def run_suite(
+    tasks: Sequence[Task],
+    encode: Encode,
+    *,
+    layers: Sequence[int],
+    points: Sequence[Point],
+    pca_texts: Sequence[str] = (),
+    spread: Callable[[Sequence[Job]], list[list[Figure]]] = in_turn,
+) -> dict[str, list[Score]]:
+    """Scores of all tasks at all points, by family (`prefix`, and `pca` where pca_texts are given).
+
+    Each family: task by task, metric by metric, points in their order. Each distinct text is
+    encoded once per kind, all of a kind in one call, so that the encoder can sort by length over
+    the whole suite. layers: those that `encode` gives, in its order. pca_texts: training text that
+    the principal components are fitted on, per layer. spread: does the jobs and gives their
+    results in order.
     Raises ValueError for readouts of another shape than asked for, or a point outside of them.
     """
-    rows: dict[str, dict[str, int]] = {}
+    missing = [point for point in points if point.layer not in layers]
+    if missing:
+        raise ValueError(f"point {missing[0]}: its layer is not among {list(layers)}")
+    encoded = _encode_once(tasks, encode, len(layers), pca_texts)
+    widest = max((point.dim for point in points), default=0)
+    width = min((e.readouts_NLD.shape[2] for e in encoded.values()), default=widest)
+    if widest > width:
+        raise ValueError(f"dim {widest} is beyond the width {width} of the model")
+    dims_of = {layer: sorted({p.dim for p in points if p.layer == layer}) for layer in layers}
+    keys, jobs = [], []
+    families = (PREFIX, PCA) if pca_texts else (PREFIX,)
+    for layer in (layer for layer in layers if dims_of[layer]):
+        column = list(layers).index(layer)
+        views = {PREFIX: _Layer(encoded, column, None)}
+        if pca_texts:
+            train_ND = views[PREFIX](SYMMETRIC, list(pca_texts))
+            views[PCA] = _Layer(encoded, column, Pca.fit(train_ND, dims_of[layer][-1]))
+        for family in families:
+            for i, task in enumerate(tasks):
+                keys.append((family, i, layer))
+                jobs.append(_job(task, views[family], dims_of[layer]))
+    found = dict(zip(keys, spread(jobs), strict=True))
+    return {
+        family: [
+            score
+            for i, task in enumerate(tasks)
+            for score in _in_order(task.name, {k: found[family, i, k] for k in layers
+                                               if (family, i, k) in found}, points)
+        ]
+        for family in families
+    }  # fmt: skip
+
+
+class _Layer:
+    """`Vectors` of one layer: looks texts up, and turns them onto principal axes if asked to."""
+
+    def __init__(self, encoded: dict[str, _Encoded], column: int, pca: Pca | None) -> None:
+        self.encoded, self.column, self.pca = encoded, column, pca
+
+    def __call__(self, kind: str, texts: Sequence[str]) -> Tensor:
+        rows, readouts_NLD = self.encoded[kind]
+        at_N = torch.tensor([rows[text] for text in texts], dtype=torch.int64)
+        z_ND = readouts_NLD[at_N, self.column].float()
+        return z_ND if self.pca is None else self.pca.turn(z_ND)
+
+
+def _job(task: Task, vectors: _Layer, dims: list[int]) -> Job:
+    return lambda: task.score(vectors, dims)
+
+
+def _encode_once(
+    tasks: Sequence[Task], encode: Encode, n_layers: int, pca_texts: Sequence[str]
+) -> dict[str, _Encoded]:
+    asked: dict[str, list[str]] = {}
     for task in tasks:
-        row = rows.setdefault(task.kind, {})
-        for text in task.texts():
-            row.setdefault(text, len(row))
-    readouts: dict[str, Tensor] = {}
-    for kind, row in rows.items():
-        readouts_NLD = encode(list(row), kind)
-        if readouts_NLD.ndim != 3 or readouts_NLD.shape[:2] != (len(row), len(layers)):
+        for kind, texts in task.texts().items():
+            asked.setdefault(kind, []).extend(texts)
+    if pca_texts:
+        asked.setdefault(SYMMETRIC, []).extend(pca_texts)
+    encoded = {}
+    for kind, texts in asked.items():
+        rows = {text: i for i, text in enumerate(distinct(texts))}
+        readouts_NLD = encode(list(rows), kind)
+        if readouts_NLD.ndim != 3 or readouts_NLD.shape[:2] != (len(rows), n_layers):
             raise ValueError(
-                f"{len(row)} texts at {len(layers)} layers were asked for, encode gave "
+                f"{len(rows)} texts at {n_layers} layers were asked for, encode gave "
                 f"{tuple(readouts_NLD.shape)}"
             )
-        readouts[kind] = readouts_NLD
-    scores = []
-    for task in tasks:
-        row, readouts_NLD = rows[task.kind], readouts[task.kind]
-        own_N = torch.tensor([row[text] for text in task.texts()])
-        if len(tasks) > 1:  # alone, its rows are all rows, in order: no copy
-            readouts_NLD = readouts_NLD[own_N]
-        scores += task.scores(readouts_NLD, layers, points)
-    return scores
+        encoded[kind] = _Encoded(rows, readouts_NLD)
+    return encoded
 
 
-def load_tasks(specs: Sequence[str]) -> list[StsTask]:
-    """One STS task per spec: a file, directory, glob, Hugging Face id, or `demo` (built in).
-
-    Named after the file; after its folder too where the stem alone tells nothing (validation,
-    test ..) or is shared: stsb/validation.jsonl is "stsb-validation".
-    Raises UserError for data that cannot be read, or a spec given twice.
-    """
-    from mipic_llm.data.formats import read_scored_pairs
-
-    pairs = [read_scored_pairs(spec)[0] for spec in specs]
-    return [StsTask(name, p) for name, p in zip(_names(specs), pairs, strict=True)]
-
-
-def _names(specs: Sequence[str]) -> list[str]:
-    """A name per spec: as few trailing parts of its path as make it telling and unique."""
-    parts = [_parts(spec) for spec in specs]
-    for i, own in enumerate(parts):
-        if own in parts[:i]:
-            raise UserError(f"{specs[i]} is given twice as evaluation data; leave one out")
-    # Unshareable stems first: a name made longer may meet another, so widen until nothing does.
-    depth = [1 + (own[-1] in _UNTELLING) for own in parts]
-    while True:
-        names = ["-".join(own[-n:]) for own, n in zip(parts, depth, strict=True)]
-        shared = [
-            i for i, own in enumerate(parts) if names.count(names[i]) > 1 and depth[i] < len(own)
-        ]
-        if not shared:
-            break
-        for i in shared:
-            depth[i] += 1
-    for i, name in enumerate(names):
-        if name in names[:i]:
-            raise UserError(f"{specs[i]}: its name {name} is taken by another evaluation file; "
-                            "rename the file")  # fmt: skip
-    return names
-
-
-def _parts(spec: str) -> list[str]:
-    """Folders and stem, only of letters that a metric's name may have, wildcards left out."""
-    from mipic_llm.data.formats import SUFFIXES
-
-    path = Path(spec).expanduser()
-    stem = path.name[:-3] if path.name.lower().endswith(".gz") else path.name
-    is_file = Path(stem).suffix.lower() in SUFFIXES
-    if is_file:
-        stem = Path(stem).stem
-    if is_file or path.exists():  # the folder's name counts even when the spec does not spell it
-        path = Path(os.path.abspath(path))
-    cleaned = (re.sub(r"[^A-Za-z0-9_.]+", "-", part) for part in (*path.parts[:-1], stem))
-    return [part for part in (c.strip("-.") for c in cleaned) if part] or ["task"]
+def _in_order(task: str, figures: dict[int, list[Figure]], points: Sequence[Point]) -> list[Score]:
+    """One task's figures of all layers: metric by metric, points in their order."""
+    at = {(f.metric, Point(layer, f.dim)): f for layer, fs in figures.items() for f in fs}
+    metrics = dict.fromkeys(metric for metric, _ in at)
+    return [
+        Score(task, metric, point, at[metric, point].value, at[metric, point].n)
+        for metric in metrics
+        for point in (Point(*p) for p in points)
+    ]

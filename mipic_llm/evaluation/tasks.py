@@ -1,19 +1,48 @@
-"""Evaluation tasks: they name their texts, and score readouts at every point.
+"""Evaluation tasks: they name their texts, and score the vectors of one layer at every dim.
 
-Shape legend: N texts (of the task, each once), L layers, D full width, P points' dims of a layer.
+A task knows no model. It asks `vectors(kind, texts)` for rows of readouts, and what it fits (a
+threshold, a probe) it fits on its train and validation rows only.
+Shape legend: N rows asked for, D full width, P dims.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from mipic_llm.evaluation.metrics import prefix_cosines, spearman
-from mipic_llm.types import Point, Score
+
+# What a text is in its task, which decides its prompt: one side of a search, or neither.
+SYMMETRIC, QUERY, DOCUMENT = KINDS = ("symmetric", "query", "document")
+
+# (kind, texts) -> (N, D) readouts of one layer, float32 on CPU, row by row; texts may repeat.
+Vectors = Callable[[str, Sequence[str]], Tensor]
+
+
+class Figure(NamedTuple):
+    """One figure of merit at one dim; n = number of test rows behind it."""
+
+    metric: str
+    dim: int
+    value: float
+    n: int
+
+
+class Task(Protocol):
+    """Anything that can be scored. Smaller than a class of its own kind needs to be known."""
+
+    name: str
+
+    def texts(self) -> dict[str, list[str]]:
+        """Per kind, each distinct text once."""
+        ...
+
+    def score(self, vectors: Vectors, dims: Sequence[int]) -> list[Figure]:
+        """Every metric at every dim of one layer: metric by metric, dims in their order."""
+        ...
 
 
 class Pair(Protocol):
@@ -27,75 +56,34 @@ class Pair(Protocol):
     def score(self) -> float: ...
 
 
+def distinct(*groups: Sequence[str]) -> list[str]:
+    """Every text once, in first-seen order."""
+    return list(dict.fromkeys(text for group in groups for text in group))
+
+
 class StsTask:
     """Semantic textual similarity: Spearman of the cosine with people's scores.
 
-    Both sides are texts of one kind ("query"): the task is symmetric, and so is the prompt.
+    Both sides are texts of one kind: the task is symmetric, and so is the prompt.
     """
-
-    kind = "query"
 
     def __init__(self, name: str, pairs: Sequence[Pair]) -> None:
         """Raises ValueError without pairs."""
         if not pairs:
             raise ValueError(f"task {name} has no pairs")
         self.name = name
-        self.pairs = pairs
-        both = (text for pair in pairs for text in (pair.sentence1, pair.sentence2))
-        self._row = {text: i for i, text in enumerate(dict.fromkeys(both))}
+        self.left = [pair.sentence1 for pair in pairs]
+        self.right = [pair.sentence2 for pair in pairs]
+        self.gold_N = np.array([pair.score for pair in pairs], dtype=np.float64)
 
-    def texts(self) -> list[str]:
-        """Each distinct text once, in first-seen order."""
-        return list(self._row)
+    def texts(self) -> dict[str, list[str]]:
+        return {SYMMETRIC: distinct(self.left, self.right)}
 
-    def scores(
-        self, readouts_NLD: Tensor, layers: Sequence[int], points: Sequence[Point]
-    ) -> list[Score]:
-        """One score per point, in their order; n = number of pairs, nan where undefined.
-
-        readouts_NLD: raw readouts of `texts()`, row by row; layers: which layers L are, in order.
-        Raises ValueError for a point at another layer or beyond the width.
-        """
-        if readouts_NLD.shape[:2] != (len(self._row), len(layers)):
-            raise ValueError(
-                f"task {self.name}: {len(self._row)} texts at {len(layers)} layers need as many "
-                f"readouts, got {tuple(readouts_NLD.shape)}"
-            )
-        for point in points:
-            if point.layer not in layers:
-                raise ValueError(f"point {point}: layer {point.layer} is not among {list(layers)}")
-        left_n = torch.tensor([self._row[pair.sentence1] for pair in self.pairs])
-        right_n = torch.tensor([self._row[pair.sentence2] for pair in self.pairs])
-        gold_n = np.array([pair.score for pair in self.pairs], dtype=np.float64)
-        value: dict[Point, float] = {}
-        for column, layer in enumerate(layers):
-            dims = sorted({point.dim for point in points if point.layer == layer})
-            if not dims:
-                continue
-            z_ND = readouts_NLD[:, column, : dims[-1]]
-            if dims[-1] > z_ND.shape[1]:
-                raise ValueError(f"dim {dims[-1]} is beyond the width {z_ND.shape[1]} of the model")
-            cosines_Pn = prefix_cosines(z_ND[left_n], z_ND[right_n], dims).numpy()
-            for dim, cosine_n in zip(dims, cosines_Pn, strict=True):
-                value[Point(layer, dim)] = spearman(cosine_n, gold_n)
-        n = len(self.pairs)
-        return [Score(self.name, "spearman", Point(*p), value[Point(*p)], n) for p in points]
-
-
-def load_tasks(specs: Sequence[str]) -> list[StsTask]:
-    """The same as `suite.load_tasks`, under the name that the training room imports."""
-    from mipic_llm.evaluation import suite  # suite imports this file
-
-    return suite.load_tasks(specs)
-
-
-def run_tasks(
-    tasks: Sequence[StsTask],
-    encode: Callable[[list[str]], Tensor],
-    layers: Sequence[int],
-    points: Sequence[Point],
-) -> list[Score]:
-    """`suite.run_suite` for an encoder that knows one kind of text only."""
-    from mipic_llm.evaluation import suite
-
-    return suite.run_suite(tasks, lambda texts, kind: encode(texts), layers=layers, points=points)
+    def score(self, vectors: Vectors, dims: Sequence[int]) -> list[Figure]:
+        """Spearman at every dim, nan where it is undefined."""
+        left_ND, right_ND = vectors(SYMMETRIC, self.left), vectors(SYMMETRIC, self.right)
+        cosines_PN = prefix_cosines(left_ND, right_ND, dims).numpy()
+        return [
+            Figure("spearman", dim, spearman(cosine_N, self.gold_N), len(self.gold_N))
+            for dim, cosine_N in zip(dims, cosines_PN, strict=True)
+        ]

@@ -15,7 +15,7 @@ from mipic_llm.cli import dump, flatten
 from mipic_llm.config import Config, validate
 from mipic_llm.data.collate import Prefetcher, build_step
 from mipic_llm.errors import EXIT_DONE, EXIT_STOPPED, UserError
-from mipic_llm.evaluation.tasks import run_tasks
+from mipic_llm.evaluation.suite import PREFIX, run_suite
 from mipic_llm.model.load import Source
 from mipic_llm.progress import Progress
 from mipic_llm.report import before_after_table, loss_plot, quality_plot, read_scores, write_scores
@@ -171,11 +171,11 @@ def evaluate(run: Run, stage: str, step: int) -> list[Score]:
         return []
     layers, points = setup.eval_points(run.config, run.source.config.num_hidden_layers)
 
-    def vectors(texts: list[str]) -> torch.Tensor:
+    def vectors(texts: list[str], kind: str) -> torch.Tensor:
         return encode(run.engine, run.data.encoder, texts, layers,
                       batch_size=run.config.eval.batch_size)  # fmt: skip
 
-    scores = run_tasks(run.data.tasks, vectors, layers, points)
+    scores = run_suite(run.data.tasks, vectors, layers=layers, points=points)[PREFIX]
     if dist.rank() == 0:
         write_scores(path, scores, stage=stage, append=stage == "after")
         row = {f"eval/{s.task}/{s.metric}@{s.point.layer}x{s.point.dim}": s.value for s in scores}

@@ -19,7 +19,8 @@ from mipic_llm.data.formats import read_training
 from mipic_llm.data.sampling import BatchPlan
 from mipic_llm.data.tokenise import TextEncoder, resolve_eos
 from mipic_llm.errors import UserError
-from mipic_llm.evaluation.tasks import StsTask, load_tasks
+from mipic_llm.evaluation.read import load_tasks
+from mipic_llm.evaluation.tasks import Task
 from mipic_llm.export.portable import EmbeddingSpec
 from mipic_llm.model.backbone import Backbone
 from mipic_llm.model.load import Source, add_lora, load_model, open_source
@@ -34,7 +35,7 @@ class Data(NamedTuple):
     sources: list
     plan: BatchPlan
     encoder: TextEncoder
-    tasks: list[StsTask]
+    tasks: list[Task]
     unlabelled: bool
 
 

@@ -1,0 +1,39 @@
+"""Judge a finished model at every depth and size.
+
+python launch/evaluate.py --model DIR --data a.jsonl b.jsonl --dims 16 64 --output_dir OUT
+deepspeed --num_accelerators 2 launch/evaluate.py --ds_config ds_configs/zero3.json --model DIR ...
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+from mipic_llm.cli import load_config, run_main  # noqa: E402
+from mipic_llm.config import opt  # noqa: E402
+
+
+@dataclass
+class Flags:
+    model: str | None = opt(None, "our export (adapter or merged), a sentence-transformers or "
+                            "transformers directory, a Hugging Face id, or quickstart; None = "
+                            "model.name")  # fmt: skip
+    data: list[str] = opt([], "scored pairs (sentence1, sentence2, score), one task each; demo = "
+                          "the built-in text")  # fmt: skip
+    layers: list[int] | None = opt(None, "layers to score (1-based); None = all")
+    dims: list[int] | None = opt(None, "prefix widths to score; None = the trained ones, else 16, "
+                                 "32, 64 .. full width")  # fmt: skip
+
+
+def main(argv: list[str]) -> int:
+    config = load_config(argv, extra=Flags, about="Judge a finished model at every depth and size.")
+    from mipic_llm.training.judge import evaluate  # after the flags: --help must not load DeepSpeed
+
+    return evaluate(config)
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,46 @@
+"""Post-hoc PCA: the baseline that needs no Matryoshka training.
+
+Fitted on unit vectors of training text (the similarity is a cosine, so lengths carry nothing),
+centred. Components are nested: the first d of a larger fit are the fit of d, so one rotation
+serves every dim and the prefix of a turned vector is its PCA to d.
+Shape legend: N texts, D full width, K components.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from mipic_llm.errors import UserError
+
+
+class Pca(NamedTuple):
+    """mean_D: of the unit training vectors; axes_KD: principal axes, orthonormal rows, float64."""
+
+    mean_D: Tensor
+    axes_KD: Tensor
+
+    @classmethod
+    def fit(cls, train_ND: Tensor, n_components: int) -> Pca:
+        """Axes of greatest variance, in falling order.
+
+        Raises UserError where there are fewer training texts than components.
+        """
+        unit_ND = normalize(train_ND.double(), dim=1)
+        if len(unit_ND) <= n_components:
+            raise UserError(
+                f"pca_text: {len(unit_ND)} distinct texts cannot give {n_components} principal "
+                f"components; give more than {n_components} texts, or smaller --dims"
+            )
+        mean_D = unit_ND.mean(0)
+        centred_ND = unit_ND - mean_D
+        _, axes_DD = torch.linalg.eigh(centred_ND.T @ centred_ND)  # rising variance, in columns
+        return cls(mean_D, axes_DD.flip(1)[:, :n_components].T.contiguous())
+
+    def turn(self, z_ND: Tensor) -> Tensor:
+        """(N, K) float32: the coordinates of unit vectors on the axes."""
+        unit_ND = normalize(z_ND.double(), dim=1)
+        return ((unit_ND - self.mean_D) @ self.axes_KD.T).float()

@@ -1,0 +1,62 @@
+"""Evaluation data: from files to tasks, and what they are called."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from mipic_llm.data.formats import SUFFIXES, read_scored_pairs
+from mipic_llm.errors import UserError
+from mipic_llm.evaluation.tasks import StsTask, Task
+
+_UNTELLING = ("train", "validation", "test", "dev")  # stems that every data set has
+
+
+def load_tasks(specs: Sequence[str]) -> list[Task]:
+    """One STS task per spec: a file, directory, glob, Hugging Face id, or `demo` (built in).
+
+    Named after the file; after its folder too where the stem alone tells nothing (validation,
+    test ..) or is shared: stsb/validation.jsonl is "stsb-validation".
+    Raises UserError for data that cannot be read, or a spec given twice.
+    """
+    pairs = [read_scored_pairs(spec)[0] for spec in specs]
+    return [StsTask(name, p) for name, p in zip(name_specs(specs), pairs, strict=True)]
+
+
+def name_specs(specs: Sequence[str]) -> list[str]:
+    """A name per spec: as few trailing parts of its path as make it telling and unique."""
+    parts = [_parts(spec) for spec in specs]
+    for i, own in enumerate(parts):
+        if own in parts[:i]:
+            raise UserError(f"{specs[i]} is given twice as evaluation data; leave one out")
+    # Unshareable stems first: a name made longer may meet another, so widen until nothing does.
+    depth = [1 + (own[-1] in _UNTELLING) for own in parts]
+    while True:
+        names = ["-".join(own[-n:]) for own, n in zip(parts, depth, strict=True)]
+        shared = [
+            i for i, own in enumerate(parts) if names.count(names[i]) > 1 and depth[i] < len(own)
+        ]
+        if not shared:
+            break
+        for i in shared:
+            depth[i] += 1
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            raise UserError(f"{specs[i]}: its name {name} is taken by another evaluation file; "
+                            "rename the file")  # fmt: skip
+    return names
+
+
+def _parts(spec: str) -> list[str]:
+    """Folders and stem, only of letters that a metric's name may have, wildcards left out."""
+    path = Path(spec).expanduser()
+    stem = path.name[:-3] if path.name.lower().endswith(".gz") else path.name
+    is_file = Path(stem).suffix.lower() in SUFFIXES
+    if is_file:
+        stem = Path(stem).stem
+    if is_file or path.exists():  # the folder's name counts even when the spec does not spell it
+        path = Path(os.path.abspath(path))
+    cleaned = (re.sub(r"[^A-Za-z0-9_.]+", "-", part) for part in (*path.parts[:-1], stem))
+    return [part for part in (c.strip("-.") for c in cleaned) if part] or ["task"]

@@ -1,0 +1,121 @@
+"""launch/evaluate.py: a finished model, judged by a suite at every (layer, dim) point."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from mipic_llm.config import Config
+from mipic_llm.errors import EXIT_DONE, UserError
+from mipic_llm.evaluation.read import load_tasks
+from mipic_llm.evaluation.suite import all_points, run_suite
+from mipic_llm.evaluation.table import points_table
+from mipic_llm.report import write_scores
+from mipic_llm.training import distributed as dist
+from mipic_llm.training.engine import start
+from mipic_llm.training.inference import Opened, open_finished, vectors_of
+from mipic_llm.training.setup import check_precision, say
+from mipic_llm.types import Score
+
+
+def evaluate(config: Config) -> int:
+    """Score config.extra.model on config.extra.data; -> exit code 0.
+
+    Writes <output_dir>/scores.jsonl (task, metric, layer, dim, value, n, readout) and prints
+    tables. Raises UserError.
+    """
+    flags = config.extra
+    start()
+    out = _output(config)
+    tasks = load_tasks(_specs(flags))
+    check_precision(config)
+    opened = open_finished(config, flags.model or config.model.name)
+    say(opened.about)
+    layers, dims = _sizes(opened, flags.layers, flags.dims)
+
+    def encode(texts: list[str], kind: str) -> Tensor:
+        say(f"encoding {len(texts):,} {kind} texts at {len(layers)} layer(s)")
+        return vectors_of(opened, texts, kind, layers, config.eval.batch_size)
+
+    scores = run_suite(
+        tasks, encode, layers=layers, points=all_points(layers, dims), spread=spread_over_ranks
+    )
+    if dist.rank() == 0:
+        write(out / "scores.jsonl", scores)
+        for family, found in scores.items():
+            print("\n" + points_table(found, family if len(scores) > 1 else ""))
+        print(f"\nscores: {out / 'scores.jsonl'}", flush=True)
+    return EXIT_DONE
+
+
+def spread_over_ranks(jobs: Sequence[Callable[[], Any]]) -> list[Any]:
+    """Every world-size-th job here, all results in order on every rank; all ranks must call."""
+    rank, world = dist.rank(), dist.world_size()
+    parts = dist.gather_objects([job() for job in jobs[rank::world]])
+    found: list[Any] = [None] * len(jobs)
+    for r, part in enumerate(parts):
+        found[r::world] = part
+    return found
+
+
+def write(path: Path, scores: dict[str, list[Score]]) -> None:
+    """All families into one file."""
+    for i, (family, found) in enumerate(scores.items()):
+        write_scores(path, found, append=i > 0, readout=family)
+
+
+def _specs(flags: Any) -> list[str]:
+    if not flags.data:
+        raise UserError("--data names no file; give scored pairs (sentence1, sentence2, score)")
+    return flags.data
+
+
+def _output(config: Config) -> Path:
+    """The directory for the scores: writable, and no training run's own."""
+    flagged = config.origins.get("output_dir") == "flag"
+    out = Path(config.output_dir if flagged else "outputs/evaluation")
+    problem = None
+    if dist.rank() == 0:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            (out / "scores.jsonl.tmp").touch()
+            (out / "scores.jsonl.tmp").unlink()
+            problem = _run_scores(out / "scores.jsonl")
+        except OSError as error:
+            problem = f"output_dir: cannot write to {out}: {error.strerror}; name another"
+    problem = dist.from_first(problem)
+    if problem and not (config.overwrite and "training run" in problem):
+        raise UserError(problem)
+    return out
+
+
+def _run_scores(path: Path) -> str | None:
+    """A complaint where the file is a training run's (its rows name a stage)."""
+    if not path.is_file():
+        return None
+    with path.open(encoding="utf-8") as file:
+        if not any('"stage"' in line for line in file):
+            return None
+    return (
+        f"output_dir: {path} holds a training run's scores; name another directory, or replace "
+        "them with --overwrite true"
+    )
+
+
+def _sizes(
+    opened: Opened, layers: list[int] | None, dims: list[int] | None
+) -> tuple[list[int], list[int]]:
+    """What is scored: all layers and the trained (or derived) dims unless told."""
+    layers = sorted(set(layers)) if layers else list(range(1, opened.n_layers + 1))
+    dims = sorted(set(dims)) if dims else opened.dims
+    for name, values, most, what in (
+        ("layers", layers, opened.n_layers, "the last layer"),
+        ("dims", dims, opened.width, "the full width"),
+    ):
+        bad = [v for v in values if not 1 <= v <= most]
+        if bad:
+            raise UserError(f"--{name}: {bad[0]} is outside 1 .. {most}, {what} of {opened.name}")
+    return layers, dims
