@@ -18,6 +18,7 @@ from mipic_llm.config_fields import Option, convert, nearest, options, split_lis
 from mipic_llm.config_rules import reconcile
 from mipic_llm.config_yaml import read_rows, to_yaml
 from mipic_llm.errors import EXIT_DONE, EXIT_USER_ERROR, UserError
+from mipic_llm.quiet import quiet
 
 RECIPES = Path(__file__).resolve().parents[1] / "launch" / "recipes"
 DEFAULT_RECIPE = "quickstart"
@@ -252,6 +253,7 @@ def run_main(main: Callable[[list[str]], int | None], argv: list[str] | None = N
 
     Every rank exits with the same code. Other exceptions propagate with their traceback.
     """
+    quiet()
     try:
         code = main(sys.argv[1:] if argv is None else argv)
     except UserError as error:

@@ -298,7 +298,8 @@ def _sentence_transformers(
     _json(directory / "sentence_bert_config.json",
           {"max_seq_length": MAX_TOKENS, "do_lower_case": False})  # fmt: skip
     _json(directory / "config_sentence_transformers.json",
-          {"prompts": prompts, "default_prompt_name": None, "similarity_fn_name": "cosine"})  # fmt: skip
+          {"prompts": prompts, "default_prompt_name": None,
+           "similarity_fn_name": "cosine"})  # fmt: skip
 
 
 def _json(path: Path, value: Any) -> None:

@@ -1,4 +1,4 @@
-"""The directory that loads everywhere: sentence-transformers 5 and 6, transformers, peft, vLLM, TEI.
+"""The directory that loads everywhere: sentence-transformers, transformers, peft, vLLM, TEI.
 
 Written by hand, not re-saved through a library, because re-saving drops the legacy keys that older
 loaders need. Nothing here depends on the time or the machine: same weights, same bytes.
@@ -33,6 +33,9 @@ class EmbeddingSpec(NamedTuple):
     padding_side: str = "right"
     append_eos: str | None = None
     objective: str = "mipic"
+    inner_norm: str = "raw"
+    truncate_dim: int | None = None  # written only into models cut to one width
+    notes: tuple[str, ...] = ()  # lines for the model card
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -63,6 +66,7 @@ def write_portable(folder: Path, spec: EmbeddingSpec) -> None:
             "prompts": {"query": "", "document": "", **spec.prompts},
             "default_prompt_name": None,
             "similarity_fn_name": "cosine",
+            **({"truncate_dim": spec.truncate_dim} if spec.truncate_dim else {}),
         },
     )
     modes = {"cls": "cls_token", "mean": "mean_tokens", "last": "lasttoken"}
@@ -131,14 +135,16 @@ def append_token(path: Path, token: str) -> None:
 
 def model_card(spec: EmbeddingSpec) -> str:
     dims = ", ".join(map(str, spec.dims))
+    base = Path(spec.base_model).name if Path(spec.base_model).exists() else spec.base_model
+    notes = "".join(f"\n{note}\n" for note in spec.notes)
     return f"""---
 tags: [sentence-transformers, feature-extraction, matryoshka]
 library_name: sentence-transformers
-base_model: {spec.base_model if not Path(spec.base_model).exists() else Path(spec.base_model).name}
+base_model: {base}
 ---
 # Matryoshka text embeddings
 
-Trained with mipic_llm ({spec.objective}). Every one of these prefixes of the vector is usable: {dims}.
+Trained with mipic_llm ({spec.objective}). Each of these prefixes of the vector is usable: {dims}.
 
 ```python
 from sentence_transformers import SentenceTransformer
@@ -148,5 +154,5 @@ vectors = model.encode(["a text"], normalize_embeddings=True)
 ```
 
 `truncate_dim` cuts after the model's own normalisation: without `normalize_embeddings=True` the cut
-vectors are not of unit length. Pooling: {spec.pooling}. Texts are cut at {spec.max_seq_length} tokens.
-"""
+vectors are not of unit length. Pooling: {spec.pooling}. Tokens read: {spec.max_seq_length} at most.
+{notes}"""

@@ -66,7 +66,7 @@ def write_adapter(
         task_type="FEATURE_EXTRACTION",
     )
     if any(".encoder.layer." in key for key in tensors):
-        # BERT-like: we train without the pooler; a loader's AutoModel has one, and must not adapt it.
+        # BERT-like: we train without the pooler; a loader's AutoModel has one, not to be adapted.
         settings["exclude_modules"] = ".*pooler.*"
     settings = {k: sorted(v) if isinstance(v, set) else v for k, v in settings.items()}
     with replacing(folder) as fresh:

@@ -36,6 +36,15 @@ def final_norm_of(model: nn.Module) -> nn.Module | None:
     return next((m for n in NORM_NAMES if (m := getattr(base, n, None)) is not None), None)
 
 
+def cut_layers(model: nn.Module, n_layers: int) -> None:
+    """Remove all layers after the first n_layers, in place, and say so in the model's config."""
+    base, stack = base_of(model), layers_of(model)
+    del stack[n_layers:]
+    base.config.num_hidden_layers = n_layers
+    if getattr(base.config, "layer_types", None):
+        base.config.layer_types = base.config.layer_types[:n_layers]
+
+
 class Backbone(nn.Module):
     """Runs the model once and gives tokens and readouts of the asked layers (1-based).
 

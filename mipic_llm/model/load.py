@@ -10,8 +10,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, BitsAndBytesConfig
+from transformers.utils.logging import disable_progress_bar
 
 from mipic_llm.errors import UserError
+
+disable_progress_bar()  # weights load in a blink; the bar of a run is its steps
 
 QUICKSTART_HUB_ID = "sentence-transformers/all-MiniLM-L6-v2"
 DECODER_TYPES = ("qwen", "llama", "mistral", "gemma", "phi", "gpt", "opt", "falcon", "olmo")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import os
 import socket
@@ -16,6 +18,8 @@ from torch import Tensor, nn
 from mipic_llm.config import Config
 
 logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+if not torch.cuda.is_available():
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")  # what it would find, with a warning
 import deepspeed  # noqa: E402  (its logger must be quiet before it speaks)
 
 
@@ -53,6 +57,22 @@ def loading(ds_config: dict[str, Any]) -> Iterator[None]:
     finally:
         unset_hf_deepspeed_config()
         del keep
+
+
+def consolidated(checkpoint: Path, *, trainable_only: bool) -> dict[str, Tensor]:
+    """Whole float32 weights of a checkpoint of any stage and world size, in this one process."""
+    folder = checkpoint / "deepspeed"
+    if not list(folder.glob("*_optim_states.pt")):  # ZeRO-0: nothing was split
+        (path,) = folder.glob("*model_states.pt")
+        return torch.load(path, map_location="cpu", weights_only=False)["module"]
+    from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
+
+    nowhere = io.StringIO()  # it prints, and draws bars
+    with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+        found = get_fp32_state_dict_from_zero_checkpoint(
+            str(checkpoint), tag="deepspeed", exclude_frozen_parameters=trainable_only
+        )
+    return {k: v.contiguous() for k, v in found.items()}
 
 
 def parameter_groups(module: nn.Module, config: Config) -> list[dict[str, Any]]:

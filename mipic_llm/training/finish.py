@@ -72,7 +72,7 @@ def _write(run: Run, state, texts: list[str], live_ND: torch.Tensor) -> dict:
             where = f"{folder.name} in {loader}"
             report[where] = compare(live_ND, vectors, spec.dims, allowed, where)
 
-    st = ["sentence-transformers"] if _installed("sentence_transformers") else []
+    st = ["sentence-transformers"] if installed("sentence_transformers") else []
     model = run.engine.module.backbone.model
     if config.lora.rank:
         backbone = {k.removeprefix("backbone.model."): v for k, v in state.items()
@@ -102,7 +102,7 @@ def _write(run: Run, state, texts: list[str], live_ND: torch.Tensor) -> dict:
     return report
 
 
-def _installed(name: str) -> bool:
+def installed(name: str) -> bool:
     import importlib.util
 
     return importlib.util.find_spec(name) is not None

@@ -1,0 +1,44 @@
+"""Chatter of libraries that tells a user nothing, dropped message by message. All else is shown."""
+
+from __future__ import annotations
+
+import logging
+import re
+import warnings
+
+WARNINGS = (
+    r"`torch\.distributed\.\w+` is deprecated",  # DeepSpeed's calls, not ours
+    r"`is_gradient_checkpointing` is deprecated",  # peft's call
+)
+LOGGED = (
+    # Our exports carry the old key on purpose: older loaders need it.
+    r"The `word_embedding_dimension` argument was renamed",
+    r"Failed to load CPU gemm_4bit_forward from kernels-community",
+)
+
+
+def only_pooler_left_out(message: str) -> bool:
+    """A load report of transformers in which nothing but the unused pooler was left out."""
+    if "LOAD REPORT" not in message:
+        return False
+    keys = [line.split("|")[0].strip() for line in message.splitlines() if line.count("|") >= 2]
+    keys = [key for key in keys if key and key != "Key" and not set(key) <= set("-+")]
+    return bool(keys) and all(key.startswith("pooler.") for key in keys)
+
+
+class Chatter(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        return not (any(re.search(p, message) for p in LOGGED) or only_pooler_left_out(message))
+
+
+def quiet() -> None:
+    """Call once, before the libraries are imported (the launchers do)."""
+    for pattern in WARNINGS:
+        warnings.filterwarnings("ignore", message=pattern, category=FutureWarning)
+    chatter = Chatter()
+    if logging.lastResort is not None:
+        logging.lastResort.addFilter(chatter)
+    for name in ("transformers.modeling_utils", "transformers.utils.loading_report",
+                 "bitsandbytes.backends.cpu.ops"):  # fmt: skip
+        logging.getLogger(name).addFilter(chatter)

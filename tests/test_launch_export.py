@@ -1,0 +1,109 @@
+"""launch/export.py: checkpoints of any stage, merged models and shallow cuts, in one process."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from ranks import ROOT, run_ranks
+from safetensors.torch import load_file
+from tiny_models import SENTENCES, tiny_bert, tiny_qwen3
+
+from mipic_llm.errors import UserError
+
+_SPEC = importlib.util.spec_from_file_location("launch_export", ROOT / "launch" / "export.py")
+assert _SPEC and _SPEC.loader
+launcher = importlib.util.module_from_spec(_SPEC)
+sys.modules["launch_export"] = launcher  # dataclasses look their module up
+_SPEC.loader.exec_module(launcher)
+
+
+def train(folder: Path, make, world: int, stage: int, *more: str) -> Path:
+    make(folder / "base")
+    out = folder / "run"
+    arguments = [
+        "--ds_config", str(ROOT / "ds_configs" / f"zero{stage}.json"), "--objective.dims", "8",
+        "16", "32", "--model.name", str(folder / "base"), "--data.max_length", "24",
+        "--data.validation", "demo", "--train.batch_size", str(8 // world), "--train.max_steps",
+        "3", "--train.save_every", "2", "--tracking.mlflow", "off", "--output_dir", str(out),
+        "--train.learning_rate", "1e-3", *more,
+    ]  # fmt: skip
+    code, text = run_ranks(world, ROOT / "launch" / "train.py", arguments)
+    assert code == 0, text[-4000:]
+    return out
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> dict[int, Path]:
+    """The same training on one rank under ZeRO-0, and on two under ZeRO-3."""
+    folder = tmp_path_factory.mktemp("runs")
+    return {stage: train(folder / str(stage), tiny_bert, world, stage)
+            for stage, world in ((0, 1), (3, 2))}  # fmt: skip
+
+
+def test_checkpoints_of_all_stages_hold_the_same_model(runs, tmp_path):
+    found = {}
+    for stage, run in runs.items():
+        step = str(run / "checkpoints" / "step-00000002")
+        to = tmp_path / str(stage)
+        launcher.main(["--output_dir", str(run), "--checkpoint", step, "--to", str(to), "--merged"])
+        assert set(json.loads((to / "parity.json").read_text())) >= {
+            "adapter in automodel", "adapter in peft", "adapter in sentence-transformers",
+            "merged in automodel", "merged in sentence-transformers",
+        }  # fmt: skip
+        found[stage] = load_file(to / "adapter" / "adapter_model.safetensors")
+        final = load_file(run / "adapter" / "adapter_model.safetensors")
+        assert any((final[k] - v).abs().max() > 1e-5 for k, v in found[stage].items())
+    assert found[0].keys() == found[3].keys()
+    for name, value in found[0].items():
+        torch.testing.assert_close(value, found[3][name], rtol=1e-3, atol=2e-5)
+
+
+def test_shallow_model_is_the_point_of_the_whole(runs, tmp_path, capsys):
+    from sentence_transformers import SentenceTransformer
+    from transformers import AutoModel
+
+    run = runs[3]
+    argv = ["--output_dir", str(run), "--layers", "2", "--dim", "16", "--to", str(tmp_path)]
+    launcher.main(argv)
+    folder = tmp_path / "shallow-2x16"
+    assert AutoModel.from_pretrained(folder).config.num_hidden_layers == 2
+    assert not [k for k in load_file(folder / "model.safetensors") if ".layer.2." in k]
+    vectors = SentenceTransformer(str(folder), device="cpu").encode(SENTENCES[:3])
+    assert vectors.shape == (3, 16)
+    parity = json.loads((folder / "parity.json").read_text())
+    assert max(parity["sentence-transformers"].values()) < 1e-5
+    card = (folder / "README.md").read_text()
+    assert "after layer 2 of 4" in card and "times as fast" in card
+    assert "times as fast" in capsys.readouterr().out
+
+
+def test_shallow_decoder_keeps_its_final_norm_or_is_refused(tmp_path):
+    """Two runs' settings on one model: inner layers through the norm, or raw."""
+    run = train(tmp_path, tiny_qwen3, 1, 0, "--data.negatives", "0")
+    argv = ["--output_dir", str(run), "--layers", "2", "--to", str(tmp_path / "cut")]
+    launcher.main(argv)
+    parity = json.loads((tmp_path / "cut" / "shallow-2x32" / "parity.json").read_text())
+    assert max(parity["automodel"].values()) < 1e-5
+    settings = run / "config.yaml"
+    text = settings.read_text()
+    assert "inner_norm: final" in text
+    settings.write_text(text.replace("inner_norm: final", "inner_norm: raw"))
+    with pytest.raises(UserError, match="inner_norm final"):
+        launcher.main([*argv[:-1], str(tmp_path / "raw")])
+
+
+def test_bad_input(runs, tmp_path):
+    run = str(runs[0])
+    for argv, words in (
+        (["--output_dir", str(tmp_path / "none")], "neither a finished model nor"),
+        (["--output_dir", run, "--checkpoint", str(tmp_path)], "no complete checkpoint"),
+        (["--output_dir", run, "--layers", "9"], r"layers: 9 is not in 1\.\.4"),
+        (["--output_dir", run, "--dim", "64"], r"dim: 64 is not in 1\.\.32"),
+    ):
+        with pytest.raises(UserError, match=words):
+            launcher.main(argv)
