@@ -5,6 +5,8 @@ Part 1: the loss alone, one layer and several, random inputs at real shapes.
   naive float64  one sentence and one prefix at a time, tokens projected up to D (the equations)
   naive batched  fp32, all sentences at once, autograd, tokens projected up to D: the fair rival
 
+Part 2: whole training steps, MIPIC against MRL, time and memory (see step.py).
+
 Shape legend: L layers, S sentences, T tokens, D full width, K sum of the prefix widths.
 """
 
@@ -22,6 +24,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks import harness  # noqa: E402
+from benchmarks import step as step_bench  # noqa: E402
 from mipic_llm.losses import sia_per_example  # noqa: E402
 
 TAU, MIN_K = 0.5, 8
@@ -227,6 +230,8 @@ def main() -> None:
     for case in CASES:
         if args.case in (None, case.name):
             rows += bench(case, args.threads)
+    if args.case is None:
+        rows += step_bench.run()
     print(harness.table(rows))
     if not args.no_csv:
         harness.append_rows(rows)
