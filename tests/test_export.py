@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_models import SENTENCES, tiny_bert, tiny_qwen3, tiny_xlmr
 from torch.nn.functional import normalize
 
 from mipic_llm.cli import load_config
@@ -23,7 +24,6 @@ from mipic_llm.export import (
     write_merged,
 )
 from mipic_llm.training import setup
-from tiny_models import SENTENCES, tiny_bert, tiny_qwen3, tiny_xlmr
 
 TEXTS = [*SENTENCES[:5], "Yes.", SENTENCES[5] + " " + SENTENCES[6]]
 LOADERS = ["automodel", "peft", "sentence-transformers"]

@@ -9,12 +9,12 @@ import time
 from pathlib import Path
 
 import pytest
+from ranks import ROOT, run_ranks, start_ranks
+from tiny_models import tiny_bert
 
 from mipic_llm.cli import load_config
 from mipic_llm.errors import EXIT_STOPPED, UserError
 from mipic_llm.training import checkpoint
-from ranks import ROOT, run_ranks, start_ranks
-from tiny_models import tiny_bert
 
 SCRIPT = ROOT / "launch" / "train.py"
 STEPS, EVERY = 20, 5
