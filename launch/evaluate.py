@@ -27,6 +27,7 @@ class Flags:
     suite: str | None = opt(
         None, "YAML with a list of {name, type, path | train, validation, test}"
     )
+    mteb: list[str] = opt([], "MTEB tasks by name (needs the mteb package and the hub's data)")
     pca_text: list[str] = opt([], "training text: adds rows of post-hoc PCA fitted on it")
     layers: list[int] | None = opt(None, "layers to score (1-based); None = all")
     dims: list[int] | None = opt(None, "prefix widths to score; None = the trained ones, else 16, "

@@ -11,8 +11,9 @@ from torch import Tensor
 from mipic_llm.config import Config
 from mipic_llm.data.formats import read_training
 from mipic_llm.errors import EXIT_DONE, UserError
+from mipic_llm.evaluation.mteb_tasks import load_mteb, run_mteb
 from mipic_llm.evaluation.read import load_suite, load_tasks
-from mipic_llm.evaluation.suite import all_points, run_suite
+from mipic_llm.evaluation.suite import PREFIX, all_points, run_suite
 from mipic_llm.evaluation.table import points_table
 from mipic_llm.evaluation.tasks import Task
 from mipic_llm.report import write_scores
@@ -35,9 +36,11 @@ def evaluate(config: Config) -> int:
     start()
     out = _output(config)
     tasks = _tasks(flags)
+    mteb_tasks = load_mteb(flags.mteb)
     pca_texts = _pca_texts(flags.pca_text)
     check_precision(config)
-    opened = open_finished(config, flags.model or config.model.name)
+    name = flags.model or config.model.name
+    opened = open_finished(config, name)
     say(opened.about)
     layers, dims = _sizes(opened, flags.layers, flags.dims)
 
@@ -49,6 +52,10 @@ def evaluate(config: Config) -> int:
         tasks, encode, layers=layers, points=all_points(layers, dims), pca_texts=pca_texts,
         spread=spread_over_ranks,
     )  # fmt: skip
+    if mteb_tasks:
+        points = all_points(layers, dims)
+        found = run_mteb(mteb_tasks, encode, layers=layers, points=points, name=Path(name).name)
+        scores[PREFIX] += found
     if dist.rank() == 0:
         write(out / "scores.jsonl", scores)
         for family, found in scores.items():
@@ -75,10 +82,10 @@ def write(path: Path, scores: dict[str, list[Score]]) -> None:
 
 def _tasks(flags: Any) -> list[Task]:
     """What --data and --suite name, each reported in a line."""
-    if not flags.data and not flags.suite:
+    if not flags.data and not flags.suite and not flags.mteb:
         raise UserError(
-            "--data and --suite name nothing to score; give --data FILE_OR_FOLDER ... (such as "
-            "scored pairs: sentence1, sentence2, score)"
+            "--data, --suite and --mteb name nothing to score; give --data FILE_OR_FOLDER ... "
+            "(such as scored pairs: sentence1, sentence2, score)"
         )
     tasks, lines = load_tasks(flags.data)
     if flags.suite:
