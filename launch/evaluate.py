@@ -21,8 +21,14 @@ class Flags:
     model: str | None = opt(None, "our export (adapter or merged), a sentence-transformers or "
                             "transformers directory, a Hugging Face id, or quickstart; None = "
                             "model.name")  # fmt: skip
-    data: list[str] = opt([], "scored pairs (sentence1, sentence2, score), one task each; demo = "
-                          "the built-in text")  # fmt: skip
+    data: list[str] = opt([], "files or folders, one task each: sentence1, sentence2, score | "
+                          "sentence1, sentence2, label | text, label | a BEIR folder; demo = the "
+                          "built-in pairs")  # fmt: skip
+    suite: str | None = opt(
+        None, "YAML with a list of {name, type, path | train, validation, test}"
+    )
+    mteb: list[str] = opt([], "MTEB tasks by name (needs the mteb package and the hub's data)")
+    pca_text: list[str] = opt([], "training text: adds rows of post-hoc PCA fitted on it")
     layers: list[int] | None = opt(None, "layers to score (1-based); None = all")
     dims: list[int] | None = opt(None, "prefix widths to score; None = the trained ones, else 16, "
                                  "32, 64 .. full width")  # fmt: skip

@@ -65,3 +65,56 @@ def prefix_cosines(a_ND: Tensor, b_ND: Tensor, dims: Sequence[int]) -> Tensor:
 def cosine_rows(a_ND: Tensor, b_ND: Tensor) -> Tensor:
     """Cosine of each row of a with the same row of b: (N,) float64; slice before calling."""
     return prefix_cosines(a_ND, b_ND, [a_ND.shape[-1]])[0]
+
+
+def accuracy(truth_N: ArrayLike, guess_N: ArrayLike) -> float:
+    """Share of rows where the two agree. Raises ValueError without rows or for unequal lengths."""
+    t_N, g_N = _rows(truth_N, guess_N)
+    return float((t_N == g_N).mean())
+
+
+def macro_f1(truth_N: ArrayLike, guess_N: ArrayLike) -> float:
+    """Mean over classes (of truth or guess) of 2 hits / (rows of it + guesses of it)."""
+    t_N, g_N = _rows(truth_N, guess_N)
+    classes = np.unique(np.concatenate([t_N, g_N]))
+    hits = np.array([((t_N == c) & (g_N == c)).sum() for c in classes])
+    both = np.array([(t_N == c).sum() + (g_N == c).sum() for c in classes])
+    return float((2 * hits / both).mean())
+
+
+def average_precision(positive_N: ArrayLike, score_N: ArrayLike) -> float:
+    """Sum over distinct scores, falling, of (gain in recall) * precision; nan without positives.
+
+    Equal scores are one step, so their order in the file does not matter.
+    """
+    p_N, s_N = _rows(positive_N, score_N)
+    p_N = p_N.astype(bool)
+    if not p_N.any():
+        return float("nan")
+    order = np.argsort(-s_N, kind="stable")
+    p_N, s_N = p_N[order], s_N[order]
+    ends = np.append(np.flatnonzero(np.diff(s_N)), len(s_N) - 1)  # last row of each equal score
+    hits = np.cumsum(p_N)[ends]
+    gained = np.diff(hits, prepend=0) / hits[-1]
+    return float((gained * hits / (ends + 1)).sum())
+
+
+def _rows(a: ArrayLike, b: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    a_N, b_N = np.asarray(a), np.asarray(b)
+    if a_N.ndim != 1 or a_N.shape != b_N.shape or not len(a_N):
+        raise ValueError(f"two rows of one length are needed, got {a_N.shape} and {b_N.shape}")
+    return a_N, b_N
+
+
+def ndcg(ranked: Sequence[float], ideal: Sequence[float]) -> float:
+    """Normalised discounted cumulative gain: sum gain_i / log2(i + 1), over that of `ideal`.
+
+    ranked: gains of the documents found, best first, cut at k; ideal: the largest gains there
+    are, falling, cut at k. The gain is the grade itself, as in trec_eval and BEIR.
+    """
+    best = _dcg(ideal)
+    return _dcg(ranked) / best if best > 0 else float("nan")
+
+
+def _dcg(gains: Sequence[float]) -> float:
+    return float(sum(g / np.log2(i + 2) for i, g in enumerate(gains)))

@@ -1,62 +1,244 @@
-"""Evaluation data: from files to tasks, and what they are called."""
+"""Evaluation data: from files, folders and suite YAMLs to tasks.
+
+A file or folder is understood by its columns and file names:
+
+    corpus.jsonl, queries.jsonl, qrels/*.tsv   retrieval
+    text, label                                classification: a folder with train and test files
+    sentence1, sentence2, label of 0 and 1     pairs: a folder, or one file (average precision only)
+    sentence1, sentence2, score                STS: a file, or the scored split of a folder
+
+The files of a folder are told apart by how their names begin: train, validation (dev, val), test.
+What is fitted is fitted on train and validation rows, what is scored are the rows of the split
+asked for: test for a finished model, validation during training.
+"""
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from mipic_llm.data.formats import SUFFIXES, read_scored_pairs
+from mipic_llm.data.labelled import columns_of, read_beir, read_labelled
 from mipic_llm.errors import UserError
+from mipic_llm.evaluation.classification import ClassificationTask, LabelledTexts
+from mipic_llm.evaluation.names import name_specs
+from mipic_llm.evaluation.pairs import LabelledPairs, PairsTask
+from mipic_llm.evaluation.retrieval import RetrievalTask
 from mipic_llm.evaluation.tasks import StsTask, Task
 
-_UNTELLING = ("train", "validation", "test", "dev")  # stems that every data set has
+TYPES = ("sts", "pairs", "classification", "retrieval")
+ROLES = ("train", "validation", "test")
+_ROLE = re.compile(r"(train|validation|valid|val|dev|test)(?![A-Za-z])", re.IGNORECASE)
+_SAME = {"valid": "validation", "val": "validation", "dev": "validation"}
+_KEYS = ("name", "type", "path", *ROLES, "split", "c")
+Read = tuple[list[Task], list[str]]  # the tasks, and a line per task on what was understood
 
 
-def load_tasks(specs: Sequence[str]) -> list[Task]:
-    """One STS task per spec: a file, directory, glob, Hugging Face id, or `demo` (built in).
+def load_tasks(specs: Sequence[str], *, split: str = "test") -> Read:
+    """One task per spec: a file, folder, glob, Hugging Face id (STS), or `demo` (built in).
 
     Named after the file; after its folder too where the stem alone tells nothing (validation,
-    test ..) or is shared: stsb/validation.jsonl is "stsb-validation".
-    Raises UserError for data that cannot be read, or a spec given twice.
+    test ..) or is shared: stsb/validation.jsonl is "stsb-validation". split: which rows of a folder
+    are scored. Raises UserError for data that cannot be read, or a spec given twice.
     """
-    pairs = [read_scored_pairs(spec)[0] for spec in specs]
-    return [StsTask(name, p) for name, p in zip(name_specs(specs), pairs, strict=True)]
+    read = [
+        _task({"name": name, "path": spec, "split": split}, spec)
+        for name, spec in zip(name_specs(specs), specs, strict=True)
+    ]
+    return [task for task, _ in read], [report for _, report in read]
 
 
-def name_specs(specs: Sequence[str]) -> list[str]:
-    """A name per spec: as few trailing parts of its path as make it telling and unique."""
-    parts = [_parts(spec) for spec in specs]
-    for i, own in enumerate(parts):
-        if own in parts[:i]:
-            raise UserError(f"{specs[i]} is given twice as evaluation data; leave one out")
-    # Unshareable stems first: a name made longer may meet another, so widen until nothing does.
-    depth = [1 + (own[-1] in _UNTELLING) for own in parts]
-    while True:
-        names = ["-".join(own[-n:]) for own, n in zip(parts, depth, strict=True)]
-        shared = [
-            i for i, own in enumerate(parts) if names.count(names[i]) > 1 and depth[i] < len(own)
-        ]
-        if not shared:
-            break
-        for i in shared:
-            depth[i] += 1
-    for i, name in enumerate(names):
-        if name in names[:i]:
-            raise UserError(f"{specs[i]}: its name {name} is taken by another evaluation file; "
-                            "rename the file")  # fmt: skip
-    return names
+def load_suite(path: str) -> Read:
+    """The tasks of a suite YAML: a list of {name, type, path | train, validation, test, split, c}.
+
+    Only a path (or test) is needed; paths are looked for beside the YAML, then from here.
+    Raises UserError for a broken file, an unknown key or type, or a name given twice.
+    """
+    tasks: list[Task] = []
+    reports: list[str] = []
+    for number, entry in enumerate(_entries(path), 1):
+        where = f"{path}, entry {number}"
+        if not isinstance(entry, dict):
+            raise UserError(f"{where}: must be an object with a path, got {entry!r}")
+        unknown = [key for key in entry if key not in _KEYS]
+        if unknown:
+            raise UserError(f"{where}: unknown key {unknown[0]}; known: {', '.join(_KEYS)}")
+        entry = {k: _beside(v, path) if k in ("path", *ROLES) else v for k, v in entry.items()}
+        spec = entry.get("path") or entry.get("test")
+        if not spec:
+            raise UserError(f"{where}: give a path, or test (and train, validation)")
+        entry.setdefault("name", name_specs([spec])[0])
+        if not re.fullmatch(r"[\w.-]+", str(entry["name"])):
+            raise UserError(f"{where}: name {entry['name']!r}; use letters, digits, - _ . only")
+        if entry["name"] in (task.name for task in tasks):
+            raise UserError(f"{where}: the name {entry['name']} is given twice")
+        task, report = _task(entry, where)
+        tasks.append(task)
+        reports.append(report)
+    return tasks, reports
 
 
-def _parts(spec: str) -> list[str]:
-    """Folders and stem, only of letters that a metric's name may have, wildcards left out."""
-    path = Path(spec).expanduser()
-    stem = path.name[:-3] if path.name.lower().endswith(".gz") else path.name
-    is_file = Path(stem).suffix.lower() in SUFFIXES
-    if is_file:
-        stem = Path(stem).stem
-    if is_file or path.exists():  # the folder's name counts even when the spec does not spell it
-        path = Path(os.path.abspath(path))
-    cleaned = (re.sub(r"[^A-Za-z0-9_.]+", "-", part) for part in (*path.parts[:-1], stem))
-    return [part for part in (c.strip("-.") for c in cleaned) if part] or ["task"]
+def _entries(path: str) -> list[Any]:
+    import yaml
+
+    try:
+        entries = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"--suite {path} cannot be read: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"--suite {path} is not valid YAML: {error}") from None
+    if not isinstance(entries, list) or not entries:
+        raise UserError(f"--suite {path}: must be a list of tasks, such as - path: data/stsb")
+    return entries
+
+
+def _beside(spec: Any, suite: str) -> str:
+    path = Path(suite).parent / str(spec)
+    return str(path) if path.exists() else str(spec)
+
+
+def _task(entry: Mapping[str, Any], where: str) -> tuple[Task, str]:
+    """The task of {name, path or roles, type?, split?, c?} and a line about it."""
+    split, kind = entry.get("split", "test"), entry.get("type")
+    if kind is not None and kind not in TYPES:
+        raise UserError(f"{where}: type is {kind!r}; give one of: {', '.join(TYPES)}")
+    path = Path(str(entry.get("path") or "")).expanduser()
+    if entry.get("path") and (path / "corpus.jsonl").exists() or kind == "retrieval":
+        return _retrieval(str(entry["name"]), path, split, where)
+    if split not in ROLES:
+        raise UserError(f"{where}: split is {split!r}; give one of: {', '.join(ROLES)}")
+    files = {role: str(entry[role]) for role in ROLES if entry.get(role)}
+    if not files and path.is_dir():
+        files = _roles(path)
+    elif not files:
+        files = {split: str(entry["path"])}
+    if not files:  # a folder of files without roles: all of them are scored, as STS
+        files = {split: str(entry["path"])}
+    if split not in files:
+        raise UserError(
+            f"{where}: no {split} rows to score, only {', '.join(files)}; name a {split} file"
+        )
+    if split == "validation":
+        files.pop("test", None)  # not for the eyes of a run that is still going on
+    kind = kind or _detect(files[split])
+    name = str(entry["name"])
+    if kind == "sts":
+        pairs, report = read_scored_pairs(files[split])
+        return StsTask(name, pairs), f"{name}: STS, {str(report).removeprefix('read ')}"
+    if kind == "pairs":
+        return _pairs(name, files, split)
+    return _classification(name, files, split, entry.get("c", 1.0), where)
+
+
+def _roles(folder: Path) -> dict[str, str]:
+    """train, validation and test file of a folder, as far as it has them."""
+    found: dict[str, str] = {}
+    for file in sorted(folder.iterdir()):
+        suffix = Path(file.name.lower().removesuffix(".gz")).suffix
+        match = _ROLE.match(file.name)
+        if not file.is_file() or suffix not in SUFFIXES or match is None:
+            continue
+        role = _SAME.get(match[1].lower(), match[1].lower())
+        if role in found:
+            raise UserError(
+                f"{folder}: {Path(found[role]).name} and {file.name} are both {role} files; keep "
+                "one, or name the files in a suite YAML"
+            )
+        found[role] = str(file)
+    return found
+
+
+def _detect(spec: str) -> str:
+    columns = columns_of(spec)
+    if {"sentence1", "sentence2"} <= set(columns):
+        if "score" in columns or "label" not in columns:
+            return "sts"
+        labels = {row[-1] for row in read_labelled(spec, ("sentence1", "sentence2"))}
+        return "pairs" if labels <= {"0", "1"} else "sts"
+    if {"text", "label"} <= set(columns):
+        return "classification"
+    raise UserError(
+        f"{spec}: found columns {', '.join(columns)}; evaluation understands sentence1, sentence2, "
+        "score | sentence1, sentence2, label (0 or 1) | text, label | a folder in BEIR's layout"
+    )
+
+
+def _pairs(name: str, files: Mapping[str, str], split: str) -> tuple[Task, str]:
+    def rows(spec: str) -> LabelledPairs:
+        found = read_labelled(spec, ("sentence1", "sentence2"))
+        bad = [row[2] for row in found if row[2] not in ("0", "1")]
+        if bad:
+            raise UserError(f"{spec}: a pair's label is {bad[0]!r}; give 0 or 1")
+        left, right, labels = (list(column) for column in zip(*found, strict=True))
+        return LabelledPairs(left, right, np.array(labels, dtype=int))
+
+    role = next((r for r in ("validation", "train") if r in files and r != split), None)
+    tune, test = rows(files[role]) if role else None, rows(files[split])
+    note = f"threshold from {len(tune.left):,} {role} rows" if tune else (
+        "no other rows for a threshold, so average precision only"
+    )  # fmt: skip
+    return (
+        PairsTask(name, tune=tune, test=test),
+        f"{name}: pairs, {len(test.left):,} rows of {files[split]}, {note}",
+    )
+
+
+def _classification(
+    name: str, files: Mapping[str, str], split: str, c: Any, where: str
+) -> tuple[Task, str]:
+    def rows(role: str) -> LabelledTexts | None:
+        if role not in files:
+            return None
+        texts, labels = zip(*read_labelled(files[role], ("text",)), strict=True)
+        return LabelledTexts(list(texts), list(labels))
+
+    choices = c if isinstance(c, list) else [c]
+    if not choices or not all(isinstance(x, int | float) and x > 0 for x in choices):
+        raise UserError(f"{where}: c is {c!r}; give a number above 0, or a list of them")
+    train, test = (rows("train") if split != "train" else None), rows(split)
+    assert test is not None
+    if train is None:
+        raise UserError(
+            f"{where}: text, label rows are classification, which needs train rows beside the "
+            f"{split} rows: give the folder that has both, or train and {split} in a suite YAML"
+        )
+    if len(set(train.labels)) < 2:
+        raise UserError(f"{files['train']}: every label is the same; nothing can be learnt")
+    validation = rows("validation") if split == "test" else None
+    task = ClassificationTask(
+        name, train=train, validation=validation, test=test, c=[float(x) for x in choices]
+    )
+    return task, (
+        f"{name}: classification, {len(test.texts):,} rows of {files[split]}, "
+        f"{len(set(train.labels))} classes, probe from {len(train.texts):,} train rows, C "
+        + ", ".join(f"{x:g}" for x in task.c)
+    )
+
+
+def _retrieval(name: str, folder: Path, split: str, where: str) -> tuple[Task, str]:
+    options = sorted((folder / "qrels").glob("*.tsv"))
+    if not options:
+        raise UserError(
+            f"{where}: {folder} has no qrels/*.tsv; BEIR's layout is corpus.jsonl, queries.jsonl "
+            "and qrels/test.tsv"
+        )
+    chosen = next((p for p in options if _SAME.get(p.stem, p.stem) == split), None)
+    if chosen is None and len(options) > 1:
+        raise UserError(f"{where}: no qrels/{split}.tsv among {', '.join(p.name for p in options)}")
+    chosen = chosen or options[0]
+    queries, corpus, qrels = read_beir(folder, chosen)
+    try:
+        task = RetrievalTask(name, queries=queries, corpus=corpus, qrels=qrels)
+    except ValueError as error:
+        raise UserError(f"{chosen}: {error}") from None
+    judged = {d for row in task.relevant.values() for d in row}
+    absent = len(judged - set(corpus))
+    return task, (
+        f"{name}: retrieval, {len(task.queries):,} queries with an answer of {len(queries):,}, "
+        f"{len(corpus):,} documents, judged in {chosen}"
+        + (f"; {absent} judged documents are not in the corpus" if absent else "")
+    )

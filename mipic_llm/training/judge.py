@@ -9,16 +9,21 @@ from typing import Any
 from torch import Tensor
 
 from mipic_llm.config import Config
+from mipic_llm.data.formats import read_training
 from mipic_llm.errors import EXIT_DONE, UserError
-from mipic_llm.evaluation.read import load_tasks
-from mipic_llm.evaluation.suite import all_points, run_suite
+from mipic_llm.evaluation.mteb_tasks import load_mteb, run_mteb
+from mipic_llm.evaluation.read import load_suite, load_tasks
+from mipic_llm.evaluation.suite import PREFIX, all_points, run_suite
 from mipic_llm.evaluation.table import points_table
+from mipic_llm.evaluation.tasks import Task
 from mipic_llm.report import write_scores
 from mipic_llm.training import distributed as dist
 from mipic_llm.training.engine import start
 from mipic_llm.training.inference import Opened, open_finished, vectors_of
 from mipic_llm.training.setup import check_precision, say
 from mipic_llm.types import Score
+
+PCA_TEXTS = 20_000  # at most; a covariance of 4096 channels wants no more
 
 
 def evaluate(config: Config) -> int:
@@ -30,9 +35,12 @@ def evaluate(config: Config) -> int:
     flags = config.extra
     start()
     out = _output(config)
-    tasks = load_tasks(_specs(flags))
+    tasks = _tasks(flags)
+    mteb_tasks = load_mteb(flags.mteb)
+    pca_texts = _pca_texts(flags.pca_text)
     check_precision(config)
-    opened = open_finished(config, flags.model or config.model.name)
+    name = flags.model or config.model.name
+    opened = open_finished(config, name)
     say(opened.about)
     layers, dims = _sizes(opened, flags.layers, flags.dims)
 
@@ -41,8 +49,13 @@ def evaluate(config: Config) -> int:
         return vectors_of(opened, texts, kind, layers, config.eval.batch_size)
 
     scores = run_suite(
-        tasks, encode, layers=layers, points=all_points(layers, dims), spread=spread_over_ranks
-    )
+        tasks, encode, layers=layers, points=all_points(layers, dims), pca_texts=pca_texts,
+        spread=spread_over_ranks,
+    )  # fmt: skip
+    if mteb_tasks:
+        points = all_points(layers, dims)
+        found = run_mteb(mteb_tasks, encode, layers=layers, points=points, name=Path(name).name)
+        scores[PREFIX] += found
     if dist.rank() == 0:
         write(out / "scores.jsonl", scores)
         for family, found in scores.items():
@@ -67,10 +80,37 @@ def write(path: Path, scores: dict[str, list[Score]]) -> None:
         write_scores(path, found, append=i > 0, readout=family)
 
 
-def _specs(flags: Any) -> list[str]:
-    if not flags.data:
-        raise UserError("--data names no file; give scored pairs (sentence1, sentence2, score)")
-    return flags.data
+def _tasks(flags: Any) -> list[Task]:
+    """What --data and --suite name, each reported in a line."""
+    if not flags.data and not flags.suite and not flags.mteb:
+        raise UserError(
+            "--data, --suite and --mteb name nothing to score; give --data FILE_OR_FOLDER ... "
+            "(such as scored pairs: sentence1, sentence2, score)"
+        )
+    tasks, lines = load_tasks(flags.data)
+    if flags.suite:
+        more, more_lines = load_suite(flags.suite)
+        twice = {task.name for task in tasks} & {task.name for task in more}
+        if twice:
+            raise UserError(f"--data and --suite both have a task {twice.pop()}; rename one")
+        tasks, lines = tasks + more, lines + more_lines
+    for line in lines:
+        say(line)
+    return tasks
+
+
+def _pca_texts(specs: list[str]) -> list[str]:
+    """Distinct texts of training data, evenly spread, for the post-hoc PCA."""
+    if not specs:
+        return []
+    sources, reports = read_training(specs, negatives=0)
+    texts = list(dict.fromkeys(
+        text for source in sources for e in source.examples for text in (e.anchor, e.positive)
+        if text is not None
+    ))  # fmt: skip
+    chosen = texts[:: -(-len(texts) // PCA_TEXTS)]
+    say(f"PCA on {len(chosen):,} of {len(texts):,} texts of {', '.join(r.path for r in reports)}")
+    return chosen
 
 
 def _output(config: Config) -> Path:

@@ -98,8 +98,11 @@ def prepare_data(config: Config, source: Source) -> Data:
     for report in reports:
         say(str(report))
     plan = BatchPlan(sources, config.train.batch_size, dist.world_size(), config.seed)
+    tasks, lines = load_tasks(d.validation, split="validation")
+    for line in lines:
+        say(f"evaluation {line}")
     unlabelled = any(s.examples[0].positive is None for s in sources)
-    return Data(sources, plan, make_encoder(config, source), load_tasks(d.validation), unlabelled)
+    return Data(sources, plan, make_encoder(config, source), tasks, unlabelled)
 
 
 def make_encoder(config: Config, source: Source) -> TextEncoder:

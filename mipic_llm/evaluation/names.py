@@ -1,0 +1,50 @@
+"""What evaluation tasks are called: after their files."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from mipic_llm.data.formats import SUFFIXES
+from mipic_llm.errors import UserError
+
+_UNTELLING = ("train", "validation", "test", "dev")  # stems that every data set has
+
+
+def name_specs(specs: Sequence[str]) -> list[str]:
+    """A name per spec: as few trailing parts of its path as make it telling and unique."""
+    parts = [_parts(spec) for spec in specs]
+    for i, own in enumerate(parts):
+        if own in parts[:i]:
+            raise UserError(f"{specs[i]} is given twice as evaluation data; leave one out")
+    # Unshareable stems first: a name made longer may meet another, so widen until nothing does.
+    depth = [1 + (own[-1] in _UNTELLING) for own in parts]
+    while True:
+        names = ["-".join(own[-n:]) for own, n in zip(parts, depth, strict=True)]
+        shared = [
+            i for i, own in enumerate(parts) if names.count(names[i]) > 1 and depth[i] < len(own)
+        ]
+        if not shared:
+            break
+        for i in shared:
+            depth[i] += 1
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            raise UserError(f"{specs[i]}: its name {name} is taken by another evaluation file; "
+                            "rename the file")  # fmt: skip
+    return names
+
+
+def _parts(spec: str) -> list[str]:
+    """Folders and stem, only of letters that a metric's name may have, wildcards left out."""
+    path = Path(spec).expanduser()
+    stem = path.name[:-3] if path.name.lower().endswith(".gz") else path.name
+    is_file = Path(stem).suffix.lower() in SUFFIXES
+    if is_file:
+        stem = Path(stem).stem
+    if is_file or path.exists():  # the folder's name counts even when the spec does not spell it
+        path = Path(os.path.abspath(path))
+    cleaned = (re.sub(r"[^A-Za-z0-9_.]+", "-", part) for part in (*path.parts[:-1], stem))
+    return [part for part in (c.strip("-.") for c in cleaned) if part] or ["task"]

@@ -1,0 +1,153 @@
+"""What a file, a folder or a suite YAML is understood as."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from mipic_llm.errors import UserError
+from mipic_llm.evaluation.read import load_suite, load_tasks
+
+DATA = Path(os.environ.get("MIPIC_DATA", "absent"))
+
+
+def rows(path: Path, *items: dict) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(item) + "\n" for item in items))
+    return path
+
+
+def pair(label, i: int, key: str = "label") -> dict:
+    return {"sentence1": f"one {i}", "sentence2": f"two {i}", key: label}
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    rows(tmp_path / "sts" / "test.jsonl", pair(1.5, 0, "score"), pair(4, 1, "score"))
+    rows(tmp_path / "sts" / "dev.jsonl", *(pair(i, i, "score") for i in range(3)))
+    rows(tmp_path / "para" / "train.jsonl", *(pair(i % 2, i) for i in range(6)))
+    rows(tmp_path / "para" / "validation.jsonl", *(pair(i % 2, 10 + i) for i in range(4)))
+    rows(tmp_path / "para" / "test.jsonl", *(pair(str(i % 2), 20 + i) for i in range(2)))
+    for role, n in (("train_partial", 9), ("test", 3)):
+        items = ({"text": f"{role} {i}", "label": i % 3} for i in range(n))
+        rows(tmp_path / "topics" / f"{role}.jsonl", *items)
+    folder = tmp_path / "search"
+    rows(folder / "corpus.jsonl", {"_id": "d1", "title": "T", "text": "x"},
+         {"_id": "d2", "title": "", "text": "y"})  # fmt: skip
+    rows(folder / "queries.jsonl", {"_id": "q1", "text": "a"}, {"_id": "q2", "text": "b"})
+    (folder / "qrels").mkdir()
+    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td1\t2\nq1\td9\t1\n")
+    return tmp_path
+
+
+def test_folders_are_understood_and_told(root) -> None:
+    specs = [str(root / name) for name in ("sts", "para", "topics", "search")]
+    (sts, para, topics, search), lines = load_tasks(specs)
+    assert [t.name for t in (sts, para, topics, search)] == ["sts", "para", "topics", "search"]
+    assert list(sts.gold_N) == [1.5, 4.0]  # the test rows, not the dev ones
+    assert len(para.tune.left) == 4 and list(para.test.label_N) == [0, 1]
+    assert para.tune.left[0] == "one 10"  # validation, not train
+    assert topics.validation is None and topics.test.labels == ["0", "1", "2"]
+    assert search.corpus == {"d1": "T x", "d2": "y"}
+    assert search.queries == {"q1": "a"} and search.relevant["q1"] == {"d1": 2.0, "d9": 1.0}
+    assert "threshold from 4 validation rows" in lines[1]
+    assert "3 classes, probe from 9 train rows" in lines[2]
+    assert "1 judged documents are not in the corpus" in lines[3]
+
+
+def test_a_running_training_never_reads_test_rows(root) -> None:
+    (sts, para), lines = load_tasks([str(root / "sts"), str(root / "para")], split="validation")
+    assert len(sts.gold_N) == 3
+    assert para.test.left[0] == "one 10" and para.tune.left[0] == "one 0"  # tuned on train
+    every = [text for task in (sts, para) for texts in task.texts().values() for text in texts]
+    assert not any(text.endswith((" 20", " 21")) for text in every)
+    assert not any("test.jsonl" in line for line in lines)
+
+
+def test_one_file_alone(root) -> None:
+    (one, two), lines = load_tasks([str(root / "para" / "test.jsonl"), str(root / "sts/dev.jsonl")])
+    assert one.tune is None and "average precision only" in lines[0]
+    assert [one.name, two.name] == ["para-test", "sts-dev"]
+    with pytest.raises(UserError, match="needs train rows"):
+        load_tasks([str(root / "topics" / "test.jsonl")])
+
+
+def test_suite_yaml(root) -> None:
+    path = root / "suite.yaml"
+    path.write_text(
+        "- path: sts\n"
+        "- {name: p, type: pairs, test: para/test.jsonl, train: para/train.jsonl}\n"
+        "- {name: t, path: topics, c: [0.1, 1]}\n"
+        "- {name: s, type: retrieval, path: search, split: test}\n"
+        "- {name: dev, path: sts, split: validation}\n"
+    )
+    tasks, lines = load_suite(str(path))
+    assert [t.name for t in tasks] == ["sts", "p", "t", "s", "dev"] and len(lines) == 5
+    assert len(tasks[1].tune.left) == 6 and tasks[2].c == (0.1, 1.0)
+    assert len(tasks[4].gold_N) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("a: b", "must be a list"),
+        ("- sts", "entry 1: must be an object"),
+        ("- {path: sts, kind: sts}", "unknown key kind"),
+        ("- {path: sts, type: stss}", "type is 'stss'"),
+        ("- {name: x}", "give a path"),
+        ("- {name: 'a b', path: sts}", "letters, digits"),
+        ("- {name: x, path: sts}\n- {name: x, path: para}", "entry 2: the name x is given twice"),
+        ("- {path: sts, split: train}", "no train rows"),
+        ("- {path: topics, c: -1}", "c is -1"),
+        ("- {path: sts, type: retrieval}", "no qrels"),
+        ("- {path: nowhere/x.jsonl}", "no such file"),
+        ("- [", "not valid YAML"),
+    ],
+)
+def test_a_wrong_suite_is_one_line(root, text: str, match: str) -> None:
+    (root / "suite.yaml").write_text(text)
+    with pytest.raises(UserError, match=match):
+        load_suite(str(root / "suite.yaml"))
+
+
+def test_bad_rows_are_named(root) -> None:
+    rows(root / "para" / "test.jsonl", pair(1, 0), pair(2, 1))
+    with pytest.raises(UserError, match="pair's label is '2'"):
+        load_suite_of(root, "- {path: para, type: pairs}")
+    rows(root / "topics" / "test.jsonl", {"text": "a", "label": None})
+    with pytest.raises(UserError, match="line 1: label is None"):
+        load_tasks([str(root / "topics")])
+    (root / "search/qrels/test.tsv").write_text("query-id\tcorpus-id\tscore\nq1 d1 2\n")
+    with pytest.raises(UserError, match="line 2: 1 cells"):
+        load_tasks([str(root / "search")])
+    rows(root / "search/corpus.jsonl", {"_id": "d", "text": "x"}, {"_id": "d", "text": "y"})
+    with pytest.raises(UserError, match="the _id d is given twice"):
+        load_tasks([str(root / "search")])
+    rows(root / "sts" / "test2.jsonl", pair(1, 0, "score"))
+    with pytest.raises(UserError, match="both test files"):
+        load_tasks([str(root / "sts")])
+    rows(root / "odd.jsonl", {"what": "is this"})
+    with pytest.raises(UserError, match="found columns what"):
+        load_tasks([str(root / "odd.jsonl")])
+
+
+def load_suite_of(root: Path, text: str):
+    (root / "suite.yaml").write_text(text)
+    return load_suite(str(root / "suite.yaml"))
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="MIPIC_DATA names no folder of data")
+def test_real_folders() -> None:
+    folders = [
+        d for d in sorted(DATA.iterdir()) if d.is_dir() and d.name not in ("nli", "paper_mix")
+    ]
+    tasks, lines = load_tasks([str(folder) for folder in folders])
+    kinds = {task.name: type(task).__name__ for task in tasks}
+    assert kinds["stsb"] == kinds["sick"] == kinds["sts14"] == "StsTask"
+    assert kinds["mrpc"] == kinds["wic"] == kinds["scitail"] == "PairsTask"
+    assert kinds["banking77"] == kinds["emotion"] == "ClassificationTask"
+    assert kinds["wikiqa_dev"] == "RetrievalTask"
+    assert len(lines) == len(folders)
