@@ -141,7 +141,8 @@ def test_bf16_where_unsupported(monkeypatch):
 
 def test_a_process_prints_the_line_and_nothing_else(place, tmp_path):
     argv = arguments(place, tmp_path / "out", ["--data.train", str(place / "broken.jsonl")])
-    ranks = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # of this process
+    # What a start() in this process left: its port is taken.
+    ranks = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
     clean = {k: v for k, v in os.environ.items() if k not in ranks}
     done = subprocess.run([sys.executable, str(ROOT / "launch" / "train.py"), *argv],
                           capture_output=True, text=True, env=clean, cwd=ROOT, check=False)  # fmt: skip
