@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import datetime
+import os
 import platform
 import resource
 import statistics
@@ -73,9 +74,13 @@ def peak_of_child(script: str, *args: str) -> float:
     """Run `script args` in a fresh process and read the MiB it prints on its last line.
 
     The child builds its inputs, notes `max_rss_mib()`, runs one step and prints the growth.
+    glibc raises its mmap threshold as big blocks are freed; then they come from a heap that
+    fragments, and the mark says more about the order of frees than about what was alive. A fixed
+    threshold, the same for every variant, returns them.
     """
     command = [sys.executable, script, *args]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    env = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**20)}
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr}")
     return float(done.stdout.strip().splitlines()[-1])

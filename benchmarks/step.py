@@ -131,7 +131,7 @@ def summary(timings: list[harness.Timing]) -> harness.Timing:
                           statistics.median(t.wall for t in timings))  # fmt: skip
 
 
-def run(runs: int = 16, only: str | None = None) -> list[dict[str, object]]:
+def run(runs: int = 8, only: str | None = None) -> list[dict[str, object]]:
     from mipic_llm.training.engine import start
 
     cases = [c for c in CASES if only in (None, c.name)]
@@ -144,7 +144,7 @@ def run(runs: int = 16, only: str | None = None) -> list[dict[str, object]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", type=int, default=16, help="timed steps of each (default 16)")
+    parser.add_argument("--runs", type=int, default=8, help="timed steps of each (default 8)")
     parser.add_argument("--case", choices=[c.name for c in CASES], help="only this case")
     parser.add_argument("--no-csv", action="store_true", help="print only")
     parser.add_argument("--peak", nargs=2, metavar=("CASE", "OBJECTIVE"), help=argparse.SUPPRESS)
