@@ -144,8 +144,10 @@ def test_a_process_prints_the_line_and_nothing_else(place, tmp_path):
     # What a start() in this process left: its port is taken.
     ranks = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
     clean = {k: v for k, v in os.environ.items() if k not in ranks}
-    done = subprocess.run([sys.executable, str(ROOT / "launch" / "train.py"), *argv],
-                          capture_output=True, text=True, env=clean, cwd=ROOT, check=False)  # fmt: skip
+    command = [sys.executable, str(ROOT / "launch" / "train.py"), *argv]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=clean, cwd=ROOT, check=False
+    )  # fmt: skip
     assert done.returncode == EXIT_USER_ERROR
     assert "Traceback" not in done.stderr
     assert done.stderr.count("error: ") == 1 and "line 3" in done.stderr
