@@ -1,0 +1,93 @@
+"""What README.md tells a user to type works: commands are run, flags and files exist."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ranks import ROOT
+
+from mipic_llm.cli import ALIASES, OPTIONS
+
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", TEXT, re.S)
+COMMANDS = [
+    line.split("#")[0].strip()
+    for kind, block in BLOCKS
+    if kind == "sh"
+    for line in block.replace("\\\n", " ").splitlines()
+    if line.split("#")[0].strip()
+]
+OWN = {"merged", "layers", "dim", "dims", "model", "data", "checkpoint", "to", "suite", "help",
+       "print_config", "num_gpus", "num_accelerators", "hostfile", "output"}  # fmt: skip
+
+
+def test_flags_exist():
+    flags = {f.replace("-", "_") for f in re.findall(r"(?<![\w-])--([a-z_][\w.]*)", TEXT)}
+    assert len(flags) > 10
+    assert not flags - set(OPTIONS) - set(ALIASES) - OWN
+
+
+def test_files_exist():
+    named = re.findall(r"`((?:launch|ds_configs|mipic_llm|benchmarks|tests)/[\w./*-]*)`", TEXT)
+    assert len(named) > 8
+    for name in named:
+        assert list(ROOT.glob(name.rstrip("/"))), name
+
+
+def test_make_targets_exist():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for command in COMMANDS:
+        if command.startswith("make "):
+            assert re.search(rf"^{command.split()[1]}:", makefile, re.M), command
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """The README's training command, two steps long, in a directory of its own."""
+    out = tmp_path_factory.mktemp("readme") / "outputs" / "quickstart"
+    (command,) = [c for c in COMMANDS if c == "deepspeed launch/train.py "
+                  "--ds_config ds_configs/zero3.json"]  # fmt: skip
+    short = ["--train.max_steps", "2", "--train.batch_size", "8", "--output_dir", str(out),
+             "--tracking.mlflow", "off"]  # fmt: skip
+    run([*shlex.split(command), *short])
+    return out
+
+
+def run(words: list[str]) -> str:
+    """As typed, in the environment that runs the tests; GPU-free, as a fresh process."""
+    ranks = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+    env = {k: v for k, v in os.environ.items() if k not in ranks}
+    here = str(Path(sys.executable).parent)
+    env |= {"PATH": f"{here}{os.pathsep}{env['PATH']}", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+    return done.stdout
+
+
+def test_training_leaves_what_is_promised(trained):
+    for name in ("adapter", "parity.json", "scores.jsonl", "metrics.jsonl", "table.txt",
+                 "quality.png", "loss.png", "config.yaml", "environment.json"):  # fmt: skip
+        assert (trained / name).exists(), name
+
+
+@pytest.mark.parametrize(
+    "command", [c for c in COMMANDS if c.startswith(("python launch/export", "python launch/eval"))]
+)
+def test_later_commands_run(trained, command):
+    words = command.replace("outputs/quickstart", str(trained)).split()
+    words = [w.replace("outputs/scores", str(trained.parent / "scores")) for w in words]
+    assert str(trained) in " ".join(words)
+    run(words)
+
+
+def test_snippet_runs(trained):
+    (code,) = [block for kind, block in BLOCKS if kind == "python"]
+    names: dict = {}
+    exec(code.replace("outputs/quickstart", str(trained)), names)
+    assert names["vectors"].shape == (2, 64)
