@@ -23,8 +23,8 @@ from mipic_llm.config_rules import (
 )
 
 __all__ = [
-    "Config", "DataConfig", "EvalConfig", "ExportConfig", "LoraSettings", "ModelConfig",
-    "ObjectiveConfig", "PRESETS", "PicConfig", "SECTIONS", "SiaConfig", "TrackingConfig",
+    "Config", "DataConfig", "EseConfig", "EvalConfig", "ExportConfig", "LoraSettings",
+    "ModelConfig", "ObjectiveConfig", "PRESETS", "PicConfig", "SECTIONS", "SiaConfig", "TrackingConfig",
     "TrainConfig", "derive_dims", "derive_ladder", "derive_ratios", "opt", "parse_ladder",
     "resolve", "trained_dims", "validate",
 ]  # fmt: skip
@@ -98,7 +98,9 @@ class DataConfig:
 
 @dataclass
 class ObjectiveConfig:
-    name: str = opt("mipic", "training objective", ("simcse", "mrl", "mipic"))
+    name: str = opt("mipic", "training objective; simcse = full width only, ese = Espresso, 2dmse "
+                    "= a random layer and dim too",
+                    ("simcse", "mrl", "ese", "2dmse", "mipic"))  # fmt: skip
     preset: str = opt("balanced", "paper = the letter of arXiv 2604.24374; balanced = our "
                       "default", ("paper", "balanced"))  # fmt: skip
     alpha: float = opt(0.5, "Eq 18: alpha * MRL + (1 - alpha) * (SIA + PIC), in [0, 1]")
@@ -108,6 +110,10 @@ class ObjectiveConfig:
     tau: float = opt(0.05, "InfoNCE temperature of MRL and PIC")
     reduction: str | None = opt(None, "SIA and PIC over layers, prefixes and links; None = by "
                                 "preset", ("sum", "mean"))  # fmt: skip
+    neighbourhood: float = opt(0.0, "weight of an extra term beside any objective: KL from the "
+                               "full width's in-batch neighbours to each prefix's")  # fmt: skip
+    decorrelation: float = opt(0.0, "weight of an extra term beside any objective: squared "
+                               "correlation between each prefix and the rest")  # fmt: skip
 
 
 @dataclass
@@ -131,6 +137,8 @@ class SiaConfig:
                                 ("prefix", "linear"))  # fmt: skip
     relation: bool = opt(True, "use the relation term (Eq 4-6)")
     geometry: bool = opt(True, "use the geometry term (Eq 7-12)")
+    relation_weight: float = opt(1.0, "factor of the relation term")
+    geometry_weight: float = opt(1.0, "factor of the geometry term")
 
 
 @dataclass
@@ -139,12 +147,34 @@ class PicConfig:
     ladder: list[str] | None = opt(None, "checkpoints dim@layer, narrow-shallow to wide-deep, "
                                    "ending at width@last; None = derived (see README)")  # fmt: skip
     links_per_step: int = opt(0, "links sampled per step (scaled, so unbiased); 0 = all")
+    weight: float = opt(1.0, "factor of the chain")
+    head: str | None = opt(None, "phi: mlp = the paper's; residual = the identity plus an MLP that "
+                           "starts at zero; None = by preset", ("mlp", "residual"))  # fmt: skip
+    positive: str | None = opt(None, "what a shallow readout must find among the deeper ones: self "
+                               "= the same sentence, pair = the anchor's positive and the "
+                               "positive's anchor; None = by preset",
+                               ("self", "pair"))  # fmt: skip
+    widths: str | None = opt(None, "a link's InfoNCE: point = at its own dim, nested = mean over "
+                             "all prefixes up to it; None = by preset",
+                             ("point", "nested"))  # fmt: skip
+
+
+@dataclass
+class EseConfig:
+    k: int | None = opt(None, "channels that ESE compresses into; None = the widest dim of at most "
+                        "a third of the full width")  # fmt: skip
+    pca: str = opt("softmax", "target of the compression: softmax = as published, covariance = "
+                   "PCA in the usual sense", ("softmax", "covariance"))  # fmt: skip
+    temperature: float = opt(1.0, "of the KL in ESE's and 2DMSE's alignment")
 
 
 @dataclass
 class TrainConfig:
     batch_size: int = opt(32, "anchors per rank per optimizer step")
     chunk_size: int = opt(0, "sequences per forward pass (exact GradCache); 0 = one pass")
+    chunk_tokens: int = opt(0, "padded tokens per forward pass (exact GradCache); 0 = one pass")
+    length_groups: bool = opt(True, "run a step's sequences in groups of like length, one backward "
+                              "for all: same loss and gradient, less padding")  # fmt: skip
     epochs: int = opt(1, "passes over the data")
     max_steps: int = opt(0, "optimizer steps; 0 = as many as the epochs need")
     learning_rate: float = opt(2e-5, "peak rate of the backbone or its LoRA weights")
@@ -207,6 +237,7 @@ class Config:
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     sia: SiaConfig = field(default_factory=SiaConfig)
     pic: PicConfig = field(default_factory=PicConfig)
+    ese: EseConfig = field(default_factory=EseConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
@@ -217,5 +248,5 @@ class Config:
     extra: Any = _internal(lambda: None)  # the command's own flags (load_config(extra=...))
 
 
-SECTIONS = ("model", "lora", "data", "objective", "sia", "pic", "train", "eval", "export",
+SECTIONS = ("model", "lora", "data", "objective", "sia", "pic", "ese", "train", "eval", "export",
             "tracking")  # fmt: skip

@@ -113,6 +113,13 @@ def _validate_numbers(c: Config) -> None:
         ("pic.links_per_step", c.pic.links_per_step, c.pic.links_per_step >= 0, "0 (all) or more"),
         ("train.batch_size", t.batch_size, t.batch_size >= 1, "1 or more"),
         ("train.chunk_size", t.chunk_size, t.chunk_size >= 0, "0 (one pass) or more"),
+        ("train.chunk_tokens", t.chunk_tokens, t.chunk_tokens >= 0, "0 (one pass) or more"),
+        ("objective.neighbourhood", o.neighbourhood, o.neighbourhood >= 0, "0 (off) or more"),
+        ("objective.decorrelation", o.decorrelation, o.decorrelation >= 0, "0 (off) or more"),
+        ("sia.relation_weight", s.relation_weight, s.relation_weight >= 0, "0 or more"),
+        ("sia.geometry_weight", s.geometry_weight, s.geometry_weight >= 0, "0 or more"),
+        ("pic.weight", c.pic.weight, c.pic.weight >= 0, "0 or more"),
+        ("ese.temperature", c.ese.temperature, c.ese.temperature > 0, "above 0"),
         ("train.epochs", t.epochs, t.epochs >= 1, "1 or more"),
         ("train.max_steps", t.max_steps, t.max_steps >= 0, "0 (by epochs) or more"),
         ("train.learning_rate", t.learning_rate, t.learning_rate > 0, "above 0"),
@@ -140,6 +147,11 @@ def validate_sizes(c: Config) -> None:
     dims, layers = o.dims, s.layers
     if dims is not None:
         _rising("objective.dims", dims)
+        need(
+            o.name != "2dmse" or len(dims) > 1,
+            f"objective.dims is {dims}: 2dmse needs a narrower prefix too; give --objective.dims "
+            f"{max(1, dims[-1] // 2)},{dims[-1]} or --objective.name simcse",
+        )
         need(
             not mipic or len(dims) > 1,
             f"objective.dims is {dims}: mipic needs a narrower prefix too; give --objective.dims "

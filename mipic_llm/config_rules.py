@@ -26,6 +26,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "temperature": 0.05, "similarity": "dot", "kl": "student_teacher",
             "detach_teacher": False, "k_from": "real", "lift_init": "linear",
         },
+        "pic": {"head": "mlp", "positive": "self", "widths": "point"},
     },
     "balanced": {
         "model": {"inner_norm": "final"},
@@ -34,6 +35,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "temperature": 1.0, "similarity": "dot", "kl": "student_teacher",
             "detach_teacher": True, "k_from": "real", "lift_init": "prefix",
         },
+        "pic": {"head": "mlp", "positive": "self", "widths": "point"},
     },
 }  # fmt: skip
 
@@ -66,14 +68,16 @@ def derive_ratios(n_prefixes: int) -> list[float]:
 
 
 def trained_dims(config: Config) -> list[int]:
-    """The widths under the contrastive loss (after `resolve`): simcse trains only the full one.
+    """The widths under the contrastive loss (after `resolve`): simcse trains only the full one,
+    ese its k and the full one.
 
     objective.dims stays the list that evaluation and export use, whatever was trained.
     """
-    assert config.objective.dims, "call resolve() first"
-    return (
-        config.objective.dims[-1:] if config.objective.name == "simcse" else config.objective.dims
-    )
+    dims, name = config.objective.dims, config.objective.name
+    assert dims, "call resolve() first"
+    if name == "ese":
+        return [config.ese.k or dims[0], dims[-1]]
+    return dims[-1:] if name == "simcse" else dims
 
 
 # ------------------------------------------------------------------------------- flags over recipe
@@ -123,6 +127,18 @@ def resolve(config: Config, *, width: int, n_layers: int) -> Config:
     reconcile(c)
     validate_sizes(c)
     _resolve_depth(c, width, n_layers)
+    if c.ese.k is None:
+        narrow = [d for d in c.objective.dims or [] if 3 * d <= width]
+        c.ese.k = narrow[-1] if narrow else max(1, width // 3)
+    need(
+        c.objective.name != "ese" or 1 <= c.ese.k < width,
+        f"ese.k is {c.ese.k}; it must be in 1 .. {width - 1}, below the full width",
+    )
+    needed = ("ese", "2dmse")
+    need(
+        c.objective.name not in needed or n_layers > 1,
+        f"objective.name {c.objective.name} reads layers below the last, and the model has one",
+    )
     n_prefixes = len(c.objective.dims or []) - 1
     if c.sia.ratios is None:
         c.sia.ratios = derive_ratios(n_prefixes)

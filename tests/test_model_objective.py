@@ -45,7 +45,7 @@ def test_sampled_layers_average_to_all_layers() -> None:
 
 def test_sample_is_a_function_of_seed_and_step_and_uniform() -> None:
     assert sample(5, 4, 2, 1, seed=1, step=7) == sample(5, 4, 2, 1, seed=1, step=7)
-    assert sample(3, 2, 0, 0, seed=1, step=1) == ((0, 1, 2), (0, 1))
+    assert sample(3, 2, 0, 0, seed=1, step=1) == Sampled((0, 1, 2), (0, 1))
     hits = torch.zeros(5)
     for step in range(2000):
         for layer in sample(5, 4, 2, 1, seed=0, step=step)[0]:

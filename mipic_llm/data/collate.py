@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,6 +19,7 @@ from mipic_llm.data.formats import Example
 from mipic_llm.data.tokenise import TextEncoder, pad
 
 ANCHOR, POSITIVE, NEGATIVE = 0, 1, 2
+MOST_GROUPS = 8  # length groups of one step; more save little
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
@@ -97,22 +99,42 @@ def build_step(examples: Sequence[Example], encoder: TextEncoder) -> StepBatch:
     )
 
 
-def n_chunks_of(batch: StepBatch, chunk_size: int) -> int:
-    """How many chunks `chunks` makes; ranks agree on the maximum before the step."""
-    return -(-len(batch.ids) // chunk_size) if chunk_size else 1
+def n_chunks_of(
+    batch: StepBatch, chunk_size: int, chunk_tokens: int = 0, pass_cost: int = 0
+) -> int:
+    """How many chunks this rank wants; ranks agree on the maximum before the step.
+
+    chunk_size, chunk_tokens: limits of a chunk (0 = none). Without either: as many length groups
+    as pay, where one more forward pass costs as much as `pass_cost` padded tokens (0 = one group).
+    """
+    lengths = sorted((len(row) for row in batch.ids), reverse=True)
+    if chunk_size or chunk_tokens:
+        return len(_starts(lengths, chunk_size, chunk_tokens))
+    if not pass_cost:
+        return 1
+    costs = [tokens + (i + 1) * pass_cost for i, (tokens, _) in enumerate(_groupings(lengths))]
+    return 1 + costs.index(min(costs))
 
 
-def chunks(batch: StepBatch, chunk_size: int, n_chunks: int | None = None) -> list[Chunk]:
-    """The step's sequences, longest first, in chunks of chunk_size (0 = one chunk).
+def chunks(
+    batch: StepBatch, chunk_size: int, n_chunks: int | None = None, chunk_tokens: int = 0
+) -> list[Chunk]:
+    """The step's sequences, longest first, in chunks of at most chunk_size sequences and
+    chunk_tokens padded tokens; with neither, in at most n_chunks groups of least padding.
 
     n_chunks: the count to reach with weight-0 chunks. ValueError when there are already more.
     Longest first, so that a step that cannot fit in memory fails at once.
     """
     order = sorted(range(len(batch.ids)), key=lambda s: -len(batch.ids[s]))  # stable
-    size = chunk_size or len(order)
+    lengths = [len(batch.ids[s]) for s in order]
+    if chunk_size or chunk_tokens:
+        starts = _starts(lengths, chunk_size, chunk_tokens)
+    else:
+        groupings = _groupings(lengths, n_chunks or 1)
+        starts = groupings[-1][1]
     made = []
-    for start in range(0, len(order), size):
-        index = order[start : start + size]
+    for start, stop in zip(starts, [*starts[1:], len(order)], strict=True):
+        index = order[start:stop]
         ids_ST, mask_ST = pad([batch.ids[s] for s in index], batch.pad_id, batch.padding_side)
         made.append(Chunk(torch.tensor(index), ids_ST, mask_ST, 1.0))
     if n_chunks is not None:
@@ -122,6 +144,45 @@ def chunks(batch: StepBatch, chunk_size: int, n_chunks: int | None = None) -> li
         dummy = Chunk(torch.empty(0, dtype=torch.int64), ids_ST, mask_ST, 0.0)
         made += [dummy] * (n_chunks - len(made))
     return made
+
+
+def _starts(lengths: Sequence[int], chunk_size: int, chunk_tokens: int) -> list[int]:
+    """First rows of chunks within both limits (0 = none); lengths fall. A chunk has a row at least,
+    so one text longer than chunk_tokens is a chunk of its own."""
+    starts, first = [0], 0
+    for i in range(1, len(lengths)):
+        size, tokens = i + 1 - first, (i + 1 - first) * lengths[first]
+        if (chunk_size and size > chunk_size) or (chunk_tokens and tokens > chunk_tokens):
+            starts.append(i)
+            first = i
+    return starts
+
+
+def _groupings(lengths: Sequence[int], most: int = MOST_GROUPS) -> list[tuple[int, list[int]]]:
+    """For 1 .. most groups of rows (lengths fall): fewest padded tokens, and the first rows.
+
+    Dynamic programming over the distinct lengths: best[j] with one more group is the minimum over
+    i of best[i] + (rows from i to j) * (length at i). Fewer than `most` where lengths are fewer.
+    """
+    falling, count = np.unique(-np.asarray(lengths), return_counts=True)
+    edge = np.concatenate([[0], np.cumsum(count)])  # rows before each distinct length
+    n = len(falling)
+    cost = (edge[None, 1:] - edge[:-1, None]) * -falling[:, None]  # [i, j]: lengths i .. j together
+    cost = np.where(np.arange(n)[None] >= np.arange(n)[:, None], cost, np.inf)
+    best, cuts, found = cost[0], [np.zeros(n, dtype=np.int64)], []
+    for k in range(1, min(most, n) + 1):
+        if k > 1:
+            before = np.concatenate([[np.inf], best[:-1]])  # all lengths before i, in k - 1 groups
+            table = before[:, None] + cost
+            cuts.append(table.argmin(0))
+            best = table.min(0)
+        starts, j = [], n - 1
+        for level in reversed(range(k)):
+            i = int(cuts[level][j])
+            starts.append(int(edge[i]))
+            j = i - 1
+        found.append((int(best[-1]), starts[::-1]))
+    return found
 
 
 def padding(made: Iterable[Chunk]) -> Padding:

@@ -1,16 +1,24 @@
 """The losses: pure functions of tensors, float32 inside, with gradients checked against float64."""
 
 from mipic_llm.losses.cka import linear_cka
+from mipic_llm.losses.ese import alignment_kl, compress, layer_weight, pca_target
+from mipic_llm.losses.extra import decorrelation, neighbourhood_kl
 from mipic_llm.losses.infonce import info_nce
 from mipic_llm.losses.mrl import mrl, mrl_per_dim
 from mipic_llm.losses.pic import pic, pic_per_link
 from mipic_llm.losses.sia import sia, sia_per_example
 
 __all__ = [
+    "alignment_kl",
+    "compress",
+    "decorrelation",
     "info_nce",
+    "layer_weight",
     "linear_cka",
     "mrl",
     "mrl_per_dim",
+    "neighbourhood_kl",
+    "pca_target",
     "pic",
     "pic_per_link",
     "sia",

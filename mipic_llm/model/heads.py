@@ -23,13 +23,27 @@ class LiftHead(nn.Linear):
 
 
 class ChainHead(nn.Module):
-    """phi_i: Linear(d_i, h) - ReLU - Linear(h, d_{i+1}), h = max(d_i, d_{i+1}) // 2 (Eq 15)."""
+    """phi_i of a link (d_i, d_{i+1}), applied to the shallow readout (Eq 15).
 
-    def __init__(self, dim_in: int, dim_out: int) -> None:
+    "mlp": Linear(d_i, h) - ReLU - Linear(h, d_{i+1}), h = max(d_i, d_{i+1}) // 2: the paper's.
+    "residual": z, padded with zeros to d_{i+1}, plus that MLP, whose last layer starts at zero: phi
+    begins as the identity, so what the link teaches is seen in the readout itself, not only
+    through a head that is dropped at export.
+    """
+
+    def __init__(self, dim_in: int, dim_out: int, form: str = "mlp") -> None:
         super().__init__()
         hidden = max(dim_in, dim_out) // 2
         self.down = nn.Linear(dim_in, hidden)
         self.up = nn.Linear(hidden, dim_out)
+        self.residual = form == "residual"
+        if self.residual:
+            with torch.no_grad():
+                self.up.weight.zero_()
+                self.up.bias.zero_()
 
     def forward(self, z_Sd: Tensor) -> Tensor:
-        return self.up(torch.relu(self.down(z_Sd)))
+        out_Sd = self.up(torch.relu(self.down(z_Sd)))
+        if self.residual:
+            out_Sd = out_Sd + nn.functional.pad(z_Sd, (0, out_Sd.shape[1] - z_Sd.shape[1]))
+        return out_Sd

@@ -18,16 +18,32 @@ from mipic_llm.types import Point, Reps
 
 
 class Sampled(NamedTuple):
-    """This step's SIA layers and PIC links (indices into the ladder); the same on every rank."""
+    """What a step looks at; the same on every rank.
 
-    layers: tuple[int, ...]
-    links: tuple[int, ...]
+    layers, links: indices of the SIA layers and of the PIC links. inner: layers (1-based) whose
+    readouts a baseline needs; dim: 2DMSE's prefix.
+    """
+
+    layers: tuple[int, ...] = ()
+    links: tuple[int, ...] = ()
+    inner: tuple[int, ...] = ()
+    dim: int = 0
 
 
 def sample(
-    n_layers: int, n_links: int, layers_per_step: int, links_per_step: int, *, seed: int, step: int
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Indices of the layers and links of a step, uniform without replacement; 0 = all.
+    n_layers: int,
+    n_links: int,
+    layers_per_step: int,
+    links_per_step: int,
+    *,
+    seed: int,
+    step: int,
+    objective: str = "mipic",
+    depth: int = 1,
+    prefixes: Sequence[int] = (),
+) -> Sampled:
+    """SIA layers and links of a step, uniform without replacement (0 per step = all); for the
+    baselines, which of the `depth` layers they read: ese all, 2dmse one, at one of `prefixes`.
 
     A function of (seed, step) alone, so every rank and every resumed run makes the same choice.
     """
@@ -37,7 +53,12 @@ def sample(
         chosen = torch.randperm(n, generator=generator)[: k or n]
         return tuple(sorted(chosen.tolist()))
 
-    return pick(n_layers, layers_per_step), pick(n_links, links_per_step)
+    layers, links = pick(n_layers, layers_per_step), pick(n_links, links_per_step)
+    if objective == "ese":
+        return Sampled(inner=tuple(range(1, depth)))
+    if objective == "2dmse":
+        return Sampled(inner=(1 + pick(depth - 1, 1)[0],), dim=prefixes[pick(len(prefixes), 1)[0]])
+    return Sampled(layers, links)
 
 
 class EmbeddingModule(nn.Module):
@@ -45,6 +66,7 @@ class EmbeddingModule(nn.Module):
 
     sia_layers: all layers under SIA; ladder: PIC's checkpoints (empty = no chain);
     sia_options: keyword options of `losses.sia_per_example` with dims and ratios (None = no SIA).
+    sia_weights: of relation and geometry in `local`. phi: the form of the chain's heads.
     """
 
     def __init__(
@@ -55,9 +77,12 @@ class EmbeddingModule(nn.Module):
         ladder: Sequence[Point] = (),
         sia_options: dict | None = None,
         lift_init: str = "prefix",
+        sia_weights: tuple[float, float] = (1.0, 1.0),
+        phi: str = "mlp",
     ) -> None:
         super().__init__()
         self.backbone = backbone
+        self.sia_weights = sia_weights
         self.sia_options = sia_options
         self.sia_layers = tuple(sia_layers) if sia_options else ()
         self.ladder = tuple(ladder)
@@ -66,7 +91,7 @@ class EmbeddingModule(nn.Module):
             LiftHead(backbone.width, dims, lift_init) for _ in self.sia_layers
         )
         pairs = zip(self.ladder, self.ladder[1:], strict=False)
-        self.phis = nn.ModuleList(ChainHead(a.dim, b.dim) for a, b in pairs)
+        self.phis = nn.ModuleList(ChainHead(a.dim, b.dim, phi) for a, b in pairs)
 
     def forward(
         self,
@@ -85,7 +110,7 @@ class EmbeddingModule(nn.Module):
         assert sampled is not None
         sia = [self.sia_layers[k] for k in sampled.layers]
         ends = [p.layer for i in sampled.links for p in self.ladder[i : i + 2]]
-        layers = sorted({*sia, *ends, self.backbone.n_layers})
+        layers = sorted({*sia, *ends, *sampled.inner, self.backbone.n_layers})
         out = self.backbone(ids_ST, mask_ST, layers, sia)
         at = {layer: out.readout_LSD[i] for i, layer in enumerate(layers)}
         zero = self._touch_unsampled(sampled, out.readout_LSD)
@@ -95,9 +120,17 @@ class EmbeddingModule(nn.Module):
             (shallow, deep) = self.ladder[i : i + 2]
             chain.append(self.phis[i](at[shallow.layer][:, : shallow.dim]))
             target.append(at[deep.layer][:, : deep.dim].detach())
-        local = scale * (relation + geometry) + zero
-        z_SD = at[self.backbone.n_layers]
-        return Reps(z_SD, tuple(chain), tuple(target), local, relation.detach(), geometry.detach())
+        mine, theirs = self.sia_weights
+        local = scale * (mine * relation + theirs * geometry) + zero
+        return Reps(
+            z_SD=at[self.backbone.n_layers],
+            chain_S=tuple(chain),
+            target_S=tuple(target),
+            inner_S=tuple(at[layer] for layer in sampled.inner),
+            local=local,
+            relation=relation.detach(),
+            geometry=geometry.detach(),
+        )
 
     def _sia(self, tokens, mask_ST, at, sia, sampled, zero) -> tuple[Tensor, Tensor]:
         if not sia:

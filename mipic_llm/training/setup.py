@@ -169,7 +169,8 @@ def build_module(
     ladder = parse_ladder(config.pic.ladder or []) if mipic and config.pic.enabled else ()
     module = EmbeddingModule(
         backbone, sia_layers=s.layers or (), ladder=ladder, sia_options=sia_options,
-        lift_init=s.lift_init or "prefix",
+        lift_init=s.lift_init or "prefix", phi=config.pic.head or "mlp",
+        sia_weights=(s.relation_weight, s.geometry_weight),
     )  # fmt: skip
     dtype = torch.bfloat16 if config.train.precision == "bf16" else torch.float32
     for part in (module.lifts, module.phis):

@@ -6,37 +6,21 @@ the one-process loss on the global batch, whatever the number of ranks, chunks a
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
-from mipic_llm import losses
 from mipic_llm.config import Config, trained_dims
-from mipic_llm.data.collate import StepBatch, chunks, n_chunks_of, padding
+from mipic_llm.data.collate import Chunk, StepBatch, chunks, n_chunks_of, padding
 from mipic_llm.model.objective import Sampled, sample
 from mipic_llm.training import distributed as dist
+from mipic_llm.training.cross import Crossing
 from mipic_llm.training.engine import Engine
+from mipic_llm.training.rows import Rows, count_rows
 from mipic_llm.types import Reps, Terms
 
-
-class Rows(NamedTuple):
-    """How many sequences each rank holds, per column."""
-
-    anchors: tuple[int, ...]
-    negatives: tuple[int, ...]
-    chunks: int
-
-    @property
-    def total(self) -> int:
-        return 2 * sum(self.anchors) + sum(self.negatives)
-
-
-def count_rows(batch: StepBatch, chunk_size: int) -> Rows:
-    anchors, negatives, n_chunks = dist.all_counts(
-        batch.n_anchors, batch.n_negatives, n_chunks_of(batch, chunk_size)
-    )
-    return Rows(anchors, negatives, max(n_chunks))
+# What one more forward and backward pass of a length group costs beside its tokens, in padded
+# tokens (see NOTES.md): launches on a GPU, Python on a CPU.
+PASS_COST = {"cpu": 64, "cuda": 4096}
 
 
 class StepRunner:
@@ -44,34 +28,49 @@ class StepRunner:
 
     def __init__(self, engine: Engine, config: Config) -> None:
         self.engine, self.config = engine, config
-        self.dims = trained_dims(config)
         module = engine.module
         self.n_layers, self.n_links = len(module.sia_layers), len(module.phis)
+        self.depth = module.backbone.n_layers
+        self.n_prefixes = len(trained_dims(config)) - 1
         self.mipic = config.objective.name == "mipic"
+        self.cross = Crossing(config, self.n_links)
+        t = config.train
+        self.cached = bool(t.chunk_size or t.chunk_tokens)
+        self.pass_cost = PASS_COST.get(engine.device.type, 4096) if t.length_groups else 0
 
     def run(self, batch: StepBatch, step: int) -> tuple[dict[str, float], Tensor]:
         """Forward, backward and update. -> (metrics without 'step', useful and padded tokens)."""
-        c = self.config
-        rows = count_rows(batch, c.train.chunk_size)
-        sampled = Sampled(*sample(
-            self.n_layers, self.n_links, c.sia.layers_per_step, c.pic.links_per_step,
-            seed=c.seed, step=step,
-        ))  # fmt: skip
-        pieces = chunks(batch, c.train.chunk_size, rows.chunks)
+        t = self.config.train
+        wanted = n_chunks_of(batch, t.chunk_size, t.chunk_tokens, self.pass_cost)
+        rows = count_rows(batch, wanted)
+        sampled = self._sample(step)
+        pieces = chunks(batch, t.chunk_size, rows.chunks, t.chunk_tokens)
         scale = self._local_scale(rows, sampled)
-        if len(pieces) == 1:
-            reps = [self._forward(pieces[0], sampled, scale)]
-            whole = _assemble(reps, pieces, len(batch.ids))
-            terms = self._cross(whole, batch, rows, sampled)
-            self.engine.backward(iter([terms.total + reps[0].local]), 1)
-        else:
+        if self.cached and len(pieces) > 1:
             reps, terms = self._cached(pieces, batch, rows, sampled, scale)
+        else:
+            reps = [self._forward(piece, sampled, scale) for piece in pieces]
+            terms = self.cross(_assemble(reps, pieces, len(batch.ids)), batch, rows, sampled)
+            total = terms.total
+            for out, piece in zip(reps, pieces, strict=True):
+                total = total + out.local
+                if not piece.weight:  # a dummy: under ZeRO-3 its backward is a collective too
+                    total = total + 0.0 * sum(v.float().sum() for v in _outputs(out))
+            self.engine.backward(iter([total]), 1)
         parts = self._log_parts(terms, reps, pieces, rows, sampled)
         parts["grad_norm"] = self.engine.step()
         share = padding(pieces)
         return parts, torch.tensor([share.useful, share.padded], dtype=torch.float64)
 
-    def _forward(self, piece, sampled: Sampled, scale: float) -> Reps:
+    def _sample(self, step: int) -> Sampled:
+        c = self.config
+        return sample(
+            self.n_layers, self.n_links, c.sia.layers_per_step, c.pic.links_per_step,
+            seed=c.seed, step=step, objective=c.objective.name, depth=self.depth,
+            prefixes=(c.objective.dims or [])[:-1],
+        )  # fmt: skip
+
+    def _forward(self, piece: Chunk, sampled: Sampled, scale: float) -> Reps:
         device = self.engine.device
         return self.engine.forward(
             piece.ids_ST.to(device), piece.mask_ST.to(device), sampled, scale * piece.weight
@@ -88,10 +87,11 @@ class StepRunner:
         leaves = whole._replace(
             z_SD=whole.z_SD.detach().requires_grad_(),
             chain_S=tuple(c.detach().requires_grad_() for c in whole.chain_S),
+            inner_S=tuple(c.detach().requires_grad_() for c in whole.inner_S),
         )
-        terms = self._cross(leaves, batch, rows, sampled)
+        terms = self.cross(leaves, batch, rows, sampled)
         terms.total.backward()
-        grads = [leaves.z_SD.grad, *(c.grad for c in leaves.chain_S)]
+        grads = [leaf.grad for leaf in _outputs(leaves)]
         after = _rng_state()
 
         def surrogates():
@@ -99,7 +99,7 @@ class StepRunner:
                 _set_rng_state(state)  # the same dropout as in the first pass
                 out = self._forward(piece, sampled, scale)
                 total = out.local
-                for value, grad in zip((out.z_SD, *out.chain_S), grads, strict=True):
+                for value, grad in zip(_outputs(out), grads, strict=True):
                     if piece.weight:
                         total = total + (value.float() * grad[piece.index_S.to(grad.device)]).sum()
                     else:
@@ -118,56 +118,8 @@ class StepRunner:
         scale = (1 - c.objective.alpha) * dist.world_size() / rows.total
         scale *= self.n_layers / len(sampled.layers)
         if c.objective.reduction == "mean":
-            scale /= self.n_layers * (len(self.dims) - 1)
+            scale /= self.n_layers * self.n_prefixes
         return scale
-
-    def _cross(self, whole: Reps, batch: StepBatch, rows: Rows, sampled: Sampled) -> Terms:
-        """The terms that mix examples: MRL (Eq 1) and PIC (Eq 16-17), of this rank's rows."""
-        c = self.config
-        n, offset = batch.n_anchors, sum(rows.anchors[: dist.rank()])
-        z = whole.z_SD.float()
-        candidates = torch.cat(
-            [
-                dist.gather_rows(z[n : 2 * n], rows.anchors),
-                dist.gather_rows(z[2 * n :], rows.negatives),
-            ]
-        )
-        target_B = offset + torch.arange(n, device=z.device)
-        per_dim = losses.mrl_per_dim(
-            z[:n], candidates, target_B=target_B, dims=self.dims, tau=c.objective.tau
-        )
-        weights = per_dim.new_tensor(c.objective.dim_weights or [1.0] * len(self.dims))
-        mrl = (per_dim * weights).sum()
-        parts = {f"loss/mrl@{d}": v for d, v in zip(self.dims, per_dim.tolist(), strict=True)}
-        parts["loss/mrl"] = mrl.item()
-        if not self.mipic:
-            return Terms(mrl, parts)
-        total = c.objective.alpha * mrl
-        if sampled.links:
-            chain = self._chain(whole, batch, rows)
-            factor = self.n_links / len(sampled.links)
-            factor /= self.n_links if c.objective.reduction == "mean" else 1
-            parts["loss/chain"] = chain.item() * factor
-            total = total + (1 - c.objective.alpha) * factor * chain
-        return Terms(total, parts)
-
-    def _chain(self, whole: Reps, batch: StepBatch, rows: Rows) -> Tensor:
-        """Sum over sampled links; each column of sentences is contrasted with itself."""
-        n, total = batch.n_anchors, whole.z_SD.new_zeros((), dtype=torch.float32)
-        columns = [(0, n, rows.anchors), (n, 2 * n, rows.anchors),
-                   (2 * n, len(batch.ids), rows.negatives)]  # fmt: skip
-        for start, stop, counts in columns:
-            if sum(counts) == 0:
-                continue
-            targets = [dist.gather_rows(t[start:stop].float(), counts) for t in whole.target_S]
-            if stop == start:
-                continue
-            offset = sum(counts[: dist.rank()])
-            target = offset + torch.arange(stop - start, device=whole.z_SD.device)
-            projected = [p[start:stop].float() for p in whole.chain_S]
-            value = losses.pic(projected, targets, target_B=target, tau=self.config.objective.tau)
-            total = total + value * (stop - start) * dist.world_size() / rows.total
-        return total
 
     def _log_parts(self, terms, reps, pieces, rows, sampled) -> dict[str, float]:
         parts = dict(terms.parts)
@@ -183,10 +135,27 @@ class StepRunner:
         names = list(parts)
         values = dist.mean_over_ranks(torch.tensor([parts[k] for k in names], dtype=torch.float64))
         parts = dict(zip(names, values.tolist(), strict=True))
-        alpha = self.config.objective.alpha
-        inner = sum(parts.get(f"loss/{k}", 0.0) for k in ("relation", "geometry", "chain"))
-        mixed = alpha * parts["loss/mrl"] + (1 - alpha) * inner
-        return {"loss": mixed if self.mipic else parts["loss/mrl"], **parts}
+        return {"loss": self._total(parts), **parts}
+
+    def _total(self, parts: dict[str, float]) -> float:
+        """The loss from its logged parts: Eq 18 for mipic, sums for the others."""
+        c = self.config
+        total = parts["loss/mrl"]
+        if self.mipic:
+            s, alpha = c.sia, c.objective.alpha
+            weights = {"relation": s.relation_weight, "geometry": s.geometry_weight,
+                       "chain": c.pic.weight}  # fmt: skip
+            inner = sum(w * parts.get(f"loss/{k}", 0.0) for k, w in weights.items())
+            total = alpha * total + (1 - alpha) * inner
+        total += sum(parts.get(f"loss/{k}", 0.0) for k in ("express", "compress", "align"))
+        extras = {"neighbourhood": c.objective.neighbourhood,
+                  "decorrelation": c.objective.decorrelation}  # fmt: skip
+        return total + sum(w * parts.get(f"loss/{k}", 0.0) for k, w in extras.items())
+
+
+def _outputs(reps: Reps) -> tuple[Tensor, ...]:
+    """What gradients flow back into; the chain's targets are constants."""
+    return (reps.z_SD, *reps.chain_S, *reps.inner_S)
 
 
 def _assemble(reps: list[Reps], pieces, n: int) -> Reps:
@@ -200,11 +169,15 @@ def _assemble(reps: list[Reps], pieces, n: int) -> Reps:
         joined = torch.cat(list(parts))
         return joined[back.to(joined.device)]
 
-    first = reps[0]
-    return first._replace(
+    def join_each(name: str) -> tuple[Tensor, ...]:
+        columns = zip(*(getattr(r, name) for r, _ in used), strict=True)
+        return tuple(join(column) for column in columns)
+
+    return reps[0]._replace(
         z_SD=join(r.z_SD for r, _ in used),
-        chain_S=tuple(join(r.chain_S[i] for r, _ in used) for i in range(len(first.chain_S))),
-        target_S=tuple(join(r.target_S[i] for r, _ in used) for i in range(len(first.target_S))),
+        chain_S=join_each("chain_S"),
+        target_S=join_each("target_S"),
+        inner_S=join_each("inner_S"),
     )
 
 

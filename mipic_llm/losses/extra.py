@@ -1,0 +1,52 @@
+"""Terms that research puts beside Matryoshka training; all off by default.
+
+Shape legend: B anchors, N candidates or sentences, D full width, d a prefix width.
+
+    neighbourhood   sum_d mean_b KL( softmax(cos(q, c) / tau) || softmax(cos(q[:d], c[:d]) / tau) )
+    decorrelation   sum_d mean of squares of the correlations between channels [:d] and [d:]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from mipic_llm.losses.numerics import check_tau, compute_dtype, full_precision
+
+
+def neighbourhood_kl(q_BD: Tensor, c_ND: Tensor, *, dims: Sequence[int], tau: float) -> Tensor:
+    """Each prefix should see the same neighbours as the full width, which is detached.
+
+    dims: truncated prefixes. Sum over prefixes of the mean over anchors; returns a scalar.
+    """
+    check_tau(tau)
+    dtype = compute_dtype(q_BD, c_ND)
+    total = q_BD.new_zeros((), dtype=dtype)
+    with full_precision(q_BD.device):
+        q_BD, c_ND = q_BD.to(dtype), c_ND.to(dtype)
+
+        def log_neighbours(q: Tensor, c: Tensor) -> Tensor:
+            return torch.log_softmax(normalize(q, dim=1) @ normalize(c, dim=1).T / tau, 1)
+
+        log_full_BN = log_neighbours(q_BD.detach(), c_ND.detach())
+        for d in dims:
+            log_BN = log_neighbours(q_BD[:, :d], c_ND[:, :d])
+            total = total + (log_full_BN.exp() * (log_full_BN - log_BN)).sum(1).mean()
+    return total
+
+
+def decorrelation(z_ND: Tensor, *, dims: Sequence[int]) -> Tensor:
+    """Prefix and residual should say different things: mean squared correlation, summed over dims.
+
+    Correlations are over the N rows (two or more); a constant channel counts as uncorrelated.
+    """
+    dtype = compute_dtype(z_ND)
+    with full_precision(z_ND.device):
+        z_ND = z_ND.to(dtype)
+        z_ND = normalize(z_ND - z_ND.mean(0), dim=0)
+        squares_DD = (z_ND.T @ z_ND).square()
+        parts = [squares_DD[:d, d:].mean() for d in dims]
+    return torch.stack(parts).sum()

@@ -1,0 +1,158 @@
+"""The terms of an objective that mix examples: functions of small readouts, over all ranks.
+
+Each gives this rank's part, so that DeepSpeed's mean over ranks is the loss of the global batch.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mipic_llm import losses
+from mipic_llm.config import Config, trained_dims
+from mipic_llm.data.collate import StepBatch
+from mipic_llm.model.objective import Sampled
+from mipic_llm.training import distributed as dist
+from mipic_llm.training.rows import Rows
+from mipic_llm.types import Reps, Terms
+
+
+class Crossing:
+    """Cross-example terms for one configuration (already resolved)."""
+
+    def __init__(self, config: Config, n_links: int) -> None:
+        self.config, self.n_links = config, n_links
+        self.dims = trained_dims(config)
+        self.name = config.objective.name
+
+    def __call__(self, whole: Reps, batch: StepBatch, rows: Rows, sampled: Sampled) -> Terms:
+        """Their weighted sum, and each by name (unweighted, detached)."""
+        o, parts = self.config.objective, {}
+        dims = [sampled.dim, self.dims[-1]] if self.name == "2dmse" else self.dims
+        per_dim = self._task(whole.z_SD, dims, batch, rows)
+        parts |= {f"loss/mrl@{d}": v for d, v in zip(dims, per_dim.tolist(), strict=True)}
+        task = per_dim.sum()
+        if o.dim_weights and self.name in ("mrl", "mipic"):
+            task = (per_dim * per_dim.new_tensor(o.dim_weights)).sum()
+        parts["loss/mrl"] = task.item()
+        total = task
+        if self.name == "mipic":
+            total = o.alpha * task
+            if sampled.links:
+                pair = self.config.pic.positive == "pair"
+                chain = (self._paired if pair else self._chain)(whole, batch, rows)
+                factor = self.n_links / len(sampled.links)
+                factor /= self.n_links if o.reduction == "mean" else 1
+                parts["loss/chain"] = chain.item() * factor
+                total = total + (1 - o.alpha) * self.config.pic.weight * factor * chain
+        elif self.name == "ese":
+            total = total + self._ese(whole, batch, rows, sampled, parts)
+        elif self.name == "2dmse":
+            total = total + self._two_d(whole, batch, rows, sampled, parts)
+        return Terms(total + self._extras(whole, batch, rows, parts), parts)
+
+    def _task(self, z_SD: Tensor, dims, batch: StepBatch, rows: Rows) -> Tensor:
+        """InfoNCE of this rank's anchors at each dim, against positives and negatives of all ranks
+        (Eq 1): (n_dims,)."""
+        anchors, candidates = self._sides(z_SD, batch, rows)
+        return losses.mrl_per_dim(
+            anchors, candidates, target_B=_targets(rows.anchors, len(anchors), z_SD),
+            dims=dims, tau=self.config.objective.tau,
+        )  # fmt: skip
+
+    @staticmethod
+    def _sides(z_SD: Tensor, batch: StepBatch, rows: Rows) -> tuple[Tensor, Tensor]:
+        n, z = batch.n_anchors, z_SD.float()
+        positives = dist.gather_rows(z[n : 2 * n], rows.anchors)
+        negatives = dist.gather_rows(z[2 * n :], rows.negatives)
+        return z[:n], torch.cat([positives, negatives])
+
+    def _link(self, query: Tensor, candidates: Tensor, target_B: Tensor) -> Tensor:
+        """One link's InfoNCE (Eq 16); `nested`: the mean over every prefix of its wider end."""
+        tau, width = self.config.objective.tau, query.shape[1]
+        dims = [width]
+        if self.config.pic.widths == "nested":
+            dims = [d for d in self.config.objective.dims or [] if d <= width]
+        return losses.mrl_per_dim(query, candidates, target_B=target_B, dims=dims, tau=tau).mean()
+
+    def _chain(self, whole: Reps, batch: StepBatch, rows: Rows) -> Tensor:
+        """Sum over sampled links (Eq 17); each column of sentences is contrasted with itself."""
+        n, total = batch.n_anchors, whole.z_SD.new_zeros((), dtype=torch.float32)
+        columns = [(0, n, rows.anchors), (n, 2 * n, rows.anchors),
+                   (2 * n, len(batch.ids), rows.negatives)]  # fmt: skip
+        for start, stop, counts in columns:
+            if sum(counts) == 0:
+                continue
+            targets = [dist.gather_rows(t[start:stop].float(), counts) for t in whole.target_S]
+            if stop == start:
+                continue
+            target_B = _targets(counts, stop - start, whole.z_SD)
+            for projected, target in zip(whole.chain_S, targets, strict=True):
+                value = self._link(projected[start:stop].float(), target, target_B)
+                total = total + value * (stop - start) * dist.world_size() / rows.total
+        return total
+
+    def _paired(self, whole: Reps, batch: StepBatch, rows: Rows) -> Tensor:
+        """The chain across the pair: a shallow anchor should find its positive's deeper readout
+        among all deeper candidates, and a shallow positive its anchor's."""
+        n, total = batch.n_anchors, whole.z_SD.new_zeros((), dtype=torch.float32)
+        target_B = _targets(rows.anchors, n, whole.z_SD)
+        for projected, target in zip(whole.chain_S, whole.target_S, strict=True):
+            _, candidates = self._sides(target, batch, rows)
+            anchors = dist.gather_rows(target[:n].float(), rows.anchors)
+            there = self._link(projected[:n].float(), candidates, target_B)
+            back = self._link(projected[n : 2 * n].float(), anchors, target_B)
+            total = total + (there + back) / 2
+        return total
+
+    def _ese(self, whole: Reps, batch, rows: Rows, sampled: Sampled, parts: dict) -> Tensor:
+        """Learn to express and to compress at every layer (see losses/ese.py)."""
+        e, k = self.config.ese, self.dims[0]
+        counts = rows.per_rank
+        own = slice(sum(counts[: dist.rank()]), sum(counts[: dist.rank() + 1]))
+        share = len(batch.ids) * dist.world_size() / rows.total
+
+        def compress(z_SD: Tensor) -> Tensor:
+            everyone = dist.gather_rows(z_SD.detach().float(), counts)
+            target = losses.pca_target(everyone, k, e.pca)[own]
+            return share * losses.compress(z_SD[:, :k].float(), target, e.temperature)
+
+        compressed = compress(whole.z_SD)
+        expressed = torch.zeros_like(compressed)
+        for layer, z_SD in zip(sampled.inner, whole.inner_S, strict=True):
+            weight = losses.layer_weight(layer) / len(sampled.inner)
+            expressed = expressed + weight * self._task(z_SD, [k], batch, rows)[0]
+            compressed = compressed + weight * compress(z_SD)
+        parts |= {"loss/express": expressed.item(), "loss/compress": compressed.item()}
+        return expressed + compressed
+
+    def _two_d(self, whole: Reps, batch, rows: Rows, sampled: Sampled, parts: dict) -> Tensor:
+        """A random shallower layer at a random and at full width, aligned with the last layer."""
+        (z_SD,) = whole.inner_S
+        dims = [sampled.dim, self.dims[-1]]
+        inner = self._task(z_SD, dims, batch, rows).sum()
+        share = len(batch.ids) * dist.world_size() / rows.total
+        align = share * losses.alignment_kl(z_SD, whole.z_SD, self.config.ese.temperature)
+        parts |= {"loss/express": inner.item(), "loss/align": align.item()}
+        return inner + align
+
+    def _extras(self, whole: Reps, batch, rows: Rows, parts: dict) -> Tensor:
+        """Optional research terms (losses/extra.py)."""
+        o, total = self.config.objective, whole.z_SD.new_zeros((), dtype=torch.float32)
+        prefixes = (o.dims or [])[:-1]
+        if o.neighbourhood:
+            anchors, candidates = self._sides(whole.z_SD, batch, rows)
+            value = losses.neighbourhood_kl(anchors, candidates, dims=prefixes, tau=o.tau)
+            parts["loss/neighbourhood"] = value.item()
+            total = total + o.neighbourhood * value
+        if o.decorrelation:
+            everyone = dist.gather_rows(whole.z_SD.float(), rows.per_rank)
+            value = losses.decorrelation(everyone, dims=prefixes)
+            parts["loss/decorrelation"] = value.item()
+            total = total + o.decorrelation * value
+        return total
+
+
+def _targets(counts: tuple[int, ...], n: int, like: Tensor) -> Tensor:
+    """Where this rank's n rows stand among the gathered ones."""
+    return sum(counts[: dist.rank()]) + torch.arange(n, device=like.device)
