@@ -24,7 +24,8 @@ from mipic_llm.config_rules import (
 
 __all__ = [
     "Config", "DataConfig", "EseConfig", "EvalConfig", "ExportConfig", "LoraSettings",
-    "ModelConfig", "ObjectiveConfig", "PRESETS", "PicConfig", "SECTIONS", "SiaConfig", "TrackingConfig",
+    "ModelConfig", "ObjectiveConfig", "PRESETS", "PicConfig", "SECTIONS", "SiaConfig",
+    "TrackingConfig",
     "TrainConfig", "derive_dims", "derive_ladder", "derive_ratios", "opt", "parse_ladder",
     "resolve", "trained_dims", "validate",
 ]  # fmt: skip

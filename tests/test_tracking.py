@@ -16,7 +16,6 @@ from pathlib import Path
 
 import pytest
 
-from mipic_llm import tracking
 from mipic_llm.config import Config
 from mipic_llm.errors import UserError
 from mipic_llm.tracking import (
@@ -27,6 +26,7 @@ from mipic_llm.tracking import (
     environment,
     legal,
     make_tracker,
+    mlflow_run,
 )
 
 
@@ -194,7 +194,7 @@ def test_lost_run_is_replaced_with_one_line(tmp_path, row, caplog):
 
 
 def test_absent_server_warns_once_and_waits_for_nothing(tmp_path, row, caplog, monkeypatch):
-    monkeypatch.setattr(tracking, "RETRY_SECONDS", 0.2)  # several attempts within the test
+    monkeypatch.setattr(mlflow_run, "RETRY_SECONDS", 0.2)  # several attempts within the test
     start = time.monotonic()
     tracker = MlflowTracker(f"http://u:secret@127.0.0.1:{closed_port()}", "e", "r")
     tracker.params({"a": 1})
@@ -204,7 +204,7 @@ def test_absent_server_warns_once_and_waits_for_nothing(tmp_path, row, caplog, m
     for step in range(2, 30_000):
         tracker.metrics(row, step)
     time.sleep(1.0)
-    assert len(tracker._rows) == tracking.ROWS_KEPT  # bounded
+    assert len(tracker._rows) == mlflow_run.ROWS_KEPT  # bounded
     start = time.monotonic()
     tracker.close()
     assert time.monotonic() - start < 5.5
@@ -268,8 +268,8 @@ def until(condition, seconds=20.0):
 
 
 def test_server_that_dies_and_returns_gets_every_row(caplog, monkeypatch):
-    monkeypatch.setattr(tracking, "RETRY_SECONDS", 0.3)
-    monkeypatch.setattr(tracking, "LINGER_SECONDS", 0.05)
+    monkeypatch.setattr(mlflow_run, "RETRY_SECONDS", 0.3)
+    monkeypatch.setattr(mlflow_run, "LINGER_SECONDS", 0.05)
     server = _Server()
     tracker = MlflowTracker(server.uri, "e", "r")
     tracker.metrics({"loss": 1.0}, 1)
@@ -290,7 +290,7 @@ def test_server_that_dies_and_returns_gets_every_row(caplog, monkeypatch):
 
 
 def test_server_that_dies_for_good(caplog, monkeypatch):
-    monkeypatch.setattr(tracking, "LINGER_SECONDS", 0.05)
+    monkeypatch.setattr(mlflow_run, "LINGER_SECONDS", 0.05)
     server = _Server()
     tracker = MlflowTracker(server.uri, "e", "r")
     tracker.metrics({"loss": 1.0}, 1)

@@ -76,12 +76,20 @@ class ClassificationTask:
 
     def score(self, vectors: Vectors, dims: Sequence[int]) -> list[Figure]:
         figures: dict[str, list[Figure]] = {"macro_f1": [], "accuracy": []}
+        classes = self._classes()
         for dim in dims:
             guess_N = self.fit(vectors, dim).guess(_matrix(self.test, vectors, dim))
             for name, metric in (("macro_f1", macro_f1), ("accuracy", accuracy)):
                 value = metric(np.array(self.test.labels), guess_N)
-                figures[name].append(Figure(name, dim, value, len(guess_N)))
+                codes_N = np.searchsorted(classes, guess_N)
+                figures[name].append(Figure(name, dim, value, len(guess_N), codes_N))
         return figures["macro_f1"] + figures["accuracy"]
+
+    def _classes(self) -> np.ndarray:
+        return np.unique([*self.train.labels, *self.test.labels])
+
+    def gold(self) -> np.ndarray:
+        return np.searchsorted(self._classes(), self.test.labels)
 
 
 def _matrix(rows: LabelledTexts, vectors: Vectors, dim: int) -> np.ndarray:

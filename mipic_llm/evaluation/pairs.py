@@ -58,11 +58,14 @@ class PairsTask:
             for name, metric in (("accuracy", accuracy), ("macro_f1", macro_f1)):
                 for dim, cosine_N, best in zip(dims, cosines_PN, fitted, strict=True):
                     guess_N = (cosine_N >= getattr(best, name)).astype(int)
-                    figures.append(Figure(name, dim, metric(label_N, guess_N), n))
+                    figures.append(Figure(name, dim, metric(label_N, guess_N), n, guess_N))
         for dim, cosine_N in zip(dims, cosines_PN, strict=True):
             value = average_precision(label_N, cosine_N)
-            figures.append(Figure("average_precision", dim, value, n))
+            figures.append(Figure("average_precision", dim, value, n, cosine_N))
         return figures
+
+    def gold(self) -> np.ndarray:
+        return self.test.label_N
 
 
 def _cosines(rows: LabelledPairs, vectors: Vectors, dims: Sequence[int]) -> np.ndarray:

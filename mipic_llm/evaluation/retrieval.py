@@ -54,16 +54,19 @@ class RetrievalTask:
     def score(self, vectors: Vectors, dims: Sequence[int]) -> list[Figure]:
         query_QD = vectors(QUERY, list(self.queries.values()))
         document_ND = vectors(DOCUMENT, list(self.corpus.values()))
-        found: list[tuple[float, float]] = []
+        found: list[tuple[np.ndarray, np.ndarray]] = []
         for dim in dims:
             ranked = self._ranked(query_QD[:, :dim], document_ND[:, :dim])
             found.append(self._merit(ranked))
         n = len(self.queries)
         return [
-            Figure(metric, dim, values[i], n)
+            Figure(metric, dim, float(values[i].mean()), n, values[i])
             for i, metric in enumerate((f"ndcg@{NDCG_AT}", f"recall@{RECALL_AT}"))
             for dim, values in zip(dims, found, strict=True)
         ]
+
+    def gold(self) -> None:
+        return None
 
     def _ranked(self, query_Qd: Tensor, document_Nd: Tensor) -> list[list[str]]:
         """Ids of each query's best documents, best first; of equal ones the earlier in the file."""
@@ -79,14 +82,15 @@ class RetrievalTask:
             ranked += [[ids[i] for i in row] for row in _best(score_QN, RECALL_AT)]
         return ranked
 
-    def _merit(self, ranked: list[list[str]]) -> tuple[float, float]:
+    def _merit(self, ranked: list[list[str]]) -> tuple[np.ndarray, np.ndarray]:
+        """Per query, nDCG and recall."""
         gains, recalls = [], []
         for q, documents in zip(self.queries, ranked, strict=True):
             relevant = self.relevant[q]
             ideal = sorted(relevant.values(), reverse=True)[:NDCG_AT]
             gains.append(ndcg([relevant.get(d, 0.0) for d in documents[:NDCG_AT]], ideal))
             recalls.append(sum(d in relevant for d in documents) / len(relevant))
-        return float(np.mean(gains)), float(np.mean(recalls))
+        return np.array(gains), np.array(recalls)
 
 
 def _best(score_QN: Tensor, k: int) -> list[list[int]]:

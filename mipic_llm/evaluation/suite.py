@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,6 +21,9 @@ from mipic_llm.types import Point, Score
 # query or document, which decides the prompt.
 Encode = Callable[[list[str], str], Tensor]
 Job = Callable[[], list[Figure]]
+
+# (family, task, metric, layer, dim) -> the figure's rows; ("gold", task) -> what is right.
+Rows = dict[tuple, np.ndarray]
 
 # Families of vectors at a point. prefix: the first d channels of the readout. pca: the first d
 # principal components of the whole readout, what a user gets without Matryoshka training.
@@ -51,6 +55,7 @@ def run_suite(
     points: Sequence[Point],
     pca_texts: Sequence[str] = (),
     spread: Callable[[Sequence[Job]], list[list[Figure]]] = in_turn,
+    rows: Rows | None = None,
 ) -> dict[str, list[Score]]:
     """Scores of all tasks at all points, by family (`prefix`, and `pca` where pca_texts are given).
 
@@ -58,7 +63,7 @@ def run_suite(
     encoded once per kind, all of a kind in one call, so that the encoder can sort by length over
     the whole suite. layers: those that `encode` gives, in its order. pca_texts: training text that
     the principal components are fitted on, per layer. spread: does the jobs and gives their
-    results in order.
+    results in order. rows: a dictionary to fill with every figure's rows and the tasks' gold.
     Raises ValueError for readouts of another shape than asked for, or a point outside of them.
     """
     missing = [point for point in points if point.layer not in layers]
@@ -81,8 +86,16 @@ def run_suite(
         for family in families:
             for i, task in enumerate(tasks):
                 keys.append((family, i, layer))
-                jobs.append(_job(task, views[family], dims_of[layer]))
+                jobs.append(_job(task, views[family], dims_of[layer], keep=rows is not None))
     found = dict(zip(keys, spread(jobs), strict=True))
+    if rows is not None:
+        rows |= {("gold", t.name): gold for t in tasks if (gold := t.gold()) is not None}
+        rows |= {
+            (family, tasks[i].name, f.metric, layer, f.dim): f.rows_N
+            for (family, i, layer), figures in found.items()
+            for f in figures
+            if f.rows_N is not None
+        }
     return {
         family: [
             score
@@ -107,8 +120,12 @@ class _Layer:
         return z_ND if self.pca is None else self.pca.turn(z_ND)
 
 
-def _job(task: Task, vectors: _Layer, dims: list[int]) -> Job:
-    return lambda: task.score(vectors, dims)
+def _job(task: Task, vectors: _Layer, dims: list[int], keep: bool) -> Job:
+    def job() -> list[Figure]:
+        figures = task.score(vectors, dims)
+        return figures if keep else [f._replace(rows_N=None) for f in figures]
+
+    return job
 
 
 def _encode_once(

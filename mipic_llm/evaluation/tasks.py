@@ -23,12 +23,17 @@ Vectors = Callable[[str, Sequence[str]], Tensor]
 
 
 class Figure(NamedTuple):
-    """One figure of merit at one dim; n = number of test rows behind it."""
+    """One figure of merit at one dim; n = number of test rows behind it.
+
+    rows_N: what the model said of each test row, from which (with the task's `gold`) the value
+    follows and can be computed again on resampled rows; see `mipic_llm.study.stats`.
+    """
 
     metric: str
     dim: int
     value: float
     n: int
+    rows_N: np.ndarray | None = None
 
 
 class Task(Protocol):
@@ -42,6 +47,10 @@ class Task(Protocol):
 
     def score(self, vectors: Vectors, dims: Sequence[int]) -> list[Figure]:
         """Every metric at every dim of one layer: metric by metric, dims in their order."""
+        ...
+
+    def gold(self) -> np.ndarray | None:
+        """Per test row what is right (scores, 0/1, class numbers); None where rows speak alone."""
         ...
 
 
@@ -84,6 +93,9 @@ class StsTask:
         left_ND, right_ND = vectors(SYMMETRIC, self.left), vectors(SYMMETRIC, self.right)
         cosines_PN = prefix_cosines(left_ND, right_ND, dims).numpy()
         return [
-            Figure("spearman", dim, spearman(cosine_N, self.gold_N), len(self.gold_N))
+            Figure("spearman", dim, spearman(cosine_N, self.gold_N), len(self.gold_N), cosine_N)
             for dim, cosine_N in zip(dims, cosines_PN, strict=True)
         ]
+
+    def gold(self) -> np.ndarray:
+        return self.gold_N

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from mipic_llm.config import Config
@@ -13,7 +14,7 @@ from mipic_llm.data.formats import read_training
 from mipic_llm.errors import EXIT_DONE, UserError
 from mipic_llm.evaluation.mteb_tasks import load_mteb, run_mteb
 from mipic_llm.evaluation.read import load_suite, load_tasks
-from mipic_llm.evaluation.suite import PREFIX, all_points, run_suite
+from mipic_llm.evaluation.suite import PREFIX, Rows, all_points, run_suite
 from mipic_llm.evaluation.table import points_table
 from mipic_llm.evaluation.tasks import Task
 from mipic_llm.report import write_scores
@@ -30,7 +31,8 @@ def evaluate(config: Config) -> int:
     """Score config.extra.model on config.extra.data; -> exit code 0.
 
     Writes <output_dir>/scores.jsonl (task, metric, layer, dim, value, n, readout) and prints
-    tables. Raises UserError.
+    tables. With --rows, also rows.npz: per test row what the model said, under
+    family|task|metric|layer|dim, and gold|task. Raises UserError.
     """
     flags = config.extra
     start()
@@ -48,9 +50,10 @@ def evaluate(config: Config) -> int:
         say(f"encoding {len(texts):,} {kind} texts at {len(layers)} layer(s)")
         return vectors_of(opened, texts, kind, layers, config.eval.batch_size)
 
+    rows: Rows | None = {} if flags.rows else None
     scores = run_suite(
         tasks, encode, layers=layers, points=all_points(layers, dims), pca_texts=pca_texts,
-        spread=spread_over_ranks,
+        spread=spread_over_ranks, rows=rows,
     )  # fmt: skip
     if mteb_tasks:
         points = all_points(layers, dims)
@@ -58,6 +61,9 @@ def evaluate(config: Config) -> int:
         scores[PREFIX] += found
     if dist.rank() == 0:
         write(out / "scores.jsonl", scores)
+        if rows is not None:
+            named = {"|".join(map(str, key)): value for key, value in rows.items()}
+            np.savez_compressed(out / "rows.npz", allow_pickle=False, **named)
         for family, found in scores.items():
             print("\n" + points_table(found, family if len(scores) > 1 else ""))
         print(f"\nscores: {out / 'scores.jsonl'}", flush=True)

@@ -1,35 +1,26 @@
-"""Where a run's parameters, metrics and files go: metrics.jsonl, MLflow, both, or nowhere.
+"""An MLflow run behind a worker thread. The ONLY file that imports mlflow, and only in that thread:
+training never waits for the import, a database migration or a server, and no fault reaches it.
 
-The ONLY file that imports mlflow, and only inside the worker thread of `MlflowTracker`: training
-never waits for the import, a database migration or a server, and no tracking fault reaches it.
 The file is long because of that rule: everything that touches mlflow sits together here.
-metrics.jsonl is the complete record; MLflow holds the same rows under legal names (see `legal`).
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import math
 import os
-import platform
 import posixpath
 import re
-import subprocess
-import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from hashlib import sha1
-from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
-from mipic_llm.config import Config
-from mipic_llm.errors import UserError
+from mipic_llm.tracking.base import NullTracker, Status
 
-Status = Literal["FINISHED", "FAILED", "KILLED"]
 log = logging.getLogger(__name__)
 
 LONG_VALUE = 500  # characters of a parameter that every MLflow server takes
@@ -39,103 +30,6 @@ RETRY_SECONDS = 60.0  # between attempts on a server that is away
 LINGER_SECONDS = 1.0  # between batches to a server that is there
 ARTIFACT_ATTEMPTS = 3
 CLOSE_DOWN, CLOSE_HEALTHY = 4.0, 60.0  # seconds that close() may wait
-
-
-class Tracker(Protocol):
-    """What training needs from a tracker. No method raises for a server's fault or waits long."""
-
-    run_id: str | None = None  # the MLflow run, once known; goes into every checkpoint
-
-    def wait_run_id(self, timeout: float) -> str | None:
-        """`run_id`, after at most `timeout` seconds of waiting for it."""
-        return self.run_id
-
-    def params(self, flat: Mapping[str, Any]) -> None:
-        """Every configuration value under its dotted name."""
-
-    def metrics(self, row: Mapping[str, float], step: int) -> None:
-        """One row of figures at one optimizer step."""
-
-    def artifact(self, path: str | Path, folder: str = "") -> None:
-        """A file or directory, kept under `folder`; must stay in place until `close`."""
-
-    def close(self, status: Status = "FINISHED") -> None:
-        """Flush and end the run. A second call does nothing."""
-
-
-class NullTracker(Tracker):
-    """Drops everything: for the ranks other than the first. The base of the other trackers."""
-
-
-class JsonlTracker(NullTracker):
-    """Appends {"step": s, ...} rows to a file, flushed per row.
-
-    With `resume_step`, rows above it (left by the killed run, about to be written again) and a torn
-    last line are dropped first, so every step stands once; without it, the file starts empty.
-    A value that is not finite is written as null, so that every line is strict JSON.
-    """
-
-    def __init__(self, path: str | Path, resume_step: int | None = None) -> None:
-        self.path = Path(path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        kept = "" if resume_step is None else self._kept(resume_step)
-        temporary = self.path.with_name(self.path.name + ".tmp")
-        temporary.write_text(kept, encoding="utf-8")
-        os.replace(temporary, self.path)
-        self._file = self.path.open("a", encoding="utf-8")
-
-    def _kept(self, resume_step: int) -> str:
-        lines: dict[int, str] = {}
-        text = self.path.read_text("utf-8", "replace") if self.path.exists() else ""
-        for line in text.splitlines():
-            try:
-                step = int(json.loads(line)["step"])
-            except (ValueError, KeyError, TypeError):
-                continue  # torn by the kill
-            if step <= resume_step:
-                lines[step] = line + "\n"
-        return "".join(lines.values())
-
-    def metrics(self, row: Mapping[str, float], step: int) -> None:
-        if self._file.closed:
-            return
-        values = {k: v if isinstance(v, int) else float(v) for k, v in row.items()}
-        values = {k: v if math.isfinite(v) else None for k, v in values.items()}
-        self._file.write(json.dumps({"step": int(step), **values}) + "\n")
-        self._file.flush()
-
-    def close(self, status: Status = "FINISHED") -> None:
-        self._file.close()
-
-
-class MultiTracker(NullTracker):
-    """Hands every call to each tracker in turn."""
-
-    def __init__(self, trackers: Iterable[Tracker]) -> None:
-        self.trackers = list(trackers)
-
-    @property
-    def run_id(self) -> str | None:  # type: ignore[override]
-        return next((t.run_id for t in self.trackers if t.run_id), None)
-
-    def wait_run_id(self, timeout: float) -> str | None:
-        return next((r for r in [t.wait_run_id(timeout) for t in self.trackers] if r), None)
-
-    def params(self, flat: Mapping[str, Any]) -> None:
-        for tracker in self.trackers:
-            tracker.params(flat)
-
-    def metrics(self, row: Mapping[str, float], step: int) -> None:
-        for tracker in self.trackers:
-            tracker.metrics(row, step)
-
-    def artifact(self, path: str | Path, folder: str = "") -> None:
-        for tracker in self.trackers:
-            tracker.artifact(path, folder)
-
-    def close(self, status: Status = "FINISHED") -> None:
-        for tracker in self.trackers:
-            tracker.close(status)
 
 
 def legal(name: str) -> str:
@@ -429,88 +323,3 @@ def _short(error: BaseException) -> str:
 
 def _no_password(uri: str) -> str:
     return re.sub(r"//[^/@]*@", "//...@", uri)
-
-
-def make_tracker(
-    config: Config,
-    output_dir: str | Path,
-    *,
-    is_main: bool,
-    resume_step: int | None = None,
-    run_id: str | None = None,
-) -> Tracker:
-    """metrics.jsonl and, unless tracking.mlflow is off, MLflow; nothing on ranks but the first.
-
-    Store: `tracking.mlflow` when it is a URI, else MLFLOW_TRACKING_URI, else sqlite in
-    <output_dir>/mlruns. Run: `run_id` (from a checkpoint), else MLFLOW_RUN_ID, else a new one.
-    Raises UserError for MLFLOW_TAGS that is no JSON object and for a value that is no URI.
-    """
-    if not is_main:
-        return NullTracker()
-    out, settings, env = Path(output_dir).resolve(), config.tracking, os.environ
-    uri = env.get("MLFLOW_TRACKING_URI", "") if settings.mlflow == "auto" else settings.mlflow
-    if uri not in ("", "off", "databricks") and not re.match(r"[./~]|[\w+.-]+:", uri):
-        raise UserError(
-            f"tracking.mlflow: {uri!r} is no tracking URI; give auto, off, or a URI such as "
-            "http://host:5000 or sqlite:///runs.db"
-        )
-    try:
-        tags = json.loads(env.get("MLFLOW_TAGS") or "{}")
-        tags = {legal(k): str(v)[:5000] for k, v in tags.items()}
-    except (ValueError, AttributeError):
-        raise UserError(
-            'environment MLFLOW_TAGS: not a JSON object; write it as \'{"name": "value"}\''
-        ) from None
-    jsonl = JsonlTracker(out / "metrics.jsonl", resume_step)
-    if uri == "off":
-        return jsonl
-    location = None
-    if not uri:
-        uri = f"sqlite:///{out / 'mlruns' / 'mlflow.db'}"
-        location = (out / "mlruns" / "artifacts").as_uri()
-    experiment = settings.experiment or env.get("MLFLOW_EXPERIMENT_NAME") or "mipic_llm"
-    return MultiTracker([jsonl, MlflowTracker(
-        uri, experiment, settings.run_name or out.name, run_id or env.get("MLFLOW_RUN_ID") or None,
-        tags=tags, artifact_location=location,
-    )])  # fmt: skip
-
-
-def environment() -> dict[str, Any]:
-    """What the run ran on, for environment.json: versions, processors, commit; no host or path."""
-    packages = "torch deepspeed transformers peft tokenizers datasets bitsandbytes mlflow numpy"
-    record: dict[str, Any] = {"python": platform.python_version(), "platform": platform.platform()}
-    for package in ("mipic_llm", *packages.split(), "flash-attn", "sentence-transformers"):
-        try:
-            record[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            record[package] = None
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text("utf-8", "replace").splitlines() if cpuinfo.exists() else []
-    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    record["cpu"] = models[0] if models else platform.processor() or platform.machine()
-    usable = getattr(os, "sched_getaffinity", None)
-    record["cores"] = len(usable(0)) if usable else os.cpu_count()
-    record["cuda"], record["gpus"] = None, []
-    if torch := sys.modules.get("torch"):  # a run has it loaded; nobody else should pay for it
-        record["cuda"] = torch.version.cuda
-        if torch.cuda.is_available():
-            count = range(torch.cuda.device_count())
-            record["gpus"] = [torch.cuda.get_device_name(i) for i in count]
-    record["commit"] = _commit(Path(__file__).resolve().parent)
-    return record
-
-
-def _commit(folder: Path) -> str | None:
-    """The commit of our checkout, with +changes when files differ from it; None outside of one."""
-    git = ["git", "-C", str(folder)]
-    try:
-        # A package installed inside somebody else's checkout is not that checkout.
-        subprocess.run([*git, "ls-files", "--error-unmatch", "__init__.py"],
-                       check=True, capture_output=True, timeout=5)  # fmt: skip
-        head, changes = (
-            subprocess.run([*git, *args], check=True, capture_output=True, text=True, timeout=5)
-            for args in (["rev-parse", "HEAD"], ["status", "--porcelain", "-uno"])
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return head.stdout.strip() + ("+changes" if changes.stdout.strip() else "")

@@ -1,16 +1,16 @@
-"""Tables and plots of a run from its files: scores.jsonl and metrics.jsonl. No model needed."""
+"""Pictures of runs, from their files. No model needed, no display either."""
 
 from __future__ import annotations
 
-import json
 import math
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mipic_llm.errors import UserError
-from mipic_llm.types import Point, Score
+from mipic_llm.report.scores import rows_of
+from mipic_llm.report.tables import is_spearman
+from mipic_llm.types import Score
 
 INK, GREY = "#16324f", "#8a8f98"  # dark and light enough to stay apart in greyscale
 # One style per line of a plot: colour, dash, marker, fill. Told apart by three signs, not by hue.
@@ -24,147 +24,6 @@ STYLES = [
 ]
 
 
-# ---- scores.jsonl
-
-
-def write_scores(
-    path: str | Path,
-    scores: Iterable[Score],
-    stage: str | None = None,
-    append: bool = False,
-    readout: str | None = None,
-) -> None:
-    """One row {task, metric, layer, dim, value, n} per score, with `stage` and `readout` if given.
-
-    Replaces the file in one move, or adds to it with `append`.
-    """
-    path = Path(path)
-    mark = {} if stage is None else {"stage": stage}
-    mark |= {} if readout is None else {"readout": readout}
-    text = ""
-    for task, metric, point, value, n in scores:
-        row = {"task": task, "metric": metric, "layer": int(point.layer), "dim": int(point.dim)}
-        # NaN (constant scores have no rank correlation) is no JSON: null
-        value = float(value) if math.isfinite(value) else None
-        text += json.dumps({**row, "value": value, "n": int(n), **mark}) + "\n"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    old = path.read_text("utf-8") if append and path.exists() else ""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(old + text, encoding="utf-8")
-    os.replace(temporary, path)
-
-
-def read_scores(path: str | Path, stage: str | None = None) -> list[Score]:
-    """The scores of a file, or those of one `stage`.
-
-    Raises UserError for a file that is missing or a line that is no score.
-    """
-    scores = []
-    for number, row in _rows(path):
-        try:
-            value = math.nan if row["value"] is None else float(row["value"])
-            point = Point(int(row["layer"]), int(row["dim"]))
-            score = Score(str(row["task"]), str(row["metric"]), point, value, int(row["n"]))
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(
-                f"{path}: line {number}: not a score ({type(error).__name__}: {error}); expected "
-                "keys task, metric, layer, dim, value, n"
-            ) from None
-        # Other families (readout pca ..) have figures of their own at the same points.
-        if row.get("readout", "prefix") == "prefix" and stage in (None, row.get("stage")):
-            scores.append(score)
-    return scores
-
-
-def before_and_after(path: str | Path) -> tuple[list[Score], list[Score]]:
-    """The two stages of a run's file; rows without a stage (launch/evaluate.py) count as after."""
-    everything, before = read_scores(path), read_scores(path, stage="before")
-    after = read_scores(path, stage="after")
-    return (before, after) if before or after else ([], everything)
-
-
-def _rows(path: str | Path) -> list[tuple[int, dict[str, Any]]]:
-    """Numbered rows of a JSON-lines file; a torn last line (killed run) is left out."""
-    try:
-        lines = Path(path).read_text("utf-8").splitlines()
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; is this a run's output directory?") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from None
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            if number == len(lines):
-                break
-            raise UserError(f"{path}: line {number}: not JSON: {error}") from None
-        if not isinstance(row, dict):
-            raise UserError(f"{path}: line {number}: not a JSON object")
-        rows.append((number, row))
-    return rows
-
-
-# ---- tables
-
-
-def before_after_table(
-    before: Sequence[Score], after: Sequence[Score], *, layer: int, markdown: bool = False
-) -> str:
-    """Spearman x 100 before and after training: per dim of `layer`, then per other point.
-
-    One pair of blocks per task. A figure that is missing shows as `-`.
-    """
-    blocks = []
-    tasks = dict.fromkeys(s.task for s in [*before, *after] if _is_spearman(s))
-    for task in tasks:
-        old, new = (
-            {s.point: s for s in scores if s.task == task and _is_spearman(s)}
-            for scores in (before, after)
-        )
-        points = sorted(set(old) | set(new))
-        n = next(iter({**old, **new}.values())).n
-        for title, head, chosen in (
-            (f"layer {layer}", "dim", [p for p in points if p.layer == layer]),
-            ("ladder", "dim@layer", [p for p in points if p.layer != layer]),
-        ):
-            if not chosen:
-                continue
-            rows = [[head, "before", "after", "change"]]
-            for point in chosen:
-                a, b = (side[point].value if point in side else math.nan for side in (old, new))
-                name = str(point.dim) if head == "dim" else str(point)
-                rows.append([name, _x100(a), _x100(b), _x100(b - a, sign=True)])
-            caption = f"{task}: Spearman x 100, {title}, {n:,} pairs"
-            blocks.append(_markdown(caption, rows) if markdown else _plain(caption, rows))
-    return "\n\n".join(blocks) if blocks else "no Spearman scores"
-
-
-def _is_spearman(score: Score) -> bool:
-    return score.metric.endswith("spearman")
-
-
-def _x100(value: float, sign: bool = False) -> str:
-    return "-" if math.isnan(value) else f"{100 * value:{'+' if sign else ''}.2f}"
-
-
-def _plain(caption: str, rows: list[list[str]]) -> str:
-    widths = [max(len(row[i]) for row in rows) + (3 if i else 2) for i in range(4)]
-    lines = ["".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]
-    rule = "  " + "-" * (sum(widths) - 2)
-    return "\n".join([caption, lines[0], rule, *lines[1:]])
-
-
-def _markdown(caption: str, rows: list[list[str]]) -> str:
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join([f"**{caption}**", "", lines[0], "|---:|---:|---:|---:|", *lines[1:]])
-
-
-# ---- plots
-
-
 def quality_plot(before: Sequence[Score], after: Sequence[Score], path: str | Path) -> None:
     """PNG of Spearman against dim (last layer, mean over tasks), before and after training."""
     comparison_plot({"before training": before, "after training": after}, path)
@@ -172,11 +31,11 @@ def quality_plot(before: Sequence[Score], after: Sequence[Score], path: str | Pa
 
 def comparison_plot(runs: Mapping[str, Sequence[Score]], path: str | Path) -> None:
     """PNG of Spearman against dim at the last layer, one line per named set of scores."""
-    scored = [s for scores in runs.values() for s in scores if _is_spearman(s)]
+    scored = [s for scores in runs.values() for s in scores if is_spearman(s)]
     if not scored:
         raise UserError(f"{path}: no plot: there are no Spearman scores; set data.validation")
     tasks = list(dict.fromkeys(s.task for s in scored))
-    figure, (axes,) = _figure(1, 1, (6.4, 4.2))
+    figure, (axes,) = new_figure(1, 1, (6.4, 4.2))
     curves = {name: _curve(scores) for name, scores in runs.items()}
     curves = {name: curve for name, curve in curves.items() if curve}
     for number, (name, curve) in enumerate(curves.items()):
@@ -203,12 +62,12 @@ def comparison_plot(runs: Mapping[str, Sequence[Score]], path: str | Path) -> No
     where = tasks[0] if len(tasks) == 1 else f"mean of {len(tasks)} tasks"
     axes.set_title(f"Quality against size: {where}", loc="left", fontweight="bold")
     axes.legend(frameon=False, loc="best", handlelength=3.0)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _curve(scores: Sequence[Score]) -> dict[int, float]:
     """dim -> 100 * mean Spearman over tasks, at the deepest layer present."""
-    scores = [s for s in scores if _is_spearman(s) and math.isfinite(s.value)]
+    scores = [s for s in scores if is_spearman(s) and math.isfinite(s.value)]
     last = max((s.point.layer for s in scores), default=0)
     values: dict[int, list[float]] = {}
     for s in scores:
@@ -219,7 +78,7 @@ def _curve(scores: Sequence[Score]) -> dict[int, float]:
 
 def loss_plot(metrics_jsonl: str | Path, path: str | Path) -> None:
     """PNG of the total loss and its parts over steps, one panel each (their scales differ)."""
-    rows = [row for _, row in _rows(metrics_jsonl) if "step" in row]
+    rows = [row for _, row in rows_of(metrics_jsonl) if "step" in row]
     keys = ["loss", "loss/mrl", "loss/relation", "loss/geometry", "loss/chain"]
     series = {key: _series(rows, key) for key in keys}
     series = {key: points for key, points in series.items() if points}
@@ -230,7 +89,7 @@ def loss_plot(metrics_jsonl: str | Path, path: str | Path) -> None:
     panels = len(series) + bool(per_dim)
     columns = min(3, panels)
     lines = math.ceil(panels / columns)
-    figure, flat = _figure(lines, columns, (3.3 * columns, 2.5 * lines + 0.3))
+    figure, flat = new_figure(lines, columns, (3.3 * columns, 2.5 * lines + 0.3))
     titles = {"loss": "total", "loss/mrl": "MRL", "loss/chain": "PIC chain",
               "loss/relation": "SIA relation", "loss/geometry": "SIA geometry"}  # fmt: skip
     for axes, (key, points) in zip(flat, series.items(), strict=False):
@@ -250,7 +109,7 @@ def loss_plot(metrics_jsonl: str | Path, path: str | Path) -> None:
             axes.set_xlabel("step")
             axes.tick_params(labelbottom=True)
     figure.suptitle("Training loss and its parts", x=0.01, ha="left", fontweight="bold")
-    _save(figure, path)
+    save(figure, path)
 
 
 def _per_dim_panel(axes: Any, lines: list[tuple[str, list[tuple[int, float]]]]) -> None:
@@ -282,7 +141,7 @@ def _smooth(values: Sequence[float]) -> list[float] | None:
     return [sum(window) / len(window) for window in windows]
 
 
-def _figure(lines: int, columns: int, size: tuple[float, float]) -> tuple[Any, list[Any]]:
+def new_figure(lines: int, columns: int, size: tuple[float, float]) -> tuple[Any, list[Any]]:
     """An empty figure in our style and its axes, row by row.
 
     Drawn by Agg without pyplot: no display needed, and a caller's own backend stays as it is.
@@ -302,6 +161,6 @@ def _figure(lines: int, columns: int, size: tuple[float, float]) -> tuple[Any, l
     return figure, list(grid.flat)
 
 
-def _save(figure: Any, path: str | Path) -> None:
+def save(figure: Any, path: str | Path) -> None:
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=160, format="png")

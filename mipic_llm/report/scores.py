@@ -1,0 +1,98 @@
+"""scores.jsonl and metrics.jsonl: written and read. No model needed."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from mipic_llm.errors import UserError
+from mipic_llm.types import Point, Score
+
+
+def write_scores(
+    path: str | Path,
+    scores: Iterable[Score],
+    stage: str | None = None,
+    append: bool = False,
+    readout: str | None = None,
+) -> None:
+    """One row {task, metric, layer, dim, value, n} per score, with `stage` and `readout` if given.
+
+    Replaces the file in one move, or adds to it with `append`.
+    """
+    path = Path(path)
+    mark = {} if stage is None else {"stage": stage}
+    mark |= {} if readout is None else {"readout": readout}
+    text = ""
+    for task, metric, point, value, n in scores:
+        row = {"task": task, "metric": metric, "layer": int(point.layer), "dim": int(point.dim)}
+        # NaN (constant scores have no rank correlation) is no JSON: null
+        value = float(value) if math.isfinite(value) else None
+        text += json.dumps({**row, "value": value, "n": int(n), **mark}) + "\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    old = path.read_text("utf-8") if append and path.exists() else ""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(old + text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def read_scores(path: str | Path, stage: str | None = None) -> list[Score]:
+    """The scores of a file, or those of one `stage`; of the model's own vectors (no PCA).
+
+    Raises UserError for a file that is missing or a line that is no score.
+    """
+    # Other families (readout pca ..) have figures of their own at the same points.
+    return [s for family, s in read_families(path, stage) if family == "prefix"]
+
+
+def read_families(path: str | Path, stage: str | None = None) -> list[tuple[str, Score]]:
+    """(family, score) of every row: prefix, or pca (post-hoc)."""
+    scores = []
+    for number, row in rows_of(path):
+        try:
+            value = math.nan if row["value"] is None else float(row["value"])
+            point = Point(int(row["layer"]), int(row["dim"]))
+            score = Score(str(row["task"]), str(row["metric"]), point, value, int(row["n"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                f"{path}: line {number}: not a score ({type(error).__name__}: {error}); expected "
+                "keys task, metric, layer, dim, value, n"
+            ) from None
+        if stage in (None, row.get("stage")):
+            scores.append((str(row.get("readout", "prefix")), score))
+    return scores
+
+
+def before_and_after(path: str | Path) -> tuple[list[Score], list[Score]]:
+    """The two stages of a run's file; rows without a stage (launch/evaluate.py) count as after."""
+    everything, before = read_scores(path), read_scores(path, stage="before")
+    after = read_scores(path, stage="after")
+    return (before, after) if before or after else ([], everything)
+
+
+def rows_of(path: str | Path) -> list[tuple[int, dict[str, Any]]]:
+    """Numbered rows of a JSON-lines file; a torn last line (killed run) is left out."""
+    try:
+        lines = Path(path).read_text("utf-8").splitlines()
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; is this a run's output directory?") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read: {error}") from None
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            if number == len(lines):
+                break
+            raise UserError(f"{path}: line {number}: not JSON: {error}") from None
+        if not isinstance(row, dict):
+            raise UserError(f"{path}: line {number}: not a JSON object")
+        rows.append((number, row))
+    return rows

@@ -1,0 +1,60 @@
+"""The table of a training run: before, after, change."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from mipic_llm.types import Score
+
+
+def before_after_table(
+    before: Sequence[Score], after: Sequence[Score], *, layer: int, markdown: bool = False
+) -> str:
+    """Spearman x 100 before and after training: per dim of `layer`, then per other point.
+
+    One pair of blocks per task. A figure that is missing shows as `-`.
+    """
+    blocks = []
+    tasks = dict.fromkeys(s.task for s in [*before, *after] if is_spearman(s))
+    for task in tasks:
+        old, new = (
+            {s.point: s for s in scores if s.task == task and is_spearman(s)}
+            for scores in (before, after)
+        )
+        points = sorted(set(old) | set(new))
+        n = next(iter({**old, **new}.values())).n
+        for title, head, chosen in (
+            (f"layer {layer}", "dim", [p for p in points if p.layer == layer]),
+            ("ladder", "dim@layer", [p for p in points if p.layer != layer]),
+        ):
+            if not chosen:
+                continue
+            rows = [[head, "before", "after", "change"]]
+            for point in chosen:
+                a, b = (side[point].value if point in side else math.nan for side in (old, new))
+                name = str(point.dim) if head == "dim" else str(point)
+                rows.append([name, _x100(a), _x100(b), _x100(b - a, sign=True)])
+            caption = f"{task}: Spearman x 100, {title}, {n:,} pairs"
+            blocks.append(_markdown(caption, rows) if markdown else _plain(caption, rows))
+    return "\n\n".join(blocks) if blocks else "no Spearman scores"
+
+
+def is_spearman(score: Score) -> bool:
+    return score.metric.endswith("spearman")
+
+
+def _x100(value: float, sign: bool = False) -> str:
+    return "-" if math.isnan(value) else f"{100 * value:{'+' if sign else ''}.2f}"
+
+
+def _plain(caption: str, rows: list[list[str]]) -> str:
+    widths = [max(len(row[i]) for row in rows) + (3 if i else 2) for i in range(4)]
+    lines = ["".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]
+    rule = "  " + "-" * (sum(widths) - 2)
+    return "\n".join([caption, lines[0], rule, *lines[1:]])
+
+
+def _markdown(caption: str, rows: list[list[str]]) -> str:
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([f"**{caption}**", "", lines[0], "|---:|---:|---:|---:|", *lines[1:]])

@@ -1,0 +1,174 @@
+"""What a study YAML says: conditions x methods x seeds, and how the models are judged."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from mipic_llm.config_fields import nearest
+from mipic_llm.errors import UserError
+
+KEYS = ("name", "recipe", "settings", "conditions", "methods", "seeds", "evaluate", "averages",
+        "baseline", "untrained", "ranks", "ds_config")  # fmt: skip
+EVALUATE_KEYS = ("data", "suite", "layers", "dims", "pca_text")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
+
+
+class Evaluation(NamedTuple):
+    """One call of launch/evaluate.py; None = its default."""
+
+    data: list[str]
+    suite: str | None
+    layers: list[int] | None
+    dims: list[int] | None
+    pca_text: list[str]
+
+
+class Trial(NamedTuple):
+    """One trained (method given) or untrained (seed None) model."""
+
+    condition: str
+    method: str
+    seed: int | None
+
+    @property
+    def folder(self) -> Path:
+        last = [] if self.seed is None else [f"seed{self.seed}"]
+        return Path(self.condition, self.method, *last)
+
+    def __str__(self) -> str:
+        return "/".join(self.folder.parts)
+
+
+class Study(NamedTuple):
+    """A study as read. settings, conditions and methods hold flags by dotted key."""
+
+    name: str
+    recipe: str
+    settings: dict[str, Any]
+    conditions: dict[str, dict[str, Any]]
+    methods: dict[str, dict[str, Any]]
+    seeds: list[int]
+    evaluate: list[Evaluation]
+    averages: dict[str, list[str]]
+    baseline: str
+    untrained: bool
+    ranks: int
+    ds_config: str | None
+
+    def trials(self) -> list[Trial]:
+        """Seed by seed, so that a study that is cut short still compares every method."""
+        found = []
+        for condition in self.conditions:
+            if self.untrained:
+                found.append(Trial(condition, UNTRAINED, None))
+        for seed, condition, method in itertools.product(self.seeds, self.conditions, self.methods):
+            found.append(Trial(condition, method, seed))
+        return found
+
+
+UNTRAINED = "untrained"
+
+
+def read_study(path: str | Path) -> Study:
+    """A study from its YAML. Paths in it are relative to it or to here, as in a suite YAML.
+
+    Raises UserError: unknown keys, wrong types, names that make no folder, a baseline that is no
+    method.
+    """
+    path = Path(path)
+    try:
+        tree = yaml.safe_load(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"study {path}: no such file") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"study {path}: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise UserError(f"study {path}: it must be a mapping with: {', '.join(KEYS)}")
+    _known(tree, KEYS, f"study {path}")
+    methods = _flags(tree.get("methods"), f"study {path}: methods")
+    if not methods:
+        raise UserError(f"study {path}: methods is empty; name at least one, with its settings")
+    conditions = _flags(tree.get("conditions") or {"all": {}}, f"study {path}: conditions")
+    for kind, names in (("method", methods), ("condition", conditions)):
+        for name in names:
+            if not _NAME.fullmatch(name) or name == UNTRAINED:
+                raise UserError(f"study {path}: {kind} {name!r} cannot name a folder; rename it")
+    seeds = tree.get("seeds", [42])
+    if not isinstance(seeds, list) or not seeds or not all(type(s) is int for s in seeds):
+        raise UserError(f"study {path}: seeds is {seeds!r}; give a list of whole numbers")
+    if len(set(seeds)) < len(seeds):
+        raise UserError(f"study {path}: seeds is {seeds}; give each once")
+    baseline = tree.get("baseline") or next(iter(methods))
+    if baseline not in methods:
+        raise UserError(f"study {path}: baseline {baseline} is no method"
+                        f"{nearest([str(baseline)], methods)}")  # fmt: skip
+    evaluations = tree.get("evaluate") or [{"data": ["demo"]}]
+    if isinstance(evaluations, dict):
+        evaluations = [evaluations]
+    settings = _flags({"settings": tree.get("settings") or {}}, f"study {path}")["settings"]
+    return Study(
+        name=str(tree.get("name") or path.stem),
+        recipe=str(tree.get("recipe") or "quickstart"),
+        settings=_located(settings, path.parent),
+        conditions={k: _located(v, path.parent) for k, v in conditions.items()},
+        methods=methods,
+        seeds=seeds,
+        evaluate=[_evaluation(e, path) for e in evaluations],
+        averages={str(k): list(v) for k, v in (tree.get("averages") or {}).items()},
+        baseline=str(baseline),
+        untrained=bool(tree.get("untrained", True)),
+        ranks=int(tree.get("ranks") or 1),
+        ds_config=tree.get("ds_config"),
+    )
+
+
+def _known(tree: Mapping, keys: tuple[str, ...], where: str) -> None:
+    for key in tree:
+        if key not in keys:
+            raise UserError(f"{where}: unknown key {key}{nearest([str(key)], keys)}")
+
+
+def _flags(tree: Any, where: str) -> dict[str, dict[str, Any]]:
+    if not isinstance(tree, dict):
+        raise UserError(f"{where} must be a mapping of names to settings, got {tree!r}")
+    for name, flags in tree.items():
+        if flags is not None and not isinstance(flags, dict):
+            raise UserError(f"{where}.{name} must be a mapping such as objective.name: mrl")
+    return {str(name): dict(flags or {}) for name, flags in tree.items()}
+
+
+def _evaluation(tree: Any, path: Path) -> Evaluation:
+    if not isinstance(tree, dict):
+        raise UserError(f"study {path}: evaluate must hold mappings with data: [files]")
+    _known(tree, EVALUATE_KEYS, f"study {path}: evaluate")
+    data, pca = (_texts(tree.get(k)) for k in ("data", "pca_text"))
+    if not data and not tree.get("suite"):
+        raise UserError(f"study {path}: evaluate names no data; give data: [files] or suite: FILE")
+    return Evaluation(
+        [_locate(d, path.parent) for d in data],
+        _locate(tree["suite"], path.parent) if tree.get("suite") else None,
+        tree.get("layers"), tree.get("dims"), [_locate(d, path.parent) for d in pca],
+    )  # fmt: skip
+
+
+def _texts(value: Any) -> list[str]:
+    return [value] if isinstance(value, str) else [str(v) for v in value or []]
+
+
+def _located(flags: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Data paths as the runs, started from here, will find them."""
+    keys = ("data.train", "data.validation")
+    return {k: [_locate(t, folder) for t in _texts(v)] if k in keys else v
+            for k, v in flags.items()}  # fmt: skip
+
+
+def _locate(text: str, folder: Path) -> str:
+    """Beside the YAML if it is there, else as written (from here, or no path at all)."""
+    beside = folder / text.partition("=")[0]
+    return str(folder / text) if beside.exists() and not Path(text).exists() else text
