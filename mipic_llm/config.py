@@ -198,6 +198,12 @@ class TrainConfig:
 @dataclass
 class EvalConfig:
     batch_size: int = opt(64, "sequences per forward pass of an evaluation, per rank")
+    every: int = opt(0, "steps between evaluations during training; 0 = only before and after")
+    points: list[str] | None = opt(None, "what those look at, as dim@layer; None = every point of "
+                                   "the table")  # fmt: skip
+    best: str | None = opt(None, "keep the checkpoint with the highest figure of this name, and "
+                           "export that one: <task>/<metric>@<layer>x<dim>, such as demo/spearman@6x64")  # fmt: skip
+    patience: int = opt(0, "stop after so many evaluations without a better eval.best; 0 = never")
     every_layer: bool = opt(False, "score all layers, not only the ladder's points and the last "
                             "layer, in the table of a training run")  # fmt: skip
     symmetric_prompt: str = opt("default", "prompt before texts of symmetric tasks (STS, pairs, "

@@ -72,6 +72,16 @@ def validate(config: Config, world_size: int | None = None) -> None:
     )
     need(bool(c.output_dir), "output_dir is empty; give --output_dir DIRECTORY")
     need(bool(m.name), "model.name is empty; give a directory or a Hugging Face id")
+    e = c.eval
+    need(not e.best or e.every > 0, "eval.best needs evaluations; give --eval.every STEPS too")
+    need(
+        not e.patience or bool(e.best),
+        "eval.patience needs a figure to watch; give --eval.best TASK/METRIC@LAYERxDIM",
+    )
+    need(
+        not e.every or bool(c.data.validation),
+        f"eval.every is {e.every} and data.validation is empty; give files, or --eval.every 0",
+    )
     need(bool(c.data.train), "data.train is empty; give files, or demo for the built-in text")
     need(
         not c.lora.rank or bool(c.lora.target_modules),
@@ -133,6 +143,8 @@ def _validate_numbers(c: Config) -> None:
         ("train.save_every", t.save_every, t.save_every >= 0, "0 (none) or more"),
         ("train.keep_checkpoints", t.keep_checkpoints, t.keep_checkpoints >= 0, "0 (all) or more"),
         ("train.log_every", t.log_every, t.log_every >= 1, "1 or more"),
+        ("eval.every", c.eval.every, c.eval.every >= 0, "0 (off) or more"),
+        ("eval.patience", c.eval.patience, c.eval.patience >= 0, "0 (never) or more"),
         ("eval.batch_size", c.eval.batch_size, c.eval.batch_size >= 1, "1 or more"),
         ("export.tolerance", c.export.tolerance,
          c.export.tolerance is None or c.export.tolerance > 0, "above 0"),

@@ -82,6 +82,14 @@ class Score(NamedTuple):
     n: int
 
 
+class Best(NamedTuple):
+    """The best evaluation so far; worse: evaluations since then."""
+
+    step: int
+    value: float
+    worse: int
+
+
 class RunState(NamedTuple):
     """Everything a run needs beside the DeepSpeed checkpoint to go on as if never stopped."""
 
@@ -90,3 +98,4 @@ class RunState(NamedTuple):
     cursor: int
     rng: dict[str, Any]
     mlflow_run_id: str | None = None
+    best: Best | None = None

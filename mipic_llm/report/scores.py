@@ -19,14 +19,17 @@ def write_scores(
     stage: str | None = None,
     append: bool = False,
     readout: str | None = None,
+    step: int | None = None,
 ) -> None:
-    """One row {task, metric, layer, dim, value, n} per score, with `stage` and `readout` if given.
+    """One row {task, metric, layer, dim, value, n} per score, with `stage`, `readout` and `step` if
+    given.
 
     Replaces the file in one move, or adds to it with `append`.
     """
     path = Path(path)
     mark = {} if stage is None else {"stage": stage}
     mark |= {} if readout is None else {"readout": readout}
+    mark |= {} if step is None else {"step": int(step)}
     text = ""
     for task, metric, point, value, n in scores:
         row = {"task": task, "metric": metric, "layer": int(point.layer), "dim": int(point.dim)}

@@ -27,6 +27,9 @@ class Tracker(Protocol):
     def metrics(self, row: Mapping[str, float], step: int) -> None:
         """One row of figures at one optimizer step."""
 
+    def evaluation(self, row: Mapping[str, float], step: int) -> None:
+        """Figures of an evaluation after a step; not part of metrics.jsonl."""
+
     def artifact(self, path: str | Path, folder: str = "") -> None:
         """A file or directory, kept under `folder`; must stay in place until `close`."""
 
@@ -99,6 +102,10 @@ class MultiTracker(NullTracker):
     def metrics(self, row: Mapping[str, float], step: int) -> None:
         for tracker in self.trackers:
             tracker.metrics(row, step)
+
+    def evaluation(self, row: Mapping[str, float], step: int) -> None:
+        for tracker in self.trackers:
+            tracker.evaluation(row, step)
 
     def artifact(self, path: str | Path, folder: str = "") -> None:
         for tracker in self.trackers:

@@ -116,6 +116,9 @@ class MlflowTracker(NullTracker):
         item = (int(time.time() * 1000), int(step), {k: float(v) for k, v in row.items()})
         self._put(lambda: self._rows.append(item))
 
+    def evaluation(self, row: Mapping[str, float], step: int) -> None:
+        self.metrics({k: v for k, v in row.items() if v == v}, step)  # no store takes NaN
+
     def artifact(self, path: str | Path, folder: str = "") -> None:
         self._put(lambda: self._artifacts.append((0, _Artifact(Path(path), folder))))
 

@@ -15,15 +15,14 @@ from mipic_llm.cli import dump, flatten
 from mipic_llm.config import Config, validate
 from mipic_llm.data.collate import Prefetcher, build_step
 from mipic_llm.errors import EXIT_DONE, EXIT_STOPPED, UserError
-from mipic_llm.evaluation.suite import PREFIX, run_suite
 from mipic_llm.model.load import Source
 from mipic_llm.progress import Progress
-from mipic_llm.report import before_after_table, loss_plot, quality_plot, read_scores, write_scores
+from mipic_llm.report import before_after_table, loss_plot, quality_plot
 from mipic_llm.tracking import Tracker, environment, make_tracker
 from mipic_llm.training import checkpoint, setup
 from mipic_llm.training import distributed as dist
-from mipic_llm.training.encode import encode
 from mipic_llm.training.engine import Engine, start
+from mipic_llm.training.evaluating import Evaluator
 from mipic_llm.training.finish import export
 from mipic_llm.training.setup import Data, say
 from mipic_llm.training.step import StepRunner
@@ -106,13 +105,14 @@ def _train(run: Run, state: RunState) -> int:
     if state.step == 0:
         _describe(run)
         canary(run)
-    before = evaluate(run, "before", state.step)
+    evaluator = Evaluator(run, state.best)
+    before = evaluator.before(state.step)
     if state.rng:
         checkpoint.set_rng_state(state.rng)
-    code = _steps(run, state)
+    code, last = _steps(run, state, evaluator)
     if code != EXIT_DONE:
         return code
-    after = evaluate(run, "after", run.total)
+    after = evaluator.after(last)
     export(run)
     _finish(run, before, after)
     return EXIT_DONE
@@ -162,34 +162,6 @@ def canary(run: Run) -> None:
         )
 
 
-def evaluate(run: Run, stage: str, step: int) -> list[Score]:
-    """All points on all validation tasks; on resume the figures before training are kept."""
-    path = run.out / "scores.jsonl"
-    if stage == "before" and step > 0 and path.is_file():
-        return read_scores(path, stage="before")
-    if not run.data.tasks:
-        return []
-    layers, points = setup.eval_points(run.config, run.source.config.num_hidden_layers)
-
-    def vectors(texts: list[str], kind: str) -> torch.Tensor:
-        return encode(run.engine, run.data.encoder, texts, layers,
-                      batch_size=run.config.eval.batch_size)  # fmt: skip
-
-    scores = run_suite(run.data.tasks, vectors, layers=layers, points=points)[PREFIX]
-    if dist.rank() == 0:
-        write_scores(path, scores, stage=stage, append=stage == "after")
-        row = {f"eval/{s.task}/{s.metric}@{s.point.layer}x{s.point.dim}": s.value for s in scores}
-        run.tracker.metrics(row, step) if stage == "never" else _eval_metrics(run, row, step)
-    return scores
-
-
-def _eval_metrics(run: Run, row: dict[str, float], step: int) -> None:
-    """Evaluation goes to MLflow only: metrics.jsonl holds one row per training step."""
-    for tracker in getattr(run.tracker, "trackers", []):
-        if tracker.run_id is not None or type(tracker).__name__ == "MlflowTracker":
-            tracker.metrics(row, step)
-
-
 def _positions(run: Run, state: RunState) -> Iterator[tuple[int, int]]:
     for done, position in enumerate(run.data.plan.steps(state.epoch, state.cursor)):
         if state.step + done >= run.total:
@@ -197,7 +169,8 @@ def _positions(run: Run, state: RunState) -> Iterator[tuple[int, int]]:
         yield position
 
 
-def _steps(run: Run, state: RunState) -> int:
+def _steps(run: Run, state: RunState, evaluator: Evaluator) -> tuple[int, int]:
+    """-> (exit code, the last step that was done)."""
     config, data, out = run.config, run.data, run.out
     runner, stop = StepRunner(run.engine, config), Stop()
     progress = Progress(run.total, state.step, enabled=dist.rank() == 0)
@@ -226,26 +199,34 @@ def _steps(run: Run, state: RunState) -> int:
                     run.tracker.metrics(row, step)
                 progress.update(step, row)
                 every = config.train.save_every
+                enough = False
+                if evaluator.due(step):
+                    state = _state(run, step, (epoch, cursor + 1), evaluator)
+                    enough = evaluator.during(step, state)
                 stopping = stop.on_any_rank()
                 if (every and step % every == 0 and step < run.total) or stopping:
-                    cursor_next = (epoch, cursor + 1)
-                    _save(run, out, step, cursor_next)
+                    _save(run, out, _state(run, step, (epoch, cursor + 1), evaluator))
                     saved = step
+                if enough:
+                    break
                 if stopping and step < run.total:
                     progress.close()
                     say(f"stopped by a signal at step {saved}; go on with --train.resume auto")
-                    return EXIT_STOPPED
+                    return EXIT_STOPPED, step
     finally:
         progress.close()
-    return EXIT_DONE
+    return EXIT_DONE, step
 
 
-def _save(run: Run, out: Path, step: int, position: tuple[int, int]) -> None:
+def _state(run: Run, step: int, position: tuple[int, int], evaluator: Evaluator) -> RunState:
     epoch, cursor = position
     if cursor >= run.data.plan.steps_per_epoch:
         epoch, cursor = epoch + 1, 0
     run_id = run.tracker.wait_run_id(0.0)
-    state = RunState(step, epoch, cursor, checkpoint.rng_state(), run_id)
+    return RunState(step, epoch, cursor, checkpoint.rng_state(), run_id, evaluator.best)
+
+
+def _save(run: Run, out: Path, state: RunState) -> None:
     folder = out / "checkpoints"
     checkpoint.save(folder, run.engine, state, dump(run.config), lora=run.config.lora.rank > 0)
     if dist.rank() == 0:

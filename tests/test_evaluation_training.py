@@ -1,0 +1,117 @@
+"""--eval.every, --eval.points, --eval.best and --eval.patience in real runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ranks import ROOT, run_ranks
+from tiny_models import tiny_bert
+
+from mipic_llm.report import read_scores
+from mipic_llm.training.evaluating import key_of
+from mipic_llm.types import Point
+
+SCRIPT = ROOT / "launch" / "train.py"
+BEST = "pairs/spearman@4x8"
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("base")
+    model = tiny_bert(folder / "bert")
+    pairs = folder / "pairs.jsonl"
+    words = "red blue green cold warm soft hard tall".split()
+    rows = [
+        {"sentence1": f"a {a} stone", "sentence2": f"one {b} rock", "score": float(i * 7 % 5)}
+        for i, (a, b) in enumerate((a, b) for a in words for b in words)
+    ]
+    pairs.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return model, pairs
+
+
+def flags(base: tuple[Path, Path], out: Path, *more: str) -> list[str]:
+    model, pairs = base
+    return [
+        "--model.name", str(model), "--objective.dims", "8,16,32", "--data.max_length", "16",
+        "--data.validation", str(pairs), "--train.batch_size", "4", "--train.learning_rate", "5e-3",
+        "--sia.layers", "1,2,4", "--pic.ladder", "8@1,16@2,32@4", "--tracking.mlflow", "off",
+        "--output_dir", str(out), *more,
+    ]  # fmt: skip
+
+
+def train(base, out: Path, *more: str, world: int = 1) -> str:
+    code, text = run_ranks(world, SCRIPT, flags(base, out, *more))
+    assert code == 0, text[-4000:]
+    return text
+
+
+def losses(out: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def during(out: Path) -> list[dict]:
+    rows = [json.loads(line) for line in (out / "scores.jsonl").read_text().splitlines()]
+    return [row for row in rows if row["stage"] == "during"]
+
+
+def test_best_checkpoint_is_exported_and_training_is_undisturbed(base, tmp_path) -> None:
+    plain, watched = tmp_path / "plain", tmp_path / "watched"
+    zero3 = ["--ds_config", str(ROOT / "ds_configs" / "zero3.json"), "--train.max_steps", "6"]
+    train(base, plain, *zero3, world=2)
+    train(base, watched, *zero3, "--eval.every", "2", "--eval.points", "8@4", "16@2",
+          "--eval.best", BEST, world=2)  # fmt: skip
+    assert losses(plain) == losses(watched)  # an evaluation draws nothing and changes nothing
+    rows = during(watched)
+    assert {(r["step"], r["layer"], r["dim"]) for r in rows} == {
+        (step, *point) for step in (2, 4, 6) for point in ((4, 8), (2, 16))
+    }
+    value = {r["step"]: r["value"] for r in rows if (r["layer"], r["dim"]) == (4, 8)}
+    assert len(set(value.values())) == 3
+    best = max(value, key=lambda step: value[step])
+    after = {key_of(s): s.value for s in read_scores(watched / "scores.jsonl", stage="after")}
+    assert after[BEST] == pytest.approx(value[best], abs=1e-6)
+    assert [p.name for p in (watched / "best").iterdir()] == [f"step-{best:08d}"]
+    same = (watched / "adapter" / "adapter_model.safetensors").read_bytes() == (
+        plain / "adapter" / "adapter_model.safetensors"
+    ).read_bytes()
+    assert same == (best == 6)
+
+
+def test_patience_ends_a_run_that_gets_no_better(base, tmp_path) -> None:
+    out = tmp_path / "run"
+    text = train(base, out, "--train.max_steps", "40", "--eval.every", "1", "--eval.points", "8@4",
+                 "--eval.best", BEST, "--eval.patience", "2")  # fmt: skip
+    steps = len(losses(out))
+    assert steps < 40 and "2 evaluations since were no better" in text
+    values = [r["value"] for r in during(out)]
+    assert len(values) == steps and max(values) == values[-3]
+    assert max(values[:-2]) == values[-3] >= max(values[-2:])
+
+
+@pytest.mark.parametrize(
+    ("more", "complaint"),
+    [
+        (["--eval.every", "2", "--eval.best", "pairs/spearman@4x9"], "did you mean"),
+        (["--eval.best", BEST], "eval.best needs evaluations"),
+        (["--eval.every", "2", "--eval.patience", "1"], "eval.patience needs a figure"),
+        (["--eval.every", "2", "--eval.points", "8@3"], "eval.points: 8@3 is not among"),
+        (["--eval.every", "2", "--data.validation", "none"], "data.validation is empty"),
+    ],
+)
+def test_mistakes_are_one_line(base, tmp_path, more, complaint) -> None:
+    command = [sys.executable, str(SCRIPT), *flags(base, tmp_path / "out", *more)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120,
+                          env={**os.environ, "PYTHONPATH": str(ROOT)})  # fmt: skip
+    assert done.returncode == 2, done.stderr[-2000:]
+    assert complaint in done.stderr and "Traceback" not in done.stderr
+
+
+def test_key_is_what_mlflow_gets() -> None:
+    from mipic_llm.types import Score
+
+    assert key_of(Score("stsb", "spearman", Point(6, 64), 0.5, 9)) == "stsb/spearman@6x64"
