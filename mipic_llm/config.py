@@ -51,7 +51,7 @@ class ModelConfig:
     revision: str | None = opt(None, "branch, tag or commit of a Hugging Face id")
     trust_remote_code: bool = opt(False, "run model code that ships with the checkpoint")
     attn: str = opt("auto", "attention kernel; auto = flash_attention_2 where installed and on "
-                    "CUDA, else sdpa", ("auto", "sdpa", "eager", "flash_attention_2",
+                    "CUDA, eager for bf16 on a CPU (whose fused backward is slow), else sdpa", ("auto", "sdpa", "eager", "flash_attention_2",
                                         "flash_attention_3"))  # fmt: skip
     pooling: str = opt("auto", "token(s) that make the readout; auto = the model directory's own "
                        "1_Pooling, else last for decoders, cls for XLM-R, mean for the rest",
@@ -202,7 +202,8 @@ class EvalConfig:
     points: list[str] | None = opt(None, "what those look at, as dim@layer; None = every point of "
                                    "the table")  # fmt: skip
     best: str | None = opt(None, "keep the checkpoint with the highest figure of this name, and "
-                           "export that one: <task>/<metric>@<layer>x<dim>, such as demo/spearman@6x64")  # fmt: skip
+                           "export that one: <task>/<metric>@<layer>x<dim>, such as "
+                           "demo/spearman@6x64")  # fmt: skip
     patience: int = opt(0, "stop after so many evaluations without a better eval.best; 0 = never")
     every_layer: bool = opt(False, "score all layers, not only the ladder's points and the last "
                             "layer, in the table of a training run")  # fmt: skip

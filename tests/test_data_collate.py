@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import random
 import threading
 import time
 
@@ -10,7 +12,15 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from mipic_llm.data.collate import Prefetcher, build_step, chunks, n_chunks_of, padding
+from mipic_llm.data.collate import (
+    Prefetcher,
+    StepBatch,
+    _groupings,
+    build_step,
+    chunks,
+    n_chunks_of,
+    padding,
+)
 from mipic_llm.data.formats import Example
 from mipic_llm.data.tokenise import TextEncoder
 
@@ -163,3 +173,42 @@ def test_prefetcher_raises_at_the_step_it_belongs_to():
     with Prefetcher(lambda i: next(iter(())), range(3)) as made:
         with pytest.raises(RuntimeError, match="StopIteration"):
             next(made)
+
+
+def test_length_groups_have_the_least_padding_there_is():
+    """Against every way of cutting the sorted rows, for ragged lengths of all kinds."""
+    rng = random.Random(0)
+    for _ in range(40):
+        lengths = sorted((rng.randint(3, 9) for _ in range(rng.randint(1, 8))), reverse=True)
+        for k, (tokens, starts) in enumerate(_groupings(lengths, 4), start=1):
+            ways = itertools.combinations(range(1, len(lengths)), k - 1)
+            least = min(
+                sum((b - a) * lengths[a] for a, b in itertools.pairwise((0, *cut, len(lengths))))
+                for cut in ways
+            )
+            cut = [*starts, len(lengths)]
+            assert tokens == least == sum((b - a) * lengths[a] for a, b in itertools.pairwise(cut))
+
+
+def test_one_pass_is_cut_into_groups_only_where_that_pays():
+    lengths = [40, 40, 5, 5, 5, 5, 4, 4]
+    batch = StepBatch([[7] * n for n in lengths], torch.zeros(8), torch.zeros(8), 4, 4, 0, False,
+                      0, "right")  # fmt: skip
+    assert n_chunks_of(batch, 0) == 1
+    assert n_chunks_of(batch, 0, pass_cost=64) == 2
+    assert n_chunks_of(batch, 0, pass_cost=1000) == 1
+    made = chunks(batch, 0, n_chunks=2)
+    assert [tuple(c.ids_ST.shape) for c in made] == [(2, 40), (6, 5)]
+    assert sorted(torch.cat([c.index_S for c in made]).tolist()) == list(range(8))
+    # another rank wants more groups than there are lengths: dummies make up the count
+    assert [c.weight for c in chunks(batch, 0, n_chunks=5)] == [1, 1, 1, 0, 0]
+
+
+def test_token_budget_cuts_chunks():
+    lengths = [9, 4, 4, 4, 3]
+    batch = StepBatch([[7] * n for n in lengths], torch.zeros(5), torch.zeros(5), 2, 2, 1, False,
+                      0, "right")  # fmt: skip
+    made = chunks(batch, 0, chunk_tokens=8)
+    assert [tuple(c.ids_ST.shape) for c in made] == [(1, 9), (2, 4), (2, 4)]
+    assert n_chunks_of(batch, 0, chunk_tokens=8) == 3
+    assert len(chunks(batch, 1, chunk_tokens=8)) == 5

@@ -13,6 +13,19 @@ STEPS = 3
 BATCH = 8  # anchors over all ranks
 
 
+# Objectives and options beside the default one, each of which must be the same training everywhere.
+OBJECTIVES = {
+    "simcse": ["--objective.name", "simcse"],
+    "mrl": ["--objective.name", "mrl", "--objective.dim_weights", "2,1,1"],
+    "ese": ["--objective.name", "ese", "--ese.pca", "covariance"],
+    "2dmse": ["--objective.name", "2dmse"],
+    "paper": ["--objective.preset", "paper"],
+    "pair": ["--pic.head", "residual", "--pic.positive", "pair", "--pic.widths", "nested",
+             "--pic.weight", "2", "--sia.relation_weight", "0.5", "--sia.geometry_weight", "3"],
+    "extras": ["--objective.neighbourhood", "0.7", "--objective.decorrelation", "0.3"],
+}  # fmt: skip
+
+
 def arguments(model: Path, world: int, stage: int, lora: int, precision: str, *extra: str):
     return [
         "--recipe", "quickstart", "--model.name", str(model), "--ds_config",
@@ -37,6 +50,14 @@ def cases_for(model: Path, world: int) -> list[dict]:
     for stage, lora, chunk in itertools.product((0, 1, 2, 3), (0, 4), (5,)):
         args = arguments(model, world, stage, lora, "fp32", "--train.chunk_size", str(chunk))
         found.append({"name": f"zero{stage}-lora{lora}-fp32-chunk", "args": args, "steps": STEPS})
+    for name, more in OBJECTIVES.items():
+        for stage in (0, 3):
+            args = arguments(model, world, stage, 4, "fp32", *more)
+            found.append({"name": f"{name}-zero{stage}-plain", "args": args, "steps": STEPS})
+        args = arguments(model, world, 2, 4, "fp32", *more, "--train.chunk_tokens", "60")
+        found.append({"name": f"{name}-zero2-chunk", "args": args, "steps": STEPS})
+        args = arguments(model, world, 1, 4, "fp32", *more, "--train.length_groups", "false")
+        found.append({"name": f"{name}-zero1-one", "args": args, "steps": STEPS})
     sampled = ["--sia.layers_per_step", "1", "--pic.links_per_step", "1"]
     for stage in (0, 3):
         args = arguments(model, world, stage, 4, "fp32", *sampled)
@@ -96,6 +117,18 @@ def test_bf16_agrees_to_its_precision(answers, lora: int) -> None:
             if f"lora{lora}-bf16" in name:
                 for got, want in zip(found["rows"], reference, strict=True):
                     assert got["loss"] == pytest.approx(want["loss"], rel=3e-2), (world, name)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_every_objective_is_the_same_everywhere(answers, name: str) -> None:
+    reference = answers[1][f"{name}-zero0-plain"]
+    assert reference["rows"][0]["loss"] != reference["rows"][-1]["loss"]
+    want = answers[1][f"{name}-zero1-one"]["rows"][0]["grad_norm"]
+    for world in (1, 2):
+        for case, found in answers[world].items():
+            if case.startswith(f"{name}-"):
+                assert relative(found, reference) < 5e-4, (world, case)
+                assert found["rows"][0]["grad_norm"] == pytest.approx(want, rel=1e-3), (world, case)
 
 
 def test_sampling_makes_the_same_choice_on_every_rank_and_stage(answers) -> None:

@@ -141,6 +141,8 @@ def attention(option: str, precision: str) -> str:
     """The kernel to load with; UserError when flash attention is asked for but absent."""
     installed = importlib.util.find_spec("flash_attn") is not None and torch.cuda.is_available()
     if option == "auto":
+        if precision == "bf16" and not torch.cuda.is_available():
+            return "eager"  # torch's fused backward takes ten times as long there (NOTES.md)
         return "flash_attention_2" if installed and precision == "bf16" else "sdpa"
     if option == "flash_attention_2" and not installed:
         raise UserError(

@@ -28,11 +28,12 @@ def curves_figure(panels: Mapping[str, Curves], ylabel: str) -> Any:
     columns = min(3, len(panels))
     lines = -(-len(panels) // columns)
     figure, flat = new_figure(lines, columns, (4.6 * columns, 3.5 * lines + 0.4))
+    names = list(dict.fromkeys(name for curves in panels.values() for name in curves))
     for axes, (title, curves) in zip(flat, panels.items(), strict=False):
         dims = sorted({dim for curve in curves.values() for dim in curve})
         place = {dim: i for i, dim in enumerate(dims)}
         for number, (name, curve) in enumerate(curves.items()):
-            colour, dash, marker, fill = STYLES[number % len(STYLES)]
+            colour, dash, marker, fill = STYLES[names.index(name) % len(STYLES)]
             nudge = 0.05 * (number - (len(curves) - 1) / 2)  # error bars side by side
             known = {d: e for d, e in sorted(curve.items()) if math.isfinite(e.mean)}
             axes.errorbar(
