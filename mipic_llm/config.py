@@ -51,8 +51,9 @@ class ModelConfig:
     revision: str | None = opt(None, "branch, tag or commit of a Hugging Face id")
     trust_remote_code: bool = opt(False, "run model code that ships with the checkpoint")
     attn: str = opt("auto", "attention kernel; auto = flash_attention_2 where installed and on "
-                    "CUDA, eager for bf16 on a CPU (whose fused backward is slow), else sdpa", ("auto", "sdpa", "eager", "flash_attention_2",
-                                        "flash_attention_3"))  # fmt: skip
+                    "CUDA, eager for bf16 on a CPU (whose fused backward is slow), else sdpa",
+                    ("auto", "sdpa", "eager", "flash_attention_2",
+                     "flash_attention_3"))  # fmt: skip
     pooling: str = opt("auto", "token(s) that make the readout; auto = the model directory's own "
                        "1_Pooling, else last for decoders, cls for XLM-R, mean for the rest",
                        ("auto", "cls", "mean", "last"))  # fmt: skip
