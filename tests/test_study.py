@@ -1,0 +1,228 @@
+"""Studies: the YAML, the bootstrap, and a small study run from nothing, resumed and reported."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ranks import ROOT
+from scipy.stats import spearmanr
+from tiny_models import tiny_bert
+
+from mipic_llm.errors import UserError
+from mipic_llm.evaluation.metrics import accuracy, average_precision, macro_f1
+from mipic_llm.report.html import from_markdown
+from mipic_llm.study.runner import Job, as_flags
+from mipic_llm.study.spec import Trial, read_study
+from mipic_llm.study.stats import draw_rows, interval, resampled
+
+RNG = np.random.default_rng(0)
+
+# ---- the YAML
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    (tmp_path / "study.yaml").write_text(text)
+    return tmp_path / "study.yaml"
+
+
+def test_study_is_read_and_its_trials_go_seed_by_seed(tmp_path):
+    (tmp_path / "train.jsonl").write_text("{}")
+    study = read_study(write(tmp_path, """
+settings: {train.max_steps: 3, data.train: train.jsonl}
+conditions: {a: {data.max_length: 9}, b: null}
+methods: {mrl: {objective.name: mrl}, mipic: null}
+seeds: [5, 6]
+evaluate: {data: demo, layers: [1, 2]}
+"""))  # fmt: skip
+    assert study.baseline == "mrl" and study.name == "study"
+    assert study.settings["data.train"] == [str(tmp_path / "train.jsonl")]  # beside the YAML
+    trials = [str(t) for t in study.trials()]
+    assert trials[:2] == ["a/untrained", "b/untrained"]
+    assert trials[2:6] == ["a/mrl/seed5", "a/mipic/seed5", "b/mrl/seed5", "b/mipic/seed5"]
+    job = Job(study, Trial("a", "mrl", 6), tmp_path / "out")
+    (_, train), (_, judge) = job.commands()
+    words = " ".join(train)
+    assert "--train.max_steps 3" in words and "--data.max_length 9" in words
+    assert "--objective.name mrl" in words and "--seed 6" in words
+    assert "--layers 1 2" in " ".join(judge) and "--rows true" in " ".join(judge)
+
+
+def test_flags_are_spelled_as_the_command_line_wants_them():
+    values = {"a.b": [1, 2], "c": True, "d": None, "e": 0.5}
+    assert as_flags(values) == "--a.b 1 2 --c true --d none --e 0.5".split()
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("methods: {}", "methods is empty"),
+        ("method: {a: null}", "unknown key method; did you mean methods"),
+        ("methods: {a/b: null}", "cannot name a folder"),
+        ("methods: {a: null}\nseeds: [1, 1]", "give each once"),
+        ("methods: {a: null}\nseeds: two", "give a list of whole numbers"),
+        ("methods: {a: null}\nbaseline: b", "baseline b is no method"),
+        ("methods: {a: 3}", "must be a mapping such as"),
+        ("methods: {a: null}\nevaluate: {layers: [1]}", "evaluate names no data"),
+        ("- a", "it must be a mapping"),
+        ("a: [", "study"),
+    ],
+)
+def test_mistakes_in_a_study_are_named(tmp_path, text, complaint):
+    with pytest.raises(UserError, match=complaint):
+        read_study(write(tmp_path, text))
+
+
+def test_shipped_studies_are_legal():
+    from mipic_llm.study.runner import check
+
+    files = sorted((ROOT / "launch" / "studies").glob("*.yaml"))
+    assert files
+    for path in files:
+        check(read_study(path), Path("nowhere"))
+
+
+# ---- the bootstrap
+
+
+def test_resampled_metrics_are_those_of_the_resampled_rows():
+    draw = draw_rows(40, 3, resamples=20)
+    assert draw.shape == (20, 40) and (draw == draw_rows(40, 3, resamples=20)).all()
+    gold, guess = RNG.integers(0, 3, 40), RNG.integers(0, 3, 40)
+    score, label = RNG.normal(size=40), RNG.integers(0, 2, 40)
+    for metric, naive, rows, truth in (
+        ("accuracy", accuracy, guess, gold),
+        ("macro_f1", macro_f1, guess, gold),
+        ("average_precision", average_precision, score, label),
+    ):
+        want = [naive(truth[d], rows[d]) for d in draw]
+        np.testing.assert_allclose(resampled(metric, rows, truth, draw), want, rtol=1e-12)
+    np.testing.assert_allclose(resampled("ndcg@10", score, None, draw), score[draw].mean(1))
+    with pytest.raises(ValueError, match="no bootstrap"):
+        resampled("other", score, None, draw)
+
+
+def test_resampled_spearman_uses_the_ranks_of_all_rows():
+    x, y = RNG.normal(size=300), RNG.normal(size=300)
+    y = y + x
+    whole = np.arange(300)[None]
+    assert resampled("spearman", x, y, whole)[0] == pytest.approx(spearmanr(x, y).statistic)
+    draw = draw_rows(300, 0, resamples=50)
+    exact = [spearmanr(x[d], y[d]).statistic for d in draw]
+    assert np.abs(resampled("spearman", x, y, draw) - exact).max() < 0.02
+
+
+def test_interval_holds_the_truth_and_excludes_zero_when_it_should():
+    noise = RNG.normal(size=(3, 1000)) * 0.1
+    base = [0.5 + noise[k] for k in range(3)]
+    low, high = interval([b + 0.02 for b in base], base)  # paired: the common noise cancels
+    assert low == pytest.approx(0.02) == high
+    other = [0.5 + RNG.normal(size=1000) * 0.1 for _ in range(3)]
+    low, high = interval(other, base)
+    assert low < 0 < high
+
+
+# ---- a whole study
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("study")
+    model = tiny_bert(folder / "bert")
+    yaml = folder / "small.yaml"
+    yaml.write_text(f"""
+methods: {{mrl: {{objective.name: mrl}}, mipic: {{}}}}
+seeds: [1, 2]
+settings:
+  model.name: {model}
+  objective.dims: [8, 32]
+  sia.layers: [2, 4]
+  pic.ladder: [8@2, 32@4]
+  train.max_steps: 2
+  train.batch_size: 4
+  data.max_length: 16
+  data.validation: none
+evaluate: {{data: demo, layers: [2, 4], dims: [8, 32], pca_text: demo}}
+averages: {{sts: [demo]}}
+""")
+    out = folder / "out"
+    text = study(yaml, out)
+    assert "mipic/seed2: evaluate0" in text
+    return yaml, out
+
+
+def study(yaml: Path, out: Path, *more: str) -> str:
+    command = [sys.executable, str(ROOT / "launch" / "study.py"), "--study", str(yaml),
+               "--output_dir", str(out), "--jobs", "2", *more]  # fmt: skip
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=500)
+    logs = "".join(p.read_text()[-2000:] for p in out.rglob("*.log"))
+    assert done.returncode == 0, done.stdout + done.stderr + logs
+    return done.stdout
+
+
+def test_study_leaves_tables_figures_and_a_page(finished):
+    _, out = finished
+    text = (out / "study.md").read_text()
+    for word in ("| untrained |", "| mrl + PCA |", "| mipic |", "### sts, spearman, layer 4"):
+        assert word in text, word
+    rows = list(csv.DictReader((out / "figures.csv").open()))
+    mine = [r for r in rows if (r["method"], r["family"], r["layer"], r["dim"], r["task"]) ==
+            ("mipic", "prefix", "4", "8", "demo")]  # fmt: skip
+    (row,) = mine
+    values = [
+        json.loads(line)["value"]
+        for seed in (1, 2)
+        for line in (out / f"runs/all/mipic/seed{seed}/scores0/scores.jsonl").open()
+        if '"layer": 4, "dim": 8' in line and '"readout": "prefix"' in line
+    ]
+    assert float(row["mean"]) == pytest.approx(100 * np.mean(values), abs=1e-3)
+    assert float(row["spread"]) == pytest.approx(100 * np.std(values, ddof=1), abs=1e-3)
+    assert float(row["low"]) <= float(row["gap"]) <= float(row["high"])
+    page = (out / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 3 and "http" not in page
+    assert len(list(out.glob("*.png"))) == 3
+
+
+def test_second_start_runs_nothing_again(finished):
+    yaml, out = finished
+    before = {p: p.stat().st_mtime_ns for p in out.rglob("*.safetensors")}
+    text = study(yaml, out)
+    assert "seed1: train" not in text and before
+    assert before == {p: p.stat().st_mtime_ns for p in out.rglob("*.safetensors")}
+
+
+def test_trials_are_child_runs(finished):
+    import mlflow
+
+    client = mlflow.MlflowClient(f"sqlite:///{finished[1] / 'mlruns' / 'mlflow.db'}")
+    (experiment,) = [e for e in client.search_experiments() if e.name == "small"]
+    runs = client.search_runs([experiment.experiment_id])
+    children = [r for r in runs if "mlflow.parentRunId" in r.data.tags]
+    assert {r.info.run_name for r in children} == {
+        f"all/{method}/seed{seed}" for method in ("mrl", "mipic") for seed in (1, 2)
+    }
+    (parent,) = {r.data.tags["mlflow.parentRunId"] for r in children}
+    kept = {a.path for a in client.list_artifacts(parent)}
+    assert {"study.md", "figures.csv", "report.html"} <= kept
+
+
+def test_markdown_becomes_html():
+    page = from_markdown("# A & B\n\n| m | 1 |\n| --- | ---: |\n| **x** | 1.0 +- 0.2 |\n\n`c`")
+    assert "<h1>A &amp; B</h1>" in page and "<td><b>x</b></td><td>1.0 &plusmn; 0.2</td>" in page
+    assert "<th>1</th>" in page and "<p><code>c</code></p>" in page
+
+
+def test_retention_is_relative_to_the_methods_own_full_width():
+    from mipic_llm.report.compare import Estimate, retention
+
+    found = retention({"a": {16: Estimate(40.0, 1.0), 64: Estimate(80.0)}})
+    assert found["a"][16] == Estimate(50.0, 1.25) and found["a"][64].mean == 100
+    assert math.isnan(found["a"][64].spread)
