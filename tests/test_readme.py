@@ -24,7 +24,8 @@ COMMANDS = [
     if line.split("#")[0].strip()
 ]
 OWN = {"merged", "layers", "dim", "dims", "model", "data", "checkpoint", "to", "suite", "help",
-       "study", "jobs", "print_config", "num_gpus", "num_accelerators", "hostfile", "output"}  # fmt: skip
+       "study", "jobs", "print_config", "num_gpus", "num_accelerators", "hostfile",
+       "output"}  # fmt: skip
 
 
 def test_flags_exist():
