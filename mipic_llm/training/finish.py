@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mipic_llm.training.loop import Run
 
 PROBES = 16  # texts whose vectors are compared
+IMPORTS = 30.0  # seconds that the end of a run waits for the tracker's first contact
 
 
 def export(run: Run) -> None:
@@ -31,6 +32,9 @@ def export(run: Run) -> None:
     live_ND = encode(engine, _bare(run), texts, [last], batch_size=1)[:, 0]
     state = engine.state(trainable_only=lora)
     problem = None
+    # The tracker's thread may still be importing mlflow, and a reload imports the same large
+    # packages: two threads inside one cycle of imports can meet half-made modules.
+    run.tracker.wait_run_id(IMPORTS)
     if dist.rank() == 0:
         assert state is not None
         try:
