@@ -51,6 +51,7 @@ def make_runner(case: Case, objective: str):
     from mipic_llm.model.backbone import Backbone
     from mipic_llm.model.objective import EmbeddingModule
     from mipic_llm.training.engine import Engine
+    from mipic_llm.training.setup import head_options
     from mipic_llm.training.step import StepRunner
 
     numbers = [*("--objective.dims", *map(str, case.dims)),
@@ -67,27 +68,13 @@ def make_runner(case: Case, objective: str):
         attention_probs_dropout_prob=0.0,
     )  # fmt: skip
     backbone = Backbone(BertModel(shape, add_pooling_layer=False), pooling="mean")
-    module = EmbeddingModule(backbone, **_heads(config, objective))
+    module = EmbeddingModule(backbone, **head_options(config))
     ds_config = load_ds_config(None, config, world_size=1, hidden_size=case.width)
     engine = Engine(module, ds_config, config, lambda n: 1.0)
     engine.train(True)
     runner, count = StepRunner(engine, config), iter(range(1 << 30))
     batch = make_batch(case)
     return lambda: runner.run(batch, next(count))[0]
-
-
-def _heads(config, objective: str) -> dict:
-    from mipic_llm.config import parse_ladder
-
-    if objective == "mrl":
-        return {}
-    s = config.sia
-    options = {name: getattr(s, name) for name in
-               ("ratios", "min_k", "detach_teacher", "similarity", "kl", "k_from", "detach_query",
-                "relation", "geometry")}  # fmt: skip
-    options |= {"dims": config.objective.dims[:-1], "tau": s.temperature}
-    return {"sia_layers": s.layers, "ladder": parse_ladder(config.pic.ladder),
-            "sia_options": options, "lift_init": s.lift_init}  # fmt: skip
 
 
 def make_batch(case: Case) -> StepBatch:

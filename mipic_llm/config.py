@@ -147,9 +147,11 @@ class SiaConfig:
 class PicConfig:
     enabled: bool = opt(True, "use the chain (Eq 15-17)")
     ladder: list[str] | None = opt(None, "checkpoints dim@layer, narrow-shallow to wide-deep, "
-                                   "ending at width@last; None = derived (see README)")  # fmt: skip
+                                   "ending at width@last; None = derived: evenly spaced layers, "
+                                   "rising dims, or the full width at each for nested "
+                                   "links")  # fmt: skip
     links_per_step: int = opt(0, "links sampled per step (scaled, so unbiased); 0 = all")
-    weight: float = opt(1.0, "factor of the chain")
+    weight: float | None = opt(None, "factor of the chain; None = by preset")
     head: str | None = opt(None, "phi: mlp = the paper's; residual = the identity plus an MLP that "
                            "starts at zero; None = by preset", ("mlp", "residual"))  # fmt: skip
     positive: str | None = opt(None, "what a shallow readout must find among the deeper ones: self "

@@ -26,7 +26,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "temperature": 0.05, "similarity": "dot", "kl": "student_teacher",
             "detach_teacher": False, "k_from": "real", "lift_init": "linear",
         },
-        "pic": {"head": "mlp", "positive": "self", "widths": "point"},
+        "pic": {"head": "mlp", "positive": "self", "widths": "point", "weight": 1.0},
     },
     "balanced": {
         "model": {"inner_norm": "final"},
@@ -35,7 +35,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "temperature": 1.0, "similarity": "dot", "kl": "student_teacher",
             "detach_teacher": True, "k_from": "real", "lift_init": "prefix",
         },
-        "pic": {"head": "mlp", "positive": "self", "widths": "point"},
+        "pic": {"head": "residual", "positive": "pair", "widths": "nested", "weight": 20.0},
     },
 }  # fmt: skip
 
@@ -170,6 +170,8 @@ def _resolve_depth(c: Config, width: int, n_layers: int) -> None:
         points = None if c.pic.ladder is None else points
     if points is None:
         points = derive_ladder(c.objective.dims or [], n_layers)
+        if c.pic.widths == "nested":  # each link trains every prefix, so none is cut beforehand
+            points = tuple(p._replace(dim=width) for p in points)
     deep = [p for p in points if p.layer > n_layers]
     hint = "; give --pic.ladder none to derive it"
     need(not deep, f"pic.ladder has {deep and deep[0]}, the model has {n_layers} layers{hint}")

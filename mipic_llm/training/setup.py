@@ -14,7 +14,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 import torch
 
-from mipic_llm.config import Config, parse_ladder, resolve, trained_dims
+from mipic_llm.config import Config, derive_ladder, parse_ladder, resolve, trained_dims
 from mipic_llm.data.formats import read_training
 from mipic_llm.data.sampling import BatchPlan
 from mipic_llm.data.tokenise import TextEncoder, resolve_eos
@@ -156,26 +156,32 @@ def build_module(
         model, pooling=source.pooling, inner_norm=config.model.inner_norm or "raw",
         view_noise=config.model.view_noise,
     )  # fmt: skip
+    module = EmbeddingModule(backbone, **head_options(config))
+    dtype = torch.bfloat16 if config.train.precision == "bf16" else torch.float32
+    for part in (module.lifts, module.phis):
+        part.to(dtype)
+    return module
+
+
+def head_options(config: Config) -> dict[str, Any]:
+    """What `EmbeddingModule` needs beside the backbone, for a resolved configuration."""
     dims, s = trained_dims(config), config.sia
-    mipic = config.objective.name == "mipic"
+    if config.objective.name != "mipic":
+        return {}
     sia_options = None
-    if mipic and (s.relation or s.geometry) and len(dims) > 1:
+    if (s.relation or s.geometry) and len(dims) > 1:
         sia_options = {
             "dims": dims[:-1], "ratios": s.ratios, "tau": s.temperature, "min_k": s.min_k,
             "detach_teacher": s.detach_teacher, "similarity": s.similarity, "kl": s.kl,
             "k_from": s.k_from, "detach_query": s.detach_query, "relation": s.relation,
             "geometry": s.geometry,
         }  # fmt: skip
-    ladder = parse_ladder(config.pic.ladder or []) if mipic and config.pic.enabled else ()
-    module = EmbeddingModule(
-        backbone, sia_layers=s.layers or (), ladder=ladder, sia_options=sia_options,
-        lift_init=s.lift_init or "prefix", phi=config.pic.head or "mlp",
-        sia_weights=(s.relation_weight, s.geometry_weight),
-    )  # fmt: skip
-    dtype = torch.bfloat16 if config.train.precision == "bf16" else torch.float32
-    for part in (module.lifts, module.phis):
-        part.to(dtype)
-    return module
+    return {
+        "sia_layers": s.layers or (), "sia_options": sia_options,
+        "ladder": parse_ladder(config.pic.ladder or []) if config.pic.enabled else (),
+        "lift_init": s.lift_init or "prefix", "phi": config.pic.head or "mlp",
+        "sia_weights": (s.relation_weight, s.geometry_weight),
+    }  # fmt: skip
 
 
 def cosine_with_warmup(total: int, warmup_ratio: float, floor: float):
@@ -222,7 +228,10 @@ def eval_points(config: Config, n_layers: int) -> tuple[list[int], list[Point]]:
     """Layers to capture and points to score: the last layer at every dim, and the ladder's."""
     dims = config.objective.dims or []
     points = [Point(n_layers, d) for d in dims]
-    points += [p for p in parse_ladder(config.pic.ladder or []) if p.layer != n_layers]
+    ladder = parse_ladder(config.pic.ladder or [])
+    if config.pic.widths == "nested":  # all prefixes are trained at each layer: show the diagonal
+        ladder = derive_ladder(dims, n_layers)
+    points += [p for p in ladder if p.layer != n_layers]
     if config.eval.every_layer:
         points = [Point(k, d) for k in range(1, n_layers + 1) for d in dims]
     return sorted({p.layer for p in points}), points
