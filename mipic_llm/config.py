@@ -147,9 +147,7 @@ class SiaConfig:
 class PicConfig:
     enabled: bool = opt(True, "use the chain (Eq 15-17)")
     ladder: list[str] | None = opt(None, "checkpoints dim@layer, narrow-shallow to wide-deep, "
-                                   "ending at width@last; None = derived: evenly spaced layers, "
-                                   "rising dims, or the full width at each for nested "
-                                   "links")  # fmt: skip
+                                   "ending at width@last; None = derived (see README)")  # fmt: skip
     links_per_step: int = opt(0, "links sampled per step (scaled, so unbiased); 0 = all")
     weight: float | None = opt(None, "factor of the chain; None = by preset")
     head: str | None = opt(None, "phi: mlp = the paper's; residual = the identity plus an MLP that "
@@ -158,8 +156,8 @@ class PicConfig:
                                "= the same sentence, pair = the anchor's positive and the "
                                "positive's anchor; None = by preset",
                                ("self", "pair"))  # fmt: skip
-    widths: str | None = opt(None, "a link's InfoNCE: point = at its own dim, nested = mean over "
-                             "all prefixes up to it; None = by preset",
+    widths: str | None = opt(None, "what a link trains: point = its own dims; nested = every "
+                             "prefix at both layers (mean over dims); None = by preset",
                              ("point", "nested"))  # fmt: skip
 
 

@@ -170,8 +170,6 @@ def _resolve_depth(c: Config, width: int, n_layers: int) -> None:
         points = None if c.pic.ladder is None else points
     if points is None:
         points = derive_ladder(c.objective.dims or [], n_layers)
-        if c.pic.widths == "nested":  # each link trains every prefix, so none is cut beforehand
-            points = tuple(p._replace(dim=width) for p in points)
     deep = [p for p in points if p.layer > n_layers]
     hint = "; give --pic.ladder none to derive it"
     need(not deep, f"pic.ladder has {deep and deep[0]}, the model has {n_layers} layers{hint}")

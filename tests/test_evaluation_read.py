@@ -102,6 +102,8 @@ def test_suite_yaml(root) -> None:
         ("- {name: x, path: sts}\n- {name: x, path: para}", "entry 2: the name x is given twice"),
         ("- {path: sts, split: train}", "no train rows"),
         ("- {path: topics, c: -1}", "c is -1"),
+        ("- {path: sts, rows: 1}", "rows is 1; give a whole number"),
+        ("- {path: search, rows: 9}", "rows is not for retrieval"),
         ("- {path: sts, type: retrieval}", "no qrels"),
         ("- {path: nowhere/x.jsonl}", "no such file"),
         ("- [", "not valid YAML"),
@@ -111,6 +113,16 @@ def test_a_wrong_suite_is_one_line(root, text: str, match: str) -> None:
     (root / "suite.yaml").write_text(text)
     with pytest.raises(UserError, match=match):
         load_suite(str(root / "suite.yaml"))
+
+
+def test_rows_thin_every_file_evenly(root) -> None:
+    pairs = "- {type: pairs, test: para/test.jsonl, train: para/train.jsonl"
+    whole, _ = load_suite_of(root, pairs + "}")
+    tasks, lines = load_suite_of(
+        root, pairs + ", rows: 3}\n- {path: sts, split: validation, rows: 2}"
+    )
+    assert tasks[0].tune.left == whole[0].tune.left[::2] and len(whole[0].tune.left) == 6
+    assert len(tasks[1].gold_N) == 2 and "2 of 3 rows" in lines[1]
 
 
 def test_bad_rows_are_named(root) -> None:

@@ -34,7 +34,7 @@ TYPES = ("sts", "pairs", "classification", "retrieval")
 ROLES = ("train", "validation", "test")
 _ROLE = re.compile(r"(train|validation|valid|val|dev|test)(?![A-Za-z])", re.IGNORECASE)
 _SAME = {"valid": "validation", "val": "validation", "dev": "validation"}
-_KEYS = ("name", "type", "path", *ROLES, "split", "c")
+_KEYS = ("name", "type", "path", *ROLES, "split", "c", "rows")
 Read = tuple[list[Task], list[str]]  # the tasks, and a line per task on what was understood
 
 
@@ -53,9 +53,11 @@ def load_tasks(specs: Sequence[str], *, split: str = "test") -> Read:
 
 
 def load_suite(path: str) -> Read:
-    """The tasks of a suite YAML: a list of {name, type, path | train, validation, test, split, c}.
+    """The tasks of a suite YAML: a list of {name, type, path | train, validation, test, split, c,
+    rows}.
 
-    Only a path (or test) is needed; paths are looked for beside the YAML, then from here.
+    Only a path (or test) is needed; paths are looked for beside the YAML, then from here. rows: at
+    most so many of each file, evenly spaced, for a quicker answer (not for retrieval).
     Raises UserError for a broken file, an unknown key or type, or a name given twice.
     """
     tasks: list[Task] = []
@@ -102,12 +104,16 @@ def _beside(spec: Any, suite: str) -> str:
 
 
 def _task(entry: Mapping[str, Any], where: str) -> tuple[Task, str]:
-    """The task of {name, path or roles, type?, split?, c?} and a line about it."""
-    split, kind = entry.get("split", "test"), entry.get("type")
+    """The task of {name, path or roles, type?, split?, c?, rows?} and a line about it."""
+    split, kind, most = entry.get("split", "test"), entry.get("type"), entry.get("rows")
+    if most is not None and (type(most) is not int or most < 2):
+        raise UserError(f"{where}: rows is {most!r}; give a whole number from 2")
     if kind is not None and kind not in TYPES:
         raise UserError(f"{where}: type is {kind!r}; give one of: {', '.join(TYPES)}")
     path = Path(str(entry.get("path") or "")).expanduser()
     if entry.get("path") and (path / "corpus.jsonl").exists() or kind == "retrieval":
+        if most is not None:
+            raise UserError(f"{where}: rows is not for retrieval, whose corpus must be whole")
         return _retrieval(str(entry["name"]), path, split, where)
     if split not in ROLES:
         raise UserError(f"{where}: split is {split!r}; give one of: {', '.join(ROLES)}")
@@ -128,10 +134,18 @@ def _task(entry: Mapping[str, Any], where: str) -> tuple[Task, str]:
     name = str(entry["name"])
     if kind == "sts":
         pairs, report = read_scored_pairs(files[split])
-        return StsTask(name, pairs), f"{name}: STS, {str(report).removeprefix('read ')}"
+        pairs, report = _thin(pairs, most), str(report).removeprefix("read ")
+        used = f"{len(pairs):,} of " if len(pairs) == most else ""
+        return StsTask(name, pairs), f"{name}: STS, {used}{report}"
     if kind == "pairs":
-        return _pairs(name, files, split)
-    return _classification(name, files, split, entry.get("c", 1.0), where)
+        return _pairs(name, files, split, most)
+    return _classification(name, files, split, entry.get("c", 1.0), where, most)
+
+
+def _thin(rows: Sequence[Any], most: int | None) -> list[Any]:
+    """At most so many rows, evenly spaced over all (None = all)."""
+    n = len(rows)
+    return list(rows) if most is None or n <= most else [rows[i * n // most] for i in range(most)]
 
 
 def _roles(folder: Path) -> dict[str, str]:
@@ -167,9 +181,9 @@ def _detect(spec: str) -> str:
     )
 
 
-def _pairs(name: str, files: Mapping[str, str], split: str) -> tuple[Task, str]:
+def _pairs(name: str, files: Mapping[str, str], split: str, most: int | None) -> tuple[Task, str]:
     def rows(spec: str) -> LabelledPairs:
-        found = read_labelled(spec, ("sentence1", "sentence2"))
+        found = _thin(read_labelled(spec, ("sentence1", "sentence2")), most)
         bad = [row[2] for row in found if row[2] not in ("0", "1")]
         if bad:
             raise UserError(f"{spec}: a pair's label is {bad[0]!r}; give 0 or 1")
@@ -188,12 +202,12 @@ def _pairs(name: str, files: Mapping[str, str], split: str) -> tuple[Task, str]:
 
 
 def _classification(
-    name: str, files: Mapping[str, str], split: str, c: Any, where: str
+    name: str, files: Mapping[str, str], split: str, c: Any, where: str, most: int | None
 ) -> tuple[Task, str]:
     def rows(role: str) -> LabelledTexts | None:
         if role not in files:
             return None
-        texts, labels = zip(*read_labelled(files[role], ("text",)), strict=True)
+        texts, labels = zip(*_thin(read_labelled(files[role], ("text",)), most), strict=True)
         return LabelledTexts(list(texts), list(labels))
 
     choices = c if isinstance(c, list) else [c]

@@ -6,7 +6,6 @@ import contextlib
 import io
 import logging
 import os
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,21 +21,25 @@ if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # what it would find, with a warning
 import deepspeed  # noqa: E402  (its logger must be quiet before it speaks)
 
+# An op for its inference only, compiled at the first start on a CPU. Without it no compiler is
+# needed, and a start killed while compiling leaves no lock on which later ones wait for ever.
+deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
 
 def start() -> torch.device:
     """Join the ranks of the launcher (deepspeed, torchrun), or be the only one. -> this device."""
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
-    if "RANK" not in os.environ:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = str(probe.getsockname()[1])
-        os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1")
-        os.environ["MASTER_PORT"] = port
     cuda = torch.cuda.is_available()
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if cuda else "cpu"
     if cuda:
         torch.cuda.set_device(device)
-    deepspeed.init_distributed("nccl" if cuda else "gloo", verbose=False)
+    backend = "nccl" if cuda else "gloo"
+    if "RANK" not in os.environ and not torch.distributed.is_initialized():
+        # No launcher: one rank needs no port, and leaves no rank in the environment of children.
+        os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed insists
+        store = torch.distributed.HashStore()
+        torch.distributed.init_process_group(backend, store=store, rank=0, world_size=1)
+    deepspeed.init_distributed(backend, verbose=False)
     return torch.device(device)
 
 

@@ -14,7 +14,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 import torch
 
-from mipic_llm.config import Config, derive_ladder, parse_ladder, resolve, trained_dims
+from mipic_llm.config import Config, parse_ladder, resolve, trained_dims
 from mipic_llm.data.formats import read_training
 from mipic_llm.data.sampling import BatchPlan
 from mipic_llm.data.tokenise import TextEncoder, resolve_eos
@@ -176,9 +176,11 @@ def head_options(config: Config) -> dict[str, Any]:
             "k_from": s.k_from, "detach_query": s.detach_query, "relation": s.relation,
             "geometry": s.geometry,
         }  # fmt: skip
+    ladder = parse_ladder(config.pic.ladder or []) if config.pic.enabled else ()
+    if config.pic.widths == "nested":  # each link trains every prefix, so no readout is cut
+        ladder = tuple(point._replace(dim=dims[-1]) for point in ladder)
     return {
-        "sia_layers": s.layers or (), "sia_options": sia_options,
-        "ladder": parse_ladder(config.pic.ladder or []) if config.pic.enabled else (),
+        "sia_layers": s.layers or (), "sia_options": sia_options, "ladder": ladder,
         "lift_init": s.lift_init or "prefix", "phi": config.pic.head or "mlp",
         "sia_weights": (s.relation_weight, s.geometry_weight),
     }  # fmt: skip
@@ -228,10 +230,7 @@ def eval_points(config: Config, n_layers: int) -> tuple[list[int], list[Point]]:
     """Layers to capture and points to score: the last layer at every dim, and the ladder's."""
     dims = config.objective.dims or []
     points = [Point(n_layers, d) for d in dims]
-    ladder = parse_ladder(config.pic.ladder or [])
-    if config.pic.widths == "nested":  # all prefixes are trained at each layer: show the diagonal
-        ladder = derive_ladder(dims, n_layers)
-    points += [p for p in ladder if p.layer != n_layers]
+    points += [p for p in parse_ladder(config.pic.ladder or []) if p.layer != n_layers]
     if config.eval.every_layer:
         points = [Point(k, d) for k in range(1, n_layers + 1) for d in dims]
     return sorted({p.layer for p in points}), points
