@@ -7,13 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mipic_llm.data.formats import _BadRow, _collect, _containers, _number, _one_text
+from mipic_llm.data.cells import BadRow, one_text, to_number
+from mipic_llm.data.containers import containers
+from mipic_llm.data.formats import collect_rows
 from mipic_llm.errors import UserError
 
 
 def columns_of(spec: str) -> list[str]:
     """Columns of the first row of what `spec` names. Raises UserError where there is none."""
-    for part in _containers(spec, "validation", None):
+    for part in containers(spec, "validation", None):
         for number, row in part.rows:
             if not isinstance(row, dict):
                 raise UserError(f"{part.path}, {part.unit} {number}: a row with columns expected")
@@ -39,11 +41,11 @@ def read_labelled(
             )
 
     def parse(row: dict, _: None) -> tuple[str, ...]:
-        return (*(_one_text(row, name) for name in texts), _label(row.get(label), label))
+        return (*(one_text(row, name) for name in texts), _label(row.get(label), label))
 
     found: list[tuple[str, ...]] = []
-    for part in _containers(spec, split, None):
-        found += _collect(part, pick, parse, skip=False)[0]
+    for part in containers(spec, split, None):
+        found += collect_rows(part, pick, parse, skip=False)[0]
     return found
 
 
@@ -54,7 +56,7 @@ def _label(value: Any, column: str) -> str:
         return str(int(value))
     text = "" if value is None else str(value).strip()
     if not text or isinstance(value, list | dict):
-        raise _BadRow(f"{column} is {value!r}, a label expected")
+        raise BadRow(f"{column} is {value!r}, a label expected")
     return text
 
 
@@ -75,17 +77,17 @@ def _by_id(folder: Path, name: str) -> dict[str, str]:
 
     def parse(row: dict, _: None) -> tuple[str, str]:
         if row.get("_id") in (None, ""):
-            raise _BadRow("no _id")
+            raise BadRow("no _id")
         if name == "queries":
-            return str(row["_id"]), _one_text(row, "text")
+            return str(row["_id"]), one_text(row, "text")
         title, text = str(row.get("title") or ""), str(row.get("text") or "")
         if not (title + text).strip():
-            raise _BadRow("neither title nor text")
+            raise BadRow("neither title nor text")
         return str(row["_id"]), f"{title} {text}".strip()
 
     found: dict[str, str] = {}
-    for part in _containers(str(path), "test", None):
-        for key, text in _collect(part, lambda _: None, parse, skip=False)[0]:
+    for part in containers(str(path), "test", None):
+        for key, text in collect_rows(part, lambda _: None, parse, skip=False)[0]:
             if key in found:
                 raise UserError(f"{path}: the _id {key} is given twice; ids must be unique")
             found[key] = text
@@ -105,8 +107,8 @@ def _qrels(path: Path) -> dict[str, dict[str, float]]:
                     "separated by tabs"
                 )
             try:
-                grade = _number(row[2], "score")
-            except _BadRow as bad:
+                grade = to_number(row[2], "score")
+            except BadRow as bad:
                 raise UserError(f"{path}, line {number}: {bad}; mend that line") from None
             found.setdefault(row[0], {})[row[1]] = grade
     if not found:

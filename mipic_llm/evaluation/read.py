@@ -21,7 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from mipic_llm.data.formats import SUFFIXES, read_scored_pairs
+from mipic_llm.data.containers import SUFFIXES
+from mipic_llm.data.formats import read_scored_pairs
 from mipic_llm.data.labelled import columns_of, read_beir, read_labelled
 from mipic_llm.errors import UserError
 from mipic_llm.evaluation.classification import ClassificationTask, LabelledTexts
