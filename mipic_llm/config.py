@@ -159,6 +159,9 @@ class PicConfig:
     widths: str | None = opt(None, "what a link trains: point = its own dims; nested = every "
                              "prefix at both layers (mean over dims); None = by preset",
                              ("point", "nested"))  # fmt: skip
+    target: str | None = opt(None, "whose readout a link's deeper side is: next = the next "
+                             "checkpoint's, last = the last layer's; None = by preset",
+                             ("next", "last"))  # fmt: skip
 
 
 @dataclass

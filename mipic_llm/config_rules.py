@@ -26,7 +26,8 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "temperature": 0.05, "similarity": "dot", "kl": "student_teacher",
             "detach_teacher": False, "k_from": "real", "lift_init": "linear",
         },
-        "pic": {"head": "mlp", "positive": "self", "widths": "point", "weight": 1.0},
+        "pic": {"head": "mlp", "positive": "self", "widths": "point", "target": "next",
+                "weight": 1.0},
     },
     "balanced": {
         "model": {"inner_norm": "final"},
@@ -35,7 +36,8 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "temperature": 1.0, "similarity": "dot", "kl": "student_teacher",
             "detach_teacher": True, "k_from": "real", "lift_init": "prefix",
         },
-        "pic": {"head": "residual", "positive": "pair", "widths": "nested", "weight": 20.0},
+        "pic": {"head": "residual", "positive": "pair", "widths": "nested", "target": "next",
+                "weight": 20.0},
     },
 }  # fmt: skip
 

@@ -8,7 +8,7 @@ from mipic_llm.model.objective import EmbeddingModule, Sampled, sample
 from mipic_llm.types import Point
 
 
-def module() -> EmbeddingModule:
+def module(**options) -> EmbeddingModule:
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=60, hidden_size=16, num_hidden_layers=3, intermediate_size=24,
@@ -19,6 +19,7 @@ def module() -> EmbeddingModule:
         sia_layers=[1, 2, 3],
         ladder=[Point(1, 4), Point(2, 8), Point(3, 16)],
         sia_options={"dims": [4, 8], "ratios": [0.3, 0.6], "tau": 1.0, "min_k": 2},
+        **options,
     )
 
 
@@ -34,6 +35,17 @@ def test_every_parameter_of_every_head_gets_a_gradient_when_unsampled() -> None:
     assert all(p.grad is not None for p in heads)
     assert net.lifts[1].weight.grad.abs().sum() > 0
     assert net.lifts[0].weight.grad.abs().sum() == 0
+
+
+def test_a_link_looks_for_the_next_checkpoint_or_for_the_last_layer() -> None:
+    for target, layers in (("next", (2, 3)), ("last", (3, 3))):
+        net = module(target=target)
+        out = net(IDS, MASK, Sampled((), (0, 1)), 1.0)
+        readouts = net(IDS, MASK, layers=(1, 2, 3))
+        for i, (layer, dim) in enumerate(zip(layers, (8, 16), strict=True)):
+            torch.testing.assert_close(out.target_S[i], readouts[layer - 1][:, :dim].detach())
+            assert not out.target_S[i].requires_grad
+            torch.testing.assert_close(out.chain_S[i], net.phis[i](readouts[i][:, : (4, 8)[i]]))
 
 
 def test_sampled_layers_average_to_all_layers() -> None:

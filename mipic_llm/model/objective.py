@@ -67,6 +67,7 @@ class EmbeddingModule(nn.Module):
     sia_layers: all layers under SIA; ladder: PIC's checkpoints (empty = no chain);
     sia_options: keyword options of `losses.sia_per_example` with dims and ratios (None = no SIA).
     sia_weights: of relation and geometry in `local`. phi: the form of the chain's heads.
+    target: the layer of a link's deeper side, that of the next checkpoint or the last.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class EmbeddingModule(nn.Module):
         lift_init: str = "prefix",
         sia_weights: tuple[float, float] = (1.0, 1.0),
         phi: str = "mlp",
+        target: str = "next",
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -86,6 +88,7 @@ class EmbeddingModule(nn.Module):
         self.sia_options = sia_options
         self.sia_layers = tuple(sia_layers) if sia_options else ()
         self.ladder = tuple(ladder)
+        self.to_last = target == "last"
         dims = sia_options["dims"] if sia_options else ()
         self.lifts = nn.ModuleList(
             LiftHead(backbone.width, dims, lift_init) for _ in self.sia_layers
@@ -119,7 +122,8 @@ class EmbeddingModule(nn.Module):
         for i in sampled.links:
             (shallow, deep) = self.ladder[i : i + 2]
             chain.append(self.phis[i](at[shallow.layer][:, : shallow.dim]))
-            target.append(at[deep.layer][:, : deep.dim].detach())
+            layer = self.backbone.n_layers if self.to_last else deep.layer
+            target.append(at[layer][:, : deep.dim].detach())
         mine, theirs = self.sia_weights
         local = scale * (mine * relation + theirs * geometry) + zero
         return Reps(

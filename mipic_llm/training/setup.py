@@ -182,6 +182,7 @@ def head_options(config: Config) -> dict[str, Any]:
     return {
         "sia_layers": s.layers or (), "sia_options": sia_options, "ladder": ladder,
         "lift_init": s.lift_init or "prefix", "phi": config.pic.head or "mlp",
+        "target": config.pic.target or "next",
         "sia_weights": (s.relation_weight, s.geometry_weight),
     }  # fmt: skip
 

@@ -1,0 +1,124 @@
+"""Every cross-example term of a step against a naive reference: values and gradients."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy, normalize
+
+from mipic_llm.cli import load_config
+from mipic_llm.config import resolve
+from mipic_llm.data.collate import StepBatch
+from mipic_llm.model.objective import Sampled
+from mipic_llm.training.cross import Crossing
+from mipic_llm.training.rows import count_rows
+from mipic_llm.types import Reps
+
+B, NEGATIVES, D, DIMS, TAU = 3, 2, 8, [2, 4, 8], 0.5
+S = 2 * B + NEGATIVES
+
+
+def naive(query, candidates, target):
+    logits = normalize(query, dim=1) @ normalize(candidates, dim=1).T / TAU
+    return cross_entropy(logits, torch.tensor(target))
+
+
+def setting(*flags: str):
+    config = load_config(
+        ["--objective.dims", "2,4,8", "--sia.layers", "1,2,3", "--pic.ladder", "2@1,4@2,8@3",
+         "--objective.tau", str(TAU), "--sia.ratios", "none", *flags]
+    )  # fmt: skip
+    return resolve(config, width=D, n_layers=3)
+
+
+def batch() -> StepBatch:
+    columns = torch.tensor([0] * B + [1] * B + [2] * NEGATIVES)
+    owners = torch.tensor([*range(B), *range(B), 0, 2])  # ragged: row 1 has no negative
+    return StepBatch([[5]] * S, columns, owners, B, B, NEGATIVES, False, 0, "right")
+
+
+def reps(widths: list[int]) -> Reps:
+    torch.manual_seed(0)
+
+    def random(width: int) -> torch.Tensor:
+        return torch.randn(S, width, dtype=torch.float64).requires_grad_()
+
+    zero = torch.zeros(())
+    chain, target = (tuple(random(w) for w in widths) for _ in range(2))
+    target = tuple(t.detach() for t in target)
+    return Reps(random(D), chain, target, (), zero, zero, zero)
+
+
+def check(found: torch.Tensor, wanted: torch.Tensor, leaves) -> None:
+    torch.testing.assert_close(found.double(), wanted, rtol=2e-6, atol=2e-6)
+    want = torch.autograd.grad(wanted, leaves, allow_unused=True)
+    have = torch.autograd.grad(found, leaves, allow_unused=True)
+    assert any(w is not None and w.abs().max() > 1e-3 for w in want)
+    for h, w in zip(have, want, strict=True):
+        torch.testing.assert_close(h, w, rtol=2e-5, atol=2e-6)
+
+
+def mrl(whole: Reps) -> torch.Tensor:
+    z = whole.z_SD
+    return sum(naive(z[:B, :d], z[B:, :d], range(B)) for d in DIMS)  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("paired", [False, True])
+def test_the_chain(paired: bool, nested: bool, reduction: str) -> None:
+    config = setting(
+        "--pic.positive", "pair" if paired else "self", "--pic.widths",
+        "nested" if nested else "point", "--objective.reduction", reduction, "--pic.weight", "3",
+        "--objective.alpha", "0.3",
+    )  # fmt: skip
+    whole, sampled = reps([D, D] if nested else [4, 8]), Sampled(links=(0, 1))
+    found = Crossing(config, 2)(whole, batch(), count_rows(batch(), 1), sampled)
+
+    def link(query, deeper) -> torch.Tensor:
+        width = query.shape[1]
+        values = []
+        for d in DIMS if nested else [width]:
+            q, c = query[:, :d], deeper[:, :d]
+            if paired:  # an anchor finds its positive's deeper readout, a positive its anchor's
+                there = naive(q[:B], c[B:], range(B))
+                back = naive(q[B : 2 * B], c[:B], range(B))
+                values.append((there + back) / 2)
+            else:  # each column of sentences among itself, every sentence its own positive
+                parts = [slice(0, B), slice(B, 2 * B), slice(2 * B, S)]
+                each = [naive(q[p], c[p], range(len(q[p]))) * len(q[p]) for p in parts]
+                values.append(sum(each) / S)
+        return sum(values) / len(values)  # type: ignore[return-value]
+
+    chain = sum(link(q, t) for q, t in zip(whole.chain_S, whole.target_S, strict=True))
+    chain = chain / 2 if reduction == "mean" else chain
+    wanted = 0.3 * mrl(whole) + 0.7 * 3 * chain
+    check(found.total, wanted, [whole.z_SD, *whole.chain_S])
+    assert found.parts["loss/chain"] == pytest.approx(chain.item(), rel=1e-5)
+
+
+def test_a_sampled_link_counts_for_all() -> None:
+    config = setting("--pic.links_per_step", "1", "--objective.alpha", "0")
+    whole = reps([D, D])
+    rows = count_rows(batch(), 1)
+    both = Crossing(config, 2)(whole, batch(), rows, Sampled(links=(0, 1))).total
+    each = []
+    for i in range(2):
+        one = whole._replace(chain_S=whole.chain_S[i : i + 1], target_S=whole.target_S[i : i + 1])
+        each.append(Crossing(config, 2)(one, batch(), rows, Sampled(links=(i,))).total)
+    torch.testing.assert_close(torch.stack(each).mean(), both)
+
+
+@pytest.mark.parametrize("weights", [None, "1,2,3"])
+def test_mrl_and_simcse(weights: str | None) -> None:
+    flags = ["--objective.dim_weights", weights] if weights else []
+    whole, rows = reps([]), count_rows(batch(), 1)
+    z = whole.z_SD
+    found = Crossing(setting("--objective.name", "mrl", *flags), 0)(whole, batch(), rows, Sampled())
+    scale = [1, 2, 3] if weights else [1, 1, 1]
+    wanted = sum(
+        w * naive(z[:B, :d], z[B:, :d], range(B)) for w, d in zip(scale, DIMS, strict=True)
+    )
+    check(found.total, wanted, [z])
+    found = Crossing(setting("--objective.name", "simcse"), 0)(whole, batch(), rows, Sampled())
+    check(found.total, naive(z[:B], z[B:], range(B)), [z])
