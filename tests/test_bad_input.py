@@ -79,6 +79,9 @@ CASES = {
     "output is a file": (["--output_dir", "@/file/run"], "output_dir"),
     "output of another run": (["--output_dir", "@/other_run"], "--overwrite"),
     "nothing to resume": (["--train.resume", "auto"], "no complete checkpoint"),
+    "attention that cannot be exchanged": (
+        ["--model.name", "@/mpnet", "--model.attn", "varlen"], "MPNetModel"
+    ),
     "no flash": (["--model.attn", "flash_attention_2"], "flash"),
 }  # fmt: skip
 

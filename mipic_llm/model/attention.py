@@ -123,11 +123,13 @@ def unpad(ids_ST: Tensor, mask_ST: Tensor) -> tuple[Tensor, Packing]:
     return ids_ST[real_ST][None], Packing(cu_S1, position_N, lengths).to(ids_ST.device)
 
 
-def keywords(packing: Packing, first_position: int) -> dict[str, Any]:
-    """What a transformers model is called with beside the ids of a packed batch."""
+def keywords(packing: Packing, first_position: int | None) -> dict[str, Any]:
+    """What a transformers model is called with beside the ids of a packed batch. first_position
+    None: no positions."""
     longest = max(packing.lengths)
+    positions = None if first_position is None else packing.position_N[None] + first_position
     return {
-        "position_ids": packing.position_N[None] + first_position,
+        "position_ids": positions,
         "cu_seq_lens_q": packing.cu_S1, "cu_seq_lens_k": packing.cu_S1,
         "max_length_q": longest, "max_length_k": longest,
     }  # fmt: skip

@@ -67,6 +67,7 @@ class Backbone(nn.Module):
         self.width = base_of(model).config.hidden_size
         self.packed = base_of(model).config._attn_implementation in PACKED
         self.first_position = first_position(base_of(model))
+        self.own_positions = False  # True: leave positions to the model (one packed sequence only)
 
     def forward(
         self,
@@ -86,7 +87,7 @@ class Backbone(nn.Module):
         inner = [layer for layer in layers if layer != self.n_layers]
         options: dict[str, Any] = {"attention_mask": mask_ST}
         if isinstance(mask_ST, Packing):
-            options = keywords(mask_ST, self.first_position)
+            options = keywords(mask_ST, None if self.own_positions else self.first_position)
         with self._capture(inner) as caught, self._noise():
             out = self.model(input_ids=ids_ST, use_cache=False, **options)
         states = {self.n_layers: out.last_hidden_state}
