@@ -55,9 +55,9 @@ def module(models, kind: str, attn: str, *, again: bool = False, dropout: float 
     return net.double().train()
 
 
-def run(net, ids, mask, sampled=Sampled((0, 1, 2), (0, 1))):
+def run(net, ids, mask):
     """Readouts, chain, SIA, and every parameter's gradient of a scalar of them all."""
-    out = net(ids, mask, sampled, 0.1)
+    out = net(ids, mask, Sampled((0, 1, 2), (0, 1)), 0.1)
     parts = [out.z_SD, *out.chain_S]
     g = torch.Generator().manual_seed(1)
     total = out.local + sum(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from array import array
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import Any
 
 import torch
@@ -104,10 +104,10 @@ def pad(ids: Sequence[Sequence[int]], pad_id: int, padding_side: str) -> tuple[T
 def pack(ids: Sequence[Sequence[int]]) -> tuple[Tensor, Packing]:
     """(ids_1N int64, packing): the sequences in one row, in their order, without a pad."""
     lengths = tuple(map(len, ids))
-    ids_1N = torch.tensor([[i for row in ids for i in row]], dtype=torch.int64)
+    ids_1N = torch.tensor([list(chain.from_iterable(ids))], dtype=torch.int64)
     cu_S1 = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32)
-    position_N = torch.cat([torch.arange(n) for n in lengths])
-    return ids_1N, Packing(cu_S1, position_N, lengths)
+    start_N = cu_S1[:-1].long().repeat_interleave(torch.tensor(lengths))
+    return ids_1N, Packing(cu_S1, torch.arange(len(start_N)) - start_N, lengths)
 
 
 def resolve_eos(tokenizer: Any, option: str, is_decoder: bool) -> int | None:

@@ -51,7 +51,7 @@ def check_packing(engine: Engine, config: Any) -> None:
     worst = float(apart.max())
     if not worst <= TOLERANCE.get(packed_SD.dtype, 5e-2):
         raise UserError(
-            f"model.attn: packing changes this model's vectors (by {worst:.1e} of their length), so "
-            f"its class, {type(base_of(backbone.model)).__name__}, cannot train without "
-            "padding; use --model.attn sdpa"
+            f"model.attn: packing changes the vectors of {type(base_of(backbone.model)).__name__} "
+            f"(by {worst:.1e} of their length), so it cannot run without padding; use "
+            "--model.attn sdpa"
         )
