@@ -68,6 +68,12 @@ def test_packed_equals_padded(lengths, option):
     agree(*both(LENGTHS[lengths], settings(**option)))
 
 
+@pytest.mark.parametrize("lengths", [(14, 9, 8, 8), (8, 9, 14)], ids=str)
+def test_sets_longer_than_a_sentence_beside_them(lengths):
+    """A block's largest set, 14 tokens, runs past the ends of its shorter sentences."""
+    agree(*both(lengths, settings(detach_teacher=False) | {"ratios": [0.5, 0.9, 1.0]}))
+
+
 @pytest.mark.parametrize("terms", [dict(relation=False), dict(geometry=False)], ids=str)
 def test_packed_with_one_term(terms):
     found, mask = both(LENGTHS["sorted"], settings() | terms)
