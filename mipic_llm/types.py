@@ -3,6 +3,7 @@
 Shape legend (used as name suffixes everywhere):
     S sequences of a step (anchors, positives and negatives, in that order)
     T tokens of the longest sequence
+    N tokens of a packed row: the sum of its sequences' lengths (or, see below, candidates)
     L captured layers
     D full width of the backbone
     V columns of the batch (anchor, positive, negatives)
@@ -32,16 +33,33 @@ class Point(NamedTuple):
         return f"{self.dim}@{self.layer}"
 
 
+class Packing(NamedTuple):
+    """S sequences one after another in one row of N tokens, without a pad.
+
+    It stands where a padded batch has its mask_ST.
+    cu_S1: (S + 1,) int32, where each sequence begins, and N.
+    position_N: int64, each token's place in its own sequence, from 0.
+    lengths: tokens of each sequence, on the host, where kernels want them without a stall.
+    """
+
+    cu_S1: Tensor
+    position_N: Tensor
+    lengths: tuple[int, ...]
+
+    def to(self, device: Any) -> Packing:
+        return Packing(self.cu_S1.to(device), self.position_N.to(device), self.lengths)
+
+
 class Encoded(NamedTuple):
     """What the backbone gives for one chunk of sequences.
 
-    tokens_STD: one (S, T, D) tensor per captured layer whose tokens were asked for.
-    mask_ST: True at real tokens.
+    tokens_STD: one (S, T, D) tensor per captured layer whose tokens were asked for; (N, D) packed.
+    mask_ST: True at real tokens; the Packing of a packed batch.
     readout_LSD: the readouts of the captured layers, (L, S, D), in the order asked for.
     """
 
     tokens_STD: tuple[Tensor, ...]
-    mask_ST: Tensor
+    mask_ST: Tensor | Packing
     readout_LSD: Tensor
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from ranks import ROOT, run_ranks
 from tiny_models import tiny_bert, tiny_qwen3
+from transformers import MPNetConfig, MPNetModel
 
 from mipic_llm.cli import load_config, run_main
 from mipic_llm.errors import EXIT_USER_ERROR
@@ -23,6 +24,10 @@ def place(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("place")
     tiny_bert(folder / "bert")
     tiny_qwen3(folder / "qwen3")
+    tiny_bert(folder / "mpnet")
+    shape = MPNetConfig(vocab_size=304, hidden_size=32, num_hidden_layers=4, num_attention_heads=4,
+                        intermediate_size=64)  # fmt: skip
+    MPNetModel(shape, add_pooling_layer=False).save_pretrained(folder / "mpnet")
     (folder / "weightless").mkdir()
     for path in (folder / "bert").iterdir():
         if path.is_file() and path.suffix != ".safetensors":
@@ -79,6 +84,9 @@ CASES = {
     "output is a file": (["--output_dir", "@/file/run"], "output_dir"),
     "output of another run": (["--output_dir", "@/other_run"], "--overwrite"),
     "nothing to resume": (["--train.resume", "auto"], "no complete checkpoint"),
+    "attention that cannot be exchanged": (
+        ["--model.name", "@/mpnet", "--model.attn", "varlen"], "MPNetModel"
+    ),
     "no flash": (["--model.attn", "flash_attention_2"], "flash"),
 }  # fmt: skip
 

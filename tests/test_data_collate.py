@@ -212,3 +212,24 @@ def test_token_budget_cuts_chunks():
     assert [tuple(c.ids_ST.shape) for c in made] == [(1, 9), (2, 4), (2, 4)]
     assert n_chunks_of(batch, 0, chunk_tokens=8) == 3
     assert len(chunks(batch, 1, chunk_tokens=8)) == 5
+
+
+def test_packed_chunks_hold_every_token_once():
+    ids = [[5] * n for n in (2, 9, 4, 4, 1)]
+    batch = StepBatch(ids, torch.zeros(5), torch.zeros(5), 2, 2, 1, False, 0, "right")
+    assert n_chunks_of(batch, 0, pass_cost=64, packed=True) == 1
+    (made,) = chunks(batch, 0, packed=True)
+    assert made.ids_ST.shape == (1, 20) and made.mask_ST.lengths == (9, 4, 4, 2, 1)
+    assert made.index_S.tolist() == [1, 2, 3, 0, 4]
+    assert padding([made]) == (20, 0)
+
+
+def test_packed_chunk_tokens_are_real_tokens():
+    ids = [[5] * n for n in (2, 9, 4, 4, 1)]
+    batch = StepBatch(ids, torch.zeros(5), torch.zeros(5), 2, 2, 1, False, 0, "right")
+    made = chunks(batch, 0, n_chunks=4, chunk_tokens=10, packed=True)
+    assert [c.mask_ST.lengths for c in made] == [(9,), (4, 4, 2), (1,), (1,)]
+    assert [c.weight for c in made] == [1, 1, 1, 0]
+    assert n_chunks_of(batch, 0, 10, packed=True) == 3
+    assert [len(c.mask_ST.lengths) for c in chunks(batch, 2, packed=True)] == [2, 2, 1]
+    assert padding(made) == (20, 1)

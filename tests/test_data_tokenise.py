@@ -9,7 +9,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from mipic_llm.data.tokenise import TextEncoder, pad, resolve_eos
+from mipic_llm.data.tokenise import TextEncoder, pack, pad, resolve_eos
 from mipic_llm.errors import UserError
 
 WORDS = ["a", "b", "c", "long", "text"]
@@ -190,3 +190,12 @@ def test_pad(side, ids, mask):
     ids_ST, mask_ST = pad([[1, 2, 3], [4]], 9, side)
     assert ids_ST.dtype == mask_ST.dtype == torch.int64
     assert ids_ST.tolist() == ids and mask_ST.tolist() == mask
+
+
+def test_pack():
+    ids_1N, packing = pack([[1, 2, 3], [4], [5, 6]])
+    assert ids_1N.dtype == packing.position_N.dtype == torch.int64
+    assert ids_1N.tolist() == [[1, 2, 3, 4, 5, 6]]
+    assert packing.cu_S1.dtype == torch.int32 and packing.cu_S1.tolist() == [0, 3, 4, 6]
+    assert packing.position_N.tolist() == [0, 1, 2, 0, 0, 1]
+    assert packing.lengths == (3, 1, 2)

@@ -1,4 +1,4 @@
-"""Rows to the sequences of a step, cut into padded chunks; made ahead in a thread.
+"""Rows to the sequences of a step, cut into padded or packed chunks; made ahead in a thread.
 
 A step's order of sequences is fixed: anchors, positives, negatives. Chunks permute it by length
 (less padding) and say how, so that readouts are put back by `out[chunk.index_S] = readout`.
@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from mipic_llm.data.formats import Example
-from mipic_llm.data.tokenise import TextEncoder, pad
+from mipic_llm.data.tokenise import TextEncoder, pack, pad
+from mipic_llm.types import Packing
 
 ANCHOR, POSITIVE, NEGATIVE = 0, 1, 2
 MOST_GROUPS = 8  # length groups of one step; more save little
@@ -50,13 +51,14 @@ class Chunk(NamedTuple):
     """One forward pass. Padding of the chunk count has weight 0 and an empty index_S.
 
     index_S: positions of these sequences in the step's order, int64.
-    ids_ST, mask_ST: int64. A weight-0 chunk holds one dummy sequence, so that a rank with fewer
-    chunks still takes part in every ZeRO-3 gather; its outputs must enter the loss times 0.
+    ids_ST, mask_ST: int64; packed: (1, N) and a Packing. A weight-0 chunk holds one dummy sequence,
+    so that a rank with fewer chunks still takes part in every ZeRO-3 gather; its outputs must enter
+    the loss times 0.
     """
 
     index_S: Tensor
     ids_ST: Tensor
-    mask_ST: Tensor
+    mask_ST: Tensor | Packing
     weight: float
 
 
@@ -100,61 +102,82 @@ def build_step(examples: Sequence[Example], encoder: TextEncoder) -> StepBatch:
 
 
 def n_chunks_of(
-    batch: StepBatch, chunk_size: int, chunk_tokens: int = 0, pass_cost: int = 0
+    batch: StepBatch,
+    chunk_size: int,
+    chunk_tokens: int = 0,
+    pass_cost: int = 0,
+    packed: bool = False,
 ) -> int:
     """How many chunks this rank wants; ranks agree on the maximum before the step.
 
     chunk_size, chunk_tokens: limits of a chunk (0 = none). Without either: as many length groups
-    as pay, where one more forward pass costs as much as `pass_cost` padded tokens (0 = one group).
+    as pay, where one more forward pass costs as much as `pass_cost` padded tokens (0 = one group);
+    one when packed.
     """
     lengths = sorted((len(row) for row in batch.ids), reverse=True)
     if chunk_size or chunk_tokens:
-        return len(_starts(lengths, chunk_size, chunk_tokens))
-    if not pass_cost:
+        return len(_starts(lengths, chunk_size, chunk_tokens, packed))
+    if not pass_cost or packed:
         return 1
     costs = [tokens + (i + 1) * pass_cost for i, (tokens, _) in enumerate(_groupings(lengths))]
     return 1 + costs.index(min(costs))
 
 
 def chunks(
-    batch: StepBatch, chunk_size: int, n_chunks: int | None = None, chunk_tokens: int = 0
+    batch: StepBatch,
+    chunk_size: int,
+    n_chunks: int | None = None,
+    chunk_tokens: int = 0,
+    packed: bool = False,
 ) -> list[Chunk]:
     """The step's sequences, longest first, in chunks of at most chunk_size sequences and
     chunk_tokens padded tokens; with neither, in at most n_chunks groups of least padding.
 
+    packed: each chunk is one row without pads; chunk_tokens counts real tokens, and with neither
+    limit one chunk holds all.
     n_chunks: the count to reach with weight-0 chunks. ValueError when there are already more.
     Longest first, so that a step that cannot fit in memory fails at once.
     """
     order = sorted(range(len(batch.ids)), key=lambda s: -len(batch.ids[s]))  # stable
     lengths = [len(batch.ids[s]) for s in order]
     if chunk_size or chunk_tokens:
-        starts = _starts(lengths, chunk_size, chunk_tokens)
+        starts = _starts(lengths, chunk_size, chunk_tokens, packed)
+    elif packed:
+        starts = [0]
     else:
         groupings = _groupings(lengths, n_chunks or 1)
         starts = groupings[-1][1]
     made = []
     for start, stop in zip(starts, [*starts[1:], len(order)], strict=True):
         index = order[start:stop]
-        ids_ST, mask_ST = pad([batch.ids[s] for s in index], batch.pad_id, batch.padding_side)
-        made.append(Chunk(torch.tensor(index), ids_ST, mask_ST, 1.0))
+        made.append(Chunk(torch.tensor(index), *_join(batch, index, packed), 1.0))
     if n_chunks is not None:
         if len(made) > n_chunks:
             raise ValueError(f"{len(made)} chunks do not fit in n_chunks={n_chunks}")
-        ids_ST, mask_ST = pad([batch.ids[order[-1]]], batch.pad_id, batch.padding_side)
-        dummy = Chunk(torch.empty(0, dtype=torch.int64), ids_ST, mask_ST, 0.0)
+        empty = torch.empty(0, dtype=torch.int64)
+        dummy = Chunk(empty, *_join(batch, order[-1:], packed), 0.0)
         made += [dummy] * (n_chunks - len(made))
     return made
 
 
-def _starts(lengths: Sequence[int], chunk_size: int, chunk_tokens: int) -> list[int]:
+def _join(batch: StepBatch, index: Sequence[int], packed: bool) -> tuple[Tensor, Tensor | Packing]:
+    rows = [batch.ids[s] for s in index]
+    return pack(rows) if packed else pad(rows, batch.pad_id, batch.padding_side)
+
+
+def _starts(
+    lengths: Sequence[int], chunk_size: int, chunk_tokens: int, packed: bool = False
+) -> list[int]:
     """First rows of chunks within both limits (0 = none); lengths fall. A chunk has a row at least,
     so one text longer than chunk_tokens is a chunk of its own."""
-    starts, first = [0], 0
+    starts, first, real = [0], 0, lengths[0]
     for i in range(1, len(lengths)):
-        size, tokens = i + 1 - first, (i + 1 - first) * lengths[first]
+        real += lengths[i]
+        size = i + 1 - first
+        tokens = real if packed else size * lengths[first]
         if (chunk_size and size > chunk_size) or (chunk_tokens and tokens > chunk_tokens):
             starts.append(i)
-            first = i
+            first, real = i, lengths[i]
     return starts
 
 
@@ -189,8 +212,10 @@ def padding(made: Iterable[Chunk]) -> Padding:
     """Real and padded tokens of these chunks."""
     useful = total = 0
     for chunk in made:
-        useful += int(chunk.mask_ST.sum()) if chunk.weight else 0
-        total += chunk.ids_ST.numel()
+        n = chunk.ids_ST.numel()
+        real = n if isinstance(chunk.mask_ST, Packing) else int(chunk.mask_ST.sum())
+        useful += real if chunk.weight else 0
+        total += n
     return Padding(useful, total - useful)
 
 

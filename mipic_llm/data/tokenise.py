@@ -1,16 +1,18 @@
-"""Text to token ids, once per text; padding."""
+"""Text to token ids, once per text; padding and packing."""
 
 from __future__ import annotations
 
 import threading
 from array import array
 from collections.abc import Sequence
+from itertools import accumulate, chain
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from mipic_llm.errors import UserError
+from mipic_llm.types import Packing
 
 ENDOFTEXT = "<|endoftext|>"  # the pooled terminator of Qwen3-Embedding, which is not its eos token
 
@@ -97,6 +99,15 @@ def pad(ids: Sequence[Sequence[int]], pad_id: int, padding_side: str) -> tuple[T
         ids_ST[s, here] = torch.tensor(row, dtype=torch.int64)
         mask_ST[s, here] = 1
     return ids_ST, mask_ST
+
+
+def pack(ids: Sequence[Sequence[int]]) -> tuple[Tensor, Packing]:
+    """(ids_1N int64, packing): the sequences in one row, in their order, without a pad."""
+    lengths = tuple(map(len, ids))
+    ids_1N = torch.tensor([list(chain.from_iterable(ids))], dtype=torch.int64)
+    cu_S1 = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32)
+    start_N = cu_S1[:-1].long().repeat_interleave(torch.tensor(lengths))
+    return ids_1N, Packing(cu_S1, torch.arange(len(start_N)) - start_N, lengths)
 
 
 def resolve_eos(tokenizer: Any, option: str, is_decoder: bool) -> int | None:

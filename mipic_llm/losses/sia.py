@@ -18,6 +18,7 @@ from torch import Tensor
 
 from mipic_llm.losses.numerics import check_tau, compute_dtype, full_precision
 from mipic_llm.losses.sia_function import SiaFunction, SiaOptions
+from mipic_llm.losses.sia_layout import Layout
 
 
 def sia(
@@ -76,7 +77,7 @@ def sia(
 def sia_per_example(
     tokens_LSTD: Tensor | Sequence[Tensor],
     query_LSD: Tensor,
-    mask_ST: Tensor,
+    mask_ST: Tensor | None,
     *,
     lifted_LSK: Tensor,
     dims: Sequence[int],
@@ -90,6 +91,7 @@ def sia_per_example(
     detach_query: bool = False,
     relation: bool = True,
     geometry: bool = True,
+    lengths: Sequence[int] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """SIA of several layers at once: (relation_LS, geometry_LS), summed over prefixes (Eq 4-12).
 
@@ -110,6 +112,8 @@ def sia_per_example(
     k_from: "real" or "padded": whether the ceil takes m or T. Pads are never chosen.
     detach_query: no gradient of the relation into query_LSD (only a trained teacher has one: the
         student's goes through lifted_LSK, where the caller detaches the query before lifting).
+    lengths: packed tokens. S numbers, and each layer's tokens are (N, D), the sentences one after
+        another without pads, N the sum of the lengths; mask_ST is None. Best sorted.
     relation, geometry: False skips that term, which is then zero.
 
     Tokens are ranked once by the teacher score, in the dtype of the computation (float32, or
@@ -132,8 +136,12 @@ def sia_per_example(
         relation=relation,
         geometry=geometry,
     )
-    _check(tokens, query_LSD, mask_ST, lifted_LSK, options)
-    return SiaFunction.apply(options, query_LSD, lifted_LSK, mask_ST.bool(), *tokens)
+    _check_tokens(tokens, query_LSD, mask_ST, lengths)
+    _check(len(tokens), query_LSD, lifted_LSK, options)
+    mask = None if mask_ST is None else mask_ST.bool()
+    layout = Layout(mask, lengths, query_LSD.shape[2], query_LSD.device)
+    flat = [t.reshape(-1, t.shape[-1]) for t in tokens]
+    return SiaFunction.apply(options, layout, query_LSD, lifted_LSK, *flat)
 
 
 def _one_of(name: str, value: str, choices: tuple[str, ...]) -> str:
@@ -142,20 +150,38 @@ def _one_of(name: str, value: str, choices: tuple[str, ...]) -> str:
     return value
 
 
-def _check(
-    tokens: list[Tensor], query_LSD: Tensor, mask_ST: Tensor, lifted_LSK: Tensor, o: SiaOptions
+def _check_tokens(
+    tokens: list[Tensor],
+    query_LSD: Tensor,
+    mask_ST: Tensor | None,
+    lengths: Sequence[int] | None,
 ) -> None:
-    check_tau(o.tau)
-    if not tokens or tokens[0].dim() != 3 or any(t.shape != tokens[0].shape for t in tokens):
+    n = 3 if lengths is None else 2
+    if not tokens or tokens[0].dim() != n or any(t.shape != tokens[0].shape for t in tokens):
         raise ValueError(
-            "tokens must be L tensors of one shape (S, T, D), got "
+            f"tokens must be L tensors of one shape {'(S, T, D)' if n == 3 else '(N, D)'}, got "
             f"{[tuple(t.shape) for t in tokens]}"
         )
-    (S, T, D), L = tokens[0].shape, len(tokens)
-    if query_LSD.shape != (L, S, D):
-        raise ValueError(f"query_LSD must be {(L, S, D)}, got {tuple(query_LSD.shape)}")
-    if mask_ST.shape != (S, T):
-        raise ValueError(f"mask_ST must be {(S, T)}, got {tuple(mask_ST.shape)}")
+    shape = tokens[0].shape
+    S = shape[0] if lengths is None else len(lengths)
+    if query_LSD.shape != (len(tokens), S, shape[-1]):
+        raise ValueError(
+            f"query_LSD must be {(len(tokens), S, shape[-1])}, got {tuple(query_LSD.shape)}"
+        )
+    if lengths is not None:
+        if mask_ST is not None or not lengths or min(lengths) < 1 or sum(lengths) != shape[0]:
+            raise ValueError(
+                "packed tokens need mask_ST None and lengths of 1 or more that add up to "
+                f"{shape[0]}"
+            )
+    elif mask_ST is None or mask_ST.shape != shape[:2]:
+        got = None if mask_ST is None else tuple(mask_ST.shape)
+        raise ValueError(f"mask_ST must be {tuple(shape[:2])}, got {got}")
+
+
+def _check(L: int, query_LSD: Tensor, lifted_LSK: Tensor, o: SiaOptions) -> None:
+    check_tau(o.tau)
+    S, D = query_LSD.shape[1:]
     if not o.dims or any(a >= b for a, b in zip((0, *o.dims), (*o.dims, D), strict=True)):
         raise ValueError(f"SIA prefixes must ascend and stay below D = {D}, got {list(o.dims)}")
     if lifted_LSK.shape != (L, S, sum(o.dims)):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mipic_llm.errors import UserError
-from mipic_llm.model.pooling import readout
-from mipic_llm.types import Encoded
+from mipic_llm.model.attention import PACKED, first_position, keywords, unpad
+from mipic_llm.model.pooling import packed_readout, readout
+from mipic_llm.types import Encoded, Packing
 
 NORM_NAMES = ("norm", "final_layer_norm", "final_layernorm", "ln_f")
 
@@ -50,6 +52,7 @@ class Backbone(nn.Module):
 
     The last layer is `last_hidden_state` (after the final norm); inner layers come from hooks
     that are open only during our forward, so recomputation in backward does not refill them.
+    packed: its attention kernel takes sequences without pads.
     """
 
     def __init__(
@@ -62,20 +65,41 @@ class Backbone(nn.Module):
         self.view_noise = view_noise
         self.n_layers = base_of(model).config.num_hidden_layers
         self.width = base_of(model).config.hidden_size
+        self.packed = base_of(model).config._attn_implementation in PACKED
+        self.first_position = first_position(base_of(model))
+        self.own_positions = False  # True: leave positions to the model (one packed sequence only)
 
     def forward(
-        self, ids_ST: Tensor, mask_ST: Tensor, layers: Sequence[int], token_layers: Sequence[int]
+        self,
+        ids_ST: Tensor,
+        mask_ST: Tensor | Packing,
+        layers: Sequence[int],
+        token_layers: Sequence[int],
     ) -> Encoded:
-        """layers: whose readouts are wanted, ascending; token_layers: a subset with tokens."""
+        """layers: whose readouts are wanted, ascending; token_layers: a subset with tokens.
+
+        A packed batch is ids (1, N) with a Packing for a mask, and its tokens come back as (N, D);
+        a packed backbone strips the pads of a padded one.
+        """
+        if self.packed and isinstance(mask_ST, Tensor):
+            ids_ST, mask_ST = unpad(ids_ST, mask_ST)
+        assert self.packed == isinstance(mask_ST, Packing), "a packed batch, a padded kernel"
         inner = [layer for layer in layers if layer != self.n_layers]
+        options: dict[str, Any] = {"attention_mask": mask_ST}
+        if isinstance(mask_ST, Packing):
+            options = keywords(mask_ST, None if self.own_positions else self.first_position)
         with self._capture(inner) as caught, self._noise():
-            out = self.model(input_ids=ids_ST, attention_mask=mask_ST, use_cache=False)
+            out = self.model(input_ids=ids_ST, use_cache=False, **options)
         states = {self.n_layers: out.last_hidden_state}
         norm = final_norm_of(self.model) if self.inner_norm == "final" else None
         for layer in inner:
             states[layer] = caught[layer] if norm is None else norm(caught[layer])
-        mask_ST = mask_ST.bool()
-        readouts = [readout(states[layer], mask_ST, self.pooling) for layer in layers]
+        if isinstance(mask_ST, Packing):
+            states = {layer: state[0] for layer, state in states.items()}
+            readouts = [packed_readout(states[layer], mask_ST, self.pooling) for layer in layers]
+        else:
+            mask_ST = mask_ST.bool()
+            readouts = [readout(states[layer], mask_ST, self.pooling) for layer in layers]
         tokens = tuple(states[layer] for layer in token_layers)
         return Encoded(tokens, mask_ST, torch.stack(readouts))
 

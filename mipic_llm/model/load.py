@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, BitsAndBytesConfi
 from transformers.utils.logging import disable_progress_bar
 
 from mipic_llm.errors import UserError
+from mipic_llm.model.attention import choose
 
 disable_progress_bar()  # weights load in a blink; the bar of a run is its steps
 
@@ -124,7 +125,7 @@ def load_model(source: Source, model: Any, *, precision: str, dropout: float | N
     options: dict[str, Any] = {
         "config": config, "dtype": dtype_of(precision), "revision": model.revision,
         "trust_remote_code": model.trust_remote_code,
-        "attn_implementation": attention(model.attn, precision),
+        "attn_implementation": choose(model.attn, precision, config).name,
     }  # fmt: skip
     if config.model_type in NO_POOLER_TYPES:
         options["add_pooling_layer"] = False
@@ -135,23 +136,6 @@ def load_model(source: Source, model: Any, *, precision: str, dropout: float | N
             bnb_4bit_quant_storage=dtype_of(precision),
         )  # fmt: skip
     return AutoModel.from_pretrained(source.name, **options)
-
-
-def attention(option: str, precision: str) -> str:
-    """The kernel to load with; UserError when flash attention is asked for but absent."""
-    installed = importlib.util.find_spec("flash_attn") is not None and torch.cuda.is_available()
-    if option == "auto":
-        if precision == "bf16" and not torch.cuda.is_available():
-            return "eager"  # torch's fused backward takes ten times as long there (NOTES.md)
-        return "flash_attention_2" if installed and precision == "bf16" else "sdpa"
-    if option == "flash_attention_2" and not installed:
-        raise UserError(
-            "model.attn: flash_attention_2 needs a CUDA device and `pip install mipic_llm[flash]`; "
-            "use --model.attn sdpa"
-        )
-    if option == "flash_attention_3" and importlib.util.find_spec("flash_attn_interface") is None:
-        raise UserError("model.attn: flash_attention_3 is not installed; use --model.attn sdpa")
-    return option
 
 
 def add_lora(model: nn.Module, lora: Any) -> nn.Module:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mipic_llm import losses
 from mipic_llm.model.backbone import Backbone
 from mipic_llm.model.heads import ChainHead, LiftHead
-from mipic_llm.types import Point, Reps
+from mipic_llm.types import Packing, Point, Reps
 
 
 class Sampled(NamedTuple):
@@ -99,13 +99,14 @@ class EmbeddingModule(nn.Module):
     def forward(
         self,
         ids_ST: Tensor,
-        mask_ST: Tensor,
+        mask_ST: Tensor | Packing,
         sampled: Sampled | None = None,
         scale: float = 0.0,
         layers: tuple[int, ...] | None = None,
     ) -> Reps | Tensor:
-        """scale: factor of each sequence's SIA terms in `local` (weights, sampling, 1/S).
+        """One chunk, padded or packed (see Backbone).
 
+        scale: factor of each sequence's SIA terms in `local` (weights, sampling, 1/S).
         layers: for evaluation; gives only their readouts (L, S, D).
         """
         if layers is not None:
@@ -141,9 +142,11 @@ class EmbeddingModule(nn.Module):
             return zero.detach(), zero.detach()
         query_LSD = torch.stack([at[layer] for layer in sia])
         lifted = [self.lifts[k](at[layer]) for k, layer in zip(sampled.layers, sia, strict=True)]
+        packing = mask_ST if isinstance(mask_ST, Packing) else None
         relation_LS, geometry_LS = losses.sia_per_example(
-            tokens, query_LSD, mask_ST, lifted_LSK=torch.stack(lifted), **self.sia_options
-        )
+            tokens, query_LSD, None if packing else mask_ST, lifted_LSK=torch.stack(lifted),
+            lengths=packing.lengths if packing else None, **self.sia_options,
+        )  # fmt: skip
         return relation_LS.sum(), geometry_LS.sum()
 
     def _touch_unsampled(self, sampled: Sampled, like: Tensor) -> Tensor:

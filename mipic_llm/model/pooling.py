@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mipic_llm.types import Packing
+
 POOLINGS = ("cls", "mean", "last")
 
 
@@ -25,3 +27,35 @@ def readout(tokens_STD: Tensor, mask_ST: Tensor, pooling: str) -> Tensor:
     else:
         raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}, got {pooling!r}")
     return tokens_STD[torch.arange(len(at_S), device=at_S.device), at_S]
+
+
+def packed_readout(tokens_ND: Tensor, packing: Packing, pooling: str) -> Tensor:
+    """(S, D) readouts of (N, D) packed tokens: the same rule."""
+    if pooling == "mean":
+        return _SegmentMean.apply(tokens_ND, packing.cu_S1.diff().long())
+    if pooling == "cls":
+        return tokens_ND[packing.cu_S1[:-1].long()]
+    if pooling == "last":
+        return tokens_ND[packing.cu_S1[1:].long() - 1]
+    raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}, got {pooling!r}")
+
+
+class _SegmentMean(torch.autograd.Function):
+    """Mean over each run of rows, (N, D) and lengths_S -> (S, D). torch's own reduction would keep
+    a float32 copy of the tokens for its backward; this keeps the lengths."""
+
+    @staticmethod
+    def forward(ctx, tokens_ND: Tensor, length_S: Tensor) -> Tensor:
+        ctx.save_for_backward(length_S)
+        ctx.n = len(tokens_ND)
+        wide = tokens_ND.dtype if tokens_ND.dtype == torch.float64 else torch.float32
+        sum_SD = torch.segment_reduce(
+            tokens_ND.to(wide), "sum", lengths=length_S, axis=0, unsafe=True
+        )
+        return (sum_SD / length_S[:, None]).to(tokens_ND.dtype)
+
+    @staticmethod
+    def backward(ctx, grad_SD: Tensor):
+        (length_S,) = ctx.saved_tensors
+        share_SD = grad_SD / length_S[:, None]
+        return share_SD.repeat_interleave(length_S, 0, output_size=ctx.n), None

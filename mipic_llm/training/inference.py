@@ -13,6 +13,7 @@ from mipic_llm.config import PRESETS, Config, derive_dims
 from mipic_llm.data.tokenise import TextEncoder, resolve_eos
 from mipic_llm.errors import UserError
 from mipic_llm.evaluation.tasks import DOCUMENT, QUERY, SYMMETRIC
+from mipic_llm.model.attention import choose
 from mipic_llm.model.backbone import Backbone
 from mipic_llm.model.finished import Finished, read_finished
 from mipic_llm.model.load import Source, dtype_of, load_model, open_source, resolve_name
@@ -21,6 +22,7 @@ from mipic_llm.training import distributed as dist
 from mipic_llm.training.ds_config import load_ds_config
 from mipic_llm.training.encode import encode
 from mipic_llm.training.engine import Engine, loading
+from mipic_llm.training.packing import check_packing
 
 
 class Opened(NamedTuple):
@@ -69,7 +71,8 @@ def open_finished(config: Config, name: str) -> Opened:
     shape = source.config
     about = (
         f"{name}: {shape.num_hidden_layers} layers, width {shape.hidden_size}, pooling "
-        f"{source.pooling}, inner layers {inner_norm}, {length} tokens at most, {precision}; "
+        f"{source.pooling}, inner layers {inner_norm}, {length} tokens at most, {precision}, "
+        f"attention {choose(m.attn, precision, shape).about}; "
         f"ZeRO-{engine.stage}, {dist.world_size()} rank(s)"
     )
     encoders = _encoders(config, source, found, m, length)
@@ -160,6 +163,7 @@ def _engine(
     module = EmbeddingModule(Backbone(backbone, pooling=source.pooling, inner_norm=inner_norm))
     engine = Engine(module, ds_config, None, None)
     engine.train(False)
+    check_packing(engine, source.config)
     return engine
 
 

@@ -15,6 +15,7 @@ from mipic_llm.cli import dump, flatten
 from mipic_llm.config import Config, validate
 from mipic_llm.data.collate import Prefetcher, build_step
 from mipic_llm.errors import EXIT_DONE, EXIT_STOPPED, UserError
+from mipic_llm.model.attention import choose
 from mipic_llm.model.load import Source
 from mipic_llm.progress import Progress
 from mipic_llm.report import before_after_table, loss_plot, quality_plot
@@ -24,6 +25,7 @@ from mipic_llm.training import distributed as dist
 from mipic_llm.training.engine import Engine, start
 from mipic_llm.training.evaluating import Evaluator
 from mipic_llm.training.finish import export
+from mipic_llm.training.packing import check_packing
 from mipic_llm.training.setup import Data, say
 from mipic_llm.training.step import StepRunner
 from mipic_llm.types import RunState, Score
@@ -105,6 +107,7 @@ def _train(run: Run, state: RunState) -> int:
     if state.step == 0:
         _describe(run)
         canary(run)
+    check_packing(run.engine, run.source.config)
     evaluator = Evaluator(run, state.best)
     before = evaluator.before(state.step)
     if state.rng:
@@ -119,11 +122,13 @@ def _train(run: Run, state: RunState) -> int:
 
 
 def _describe(run: Run) -> None:
+    kernel = choose(run.config.model.attn, run.config.train.precision, run.source.config)
     if dist.rank() == 0:
         (run.out / "config.yaml").write_text(dump(run.config), encoding="utf-8")
-        text = json.dumps(environment(), indent=2, default=str)
+        record = environment() | {"attention": kernel.about}
+        text = json.dumps(record, indent=2, default=str)
         (run.out / "environment.json").write_text(text + "\n", encoding="utf-8")
-        run.tracker.params(flatten(run.config))
+        run.tracker.params(flatten(run.config) | {"attention": kernel.about})
         for name in ("config.yaml", "environment.json"):
             run.tracker.artifact(run.out / name)
         if run.config.ds_config:
@@ -136,6 +141,7 @@ def _describe(run: Run) -> None:
         f"pooling {run.source.pooling}; ZeRO-{run.engine.stage}, {dist.world_size()} rank(s), "
         f"{run.config.train.precision}, {run.total} steps"
     )
+    say(f"attention: {kernel.about}")
 
 
 def canary(run: Run) -> None:

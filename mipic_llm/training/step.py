@@ -36,15 +36,16 @@ class StepRunner:
         self.cross = Crossing(config, self.n_links)
         t = config.train
         self.cached = bool(t.chunk_size or t.chunk_tokens)
+        self.packed = module.backbone.packed
         self.pass_cost = PASS_COST.get(engine.device.type, 4096) if t.length_groups else 0
 
     def run(self, batch: StepBatch, step: int) -> tuple[dict[str, float], Tensor]:
         """Forward, backward and update. -> (metrics without 'step', useful and padded tokens)."""
         t = self.config.train
-        wanted = n_chunks_of(batch, t.chunk_size, t.chunk_tokens, self.pass_cost)
+        wanted = n_chunks_of(batch, t.chunk_size, t.chunk_tokens, self.pass_cost, self.packed)
         rows = count_rows(batch, wanted)
         sampled = self._sample(step)
-        pieces = chunks(batch, t.chunk_size, rows.chunks, t.chunk_tokens)
+        pieces = chunks(batch, t.chunk_size, rows.chunks, t.chunk_tokens, self.packed)
         scale = self._local_scale(rows, sampled)
         if self.cached and len(pieces) > 1:
             reps, terms = self._cached(pieces, batch, rows, sampled, scale)

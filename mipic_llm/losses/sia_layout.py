@@ -1,0 +1,120 @@
+"""Where the tokens of SIA's sentences lie: padded to one length, or packed one after another.
+
+Shape legend:
+    S sentences, T tokens of the longest, D full width
+    N rows of a layer's tokens, (N, D): S * T padded, the sum of the lengths packed
+    g sentences of one block, t tokens of its longest
+
+Whatever is small stays padded, (S, T): scores, masks, ranks. Tokens do not: a packed layer is read
+and written block by block, in blocks of sentences of like length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+LIKE = 0.5  # a block's shortest sentence is longer than this share of its longest
+_BLOCK_BYTES = {"cpu": 16 * 2**20}  # of gathered tokens; cache sized on a CPU, few launches else
+_BLOCK_BYTES_DEVICE = 512 * 2**20
+
+
+class Block(NamedTuple):
+    """Sentences start to stop; the longest has `longest` tokens."""
+
+    start: int
+    stop: int
+    longest: int
+
+
+def like_blocks(lengths: Sequence[int]) -> list[Block]:
+    """Neighbours of like length together. Few blocks when lengths are sorted."""
+    made: list[Block] = []
+    start, low, high = 0, 0, 0
+    for s, n in enumerate(lengths):
+        new_low, new_high = (min(low, n), max(high, n)) if s > start else (n, n)
+        if s > start and new_low <= LIKE * new_high:
+            made.append(Block(start, s, high))
+            start, new_low, new_high = s, n, n
+        low, high = new_low, new_high
+    return [*made, Block(start, len(lengths), high)]
+
+
+def cut_blocks(blocks: Sequence[Block], most: Sequence[int]) -> list[Block]:
+    """Each block cut into pieces of at most most[i] sentences (1 or more)."""
+    return [
+        Block(start, min(start + most[i], b.stop), b.longest)
+        for i, b in enumerate(blocks)
+        for start in range(b.start, b.stop, most[i])
+    ]
+
+
+class Layout:
+    """Padded when lengths is None: mask_ST says which tokens are real, and pads are rows too.
+
+    Packed: sentence s is the rows from the sum of the lengths before it; no row is a pad. One more
+    row, the sink, ends each gradient, for what pads would write: index tables point there.
+    """
+
+    def __init__(
+        self,
+        mask_ST: Tensor | None,
+        lengths: Sequence[int] | None,
+        width: int,
+        device: torch.device,
+    ) -> None:
+        self.packed, self.width = lengths is not None, width
+        if lengths is None:
+            assert mask_ST is not None
+            self.mask_ST = mask_ST
+            self.S, self.T = mask_ST.shape
+            self.count_S = mask_ST.sum(1)
+            self.n_rows = self.n_real = self.S * self.T
+            self.blocks = self.like = [Block(0, self.S, self.T)]
+            self.row_ST = torch.arange(self.n_rows, device=device).view(self.S, self.T)
+            return
+        self.lengths = tuple(int(n) for n in lengths)
+        self.S, self.T, self.n_real = len(self.lengths), max(self.lengths), sum(self.lengths)
+        self.n_rows = self.n_real + 1
+        starts = [0]
+        for n in self.lengths:
+            starts.append(starts[-1] + n)
+        self.starts = tuple(starts)
+        at_T = torch.arange(self.T, device=device)
+        self.count_S = torch.tensor(self.lengths, device=device)
+        self.mask_ST = at_T < self.count_S[:, None]
+        start_S1 = torch.tensor(starts[:-1], device=device)[:, None]
+        self.row_ST = torch.where(self.mask_ST, start_S1 + at_T, self.n_real)
+        self.like = like_blocks(self.lengths)
+        budget = _BLOCK_BYTES.get(device.type, _BLOCK_BYTES_DEVICE)
+        most = [max(1, budget // (4 * width * b.longest)) for b in self.like]
+        self.blocks = cut_blocks(self.like, most)
+
+    def read(self, flat_ND: Tensor, b: Block) -> Tensor:
+        """A block's tokens, (g, t, D); rows past a sentence's end are some other real token."""
+        if not self.packed:
+            return flat_ND.view(self.S, self.T, self.width)
+        if self._even(b):
+            rows = flat_ND[self.starts[b.start] : self.starts[b.stop]]
+            return rows.view(b.stop - b.start, b.longest, self.width)
+        row_gt = self.row_ST[b.start : b.stop, : b.longest].clamp_max(self.n_real - 1)
+        return flat_ND.index_select(0, row_gt.flatten()).view(*row_gt.shape, self.width)
+
+    def write(self, flat_ND: Tensor, b: Block, values_gtD: Tensor) -> None:
+        """Put a block's values into the rows of its real tokens."""
+        here = flat_ND[self.starts[b.start] : self.starts[b.stop]]
+        flat = values_gtD.reshape(-1, self.width)
+        if self._even(b):
+            here.copy_(flat)
+            return
+        real = self.mask_ST[b.start : b.stop, : b.longest].flatten()
+        # positions of the True, whose number is known: nothing waits for a device
+        at = torch.nonzero_static(real, size=len(here))[:, 0]
+        torch.index_select(flat, 0, at, out=here)
+
+    def _even(self, b: Block) -> bool:
+        n = self.starts[b.stop] - self.starts[b.start]
+        return n == (b.stop - b.start) * b.longest

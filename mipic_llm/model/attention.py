@@ -1,0 +1,258 @@
+"""Which attention kernel runs, and variable-length attention over packed sequences.
+
+Shape legend: N tokens of all sequences, S sequences, H query heads, G key heads, c channels of a
+head; r sequences of one length, T their tokens.
+
+A packed batch is one row [1, N]; `cu_seq_lens_q` says where its sequences begin. transformers hands
+the keywords of a forward call down to the function registered under config._attn_implementation,
+and builds no mask for a name that it does not know, so that neither pads nor an N x N mask exist.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
+from itertools import accumulate, groupby
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from transformers import MODEL_MAPPING, AttentionInterface
+
+from mipic_llm.errors import UserError
+from mipic_llm.types import Packing
+
+FLASH = ("flash_attention_2", "flash_attention_3")
+PACKED = ("varlen", *FLASH)  # kernels that take a packed batch
+TESTED = ("bert", "xlm-roberta", "qwen3")  # model types that `auto` packs; others when asked
+# What some classes hand to their kernel and ours does not do: none may be set.
+_FOREIGN = ("softcap", "s_aux", "position_bias", "head_mask")
+
+
+class Kernel(NamedTuple):
+    """name: what transformers is told; about: the same for the user, one line."""
+
+    name: str
+    about: str
+
+
+# ------------------------------------------------------------------------------------ the choice
+
+
+def choose(option: str, precision: str, config: Any) -> Kernel:
+    """The kernel for `model.attn` on this machine and for this transformers config, whose dropout
+    is final. UserError, with the reason, when the one asked for by name cannot run."""
+    cuda = torch.cuda.is_available()
+    if option != "auto":
+        problem = obstacle(option, precision, config)
+        if problem:
+            raise UserError(f"model.attn: {option} {problem}; use --model.attn sdpa")
+        return Kernel(option, _about(option, precision))
+    if not cuda:
+        # torch's fused backward takes ten times as long there in bf16 (NOTES.md)
+        return Kernel(*[(n, _about(n, precision)) for n in ("sdpa", "eager")][precision == "bf16"])
+    if precision != "bf16":
+        return Kernel("sdpa", f"{_about('sdpa', precision)} (packed kernels want bf16)")
+    reasons = []
+    for name in ("flash_attention_2", "varlen"):
+        problem = obstacle(name, precision, config)
+        if not problem and config.model_type not in TESTED:
+            problem = f"is not tested with {config.model_type} models: ask for it by name"
+        if not problem:
+            return Kernel(name, _about(name, precision))
+        reasons.append(f"{name} {problem}")
+    return Kernel("sdpa", f"{_about('sdpa', precision)} ({'; '.join(reasons)})")
+
+
+def _about(name: str, precision: str) -> str:
+    if name != "varlen":
+        return f"{name}, {'packed' if name in PACKED else 'padded'}"
+    fused = torch.cuda.is_available() and precision == "bf16"
+    return f"varlen ({'torch.nn.attention.varlen' if fused else 'reference kernel'}), packed"
+
+
+def obstacle(name: str, precision: str, config: Any) -> str | None:
+    """Why this kernel cannot run this model here, as the end of a sentence; None when it can."""
+    cuda = torch.cuda.is_available()
+    if name == "flash_attention_2" and not (cuda and find_spec("flash_attn")):
+        return "needs a CUDA device and `pip install mipic_llm[flash]`"
+    if name == "flash_attention_3" and not (cuda and find_spec("flash_attn_interface")):
+        return "is not installed, or there is no CUDA device"
+    if name not in PACKED:
+        return None
+    kind = MODEL_MAPPING.get(type(config), None)
+    title = kind.__name__ if isinstance(kind, type) else type(config).__name__
+    if not getattr(kind, "_supports_attention_backend", False):
+        return f"needs a class whose attention is exchangeable, and {title}'s is not"
+    if name in FLASH:
+        return None if kind._supports_flash_attn else f"does not run in {title}"
+    return _varlen_obstacle(config) if cuda and precision == "bf16" else None
+
+
+def _varlen_obstacle(config: Any) -> str | None:
+    """What torch's own kernel cannot do."""
+    if torch.cuda.get_device_capability() < (8, 0):
+        return "needs a GPU of compute capability 8.0 or more"
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return "needs a newer torch"
+    if not {"enable_gqa", "window_size"} <= set(inspect.signature(varlen_attn).parameters):
+        return "needs a newer torch (with enable_gqa and window_size)"
+    heads = config.num_attention_heads
+    head = getattr(config, "head_dim", None) or config.hidden_size // heads
+    if head % 8 or head > 256:
+        return f"takes heads of up to 256 channels, a multiple of 8, and these have {head}"
+    drops = {k: v for k, v in config.to_dict().items() if "att" in k and "drop" in k}
+    on = [k for k, v in drops.items() if isinstance(v, (int, float)) and v > 0]
+    if on:
+        return f"has no dropout and {on[0]} is {drops[on[0]]}: give --model.dropout 0 too"
+    return None
+
+
+# ------------------------------------------------------------------------------------ packed input
+
+
+def unpad(ids_ST: Tensor, mask_ST: Tensor) -> tuple[Tensor, Packing]:
+    """A padded batch as a packed one. It reads the mask on the host: not for a training step."""
+    real_ST = mask_ST.bool()
+    lengths = tuple(real_ST.sum(1).tolist())
+    cu_S1 = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32)
+    position_N = torch.cat([torch.arange(n) for n in lengths])
+    return ids_ST[real_ST][None], Packing(cu_S1, position_N, lengths).to(ids_ST.device)
+
+
+def keywords(packing: Packing, first_position: int | None) -> dict[str, Any]:
+    """What a transformers model is called with beside the ids of a packed batch. first_position
+    None: no positions."""
+    longest = max(packing.lengths)
+    positions = None if first_position is None else packing.position_N[None] + first_position
+    return {
+        "position_ids": positions,
+        "cu_seq_lens_q": packing.cu_S1, "cu_seq_lens_k": packing.cu_S1,
+        "max_length_q": longest, "max_length_k": longest,
+    }  # fmt: skip
+
+
+def first_position(model: nn.Module) -> int:
+    """Position of a text's first token: 0, or after the pad's place in tables that reserve one
+    (RoBERTa, XLM-R and BGE-M3 count from padding_idx + 1)."""
+    for name, module in model.named_modules():
+        if name.rsplit(".", 1)[-1] == "position_embeddings" and isinstance(module, nn.Embedding):
+            return 0 if module.padding_idx is None else module.padding_idx + 1
+    return 0
+
+
+# --------------------------------------------------------------------------------------- the kernel
+
+
+def varlen(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    is_causal: bool | None = None,
+    cu_seq_lens_q: Tensor | None = None,
+    max_length_q: int | None = None,
+    **others: Any,
+) -> tuple[Tensor, None]:
+    """transformers' attention interface: query (1, H, N, c), key and value (1, G, N, c) of a packed
+    batch -> ((1, N, H, c), None). Half precision on CUDA runs torch's varlen_attn, all else the
+    reference. Raises UserError where the model wants what neither does.
+    """
+    wanted = [k for k in _FOREIGN if others.get(k) is not None]
+    if cu_seq_lens_q is None or max_length_q is None or attention_mask is not None or wanted:
+        why = f"uses {wanted[0]}" if wanted else "does not hand packed sequences to its attention"
+        raise UserError(f"model.attn: {type(module).__name__} {why}; use --model.attn sdpa")
+    q_NHc, k_NGc, v_NGc = (x[0].transpose(0, 1) for x in (query, key, value))
+    causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
+    # as transformers' flash path: a window of w keys, the own one among them
+    left = -1 if sliding_window is None else sliding_window - 1
+    window = (left, 0 if causal else left)
+    if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16):
+        assert dropout == 0.0, "varlen_attn has no dropout; `choose` refuses it"
+        from torch.nn.attention.varlen import varlen_attn
+
+        out_NHc = varlen_attn(
+            q_NHc, k_NGc, v_NGc, cu_seq_lens_q, cu_seq_lens_q, max_length_q, max_length_q,
+            scale=scaling, window_size=window, enable_gqa=q_NHc.shape[1] != k_NGc.shape[1],
+        )  # fmt: skip
+    else:
+        lengths = cu_seq_lens_q.diff().tolist()
+        out_NHc = reference_varlen(
+            q_NHc, k_NGc, v_NGc, lengths, scale=scaling, window=window, dropout=dropout
+        )
+    return out_NHc[None], None
+
+
+def reference_varlen(
+    q_NHc: Tensor,
+    k_NGc: Tensor,
+    v_NGc: Tensor,
+    lengths: Sequence[int],
+    *,
+    scale: float | None = None,
+    window: tuple[int, int] = (-1, -1),
+    dropout: float = 0.0,
+) -> Tensor:
+    """Attention within each sequence: (N, H, c), any device and float dtype, differentiable.
+
+    Neighbours of one length are one batched call (batches are sorted by length). window: keys seen
+    to the left and right, -1 = all; (-1, 0) is causal. H is a multiple of G (grouped queries).
+    """
+    repeat = q_NHc.shape[1] // k_NGc.shape[1]
+    parts = []
+    for start, r, T in _runs(lengths):
+        q, k, v = (
+            x[start : start + r * T].view(r, T, *x.shape[1:]).transpose(1, 2)
+            for x in (q_NHc, k_NGc, v_NGc)
+        )
+        if repeat > 1:
+            k, v = (x.repeat_interleave(repeat, 1) for x in (k, v))
+        out_rHTc = _attend(q, k, v, window, scale, dropout)
+        parts.append(out_rHTc.transpose(1, 2).reshape(r * T, *q_NHc.shape[1:]))
+    return torch.cat(parts)
+
+
+def _runs(lengths: Sequence[int]) -> Iterator[tuple[int, int, int]]:
+    """(first token, sequences, tokens of each) of neighbours of one length."""
+    start = 0
+    for T, group in groupby(lengths):
+        r = sum(1 for _ in group)
+        yield start, r, T
+        start += r * T
+
+
+def _attend(
+    q: Tensor, k: Tensor, v: Tensor, window: tuple[int, int], scale: float | None, dropout: float
+) -> Tensor:
+    T = q.shape[2]
+    left, right = window
+    causal = window == (-1, 0)
+    seen_TT = None
+    if not causal and window != (-1, -1):
+        at_T = torch.arange(T, device=q.device)
+        ahead_TT = at_T[None] - at_T[:, None]  # key minus query
+        seen_TT = (ahead_TT >= -left) if left >= 0 else torch.ones_like(ahead_TT, dtype=torch.bool)
+        seen_TT = seen_TT & (ahead_TT <= right) if right >= 0 else seen_TT
+    if q.is_cuda or q.dtype in (torch.float32, torch.float64):
+        return nn.functional.scaled_dot_product_attention(
+            q, k, v, attn_mask=seen_TT, is_causal=causal, scale=scale, dropout_p=dropout
+        )
+    # half precision on a CPU: the fused backward takes ten times as long (NOTES.md)
+    if causal:
+        seen_TT = torch.ones(T, T, dtype=torch.bool, device=q.device).tril()
+    score_rHTT = (q @ k.transpose(2, 3)) * (q.shape[-1] ** -0.5 if scale is None else scale)
+    if seen_TT is not None:
+        score_rHTT = score_rHTT.masked_fill(~seen_TT, -torch.inf)
+    weight_rHTT = score_rHTT.softmax(-1, dtype=torch.float32).to(q.dtype)
+    return nn.functional.dropout(weight_rHTT, dropout) @ v
+
+
+AttentionInterface.register("varlen", varlen)
