@@ -89,12 +89,14 @@ def activation_bytes(w: Work) -> float:
     """Kept for the backward pass, per token: one layer's parts, times the layers.
 
     With checkpointing only each layer's input stays, L * D * b, and one layer at a time is whole:
-    see `working_layer_bytes`.
+    see `working_layer_bytes`. The norm before (encoder) or after (decoder) the layers is added.
     """
-    s = w.shape
-    if w.checkpointing:
-        return s.layers * s.width * w.bytes
-    return s.layers * layer_bytes(w)
+    s, full = w.shape, 0 if w.lora else 1
+    if s.decoder:
+        ends = s.width * (4 + full * w.bytes) + 4
+    else:
+        ends = full * w.bytes * (s.width + 2)
+    return ends + s.layers * (s.width * w.bytes if w.checkpointing else layer_bytes(w))
 
 
 def working_layer_bytes(w: Work) -> float:
