@@ -1,4 +1,4 @@
-"""The formulas of `python -m mipic_llm.plan` against measurement: `python benchmarks/plan_check.py`.
+"""The plan's formulas against measurement: `python benchmarks/plan_check.py` (CPU).
 
 Real classes on this CPU. Counts: parameters (meta device, every shape of the table), FLOPs
 (torch's counter on a forward and backward pass), activations (what autograd saves, each storage

@@ -20,9 +20,7 @@ class Setting(NamedTuple):
 
     def row(self, zero: Zero, ranks: int) -> Row:
         """The prediction for one stage on so many ranks."""
-        return predict(
-            self.work, self.load, zero, ranks, self.machine, self.fabric, self.mfu
-        )
+        return predict(self.work, self.load, zero, ranks, self.machine, self.fabric, self.mfu)
 
     def chunked(self, chunk: int) -> Setting:
         """The same with GradCache at so many texts per pass (0 = one pass)."""

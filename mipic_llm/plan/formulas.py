@@ -199,7 +199,9 @@ class Wire(NamedTuple):
         return sum(self)
 
 
-def wire(w: Work, stage: int, ranks: int, passes: int, pairs: int, columns: int, links: int) -> Wire:
+def wire(
+    w: Work, stage: int, ranks: int, passes: int, pairs: int, columns: int, links: int
+) -> Wire:
     """ZeRO-0 to 2: 2 b P_t f (reduce and gather, or all-reduce). ZeRO-3: a gather of all weights
     before each forward and backward of each pass, b (2 or with GradCache 3) m P f, and b P_t f.
 

@@ -144,9 +144,7 @@ def predict(
     per_token = formulas.flops_per_token(work, load.tokens)
     per_token += (3 + work.cached) * formulas.sia_flops(work, load.tokens)
     found = formulas.states(work, zero, ranks)
-    sent = formulas.wire(
-        work, zero.stage, ranks, load.passes, load.pairs, load.columns, load.links
-    )
+    sent = formulas.wire(work, zero.stage, ranks, load.passes, load.pairs, load.columns, load.links)
     compute = load.texts * load.tokens * per_token / (mfu * machine.flops)
     host = (HOST_LORA if work.lora else HOST_FULL) * work.shape.layers * load.passes
     launches = host * (1 + (work.checkpointing + work.cached) / 3)

@@ -23,6 +23,7 @@ from mipic_llm.evaluation.read import load_tasks
 from mipic_llm.evaluation.tasks import Task
 from mipic_llm.export.portable import EmbeddingSpec
 from mipic_llm.model.backbone import Backbone
+from mipic_llm.model.fused import apply_liger, compile_layers
 from mipic_llm.model.load import Source, add_lora, load_model, open_source
 from mipic_llm.model.objective import EmbeddingModule
 from mipic_llm.training import distributed as dist
@@ -152,6 +153,10 @@ def build_module(
         seed_everything(config.seed)
         if config.lora.rank:
             model = add_lora(model, config.lora)
+    if config.model.liger:
+        apply_liger(model)
+    if config.train.compile:
+        compile_layers(model, stage=ds_config["zero_optimization"]["stage"])
     backbone = Backbone(
         model, pooling=source.pooling, inner_norm=config.model.inner_norm or "raw",
         view_noise=config.model.view_noise,
