@@ -253,6 +253,10 @@ def worker(cases: Path, answers: Path) -> None:
         seen["states"] = sum(n for ptr, n in now.items() if ptr not in seen["before"])
         return update(self)
 
+    def last_gradient(module):
+        now = live_bytes(module)
+        seen["peak"] = sum(n for ptr, n in now.items() if ptr not in seen["before"])
+
     Engine.step = step
     found = {}
     for case in json.loads(cases.read_text()):
@@ -261,30 +265,32 @@ def worker(cases: Path, answers: Path) -> None:
         engine = setup.open_engine(config, source, data, 10)
         runner = StepRunner(engine, config)
         engine.train(True)
+        first = next(p for p in engine.module.parameters() if p.requires_grad)
+        first.register_post_accumulate_grad_hook(lambda _, m=engine.module: last_gradient(m))
         for i in range(3):
             rows = data.plan.local(data.plan.batch(0, i), dist.rank())
             examples = [data.sources[s].examples[k] for s, k in rows]
             made = build_step(examples, data.encoder)
             traffic.sent, traffic.by_name = 0.0, {}
             runner.run(made, i)
-        found[case["name"]] = {"states": seen["states"], "sent": traffic.sent,
-                               "by_name": traffic.by_name}  # fmt: skip
+        found[case["name"]] = {"states": seen["states"], "peak": seen["peak"],
+                               "sent": traffic.sent, "by_name": dict(traffic.by_name)}  # fmt: skip
         del engine, runner, data
     if dist.rank() == 0:
         answers.write_text(json.dumps(found))
 
 
 def rank_cases() -> list[dict]:
+    wanted = [(precision, lora, stage, 0) for precision, lora in (("fp32", 0), ("bf16", 16))
+              for stage in range(4)]  # fmt: skip
     rows = []
-    for precision in ("fp32", "bf16"):
-        for lora in (0, 16):
-            for stage in range(4):
-                args = ["--recipe", "quickstart", "--data.validation", "none", "--lora.rank",
-                        str(lora), "--train.precision", precision, "--train.batch_size", "4",
-                        "--train.length_groups", "false", "--ds_config",
-                        str(ROOT / "ds_configs" / f"zero{stage}.json")]  # fmt: skip
-                name = f"MiniLM {'LoRA' if lora else 'full'} {precision} ZeRO-{stage} x{WORLD}"
-                rows.append({"name": name, "args": args, "stage": stage})
+    for precision, lora, stage, chunk in [*wanted, ("fp32", 0, 2, 4), ("fp32", 0, 3, 4)]:
+        args = ["--recipe", "quickstart", "--data.validation", "none", "--lora.rank", str(lora),
+                "--train.precision", precision, "--train.batch_size", "4", "--train.chunk_size",
+                str(chunk), "--train.length_groups", "false", "--ds_config",
+                str(ROOT / "ds_configs" / f"zero{stage}.json")]  # fmt: skip
+        name = f"MiniLM {'LoRA' if lora else 'full'} {precision} ZeRO-{stage} x{WORLD}"
+        rows.append({"name": name + (f" chunk {chunk}" if chunk else ""), "args": args})
     return rows
 
 

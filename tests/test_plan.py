@@ -1,4 +1,4 @@
-"""`python -m mipic_llm.plan`: its formulas against real classes and PERFORMANCE's table, and its use.
+"""`python -m mipic_llm.plan`: its formulas against real classes and the published limits; its use.
 
 Expected values of hand-made cases are derived in the comments.
 """
@@ -143,8 +143,8 @@ def test_bytes_on_the_wire():
     assert formulas.wire(w, 3, 4, 3, 8, 2, 0).weights == (4 * 3 * p + 2 * p) * 3 / 4
     cached = w._replace(cached=True)
     assert formulas.wire(cached, 3, 4, 3, 8, 2, 0).weights == (6 * 3 * p + 2 * p) * 3 / 4
-    # 8 pairs, 3 other ranks, one candidate column: gathered (4 B), reduced (8 B); two links with two
-    # columns of targets each (4 B)
+    # 8 pairs, 3 other ranks, one candidate column: gathered (4 B), reduced (8 B); two links with
+    # two columns of targets each (4 B)
     assert formulas.wire(w, 0, 4, 1, 8, 2, 2).readouts == 8 * 3 * d * (12 + 4 * 2 * 2)
     assert formulas.wire(w, 3, 1, 3, 8, 2, 2).total == 0
 

@@ -67,7 +67,7 @@ def apply_liger(model: nn.Module) -> None:
 
 
 def rope(plain: Callable[..., Any], fused: Callable[..., Any]) -> Callable[..., Any]:
-    """Rotary embedding by `fused` on CUDA and by `plain` elsewhere, with transformers' arguments."""
+    """Rotary embedding by `fused` on CUDA and by `plain` elsewhere; transformers' arguments."""
 
     def apply(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, unsqueeze_dim: int = 1) -> Any:
         if q.is_cuda:

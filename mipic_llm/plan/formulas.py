@@ -1,8 +1,8 @@
 """The formulas of PERFORMANCE.md: FLOPs and activations per token, states, bytes on the wire.
 
 Symbols: N matrix weights without embeddings, a FLOPs of attention per token in the forward pass,
-P parameters, P_t trainable ones, R ranks, f = (R - 1) / R, m micro-passes (chunks) of a step, b bytes
-of a weight or activation (2 in bf16, 4 in fp32), D width.
+P parameters, P_t trainable ones, R ranks, f = (R - 1) / R, m passes (chunks) of a step, b bytes of
+a weight or activation (2 in bf16, 4 in fp32), D width.
 """
 
 from __future__ import annotations

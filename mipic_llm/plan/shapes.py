@@ -1,4 +1,4 @@
-"""The numbers of an architecture that memory and time follow from, and its exact parameter counts."""
+"""The numbers of an architecture that memory and time follow from; exact parameter counts."""
 
 from __future__ import annotations
 

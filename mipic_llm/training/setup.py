@@ -29,6 +29,7 @@ from mipic_llm.model.objective import EmbeddingModule
 from mipic_llm.training import distributed as dist
 from mipic_llm.training.ds_config import load_ds_config
 from mipic_llm.training.engine import Engine, loading
+from mipic_llm.training.hint import zero3_hint
 from mipic_llm.types import Point
 
 
@@ -249,6 +250,9 @@ def open_engine(config: Config, source: Source, data: Data, total: int) -> Engin
         world_size=dist.world_size(),
         hidden_size=source.config.hidden_size,
     )
+    stage = ds_config["zero_optimization"]["stage"]
+    if hint := zero3_hint(config, source.config, stage, dist.world_size()):
+        say(hint)
     module = build_module(config, source, ds_config, data.unlabelled)
     t = config.train
     schedule = cosine_with_warmup(total, t.warmup_ratio, t.min_learning_rate_ratio)
