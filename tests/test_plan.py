@@ -127,7 +127,7 @@ def test_states_by_stage():
     p = w.parameters
     four = [formulas.states(w, Zero(s), 4) for s in range(4)]
     assert [s.weights for s in four] == [2 * p, 2 * p, 2 * p, p / 2]
-    assert [s.gradients for s in four[1:]] == [2 * p, p / 2, p / 2]
+    assert [s.gradients for s in four] == [2 * p, p / 2, p / 2, p / 2]
     assert [s.optimizer for s in four] == [12 * p, 3 * p, 3 * p, 3 * p]
     sixteen = formulas.states(w, Zero(1), 1)  # 2 + 2 + 12 bytes
     assert sixteen.total == 16 * p
@@ -138,15 +138,24 @@ def test_states_by_stage():
 def test_bytes_on_the_wire():
     w = work("Qwen/Qwen3-Embedding-0.6B")
     p, d = w.parameters, 1024
-    for stage in (0, 1, 2):  # 4 P f
-        assert formulas.wire(w, stage, 4, 3, 8, 2, 0).weights == 4 * p * 3 / 4
-    assert formulas.wire(w, 3, 4, 3, 8, 2, 0).weights == (4 * 3 * p + 2 * p) * 3 / 4
+
+    def weights(w: Work, zero: Zero) -> float:
+        return formulas.wire(w, zero, 4, 3, 8, 2, 0).weights
+
+    assert weights(w, Zero(0)) == 4 * p * 3 / 4  # 4 P f
+    for stage in (1, 2):  # an all-reduce of 4 P f and a gather of 2 P f; or a reduce
+        assert weights(w, Zero(stage)) == 6 * p * 3 / 4
+        assert weights(w, Zero(stage, all_reduce=False)) == 4 * p * 3 / 4
+    nothing_kept = Zero(3, reuse=0)
     cached = w._replace(cached=True)
-    assert formulas.wire(cached, 3, 4, 3, 8, 2, 0).weights == (6 * 3 * p + 2 * p) * 3 / 4
+    assert weights(w, nothing_kept) == (4 * 3 * p + 2 * p) * 3 / 4  # 4 m P f + 2 P f
+    assert weights(cached, nothing_kept) == (6 * 3 * p + 2 * p) * 3 / 4
+    all_kept = Zero(3, reuse=10 * p, live=10 * p)
+    assert formulas.wire(w, all_kept, 4, 1, 8, 2, 0).weights == (2 * p + 2 * p) * 3 / 4
     # 8 pairs, 3 other ranks, one candidate column: gathered (4 B), reduced (8 B); two links with
     # two columns of targets each (4 B)
-    assert formulas.wire(w, 0, 4, 1, 8, 2, 2).readouts == 8 * 3 * d * (12 + 4 * 2 * 2)
-    assert formulas.wire(w, 3, 1, 3, 8, 2, 2).total == 0
+    assert formulas.wire(w, Zero(0), 4, 1, 8, 2, 2).readouts == 8 * 3 * d * (12 + 4 * 2 * 2)
+    assert formulas.wire(w, Zero(3), 1, 3, 8, 2, 2).total == 0
 
 
 # ------------------------------------------------------------------------------- the predictions
@@ -184,9 +193,9 @@ def test_slow_fabric_makes_zero3_fabric_bound():
 def test_advice(capsys):
     w, load = plan_of("--recipe", "qwen3-8b", "--lora.rank", "0", "--train.batch_size", "8")
     zeros = stages(None, w.shape.width)[0]
-    setting = Setting(w, load, H200, 4e11, 0.55)
+    setting = Setting(w, load, H200._replace(memory=79 * GIB), 4e11, 0.55)
     lines, best = advise(setting, zeros, 8)
-    # 7.7 G parameters: 20 B each at ZeRO-0 is 144 GiB; ZeRO-1: 2 + 2 + 12 / 8
+    # 7.7 G parameters of 16 B each: 115 GiB at ZeRO-0; of 2 + 14 / 8: 27 GiB at ZeRO-1
     assert best is not None and best.stage == 1 and "ZeRO-1" in lines[0]
     assert not setting.row(zeros[0], 8).fits
     small = setting._replace(machine=H200._replace(memory=22 * GIB))
@@ -194,7 +203,7 @@ def test_advice(capsys):
     lines, best = advise(setting._replace(machine=H200._replace(memory=2 * GIB)), zeros, 8)
     assert best is None and "nothing fits" in lines[0]
     # a batch that does not fit in one pass: a chunk that does
-    many = setting._replace(load=load._replace(texts=60_000, tokens=200.0, pairs=20_000))
+    many = setting._replace(load=load._replace(texts=6_000, tokens=200.0, pairs=2_000))
     lines, best = advise(many, zeros, 8)
     assert best is not None and best.fits and best.chunk and "--train.chunk_size" in lines[0]
 

@@ -150,7 +150,11 @@ class States(NamedTuple):
 
 
 class Zero(NamedTuple):
-    """A ZeRO stage with the sizes (in elements) that cost memory."""
+    """A ZeRO stage with the sizes (in elements) that cost memory.
+
+    all_reduce: ZeRO-1 and 2 reduce gradients by an all-reduce of whole buckets (DeepSpeed's
+    use_multi_rank_bucket_allreduce, its default): twice what a reduce to the owner sends.
+    """
 
     stage: int
     bucket: int = 50_000_000
@@ -159,27 +163,36 @@ class Zero(NamedTuple):
     reuse: int = 1_000_000_000
     offload_optimizer: bool = False
     offload_param: bool = False
+    all_reduce: bool = True
+
+
+def kept_parameters(w: Work, zero: Zero) -> int:
+    """ZeRO-3: gathered parameters (elements) that stay where forward turns into backward.
+
+    DeepSpeed keeps what is used again within max_reuse_distance: there and back, so half of it.
+    """
+    return min(w.parameters, zero.live, zero.reuse // 2)
 
 
 def states(w: Work, zero: Zero, ranks: int) -> States:
     """16 B per trainable parameter, b per frozen one, split as the stage says.
 
-    bf16: weight 2, gradient 2, fp32 master and two moments 12 (ZeRO-0 keeps gradients in fp32 as
-    well: 4 more). fp32: weight 4, gradient 4, moments 8, and ZeRO-1 to 3 keep a master copy of 4.
+    bf16: weight 2, gradient 2, fp32 master and two moments 12. fp32: weight 4, gradient 4, moments
+    8, and ZeRO-1 to 3 keep a master copy of 4. Gradients are split from ZeRO-1 on (DeepSpeed drops
+    those of others as they are reduced, in one pass; GradCache keeps all until its last chunk at
+    ZeRO-1). buckets: gradients under way, twice with overlap_comm; gathered: see `kept_parameters`,
+    and one layer with what is prefetched.
     """
     p, t, b, stage = w.parameters, w.trainable, w.bytes, zero.stage
     share = 1 / ranks if stage >= 1 else 1.0
     master = 4 if b == 2 or stage >= 1 else 0
     optimizer = (master + 8) * t * share
-    gradients = b * t * (1 / ranks if stage >= 2 else 1.0)
-    if stage == 0 and b == 2:
-        gradients += 4 * t
+    gradients = b * t * (1.0 if stage == 1 and w.cached else share)
     weights = b * p * (1 / ranks if stage == 3 else 1.0)
     buckets = b * min(zero.bucket, t) * (2 if stage >= 1 else 1) if ranks > 1 else 0
     gathered = 0.0
-    if stage == 3:
-        kept = min(p, zero.live, zero.reuse // 2 + w.shape.layer_parameters + zero.prefetch)
-        gathered = b * kept if ranks > 1 or zero.offload_param else 0.0
+    if stage == 3 and (ranks > 1 or zero.offload_param):
+        gathered = b * min(p, kept_parameters(w, zero) + w.shape.layer_parameters + zero.prefetch)
     if zero.offload_param:
         weights = 0.0
     if zero.offload_optimizer:
@@ -200,18 +213,24 @@ class Wire(NamedTuple):
 
 
 def wire(
-    w: Work, stage: int, ranks: int, passes: int, pairs: int, columns: int, links: int
+    w: Work, zero: Zero, ranks: int, passes: int, pairs: int, columns: int, links: int
 ) -> Wire:
-    """ZeRO-0 to 2: 2 b P_t f (reduce and gather, or all-reduce). ZeRO-3: a gather of all weights
-    before each forward and backward of each pass, b (2 or with GradCache 3) m P f, and b P_t f.
+    """ZeRO-0: an all-reduce, 2 b P_t f. ZeRO-1 and 2: that and a gather of what was updated,
+    3 b P_t f (2 without all_reduce: 4 P_t f in bf16). ZeRO-3: a gather of all weights before each forward and
+    backward of each pass, b (2 or with GradCache 3) m P f, less what is kept at the turns, and
+    b P_t f to reduce.
 
     Readouts in fp32, all-gathered, 4 B per channel and other rank; the candidates' gradients
     (columns - 1 per pair) come back by an all-reduce, 8 B; the chain's targets carry none.
     """
     f = (ranks - 1) / ranks
     b, d = w.bytes, w.shape.width
-    weights = 2 * b * w.trainable * f
-    if stage == 3:
-        weights = (b * (3 if w.cached else 2) * passes * w.parameters + b * w.trainable) * f
+    if zero.stage == 3:
+        gathers = (3 if w.cached else 2) * passes * w.parameters
+        kept = kept_parameters(w, zero)
+        gathers = max(w.parameters, gathers - (2 * passes - 1) * kept)
+        weights = b * (gathers + w.trainable) * f
+    else:
+        weights = b * w.trainable * f * (2 if zero.stage == 0 else 2 + zero.all_reduce)
     readouts = pairs * (ranks - 1) * d * (12 * (columns - 1) + 4 * links * columns)
     return Wire(weights, readouts)

@@ -137,20 +137,21 @@ def predict(
     """One stage. fabric: bytes/s of a rank; mfu: the share of peak that the model's FLOPs reach.
 
     Compute and the weights' traffic overlap (overlap_comm), so the longer counts; readouts, and
-    what ZeRO-1 and 2 gather after the update (half of their traffic), do not. Latency of
+    what ZeRO-1 and 2 gather after the update, do not. Latency of
     collectives is not modelled.
     """
     work = work._replace(cached=load.passes > 1)
     per_token = formulas.flops_per_token(work, load.tokens)
     per_token += (3 + work.cached) * formulas.sia_flops(work, load.tokens)
     found = formulas.states(work, zero, ranks)
-    sent = formulas.wire(work, zero.stage, ranks, load.passes, load.pairs, load.columns, load.links)
+    sent = formulas.wire(work, zero, ranks, load.passes, load.pairs, load.columns, load.links)
     compute = load.texts * load.tokens * per_token / (mfu * machine.flops)
     host = (HOST_LORA if work.lora else HOST_FULL) * work.shape.layers * load.passes
     launches = host * (1 + (work.checkpointing + work.cached) / 3)
     share = 1 / ranks if zero.stage else 1
     optimizer = 28 * work.trainable * share / machine.bandwidth  # read and write 12 + gradient
-    late = sent.readouts + (sent.weights / 2 if zero.stage in (1, 2) else 0)
+    gathered = sent.weights / (2 + zero.all_reduce)
+    late = sent.readouts + (gathered if zero.stage in (1, 2) else 0)
     overlapped = (sent.total - late) / fabric
     busy = max(compute, launches, overlapped)
     step = busy + optimizer + late / fabric

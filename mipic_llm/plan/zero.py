@@ -55,5 +55,6 @@ def from_section(section: dict[str, Any], otherwise: Zero) -> Zero:
         prefetch=number("stage3_prefetch_bucket_size", z.prefetch),
         live=number("stage3_max_live_parameters", z.live),
         reuse=number("stage3_max_reuse_distance", z.reuse),
+        all_reduce=section.get("use_multi_rank_bucket_allreduce") is not False,
         offload_optimizer=offloads("offload_optimizer"), offload_param=offloads("offload_param"),
     )  # fmt: skip
