@@ -216,9 +216,9 @@ def wire(
     w: Work, zero: Zero, ranks: int, passes: int, pairs: int, columns: int, links: int
 ) -> Wire:
     """ZeRO-0: an all-reduce, 2 b P_t f. ZeRO-1 and 2: that and a gather of what was updated,
-    3 b P_t f (2 without all_reduce: 4 P_t f in bf16). ZeRO-3: a gather of all weights before each forward and
-    backward of each pass, b (2 or with GradCache 3) m P f, less what is kept at the turns, and
-    b P_t f to reduce.
+    3 b P_t f (2 without all_reduce: 4 P_t f in bf16). ZeRO-3: a gather of all weights before each
+    forward and backward of each pass, b (2 or with GradCache 3) m P f, less what is kept at the
+    turns, and b P_t f to reduce.
 
     Readouts in fp32, all-gathered, 4 B per channel and other rank; the candidates' gradients
     (columns - 1 per pair) come back by an all-reduce, 8 B; the chain's targets carry none.
