@@ -217,8 +217,8 @@ def wire(
 ) -> Wire:
     """ZeRO-0: an all-reduce, 2 b P_t f. ZeRO-1 and 2: that and a gather of what was updated,
     3 b P_t f (2 without all_reduce: 4 P_t f in bf16). ZeRO-3: a gather of all weights before each
-    forward and backward of each pass, b (2 or with GradCache 3) m P f, less what is kept at the
-    turns, and b P_t f to reduce.
+    forward and backward of each pass, b (2 or with GradCache 3) m P f, and b P_t f to reduce; a
+    single pass gathers again only what was not kept (chunks: measured at 1.2 times this).
 
     Readouts in fp32, all-gathered, 4 B per channel and other rank; the candidates' gradients
     (columns - 1 per pair) come back by an all-reduce, 8 B; the chain's targets carry none.
@@ -227,8 +227,8 @@ def wire(
     b, d = w.bytes, w.shape.width
     if zero.stage == 3:
         gathers = (3 if w.cached else 2) * passes * w.parameters
-        kept = kept_parameters(w, zero)
-        gathers = max(w.parameters, gathers - (2 * passes - 1) * kept)
+        if passes == 1:
+            gathers = max(w.parameters, gathers - kept_parameters(w, zero))
         weights = b * (gathers + w.trainable) * f
     else:
         weights = b * w.trainable * f * (2 if zero.stage == 0 else 2 + zero.all_reduce)
