@@ -70,6 +70,9 @@ class ModelConfig:
                                 "its config for unlabelled data, 0 for labelled data")  # fmt: skip
     view_noise: float = opt(0.0, "dropout probability on the input embeddings; makes two views "
                             "of unlabelled text differ on backbones without dropout")  # fmt: skip
+    liger: bool = opt(False, "fused RMSNorm, SwiGLU and RoPE of liger-kernel (extra [liger]; Qwen3 "
+                      "on CUDA): meant for long passes and full fine-tuning, where these parts are "
+                      "bound by memory; BERT-like models have none of them")  # fmt: skip
     quantization: str = opt("none", "load the frozen base in 4 bits (QLoRA, needs lora.rank > 0)",
                             ("none", "nf4"))  # fmt: skip
 
@@ -195,6 +198,9 @@ class TrainConfig:
     precision: str = opt("bf16", "of weights and activations; the optimizer keeps fp32 masters",
                          ("bf16", "fp32"))  # fmt: skip
     gradient_checkpointing: bool = opt(False, "recompute layer activations in backward")
+    compile: bool = opt(False, "torch.compile each layer: meant for long runs on a GPU, above all "
+                        "with small, launch-bound passes; not for short runs (it compiles at the "
+                        "start) or CPUs; refused at ZeRO-3")  # fmt: skip
     save_every: int = opt(0, "steps between checkpoints; 0 = none")
     keep_checkpoints: int = opt(2, "newest checkpoints kept; 0 = all")
     resume: str = opt("never", "never, auto (the newest complete checkpoint of output_dir) or a "

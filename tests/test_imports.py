@@ -21,6 +21,7 @@ ALLOWED = {
     "cli": GROUND | CONFIG | {"quiet"},
     "progress": GROUND,
     "losses": set(),
+    "plan": GROUND | CONFIG | {"cli"},
     "model": GROUND | CONFIG | {"losses"},
     "data": GROUND | CONFIG,
     "report": GROUND,
@@ -29,7 +30,8 @@ ALLOWED = {
     "export": GROUND,
     "evaluation": GROUND | CONFIG | {"data"},
     "training": GROUND | CONFIG
-    | {"cli", "data", "evaluation", "export", "losses", "model", "progress", "report", "tracking"},
+    | {"cli", "data", "evaluation", "export", "losses", "model", "plan", "progress", "report",
+       "tracking"},
 }  # fmt: skip
 # Heavy packages and the only places that may name them.
 ONLY_IN = {

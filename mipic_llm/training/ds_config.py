@@ -81,7 +81,7 @@ def load_ds_config(
     other = "fp32" if bf16 else "bf16"
     _own(_section(ds, "bf16", where), "enabled", bf16, where,
          f"train.precision is {t.precision}", f"--train.precision {other}", "bf16.")  # fmt: skip
-    _zero(ds, where, hidden_size)
+    _zero(ds, where, hidden_size, config.lora.rank)
     ds.setdefault("steps_per_print", _NEVER)
     ds.setdefault("wall_clock_breakdown", False)
     ds.setdefault("zero_allow_untested_optimizer", True)
@@ -178,7 +178,7 @@ def _own(
     )
 
 
-def _zero(ds: dict[str, Any], where: str, hidden_size: int) -> None:
+def _zero(ds: dict[str, Any], where: str, hidden_size: int, lora_rank: int) -> None:
     """Check zero_optimization and fill the sizes left to "auto" (the usual rules of thumb)."""
     zero = _section(ds, "zero_optimization", where)
     stage = zero.setdefault("stage", 0)
@@ -195,7 +195,7 @@ def _zero(ds: dict[str, Any], where: str, hidden_size: int) -> None:
         "reduce_bucket_size": square,
         "allgather_bucket_size": square,
         "stage3_prefetch_bucket_size": int(0.9 * square),
-        "stage3_param_persistence_threshold": 10 * hidden_size,
+        "stage3_param_persistence_threshold": persistence_threshold(hidden_size, lora_rank),
         "overlap_comm": stage == 3,
         "contiguous_gradients": True,
     }
@@ -207,6 +207,17 @@ def _zero(ds: dict[str, Any], where: str, hidden_size: int) -> None:
             f"{where}: zero_optimization.offload_param works with stage 3 only, stage is {stage}; "
             "remove it or use ds_configs/zero3_offload.json"
         )
+
+
+def persistence_threshold(hidden_size: int, lora_rank: int) -> int:
+    """Largest parameter (elements) that ZeRO-3 leaves whole on every rank.
+
+    Norms and biases (at most 4 D, an inner layer's), and LoRA's A and B (at most 4 D r): gathering
+    each alone would cost a collective for next to nothing, and checkpointing under LoRA trips over
+    frozen norms that are gone when it recomputes (transformers issue 47254). Kept under D^2 / 5:
+    the smallest matrices of the backbones (grouped keys, D^2 / 4 and more) are to be split.
+    """
+    return max(10 * hidden_size, min(4 * hidden_size * lora_rank, hidden_size**2 // 5))
 
 
 def _offloads(zero: dict[str, Any], key: str) -> bool:

@@ -23,11 +23,13 @@ from mipic_llm.evaluation.read import load_tasks
 from mipic_llm.evaluation.tasks import Task
 from mipic_llm.export.portable import EmbeddingSpec
 from mipic_llm.model.backbone import Backbone
+from mipic_llm.model.fused import apply_liger, compile_layers
 from mipic_llm.model.load import Source, add_lora, load_model, open_source
 from mipic_llm.model.objective import EmbeddingModule
 from mipic_llm.training import distributed as dist
 from mipic_llm.training.ds_config import load_ds_config
 from mipic_llm.training.engine import Engine, loading
+from mipic_llm.training.hint import zero3_hint
 from mipic_llm.types import Point
 
 
@@ -152,6 +154,10 @@ def build_module(
         seed_everything(config.seed)
         if config.lora.rank:
             model = add_lora(model, config.lora)
+    if config.model.liger:
+        apply_liger(model)
+    if config.train.compile:
+        compile_layers(model, stage=ds_config["zero_optimization"]["stage"])
     backbone = Backbone(
         model, pooling=source.pooling, inner_norm=config.model.inner_norm or "raw",
         view_noise=config.model.view_noise,
@@ -244,6 +250,9 @@ def open_engine(config: Config, source: Source, data: Data, total: int) -> Engin
         world_size=dist.world_size(),
         hidden_size=source.config.hidden_size,
     )
+    stage = ds_config["zero_optimization"]["stage"]
+    if hint := zero3_hint(config, source.config, stage, dist.world_size()):
+        say(hint)
     module = build_module(config, source, ds_config, data.unlabelled)
     t = config.train
     schedule = cosine_with_warmup(total, t.warmup_ratio, t.min_learning_rate_ratio)

@@ -1,0 +1,356 @@
+"""The plan's formulas against measurement: `python benchmarks/plan_check.py` (CPU).
+
+Real classes on this CPU. Counts: parameters (meta device, every shape of the table), FLOPs
+(torch's counter on a forward and backward pass), activations (what autograd saves, each storage
+once). Ranks: bytes of weights, gradients, optimizer and buckets just before the optimizer's step,
+and bytes sent by a rank in a step, of the quickstart's model on two gloo ranks at ZeRO-0 to 3.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+import torch  # noqa: E402
+from torch import nn  # noqa: E402
+
+from mipic_llm.plan import formulas  # noqa: E402
+from mipic_llm.plan.shapes import SHAPES, Shape, from_config  # noqa: E402
+
+TEXTS, TOKENS, RANK, WORLD = 2, 48, 4, 2
+
+
+class Case(NamedTuple):
+    """One comparison; error is prediction / measured - 1."""
+
+    what: str
+    case: str
+    predicted: float
+    measured: float
+
+    @property
+    def error(self) -> float:
+        """Relative."""
+        return self.predicted / self.measured - 1 if self.measured else 0.0
+
+
+def small_configs() -> dict:
+    """A small encoder and decoder, and MiniLM's real shape."""
+    from transformers import BertConfig, Qwen3Config
+
+    off = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    return {
+        "bert 4x64": BertConfig(
+            vocab_size=300, hidden_size=64, num_hidden_layers=4, num_attention_heads=4,
+            intermediate_size=256, **off,
+        ),
+        "qwen3 4x64": Qwen3Config(
+            vocab_size=300, hidden_size=64, num_hidden_layers=4, num_attention_heads=4,
+            num_key_value_heads=2, head_dim=32, intermediate_size=192,
+        ),
+        "MiniLM 6x384": BertConfig(
+            vocab_size=30522, hidden_size=384, num_hidden_layers=6, num_attention_heads=12,
+            intermediate_size=1536, **off,
+        ),
+    }  # fmt: skip
+
+
+def build(config, lora: int, attention: str, dtype=torch.float32, again: bool = False):
+    """-> (the real class, in training mode, perhaps under LoRA and checkpointing)."""
+    from transformers import AutoModel
+
+    options = {"add_pooling_layer": False} if config.model_type == "bert" else {}
+    torch.manual_seed(0)
+    model = AutoModel.from_config(config, attn_implementation=attention, **options).to(dtype)
+    if again:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+        if lora:
+            model.enable_input_require_grads()
+    if lora:
+        from peft import LoraConfig, get_peft_model
+
+        settings = LoraConfig(r=lora, target_modules="all-linear", task_type="FEATURE_EXTRACTION")
+        model = get_peft_model(model, settings, autocast_adapter_dtype=False)
+    return model.train()
+
+
+def work_for(shape: Shape, lora: int, kernel: str, size: int, again: bool, cached: bool = False):
+    """The plan's description of such a model."""
+    linears = tuple(shape.lora_linears(["all-linear"]).values()) if lora else ()
+    return formulas.Work(shape, lora, linears, 0, again, cached, size, kernel, causal_half=False)
+
+
+def check_parameters() -> list[Case]:
+    from transformers import AutoModel, BertConfig, Qwen3Config, XLMRobertaConfig
+
+    rows = []
+    for name, s in SHAPES.items():
+        if s.decoder:
+            config = Qwen3Config(
+                vocab_size=s.vocab, hidden_size=s.width, num_hidden_layers=s.layers,
+                num_attention_heads=s.heads, num_key_value_heads=s.kv // 128, head_dim=128,
+                intermediate_size=s.inner,
+            )  # fmt: skip
+        else:
+            kind, types = (XLMRobertaConfig, 1) if s.vocab > 200_000 else (BertConfig, 2)
+            config = kind(
+                vocab_size=s.vocab, hidden_size=s.width, num_hidden_layers=s.layers,
+                num_attention_heads=s.heads, intermediate_size=s.inner, type_vocab_size=types,
+                max_position_embeddings=s.embeddings - s.vocab - types,
+            )  # fmt: skip
+        options = {} if s.decoder else {"add_pooling_layer": False}
+        with torch.device("meta"):
+            model = AutoModel.from_config(config, **options)
+        measured = sum(p.numel() for p in model.parameters())
+        rows.append(Case("parameters", name, s.parameters, measured))
+    return rows
+
+
+def batch() -> dict[str, torch.Tensor]:
+    ids = torch.randint(5, 300, (TEXTS, TOKENS), generator=torch.Generator().manual_seed(0))
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "use_cache": False}
+
+
+def count_flops(model: nn.Module, cached: bool) -> float:
+    """Forward and backward, per token; cached: one forward without graph before."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        if cached:
+            with torch.no_grad():
+                model(**batch())
+        model(**batch()).last_hidden_state.float().pow(2).sum().backward()
+    return counter.get_total_flops() / (TEXTS * TOKENS)
+
+
+def check_flops() -> list[Case]:
+    rows = []
+    for name, config in small_configs().items():
+        shape = from_config(config)
+        for lora, again, cached in (
+            (0, 0, 0), (0, 1, 0), (0, 0, 1), (RANK, 0, 0), (RANK, 1, 0), (RANK, 1, 1)
+        ):  # fmt: skip
+            model = build(config, lora, "eager", again=bool(again))
+            work = work_for(shape, lora, formulas.EAGER, 4, bool(again), bool(cached))
+            label = f"{name} {'LoRA' if lora else 'full'}{' checkpointing' * again}"
+            rows.append(Case("FLOPs per token", label + " GradCache" * cached,
+                             formulas.flops_per_token(work, TOKENS),
+                             count_flops(model, bool(cached))))  # fmt: skip
+    return rows
+
+
+def saved_bytes(model: nn.Module) -> float:
+    """Bytes that autograd keeps of a forward pass, weights aside, each storage once, per token."""
+    tensors = [*model.parameters(), *model.buffers()]
+    own = {t.untyped_storage().data_ptr() for t in tensors}
+    seen: dict[int, int] = {}
+    alive = []
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            seen[storage.data_ptr()] = storage.nbytes()
+            alive.append(tensor)  # so that no address is used twice
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        out = model(**batch()).last_hidden_state
+    del out
+    return sum(seen.values()) / (TEXTS * TOKENS)
+
+
+def check_activations() -> list[Case]:
+    rows = []
+    for name, config in small_configs().items():
+        shape = from_config(config)
+        for dtype, size in ((torch.float32, 4), (torch.bfloat16, 2)):
+            for lora in (0, RANK):
+                model = build(config, lora, "sdpa", dtype)
+                work = work_for(shape, lora, formulas.FUSED, size, False)
+                label = f"{name} {'LoRA' if lora else 'full'} {'fp32' if size == 4 else 'bf16'}"
+                rows.append(Case("activation bytes per token", label,
+                                 formulas.activation_bytes(work), saved_bytes(model)))  # fmt: skip
+        model = build(config, 0, "sdpa", again=True)
+        work = work_for(shape, 0, formulas.FUSED, 4, True)
+        rows.append(Case("activation bytes per token", f"{name} full fp32 checkpointing",
+                         formulas.activation_bytes(work), saved_bytes(model)))  # fmt: skip
+    return rows
+
+
+# ------------------------------------------------------------------------------- on real ranks
+
+
+class Traffic:
+    """Bytes that this rank sends by a ring, from the collectives that are called."""
+
+    def __init__(self) -> None:
+        self.sent, self.by_name = 0.0, {}
+        import torch.distributed as dist
+
+        for name in ("all_reduce", "reduce"):
+            self._wrap(dist, name, 0, 2.0 if name == "all_reduce" else 1.0)
+        for name in ("all_gather_into_tensor", "_all_gather_base", "all_gather"):
+            self._wrap(dist, name, 0, 1.0)
+        for name in ("reduce_scatter_tensor", "_reduce_scatter_base", "reduce_scatter"):
+            self._wrap(dist, name, 1, 1.0)
+
+    def _wrap(self, dist, name: str, which: int, factor: float) -> None:
+        inner = getattr(dist, name)
+
+        def counted(*args, **kwargs):
+            found = args[which] if len(args) > which else next(iter(kwargs.values()))
+            parts = found if isinstance(found, (list, tuple)) else [found]
+            size = sum(t.numel() * t.element_size() for t in parts)
+            sent = factor * size * (WORLD - 1) / WORLD
+            self.sent += sent
+            self.by_name[name] = self.by_name.get(name, 0.0) + sent
+            return inner(*args, **kwargs)
+
+        setattr(dist, name, counted)
+
+
+def live_bytes(module: nn.Module | None) -> dict[int, int]:
+    """Storages of all tensors that Python can reach, and of gradients."""
+    gc.collect()
+    found = [o for o in gc.get_objects() if isinstance(o, torch.Tensor)]
+    for p in module.parameters() if module is not None else ():
+        found += [t for t in (p.grad, getattr(p, "ds_tensor", None)) if t is not None]
+    out = {}
+    for tensor in found:
+        if tensor.device.type == "cpu" and tensor.layout == torch.strided:
+            storage = tensor.untyped_storage()
+            out[storage.data_ptr()] = storage.nbytes()
+    return out
+
+
+def worker(cases: Path, answers: Path) -> None:
+    """On every rank: two steps of each case. Written: bytes alive before the second update, bytes
+    sent during the second step."""
+    traffic = Traffic()
+    from mipic_llm.cli import load_config
+    from mipic_llm.data.collate import build_step
+    from mipic_llm.training import distributed as dist
+    from mipic_llm.training import setup
+    from mipic_llm.training.engine import Engine, start
+    from mipic_llm.training.step import StepRunner
+
+    start()
+    torch.set_num_threads(1)
+    seen: dict[str, int] = {}
+    update = Engine.step
+
+    def step(self) -> float:
+        now = live_bytes(self.module)
+        seen["states"] = sum(n for ptr, n in now.items() if ptr not in seen["before"])
+        return update(self)
+
+    def last_gradient(module):
+        now = live_bytes(module)
+        seen["peak"] = sum(n for ptr, n in now.items() if ptr not in seen["before"])
+
+    Engine.step = step
+    found = {}
+    for case in json.loads(cases.read_text()):
+        seen["before"] = live_bytes(None)
+        config, source, data = setup.open_run(load_config(case["args"]))
+        engine = setup.open_engine(config, source, data, 10)
+        runner = StepRunner(engine, config)
+        engine.train(True)
+        first = next(p for p in engine.module.parameters() if p.requires_grad)
+        first.register_post_accumulate_grad_hook(lambda _, m=engine.module: last_gradient(m))
+        for i in range(2):
+            rows = data.plan.local(data.plan.batch(0, i), dist.rank())
+            examples = [data.sources[s].examples[k] for s, k in rows]
+            made = build_step(examples, data.encoder)
+            traffic.sent, traffic.by_name = 0.0, {}
+            runner.run(made, i)
+        found[case["name"]] = {"states": seen["states"], "peak": seen["peak"],
+                               "sent": traffic.sent, "by_name": dict(traffic.by_name)}  # fmt: skip
+        del engine, runner, data
+    if dist.rank() == 0:
+        answers.write_text(json.dumps(found))
+
+
+def rank_cases() -> list[dict]:
+    wanted = [(precision, lora, stage, 0) for precision, lora in (("fp32", 0), ("bf16", 16))
+              for stage in range(4)]  # fmt: skip
+    rows = []
+    for precision, lora, stage, chunk in [*wanted, ("fp32", 0, 2, 4), ("fp32", 0, 3, 4)]:
+        args = ["--recipe", "quickstart", "--data.validation", "none", "--lora.rank", str(lora),
+                "--train.precision", precision, "--train.batch_size", "4", "--train.chunk_size",
+                str(chunk), "--train.length_groups", "false", "--ds_config",
+                str(ROOT / "ds_configs" / f"zero{stage}.json")]  # fmt: skip
+        name = f"MiniLM {'LoRA' if lora else 'full'} {precision} ZeRO-{stage} x{WORLD}"
+        rows.append({"name": name + (f" chunk {chunk}" if chunk else ""), "args": args})
+    return rows
+
+
+def check_ranks(only: str = "") -> list[Case]:
+    from ranks import run_ranks
+
+    from mipic_llm.cli import load_config
+    from mipic_llm.plan.predict import load_of, work_of
+    from mipic_llm.plan.zero import stages
+
+    with tempfile.TemporaryDirectory() as folder:
+        cases, answers = Path(folder, "cases.json"), Path(folder, "answers.json")
+        wanted = [case for case in rank_cases() if only in case["name"]]
+        cases.write_text(json.dumps(wanted))
+        code, output = run_ranks(
+            WORLD, Path(__file__), ["--worker", str(cases), str(answers)], 1800
+        )
+        if code:
+            raise SystemExit(output[-4000:])
+        found = json.loads(answers.read_text())
+    rows = []
+    for case in wanted:
+        config, work = work_of(load_config(case["args"]), SHAPES["quickstart"])
+        work = work._replace(cached="chunk" in case["name"])
+        zeros, stage = stages(config.ds_config, work.shape.width)
+        load = load_of(config, 16.0)
+        measured = found[case["name"]]
+        states = formulas.states(work, zeros[stage or 0], WORLD)
+        sent = formulas.wire(
+            work, zeros[stage or 0], WORLD, load.passes, load.pairs, load.columns, load.links
+        )
+        at_rest = states.weights + states.gradients + states.optimizer
+        for what, predicted, key in (
+            ("MB of states", at_rest, "states"),
+            ("MB at the end of backward", states.total, "peak"),
+            ("MB sent per step", sent.total, "sent"),
+        ):
+            rows.append(Case(what, case["name"], predicted / 1e6, measured[key] / 1e6))
+        if os.environ.get("PLAN_CHECK_DETAILS"):
+            print(case["name"], states, sent, measured["by_name"], sep="\n  ")
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", choices=("parameters", "flops", "activations", "ranks"))
+    parser.add_argument("--case", default="", help="only cases on ranks whose name has this text")
+    parser.add_argument("--worker", nargs=2, type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.worker:
+        return worker(*args.worker)
+    checks = {"parameters": check_parameters, "flops": check_flops,
+              "activations": check_activations,
+              "ranks": lambda: check_ranks(args.case)}  # fmt: skip
+    print(f"{'figure':28}{'case':50}{'plan':>15}{'measured':>15}{'error':>8}")
+    for name, check in checks.items():
+        for row in check() if args.only in (None, name) else ():
+            print(f"{row.what:28}{row.case:50}{row.predicted:15,.2f}{row.measured:15,.2f}"
+                  f"{row.error:8.1%}", flush=True)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

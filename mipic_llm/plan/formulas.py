@@ -1,0 +1,236 @@
+"""The formulas of PERFORMANCE.md: FLOPs and activations per token, states, bytes on the wire.
+
+Symbols: N matrix weights without embeddings, a FLOPs of attention per token in the forward pass,
+P parameters, P_t trainable ones, R ranks, f = (R - 1) / R, m passes (chunks) of a step, b bytes of
+a weight or activation (2 in bf16, 4 in fp32), D width.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from mipic_llm.plan.shapes import Shape
+
+FUSED = "fused"  # flash, varlen, sdpa: nothing of size T x T is kept, backward computes it again
+EAGER = "eager"
+
+
+class Work(NamedTuple):
+    """How a model is trained, as far as memory and FLOPs follow from it.
+
+    lora: rank, 0 = full. lora_linears: (inputs, outputs) of the linear layers under LoRA in one
+    transformer layer. bytes: of a weight and of an activation. kernel: FUSED or EAGER attention.
+    causal_half: the kernel skips what a causal mask hides. tokens_layers: layers whose tokens
+    SIA reads. inner_norm: inner layers pass through the final norm (decoders only).
+    """
+
+    shape: Shape
+    lora: int
+    lora_linears: tuple[tuple[int, int], ...]
+    heads: int  # parameters of the trainable heads (lifts and chain)
+    checkpointing: bool
+    cached: bool  # GradCache: one more forward pass
+    bytes: int
+    kernel: str = FUSED
+    causal_half: bool = True
+    tokens_layers: int = 0
+    dims: tuple[int, ...] = ()
+    inner_norm: bool = False
+    dora: bool = False
+
+    @property
+    def lora_parameters(self) -> int:
+        """Of the adapter over all layers."""
+        return self.shape.layers * sum(
+            self.lora * (a + b) + (b if self.dora else 0) for a, b in self.lora_linears
+        )
+
+    @property
+    def parameters(self) -> int:
+        """P: backbone, adapter and heads."""
+        return self.shape.parameters + self.lora_parameters + self.heads
+
+    @property
+    def trainable(self) -> int:
+        """P_t."""
+        return (self.lora_parameters if self.lora else self.shape.parameters) + self.heads
+
+
+def attention_flops(w: Work, tokens: float) -> float:
+    """a: both products of attention per token, over all layers; tokens: of one text."""
+    half = 0.5 if w.shape.decoder and w.kernel == FUSED and w.causal_half else 1.0
+    return half * 4 * tokens * w.shape.q * w.shape.layers
+
+
+def sia_flops(w: Work, tokens: float) -> float:
+    """Forward pass of SIA per token: scores of all prefixes, Grams of the chosen tokens (folded and
+    nested, METHOD.md 6; at most 0.7 of the tokens are chosen)."""
+    if not w.tokens_layers or not w.dims:
+        return 0.0
+    scores = 2 * w.shape.width + 2 * sum(w.dims)
+    grams = 2 * 0.7**2 * tokens * w.shape.width
+    return w.tokens_layers * (scores + grams)
+
+
+def flops_per_token(w: Work, tokens: float) -> float:
+    """Full 6N + 3.5a, LoRA 4N + 3.5a; checkpointing and GradCache each one forward, 2N + a, more.
+
+    Eager attention: 3a (its backward computes nothing again). LoRA's own products are added.
+    """
+    n, a = w.shape.weights, attention_flops(w, tokens)
+    forwards = 1 + w.checkpointing + w.cached
+    backward = 2 * n if w.lora else 4 * n
+    again = 2.5 if w.kernel == FUSED else 2.0
+    lora = w.lora_parameters if w.lora else 0
+    return forwards * (2 * n + a + 2 * lora) + backward + again * a + 4 * lora
+
+
+def activation_bytes(w: Work) -> float:
+    """Kept for the backward pass, per token: one layer's parts, times the layers.
+
+    With checkpointing only each layer's input stays, L * D * b, and one layer at a time is whole:
+    see `working_layer_bytes`. The norm before (encoder) or after (decoder) the layers is added.
+    """
+    s, full = w.shape, 0 if w.lora else 1
+    if s.decoder:
+        ends = s.width * (4 + full * w.bytes) + 4
+    else:
+        ends = full * w.bytes * (s.width + 2)
+    return ends + s.layers * (s.width * w.bytes if w.checkpointing else layer_bytes(w))
+
+
+def working_layer_bytes(w: Work) -> float:
+    """With checkpointing: the layer that is being recomputed, per token."""
+    return layer_bytes(w) if w.checkpointing else 0.0
+
+
+def layer_bytes(w: Work) -> float:
+    """What autograd keeps of one layer, per token (dropout off, fused attention).
+
+    Decoder: RMSNorm keeps its input in fp32, and the normed input where its own weight is
+    trained; linear layers keep their input; attention keeps q, k, v and its output; SwiGLU four
+    times the inner width. Encoder: LayerNorm keeps its input, linear layers theirs (what LayerNorm
+    gave), attention q, k, v and its output, GELU its input and output. Both: a few numbers per
+    token from norms and softmax. Measured: benchmarks/plan_check.py.
+    """
+    s, b = w.shape, w.bytes
+    full = 0 if w.lora else 1
+    low_rank = w.lora * len(w.lora_linears) * b
+    if not s.decoder:
+        return b * (4 * s.width + 4 * s.q + 2 * s.inner + 4) + 4 * s.heads + low_rank
+    upcast = 4  # bytes: norms run in fp32
+    norms = 2 * (s.width * (upcast + full * b + b) + upcast)
+    if s.qk_norm:
+        norms += (s.q + s.kv) * (upcast + full * b) + upcast * (s.q + s.kv) / s.qk_norm
+    attention = b * (2 * s.q + 2 * s.kv) + 4 * s.heads
+    return norms + attention + b * 4 * s.inner + low_rank
+
+
+def captured_bytes(w: Work) -> float:
+    """SIA, per token: the gradients of its layers' tokens wait for the backbone's backward; the
+    inner layers of a decoder also pass through the final norm, which keeps an fp32 copy."""
+    s = w.shape
+    norm = (4 + w.bytes) * s.width if w.inner_norm and s.decoder else 0
+    return w.tokens_layers * (w.bytes * s.width + norm + 4 * len(w.dims))
+
+
+class States(NamedTuple):
+    """Bytes per rank of everything that lives between steps, and its largest temporary."""
+
+    weights: float
+    gradients: float
+    optimizer: float
+    buckets: float
+    gathered: float
+
+    @property
+    def total(self) -> float:
+        """Their sum."""
+        return sum(self)
+
+
+class Zero(NamedTuple):
+    """A ZeRO stage with the sizes (in elements) that cost memory.
+
+    all_reduce: ZeRO-1 and 2 reduce gradients by an all-reduce of whole buckets (DeepSpeed's
+    use_multi_rank_bucket_allreduce, its default): twice what a reduce to the owner sends.
+    """
+
+    stage: int
+    bucket: int = 50_000_000
+    prefetch: int = 0
+    live: int = 1_000_000_000
+    reuse: int = 1_000_000_000
+    offload_optimizer: bool = False
+    offload_param: bool = False
+    all_reduce: bool = True
+
+
+def kept_parameters(w: Work, zero: Zero) -> int:
+    """ZeRO-3: gathered parameters (elements) that stay where forward turns into backward.
+
+    DeepSpeed keeps what is used again within max_reuse_distance: there and back, so half of it.
+    """
+    return min(w.parameters, zero.live, zero.reuse // 2)
+
+
+def states(w: Work, zero: Zero, ranks: int) -> States:
+    """16 B per trainable parameter, b per frozen one, split as the stage says.
+
+    bf16: weight 2, gradient 2, fp32 master and two moments 12. fp32: weight 4, gradient 4, moments
+    8, and ZeRO-1 to 3 keep a master copy of 4. Gradients are split from ZeRO-1 on (DeepSpeed drops
+    those of others as they are reduced, in one pass; GradCache keeps all until its last chunk at
+    ZeRO-1). buckets: gradients under way, twice with overlap_comm; gathered: see `kept_parameters`,
+    and one layer with what is prefetched.
+    """
+    p, t, b, stage = w.parameters, w.trainable, w.bytes, zero.stage
+    share = 1 / ranks if stage >= 1 else 1.0
+    master = 4 if b == 2 or stage >= 1 else 0
+    optimizer = (master + 8) * t * share
+    gradients = b * t * (1.0 if stage == 1 and w.cached else share)
+    weights = b * p * (1 / ranks if stage == 3 else 1.0)
+    buckets = b * min(zero.bucket, t) * (2 if stage >= 1 else 1) if ranks > 1 else 0
+    gathered = 0.0
+    if stage == 3 and (ranks > 1 or zero.offload_param):
+        gathered = b * min(p, kept_parameters(w, zero) + w.shape.layer_parameters + zero.prefetch)
+    if zero.offload_param:
+        weights = 0.0
+    if zero.offload_optimizer:
+        optimizer, gradients = 0.0, (0.0 if stage == 3 else gradients)
+    return States(weights, gradients, optimizer, float(buckets), gathered)
+
+
+class Wire(NamedTuple):
+    """Bytes that a rank sends per step: weights and gradients, and readouts."""
+
+    weights: float
+    readouts: float
+
+    @property
+    def total(self) -> float:
+        """Their sum."""
+        return sum(self)
+
+
+def wire(
+    w: Work, zero: Zero, ranks: int, passes: int, pairs: int, columns: int, links: int
+) -> Wire:
+    """ZeRO-0: an all-reduce, 2 b P_t f. ZeRO-1 and 2: that and a gather of what was updated,
+    3 b P_t f (2 without all_reduce: 4 P_t f in bf16). ZeRO-3: a gather of all weights before each
+    forward and backward of each pass, b (2 or with GradCache 3) m P f, and b P_t f to reduce; a
+    single pass gathers again only what was not kept (chunks: measured at 1.2 times this).
+
+    Readouts in fp32, all-gathered, 4 B per channel and other rank; the candidates' gradients
+    (columns - 1 per pair) come back by an all-reduce, 8 B; the chain's targets carry none.
+    """
+    f = (ranks - 1) / ranks
+    b, d = w.bytes, w.shape.width
+    if zero.stage == 3:
+        gathers = (3 if w.cached else 2) * passes * w.parameters
+        if passes == 1:
+            gathers = max(w.parameters, gathers - kept_parameters(w, zero))
+        weights = b * (gathers + w.trainable) * f
+    else:
+        weights = b * w.trainable * f * (2 if zero.stage == 0 else 2 + zero.all_reduce)
+    readouts = pairs * (ranks - 1) * d * (12 * (columns - 1) + 4 * links * columns)
+    return Wire(weights, readouts)

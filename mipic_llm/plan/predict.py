@@ -1,0 +1,186 @@
+"""A prediction per ZeRO stage: memory of a rank by part, time of a step and what bounds it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from mipic_llm.config import Config, parse_ladder, resolve, trained_dims
+from mipic_llm.plan import formulas
+from mipic_llm.plan.formulas import States, Wire, Work, Zero
+from mipic_llm.plan.shapes import Shape
+
+GIB = 2**30
+WORKSPACE = 1.0 * GIB  # of a CUDA context, NCCL and libraries, beside what tensors take
+# Host time of one pass over one layer in eager code, s: PERFORMANCE.md's host floor, 3.6k tokens
+# (full) and 7k (LoRA) of Qwen3-0.6B per micro-step at 153k and 214k tokens/s, over 28 layers.
+HOST_FULL, HOST_LORA = 3600 / 153e3 / 28, 7000 / 214e3 / 28
+
+
+class Machine(NamedTuple):
+    """One accelerator. flops: reachable peak per second; memory: bytes; bandwidth: bytes/s."""
+
+    name: str
+    flops: float
+    memory: float
+    bandwidth: float
+
+
+class Load(NamedTuple):
+    """One step of one rank, in texts and tokens.
+
+    texts: of the step; tokens: mean per text; longest: most tokens of a text (the largest chunk
+    may hold such texts only); chunk: texts per pass (0 = one pass); pairs, columns: anchors, and
+    texts per anchor; links: chain links.
+    """
+
+    texts: int
+    tokens: float
+    longest: int
+    chunk: int
+    pairs: int
+    columns: int
+    links: int
+
+    @property
+    def passes(self) -> int:
+        """m: passes of a step."""
+        return -(-self.texts // self.chunk) if self.chunk else 1
+
+    @property
+    def peak_tokens(self) -> float:
+        """Tokens of the largest pass: of a chunk all may be of full length."""
+        if self.passes == 1:
+            return self.texts * self.tokens
+        return self.chunk * self.longest
+
+
+class Row(NamedTuple):
+    """What one stage needs and gives. Memory in bytes per rank, times in s per step, wire in bytes
+    that a rank sends per step; speed in useful tokens/s over all ranks."""
+
+    stage: int
+    ranks: int
+    chunk: int
+    checkpointing: bool
+    states: States
+    activations: float
+    readouts: float
+    wire: Wire
+    compute: float
+    optimizer: float
+    launches: float
+    fabric: float
+    step: float
+    speed: float
+    bound: str
+    memory: float
+
+    @property
+    def total(self) -> float:
+        """Bytes of a rank, with the workspace of the libraries."""
+        return self.states.total + self.activations + self.readouts + WORKSPACE
+
+    @property
+    def fits(self) -> bool:
+        """Whether that is within the machine's memory."""
+        return self.total <= self.memory
+
+
+def work_of(config: Config, shape: Shape, *, kernel: str = formulas.FUSED) -> tuple[Config, Work]:
+    """-> (resolved config, what it means for memory and FLOPs)."""
+    found = resolve(config, width=shape.width, n_layers=shape.layers)
+    dims, mipic = trained_dims(found), found.objective.name == "mipic"
+    sia = found.sia.layers or [] if mipic and (found.sia.relation or found.sia.geometry) else []
+    t, rank = found.train, found.lora.rank
+    linears = shape.lora_linears(found.lora.target_modules) if rank else {}
+    work = Work(
+        shape, rank, tuple(linears.values()), head_parameters(found, shape.width),
+        t.gradient_checkpointing, bool(t.chunk_size or t.chunk_tokens),
+        2 if t.precision == "bf16" else 4, kernel=kernel,
+        tokens_layers=found.sia.layers_per_step or len(sia) if sia else 0,
+        dims=tuple(dims), inner_norm=found.model.inner_norm == "final", dora=found.lora.use_dora,
+    )  # fmt: skip
+    return found, work
+
+
+def head_parameters(config: Config, width: int) -> int:
+    """Of P (one per SIA layer and truncated prefix) and phi (one per link); config resolved."""
+    if config.objective.name != "mipic":
+        return 0
+    dims, found = trained_dims(config), 0
+    if (config.sia.relation or config.sia.geometry) and len(dims) > 1:
+        found += len(config.sia.layers or []) * sum(dims[:-1]) * width
+    if config.pic.enabled:
+        ladder = parse_ladder(config.pic.ladder or [])
+        for low, high in zip(ladder, ladder[1:], strict=False):
+            hidden = max(low.dim, high.dim) // 2
+            found += low.dim * hidden + hidden + hidden * high.dim + high.dim
+    return found
+
+
+def load_of(config: Config, tokens: float) -> Load:
+    """The step that a resolved configuration makes of texts of so many tokens in the mean."""
+    t, columns = config.train, 2 + config.data.negatives
+    texts = t.batch_size * columns
+    chunk = min(t.chunk_size, texts)
+    if t.chunk_tokens:
+        chunk = min(texts, max(1, t.chunk_tokens // config.data.max_length))
+    links = 0
+    if config.objective.name == "mipic" and config.pic.enabled:
+        links = config.pic.links_per_step or max(0, len(config.pic.ladder or []) - 1)
+    return Load(texts, tokens, config.data.max_length, chunk, t.batch_size, columns, links)
+
+
+def predict(
+    work: Work, load: Load, zero: Zero, ranks: int, machine: Machine, fabric: float, mfu: float
+) -> Row:
+    """One stage. fabric: bytes/s of a rank; mfu: the share of peak that the model's FLOPs reach.
+
+    Compute and the weights' traffic overlap (overlap_comm), so the longer counts; readouts, and
+    what ZeRO-1 and 2 gather after the update, do not. Latency of
+    collectives is not modelled.
+    """
+    work = work._replace(cached=load.passes > 1)
+    per_token = formulas.flops_per_token(work, load.tokens)
+    per_token += (3 + work.cached) * formulas.sia_flops(work, load.tokens)
+    found = formulas.states(work, zero, ranks)
+    sent = formulas.wire(work, zero, ranks, load.passes, load.pairs, load.columns, load.links)
+    compute = load.texts * load.tokens * per_token / (mfu * machine.flops)
+    host = (HOST_LORA if work.lora else HOST_FULL) * work.shape.layers * load.passes
+    launches = host * (1 + (work.checkpointing + work.cached) / 3)
+    share = 1 / ranks if zero.stage else 1
+    optimizer = 28 * work.trainable * share / machine.bandwidth  # read and write 12 + gradient
+    gathered = sent.weights / (2 + zero.all_reduce)
+    late = sent.readouts + (gathered if zero.stage in (1, 2) else 0)
+    overlapped = (sent.total - late) / fabric
+    busy = max(compute, launches, overlapped)
+    step = busy + optimizer + late / fabric
+    return Row(
+        zero.stage, ranks, load.chunk, work.checkpointing, found, activations(work, load),
+        readouts(work, load, ranks), sent, compute, optimizer, launches, sent.total / fabric,
+        step, ranks * load.texts * load.tokens / step,
+        bound(compute, launches, sent.total / fabric, optimizer), machine.memory,
+    )  # fmt: skip
+
+
+def activations(work: Work, load: Load) -> float:
+    """Of the largest pass, SIA's included."""
+    kept = formulas.activation_bytes(work) + formulas.captured_bytes(work)
+    return load.peak_tokens * (kept + formulas.working_layer_bytes(work))
+
+
+def readouts(work: Work, load: Load, ranks: int) -> float:
+    """Readouts of all layers that are read, in fp32 with their gradients; candidates of all ranks
+    and the similarities with them (rows tiled from 16,384 candidates on)."""
+    width, layers = work.shape.width, max(1, work.tokens_layers)
+    own = 8 * load.texts * width * layers
+    candidates = ranks * load.pairs * (load.columns - 1)
+    gathered = 8 * candidates * width * (1 + load.links)
+    rows = load.pairs if candidates < 16384 else min(load.pairs, max(1, 2**24 // candidates))
+    return own + gathered + 3 * 4 * rows * candidates
+
+
+def bound(compute: float, launches: float, fabric: float, optimizer: float) -> str:
+    """The largest of a step's times, in a word."""
+    times = {"compute": compute, "launches": launches, "fabric": fabric, "optimizer": optimizer}
+    return max(times, key=lambda name: times[name])

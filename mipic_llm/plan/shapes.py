@@ -1,0 +1,170 @@
+"""The numbers of an architecture that memory and time follow from; exact parameter counts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mipic_llm.errors import UserError
+
+ENCODERS = ("bert", "roberta", "xlm-roberta", "camembert")
+DECODERS = ("qwen3", "qwen2", "llama", "mistral")
+BUILT_IN = "built-in table"
+
+
+class Shape(NamedTuple):
+    """An encoder (BERT and its kin) or a decoder (Qwen3, Llama and their kin), no head, no pooler.
+
+    q, kv: channels of all query heads and of all key (or value) heads. embeddings: rows of all
+    embedding tables (tokens, positions, types). linear_bias, q_bias, o_bias: which linear layers
+    have biases. qk_norm: channels of the norms on q and k per head (0 = none).
+    """
+
+    decoder: bool
+    layers: int
+    width: int
+    heads: int
+    q: int
+    kv: int
+    inner: int
+    embeddings: int
+    vocab: int
+    qkv_bias: bool = True
+    o_bias: bool = True
+    mlp_bias: bool = True
+    qk_norm: int = 0
+
+    def linears(self) -> dict[str, tuple[int, int]]:
+        """Linear layers of one transformer layer: name -> (inputs, outputs)."""
+        found = {
+            "q": (self.width, self.q), "k": (self.width, self.kv), "v": (self.width, self.kv),
+            "o": (self.q, self.width), "up": (self.width, self.inner),
+            "down": (self.inner, self.width),
+        }  # fmt: skip
+        return found | ({"gate": (self.width, self.inner)} if self.decoder else {})
+
+    @property
+    def layer_weights(self) -> int:
+        """Matrix weights of one layer: what tokens are multiplied with."""
+        return sum(a * b for a, b in self.linears().values())
+
+    @property
+    def layer_parameters(self) -> int:
+        """Of one layer: matrices, biases and norms."""
+        norms = 2 * self.width * (1 if self.decoder else 2) + 2 * self.qk_norm
+        biases = (self.q + 2 * self.kv) * self.qkv_bias + self.width * self.o_bias
+        biases += (self.width + self.inner * (2 if self.decoder else 1)) * self.mlp_bias
+        return self.layer_weights + norms + biases
+
+    @property
+    def weights(self) -> int:
+        """N of PERFORMANCE.md: all matrix weights without the embedding tables."""
+        return self.layers * self.layer_weights
+
+    @property
+    def parameters(self) -> int:
+        """Of the whole backbone, exactly."""
+        ends = self.width if self.decoder else 2 * self.width  # final norm, or embedding norm
+        return self.embeddings * self.width + ends + self.layers * self.layer_parameters
+
+    def lora_parameters(self, rank: int, targets: list[str], dora: bool = False) -> int:
+        """Of LoRA (A, B and DoRA's magnitudes) on the linear layers that `targets` name."""
+        chosen = self.lora_linears(targets)
+        per_layer = sum(rank * (a + b) + (b if dora else 0) for a, b in chosen.values())
+        return self.layers * per_layer
+
+    def lora_linears(self, targets: list[str]) -> dict[str, tuple[int, int]]:
+        """The linear layers of one layer under LoRA. UserError for names that plan cannot place."""
+        if list(targets) == ["all-linear"]:
+            return self.linears()
+        names = {
+            "q_proj": "q", "k_proj": "k", "v_proj": "v", "o_proj": "o", "up_proj": "up",
+            "down_proj": "down", "gate_proj": "gate",
+        } if self.decoder else {
+            "query": "q", "key": "k", "value": "v", "attention.output.dense": "o",
+            "intermediate.dense": "up",
+        }  # fmt: skip
+        unknown = [t for t in targets if t not in names]
+        if unknown:
+            raise UserError(
+                f"lora.target_modules: plan does not know {unknown[0]}; it knows all-linear and "
+                f"{', '.join(names)}"
+            )
+        return {names[t]: self.linears()[names[t]] for t in targets}
+
+
+def encoder(
+    layers: int, width: int, inner: int, *, vocab: int, positions: int, types: int, heads: int
+) -> Shape:
+    """BERT's shape: as many key as query heads, biases everywhere, learnt positions."""
+    rows = vocab + positions + types
+    return Shape(False, layers, width, heads, width, width, inner, rows, vocab)
+
+
+def qwen3(layers: int, width: int, inner: int, *, heads: int, vocab: int) -> Shape:
+    """Qwen3's shape: 8 key heads of 128 channels, no biases, norms on q and k."""
+    return Shape(True, layers, width, heads, 128 * heads, 1024, inner, vocab, vocab,
+                 False, False, False, 128)  # fmt: skip
+
+
+# Published config.json of the models that recipes name: the hub may be out of reach.
+_MINILM = encoder(6, 384, 1536, vocab=30522, positions=512, types=2, heads=12)
+SHAPES = {
+    "quickstart": _MINILM,
+    "sentence-transformers/all-MiniLM-L6-v2": _MINILM,
+    "huawei-noah/TinyBERT_General_6L_768D":
+        encoder(6, 768, 3072, vocab=30522, positions=512, types=2, heads=12),
+    "google-bert/bert-base-uncased":
+        encoder(12, 768, 3072, vocab=30522, positions=512, types=2, heads=12),
+    "BAAI/bge-m3": encoder(24, 1024, 4096, vocab=250002, positions=8194, types=1, heads=16),
+    "Qwen/Qwen3-Embedding-0.6B": qwen3(28, 1024, 3072, heads=16, vocab=151669),
+    "Qwen/Qwen3-Embedding-4B": qwen3(36, 2560, 9728, heads=32, vocab=151665),
+    "Qwen/Qwen3-Embedding-8B": qwen3(36, 4096, 12288, heads=32, vocab=151665),
+}  # fmt: skip
+
+
+def from_config(c: Any) -> Shape:
+    """The shape that a transformers config describes. UserError for an unknown architecture."""
+    kind, width = c.model_type, getattr(c, "hidden_size", 0)
+    if kind in ENCODERS:
+        return encoder(
+            c.num_hidden_layers, width, c.intermediate_size, vocab=c.vocab_size,
+            positions=c.max_position_embeddings, types=c.type_vocab_size,
+            heads=c.num_attention_heads,
+        )  # fmt: skip
+    if kind not in DECODERS:
+        known = ", ".join(ENCODERS + DECODERS)
+        raise UserError(f"model.name: plan has no formulas for the architecture {kind}, only for "
+                        f"{known}")  # fmt: skip
+    head = getattr(c, "head_dim", None) or width // c.num_attention_heads
+    bias = bool(getattr(c, "attention_bias", False))
+    return Shape(
+        True, c.num_hidden_layers, width, c.num_attention_heads, head * c.num_attention_heads,
+        head * c.num_key_value_heads, c.intermediate_size, c.vocab_size, c.vocab_size,
+        bias or kind == "qwen2", bias and kind != "qwen2", bool(getattr(c, "mlp_bias", False)),
+        head if kind == "qwen3" else 0,
+    )  # fmt: skip
+
+
+def find_shape(name: str, revision: str | None = None, trust: bool = False) -> tuple[Shape, str]:
+    """-> (shape, where it is from): a directory's config.json, the built-in table, or the hub.
+
+    Raises UserError where none of them has the model.
+    """
+    local = Path(name)
+    if name in SHAPES and not local.is_dir():
+        return SHAPES[name], BUILT_IN
+    if not local.is_dir() and (local.is_absolute() or name.startswith(".")):
+        raise UserError(f"model.name: no directory {name}")
+    if local.is_dir() and not (local / "config.json").is_file():
+        raise UserError(f"model.name: {name} has no config.json, so it is no model directory")
+    from transformers import AutoConfig  # slow to import, and not needed for the table
+
+    try:
+        config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=trust)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"model.name: cannot read {name!r}: {str(error).splitlines()[0]}; give a model "
+            f"directory, or a model of the built-in table: {', '.join(SHAPES)}"
+        ) from error
+    return from_config(config), f"{name}/config.json" if local.is_dir() else "the hub's config.json"

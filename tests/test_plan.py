@@ -1,0 +1,267 @@
+"""`python -m mipic_llm.plan`: its formulas against real classes and the published limits; its use.
+
+Expected values of hand-made cases are derived in the comments.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tiny_models import tiny_bert, tiny_qwen3, tiny_xlmr
+from transformers import AutoModel, LlamaConfig, Qwen2Config
+
+from mipic_llm.cli import load_config, run_main
+from mipic_llm.config import resolve
+from mipic_llm.errors import UserError
+from mipic_llm.plan import formulas
+from mipic_llm.plan.__main__ import main
+from mipic_llm.plan.advise import Setting, advise, lowest_that_fits
+from mipic_llm.plan.formulas import Work, Zero
+from mipic_llm.plan.predict import GIB, Load, Machine, head_parameters, load_of, predict, work_of
+from mipic_llm.plan.shapes import SHAPES, find_shape, from_config
+from mipic_llm.plan.zero import stages
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+from benchmarks import plan_check  # noqa: E402
+
+H200 = Machine("h200", 790e12, 139 * GIB, 4.3e12)
+
+
+def work(name: str, lora: int = 0, again: bool = False, **more) -> Work:
+    """Without heads: PERFORMANCE's table speaks of the backbone alone."""
+    shape = SHAPES[name]
+    linears = tuple(shape.linears().values()) if lora else ()
+    return Work(shape, lora, linears, 0, again, False, 2, **more)
+
+
+# ------------------------------------------------------------------------ against real classes
+
+
+def test_parameters_are_exact():
+    for row in plan_check.check_parameters():
+        assert row.predicted == row.measured, row
+
+
+@pytest.mark.parametrize("make", [tiny_bert, tiny_xlmr, tiny_qwen3])
+def test_a_directory_is_read(make, tmp_path):
+    shape, origin = find_shape(str(make(tmp_path / "model")))
+    real = AutoModel.from_pretrained(tmp_path / "model")
+    pooler = sum(p.numel() for n, p in real.named_parameters() if n.startswith("pooler."))
+    assert shape.parameters == sum(p.numel() for p in real.parameters()) - pooler
+    assert origin.endswith("config.json")
+
+
+@pytest.mark.parametrize("config", [
+    Qwen2Config(vocab_size=90, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
+                num_key_value_heads=2, intermediate_size=48),
+    LlamaConfig(vocab_size=90, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
+                num_key_value_heads=2, intermediate_size=48, attention_bias=True, mlp_bias=True),
+], ids=["qwen2", "llama with biases"])  # fmt: skip
+def test_kin_of_the_table(config):
+    shape = from_config(config)
+    model = AutoModel.from_config(config)
+    assert shape.parameters == sum(p.numel() for p in model.parameters())
+    wrapped = plan_check.build(config, 3, "eager")
+    adapter = sum(p.numel() for n, p in wrapped.named_parameters() if "lora_" in n)
+    assert shape.lora_parameters(3, ["all-linear"]) == adapter > 0
+
+
+def test_flops_agree_with_torch_s_counter():
+    rows = plan_check.check_flops()
+    assert len(rows) == 18
+    for row in rows:  # LoRA's first layer needs no gradient of its input: the plan counts it
+        assert -1e-9 <= row.error < (0.05 if "LoRA" in row.case or "qwen3" in row.case else 1e-9)
+
+
+def test_activations_agree_with_what_autograd_saves():
+    rows = plan_check.check_activations()
+    assert len(rows) == 15
+    for row in rows:  # token ids, cos and sin are not counted: much of so narrow a checkpoint
+        assert abs(row.error) < (0.12 if "checkpointing" in row.case else 0.02), row
+
+
+def test_head_parameters_are_those_of_the_module():
+    from mipic_llm.model.backbone import Backbone
+    from mipic_llm.model.objective import EmbeddingModule
+    from mipic_llm.training.setup import head_options
+
+    config = plan_check.small_configs()["bert 4x64"]
+    for preset in ("paper", "balanced"):
+        c = load_config(["--objective.dims", "16,32,64", "--sia.layers", "2,4", "--pic.ladder",
+                         "16@1,32@2,64@4", "--objective.preset", preset])  # fmt: skip
+        c = resolve(c, width=64, n_layers=4)
+        backbone = Backbone(plan_check.build(config, 0, "eager"), pooling="mean")
+        module = EmbeddingModule(backbone, **head_options(c))
+        heads = [*module.lifts.parameters(), *module.phis.parameters()]
+        assert head_parameters(c, 64) == sum(p.numel() for p in heads) > 0
+
+
+# ----------------------------------------------------------------- against PERFORMANCE's limits
+
+
+@pytest.mark.parametrize("name, full, lora, states, none, checkpointed", [
+    ("Qwen/Qwen3-Embedding-0.6B", 153e3, 214e3, 8.9, 2.0e6, 57e3),
+    ("Qwen/Qwen3-Embedding-4B", 19.5e3, 28.5e3, 59.9, 6.1e6, 184e3),
+    ("Qwen/Qwen3-Embedding-8B", 10.3e3, 15.2e3, 112.8, 7.8e6, 295e3),
+    ("BAAI/bge-m3", 219e3, 305e3, 8.4, None, 49e3),
+])  # fmt: skip
+def test_the_published_limits(name, full, lora, states, none, checkpointed):
+    w = work(name)
+    assert 0.55 * 790e12 / formulas.flops_per_token(w, 512) == pytest.approx(full, rel=0.015)
+    thin = work(name, 16)
+    assert 0.55 * 790e12 / formulas.flops_per_token(thin, 512) == pytest.approx(lora, rel=0.015)
+    assert formulas.states(w, Zero(1), 1).total / GIB == pytest.approx(states, rel=0.02)
+    if none:
+        assert formulas.activation_bytes(w) == pytest.approx(none, rel=0.03)
+    again = w._replace(checkpointing=True)
+    assert formulas.activation_bytes(again) == pytest.approx(checkpointed, rel=0.12)
+
+
+def test_states_by_stage():
+    w = work("Qwen/Qwen3-Embedding-0.6B")
+    p = w.parameters
+    four = [formulas.states(w, Zero(s), 4) for s in range(4)]
+    assert [s.weights for s in four] == [2 * p, 2 * p, 2 * p, p / 2]
+    assert [s.gradients for s in four] == [2 * p, p / 2, p / 2, p / 2]
+    assert [s.optimizer for s in four] == [12 * p, 3 * p, 3 * p, 3 * p]
+    sixteen = formulas.states(w, Zero(1), 1)  # 2 + 2 + 12 bytes
+    assert sixteen.total == 16 * p
+    thin = work("Qwen/Qwen3-Embedding-0.6B", 16)
+    assert formulas.states(thin, Zero(1), 1).total == 2 * p + 16 * thin.trainable
+
+
+def test_bytes_on_the_wire():
+    w = work("Qwen/Qwen3-Embedding-0.6B")
+    p, d = w.parameters, 1024
+
+    def weights(w: Work, zero: Zero) -> float:
+        return formulas.wire(w, zero, 4, 3, 8, 2, 0).weights
+
+    assert weights(w, Zero(0)) == 4 * p * 3 / 4  # 4 P f
+    for stage in (1, 2):  # an all-reduce of 4 P f and a gather of 2 P f; or a reduce
+        assert weights(w, Zero(stage)) == 6 * p * 3 / 4
+        assert weights(w, Zero(stage, all_reduce=False)) == 4 * p * 3 / 4
+    nothing_kept = Zero(3, reuse=0)
+    cached = w._replace(cached=True)
+    assert weights(w, nothing_kept) == (4 * 3 * p + 2 * p) * 3 / 4  # 4 m P f + 2 P f
+    assert weights(cached, nothing_kept) == (6 * 3 * p + 2 * p) * 3 / 4
+    all_kept = Zero(3, reuse=10 * p, live=10 * p)
+    assert formulas.wire(w, all_kept, 4, 1, 8, 2, 0).weights == (2 * p + 2 * p) * 3 / 4
+    # 8 pairs, 3 other ranks, one candidate column: gathered (4 B), reduced (8 B); two links with
+    # two columns of targets each (4 B)
+    assert formulas.wire(w, Zero(0), 4, 1, 8, 2, 2).readouts == 8 * 3 * d * (12 + 4 * 2 * 2)
+    assert formulas.wire(w, Zero(3), 1, 3, 8, 2, 2).total == 0
+
+
+# ------------------------------------------------------------------------------- the predictions
+
+
+def plan_of(*argv: str) -> tuple[Work, Load]:
+    config = load_config(list(argv))
+    shape = SHAPES[config.model.name]
+    config, w = work_of(config, shape)
+    return w, load_of(config, 50.0)
+
+
+def test_chunks_bound_memory_whatever_the_batch():
+    zero, totals, speeds = Zero(1), [], []
+    for batch in (64, 1024):
+        w, load = plan_of("--recipe", "qwen3-0.6b", "--train.chunk_size", "32",
+                          "--train.batch_size", str(batch))  # fmt: skip
+        row = predict(w, load, zero, 8, H200, 4e11, 0.55)
+        totals.append(row.activations)
+        speeds.append(row.speed)
+    assert totals[0] == totals[1]
+    w, load = plan_of("--recipe", "qwen3-0.6b", "--train.batch_size", "1024")
+    plain = predict(w, load, zero, 8, H200, 4e11, 0.55)
+    assert plain.activations > 5 * totals[1]
+    assert plain.speed > 1.2 * speeds[1]  # one forward less
+
+
+def test_slow_fabric_makes_zero3_fabric_bound():
+    w, load = plan_of("--recipe", "qwen3-8b", "--lora.rank", "0", "--train.batch_size", "4")
+    fast, slow = (predict(w, load, Zero(3), 64, H200, g, 0.55) for g in (4e11, 4e9))
+    assert slow.bound == "fabric" and slow.speed < fast.speed / 5
+    assert fast.wire == slow.wire
+
+
+def test_advice(capsys):
+    w, load = plan_of("--recipe", "qwen3-8b", "--lora.rank", "0", "--train.batch_size", "8")
+    zeros = stages(None, w.shape.width)[0]
+    setting = Setting(w, load, H200._replace(memory=79 * GIB), 4e11, 0.55)
+    lines, best = advise(setting, zeros, 8)
+    # 7.7 G parameters of 16 B each: 115 GiB at ZeRO-0; of 2 + 14 / 8: 27 GiB at ZeRO-1
+    assert best is not None and best.stage == 1 and "ZeRO-1" in lines[0]
+    assert not setting.row(zeros[0], 8).fits
+    small = setting._replace(machine=H200._replace(memory=22 * GIB))
+    assert lowest_that_fits(small, zeros, 8) is None or advise(small, zeros, 8)[1].stage == 3
+    lines, best = advise(setting._replace(machine=H200._replace(memory=2 * GIB)), zeros, 8)
+    assert best is None and "nothing fits" in lines[0]
+    # a batch that does not fit in one pass: a chunk that does
+    many = setting._replace(load=load._replace(texts=6_000, tokens=200.0, pairs=2_000))
+    lines, best = advise(many, zeros, 8)
+    assert best is not None and best.fits and best.chunk and "--train.chunk_size" in lines[0]
+
+
+def test_files_name_the_stage_and_offloading():
+    found, stage = stages(str(ROOT / "ds_configs/zero3_offload.json"), 1024)
+    assert stage == 3 and found[3].offload_optimizer and found[3].offload_param
+    w = work("Qwen/Qwen3-Embedding-8B")
+    assert formulas.states(w, found[3], 2).total < 3 * GIB
+
+
+# ------------------------------------------------------------------------------ the command
+
+
+def test_the_table(capsys):
+    argv = ["--recipe", "qwen3-0.6b", "--ds_config", str(ROOT / "ds_configs/zero2.json")]
+    assert main([*argv, "--ranks", "4", "--gpu", "l4"]) == 0
+    out = capsys.readouterr().out
+    assert "built-in table" in out and "ZeRO-2*" in out and "ZeRO-3" in out and "use ZeRO-" in out
+    assert max(map(len, out.splitlines())) < 200
+
+
+def test_json_and_sweep(capsys):
+    assert main(["--recipe", "bge-m3", "--sweep", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [row["ranks"] for row in found["rows"]] == [2**i for i in range(11)]
+    speeds = [row["speed"] for row in found["rows"]]
+    assert speeds == sorted(speeds)
+    assert found["recommended"]["fits"] is True
+
+
+@pytest.mark.parametrize("argv, words", [
+    (["--ranks", "2048"], "--ranks"),
+    (["--gpu", "h2000"], "gpu must be one of"),
+    (["--model.name", "nobody/knows"], "built-in table"),
+    (["--model.name", "./nowhere"], "no directory"),
+    (["--mean_tokens", "9999"], "data.max_length"),
+    (["--ds_config", "none.json"], "cannot be read"),
+    (["--fabric_gbps", "0"], "--fabric_gbps"),
+])  # fmt: skip
+def test_bad_input_is_one_line(argv, words, capsys, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(SystemExit) as stop:
+        run_main(main, argv)
+    err = capsys.readouterr().err.strip().splitlines()
+    assert stop.value.code == 2
+    assert words in err[-1] and err[-1].startswith("error: ")
+
+
+def test_unknown_architecture(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "t5"}')
+    with pytest.raises(UserError, match="no formulas"):
+        find_shape(str(tmp_path))
+
+
+def test_it_needs_neither_torch_nor_deepspeed():
+    code = (
+        "import sys; from mipic_llm.plan.__main__ import main; main(['--recipe', 'bge-m3']); "
+        "assert not {'torch', 'deepspeed', 'transformers'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True)
