@@ -22,6 +22,10 @@ if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # what it would find, with a warning
 import deepspeed  # noqa: E402  (its logger must be quiet before it speaks)
 
+# An op for its inference only, compiled at the first start on a CPU. Without it no compiler is
+# needed, and a start killed while compiling leaves no lock on which later ones wait for ever.
+deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
 
 def start() -> torch.device:
     """Join the ranks of the launcher (deepspeed, torchrun), or be the only one. -> this device."""

@@ -1,0 +1,277 @@
+"""Suite `peers`: against sentence-transformers on the same weights, rows and order.
+
+Its own SentenceTransformerTrainer runs MatryoshkaLoss(MultipleNegativesRankingLoss), or the cached
+loss inside MatryoshkaLoss, with its own collator (each column padded to its longest row). After
+each of its steps a callback gives the very same rows to our step, so both sides see one busy
+machine and one order. A side's time is all it does for a step: tokenising, padding, forward,
+backward, clipping, fused AdamW. Full fine-tuning, no dropout. Before anything is timed, loss and
+gradients of one batch must agree to 1e-5 (fp32) or 2e-2 (bf16).
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+
+from benchmarks import data, harness, models
+from benchmarks.harness import Options, Row
+from mipic_llm.data.collate import StepBatch, build_step
+from mipic_llm.data.formats import Example
+from mipic_llm.model.load import resolve_name
+from mipic_llm.training.setup import make_encoder
+
+RATE = 2e-5
+
+
+class Case(NamedTuple):
+    """ours: variant -> flags; the first is the one that the target speaks of."""
+
+    name: str
+    B: int
+    mini: int  # 0: the plain loss
+    target: float | None
+    warmup: int
+    runs: int
+    ours: dict[str, list[str]]
+
+
+MRL = ["--objective.name", "mrl"]
+CASES = [
+    Case("NLI-like B=64", 64, 0, 1.8, 2, 12,
+         {"ours mrl": MRL, "ours mipic": ["--objective.name", "mipic"]}),
+    Case("cached B=1024 chunk 64", 1024, 64, 2.0, 0, 2,
+         {"ours mrl": [*MRL, "--train.chunk_size", "64"]}),
+]  # fmt: skip
+QUICK = [
+    Case("B=8", 8, 0, None, 0, 2, {"ours mrl": MRL}),
+    Case("cached B=16 chunk 8", 16, 8, None, 0, 2,
+         {"ours mrl": [*MRL, "--train.chunk_size", "8"]}),
+]  # fmt: skip
+
+
+class Ours:
+    """Our step on raw rows: tokenise, collate, run."""
+
+    def __init__(self, name: str, B: int, arguments: Sequence[str], precision: str) -> None:
+        base = models.flags(terms="mrl", precision=precision, B=B)[2:]
+        self.made = models.trainee(
+            name, [*base, *arguments, "--train.learning_rate", str(RATE), "--model.dropout", "0"]
+        )
+        self.encoder = make_encoder(self.made.config, self.made.source)
+        self.tokens, self.steps = torch.zeros(2, dtype=torch.float64), 0
+
+    def batch(self, rows: Sequence[Example]) -> StepBatch:
+        return build_step(rows, self.encoder)
+
+    def __call__(self, rows: Sequence[Example]) -> None:
+        _, tokens = self.made.runner.run(self.batch(rows), self.steps)
+        self.tokens += tokens
+        self.steps += 1
+
+    def gradients(self, rows: Sequence[Example]) -> tuple[float, dict[str, torch.Tensor]]:
+        """The MRL loss of these rows and its gradients by name, nothing updated."""
+        runner, found = self.made.runner, {}
+
+        def keep() -> float:
+            for name, p in runner.engine.module.named_parameters():
+                if p.grad is not None:
+                    found[name.removeprefix("backbone.model.")] = p.grad.float().clone()
+                    p.grad = None
+            return 0.0
+
+        runner.engine.step = keep
+        try:
+            parts, _ = runner.run(self.batch(rows), 0)
+        finally:
+            del runner.engine.step
+        return parts["loss/mrl"], found
+
+
+def opponent(name: str, dims: Sequence[int], mini: int, precision: str):
+    """-> (model, loss) of sentence-transformers."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer import losses
+
+    model = SentenceTransformer(
+        name, device="cuda" if harness.on_gpu() else "cpu",
+        config_kwargs={"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0},
+    )  # fmt: skip
+    if precision == "bf16":
+        model = model.to(torch.bfloat16)
+    if mini:
+        inner = losses.CachedMultipleNegativesRankingLoss(model, mini_batch_size=mini)
+    else:
+        inner = losses.MultipleNegativesRankingLoss(model)
+    return model, losses.MatryoshkaLoss(model, inner, matryoshka_dims=list(reversed(dims)))
+
+
+def their_gradients(model, loss, collator, rows) -> tuple[float, dict[str, torch.Tensor]]:
+    """Loss and gradients of sentence-transformers for these rows, as its trainer calls it."""
+    columns = collator([_features(row) for row in rows])
+    features = []
+    for column in ("anchor", "positive", "negative"):
+        start = f"{column}_"
+        features.append({k.removeprefix(start): v.to(model.device) if hasattr(v, "to") else v
+                         for k, v in columns.items() if k.startswith(start)})  # fmt: skip
+    model.train()
+    value = loss(features, None)
+    value.backward()
+    found = {n.split("auto_model.")[-1].removeprefix("0.model."): p.grad.float().clone()
+             for n, p in model.named_parameters() if p.grad is not None}  # fmt: skip
+    model.zero_grad()
+    return float(value), found
+
+
+def agree(ours, theirs, limit: float) -> tuple[float, float]:
+    """Relative differences of loss and gradient (norm over all weights); SystemExit above limit."""
+    (our_loss, our_grads), (their_loss, their_grads) = ours, theirs
+    shared = sorted(set(our_grads) & set(their_grads))
+    if not shared or len(shared) < len(their_grads):
+        raise SystemExit(f"peers: only {len(shared)} of {len(their_grads)} gradients have a pair")
+    mine = torch.cat([our_grads[n].flatten().double() for n in shared])
+    other = torch.cat([their_grads[n].flatten().double() for n in shared])
+    gaps = abs(our_loss / their_loss - 1), ((mine - other).norm() / other.norm()).item()
+    if max(gaps) >= limit:
+        raise SystemExit(f"peers: loss and gradient differ by {gaps[0]:.1e}, {gaps[1]:.1e}; "
+                         "nothing timed")  # fmt: skip
+    return gaps
+
+
+def _features(row: Example) -> dict[str, str]:
+    return {"anchor": row.anchor, "positive": row.positive or "", "negative": row.negatives[0]}
+
+
+class Recorder:
+    """Their collator, keeping the rows of each batch and its real and padded tokens."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner, self.waiting, self.useful, self.slots = inner, [], 0, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def __call__(self, features: list[dict[str, str]]) -> dict[str, Any]:
+        self.waiting.append(features)
+        made = self.inner(features)
+        for key, value in made.items():
+            if key.endswith("attention_mask"):
+                self.useful += int(value.sum())
+                self.slots += value.numel()
+        return made
+
+
+def _clock() -> tuple[float, float]:
+    if harness.on_gpu():
+        torch.cuda.synchronize()
+        return 1e3 * time.perf_counter(), 1e3 * time.perf_counter()
+    return 1e3 * time.process_time(), 1e3 * time.perf_counter()
+
+
+def race(trainer, recorder: Recorder, ours: dict[str, Ours], warmup: int):
+    """Run their trainer to its end, ours inside its callback. -> samples by side, (CPU, wall) ms."""
+    from transformers import TrainerCallback
+
+    samples: dict[str, list] = {"sentence-transformers": [], **{n: [] for n in ours}}
+
+    class Turn(TrainerCallback):
+        mark, steps = (0.0, 0.0), 0
+
+        def on_train_begin(self, *_args, **_more):
+            self.mark = _clock()
+
+        def on_step_end(self, *_args, **_more):
+            kept = self.steps >= warmup
+            self._keep("sentence-transformers", kept)
+            rows = [Example(f["anchor"], f["positive"], (f["negative"],), i)
+                    for i, f in enumerate(recorder.waiting.pop(0))]  # fmt: skip
+            for name, step in ours.items():
+                step(rows)
+                self._keep(name, kept)
+            self.steps += 1
+
+        def _keep(self, name: str, kept: bool) -> None:
+            now = _clock()
+            if kept:
+                samples[name].append((now[0] - self.mark[0], now[1] - self.mark[1]))
+            self.mark = now
+
+    trainer.add_callback(Turn())
+    trainer.train()
+    return samples
+
+
+def their_trainer(model, loss, rows, case: Case, precision: str, folder: str):
+    """-> (SentenceTransformerTrainer, Recorder), with its defaults but for what both sides share."""
+    from datasets import Dataset
+    from sentence_transformers import (
+        SentenceTransformerTrainer,
+        SentenceTransformerTrainingArguments,
+    )
+
+    arguments = SentenceTransformerTrainingArguments(
+        output_dir=folder, per_device_train_batch_size=case.B, max_steps=case.warmup + case.runs,
+        learning_rate=RATE, weight_decay=0.01, max_grad_norm=1.0, optim="adamw_torch_fused",
+        lr_scheduler_type="constant", save_strategy="no", logging_strategy="no", report_to=[],
+        disable_tqdm=True, use_cpu=not harness.on_gpu(), bf16=False, seed=1,
+    )  # fmt: skip
+    trainer = SentenceTransformerTrainer(
+        model=model, args=arguments, loss=loss,
+        train_dataset=Dataset.from_list([_features(r) for r in rows]),
+    )  # fmt: skip
+    recorder = Recorder(trainer.data_collator)
+    trainer.data_collator = recorder
+    return trainer, recorder
+
+
+def bench(case: Case, o: Options, name: str, precision: str = "fp32", suite: str = "peers"):
+    rows, source = data.triplets(o.data)
+    rows = data.cycled(rows, max(case.B * (case.warmup + case.runs), case.B))
+    ours = {n: Ours(name, case.B, f, precision) for n, f in case.ours.items()}
+    first = next(iter(ours.values()))
+    model, loss = opponent(name, first.made.config.objective.dims or [], case.mini, precision)
+    model.max_seq_length = first.made.config.data.max_length
+    with tempfile.TemporaryDirectory() as folder:
+        trainer, recorder = their_trainer(model, loss, rows, case, precision, folder)
+        sample = rows[: min(case.B, 64)]
+        gaps = agree(first.gradients(sample),
+                     their_gradients(model, loss, recorder.inner, sample),
+                     1e-5 if precision == "fp32" else 2e-2)  # fmt: skip
+        print(f"{case.name}: relative difference {gaps[0]:.1e} loss, {gaps[1]:.1e} gradient")
+        samples = race(trainer, recorder, ours, case.warmup)
+    return _rows(case, o, suite, source, samples, ours, recorder, gaps, precision)
+
+
+def _rows(case, o, suite, source, samples, ours, recorder, gaps, precision) -> list[Row]:
+    mean_tokens = next(iter(ours.values())).tokens[0].item() / next(iter(ours.values())).steps
+    shares = {"sentence-transformers": 1 - recorder.useful / recorder.slots}
+    shares |= {n: (s.tokens[1] / s.tokens.sum()).item() for n, s in ours.items()}
+    note = f"{precision}, {o.threads} threads, agree to {gaps[0]:.0e} loss {gaps[1]:.0e} gradient"
+    made, theirs = [], harness.halves(samples["sentence-transformers"])
+    for i, half in enumerate(theirs):
+        for name in samples:
+            mine = harness.halves(samples[name])[i]
+            timing, judged = harness.summary(mine), {}
+            if name != "sentence-transformers":
+                ratio = harness.ratio_of(half, mine)
+                judged = {"ratio": ratio}
+                if case.target and name == next(iter(ours)):
+                    judged = harness.verdict(ratio, case.target, at_least=True)
+            made.append(harness.row(
+                suite, case.name, name, timing, model="quickstart", mode="full", zero_stage=0,
+                ranks=1, B=case.B, lengths=source, terms="mipic" if "mipic" in name else "mrl",
+                tokens_per_s=1e3 * mean_tokens / timing.median, padding_share=shares[name],
+                note=note, **judged,
+            ))  # fmt: skip
+    return made
+
+
+def run(o: Options) -> list[Row]:
+    from mipic_llm.training.engine import start
+
+    start()
+    cases = [c for c in (QUICK if o.quick else CASES) if o.case in (None, c.name)]
+    return [row for case in cases for row in bench(case, o, resolve_name("quickstart"))]
