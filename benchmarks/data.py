@@ -30,7 +30,9 @@ def cycled(rows: Sequence[Example], count: int, start: int = 0) -> list[Example]
     return [rows[(start + i) % len(rows)] for i in range(count)]
 
 
-def step_batch(lengths: Sequence[Sequence[int]], vocab: int, seed: int, side: str) -> StepBatch:
+def step_batch(
+    lengths: Sequence[Sequence[int]], vocab: int, seed: int = 1, side: str = "right", pad: int = 0
+) -> StepBatch:
     """Random tokens of the given lengths: anchors, positives and (maybe) negatives."""
     generator = torch.Generator().manual_seed(seed)
     anchors, positives, negatives = lengths
@@ -39,17 +41,12 @@ def step_batch(lengths: Sequence[Sequence[int]], vocab: int, seed: int, side: st
            for n in (*anchors, *positives, *negatives)]  # fmt: skip
     column = torch.tensor([0] * B + [1] * B + [2] * len(negatives))
     example = torch.tensor([*range(B), *range(B), *range(len(negatives))])
-    return StepBatch(ids, column, example, B, B, len(negatives), False, 0, side)
+    return StepBatch(ids, column, example, B, B, len(negatives), False, pad, side)
 
 
-def full_batch(B: int, T: int, vocab: int, side: str = "right", seed: int = 1) -> StepBatch:
-    """B pairs, every sequence of T tokens."""
-    return step_batch([[T] * B, [T] * B, []], vocab, seed, side)
-
-
-def drawn_batch(B: int, vocab: int, side: str = "right", seed: int = 1) -> StepBatch:
-    """B triplets whose lengths are drawn from `lengths.csv`."""
-    return step_batch(draw(B, seed), vocab, seed, side)
+def full(B: int, T: int) -> list[list[int]]:
+    """Lengths of B pairs, every sequence of T tokens."""
+    return [[T] * B, [T] * B, []]
 
 
 def draw(B: int, seed: int = 1) -> list[list[int]]:
@@ -62,6 +59,17 @@ def draw(B: int, seed: int = 1) -> list[list[int]]:
         picked = torch.multinomial(weights, B, replacement=True, generator=generator)
         drawn.append([length[i] for i in picked.tolist()])
     return drawn
+
+
+def word_triplets(B: int, vocab: int, seed: int = 1) -> list[Example]:
+    """B triplets of words that a random model's tokenizer knows, as long as drawn lengths."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def text(n: int) -> str:
+        return " ".join(f"w{i}" for i in torch.randint(5, vocab, (n,), generator=generator))
+
+    columns = [[text(n) for n in lengths] for lengths in draw(B, seed)]
+    return [Example(a, p, (n,), i) for i, (a, p, n) in enumerate(zip(*columns, strict=True))]
 
 
 def histogram(column: int) -> list[tuple[int, int]]:

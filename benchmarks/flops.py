@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-PEAK = {"H200": 790e12, "H100": 790e12, "A100": 312e12}  # bf16 FLOP/s; H200 measured
+PEAK = {"H200": 790e12}  # bf16 FLOP/s, measured; MFU stays empty on a device that is not here
 
 
 class Shape(NamedTuple):
@@ -44,7 +44,8 @@ class Shape(NamedTuple):
 
     def adapter_weights(self, rank: int) -> int:
         """LoRA on every linear of a layer: rank * (inputs + outputs)."""
-        w, q, kv, f = self.width, *(self.head_dim * n for n in (self.heads, self.kv_heads)), self.ffn
+        w, f = self.width, self.ffn
+        q, kv = self.head_dim * self.heads, self.head_dim * self.kv_heads
         ends = 2 * (w + q) + 2 * (w + kv) + (3 if self.causal else 2) * (w + f)
         return self.layers * rank * ends
 

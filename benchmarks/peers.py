@@ -10,9 +10,11 @@ gradients of one batch must agree to 1e-5 (fp32) or 2e-2 (bf16).
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -25,6 +27,7 @@ from mipic_llm.model.load import resolve_name
 from mipic_llm.training.setup import make_encoder
 
 RATE = 2e-5
+Gradients = tuple[float, dict[str, torch.Tensor]]  # loss, and gradients by name
 
 
 class Case(NamedTuple):
@@ -72,7 +75,7 @@ class Ours:
         self.tokens += tokens
         self.steps += 1
 
-    def gradients(self, rows: Sequence[Example]) -> tuple[float, dict[str, torch.Tensor]]:
+    def gradients(self, rows: Sequence[Example]) -> Gradients:
         """The MRL loss of these rows and its gradients by name, nothing updated."""
         runner, found = self.made.runner, {}
 
@@ -91,8 +94,8 @@ class Ours:
         return parts["loss/mrl"], found
 
 
-def opponent(name: str, dims: Sequence[int], mini: int, precision: str):
-    """-> (model, loss) of sentence-transformers."""
+def opponent(name: str, dims: Sequence[int], mini: int):
+    """-> (model, loss) of sentence-transformers, fp32 weights (bf16: its trainer's autocast)."""
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer import losses
 
@@ -100,8 +103,6 @@ def opponent(name: str, dims: Sequence[int], mini: int, precision: str):
         name, device="cuda" if harness.on_gpu() else "cpu",
         config_kwargs={"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0},
     )  # fmt: skip
-    if precision == "bf16":
-        model = model.to(torch.bfloat16)
     if mini:
         inner = losses.CachedMultipleNegativesRankingLoss(model, mini_batch_size=mini)
     else:
@@ -109,7 +110,7 @@ def opponent(name: str, dims: Sequence[int], mini: int, precision: str):
     return model, losses.MatryoshkaLoss(model, inner, matryoshka_dims=list(reversed(dims)))
 
 
-def their_gradients(model, loss, collator, rows) -> tuple[float, dict[str, torch.Tensor]]:
+def their_gradients(model, loss, collator, rows, precision: str) -> Gradients:
     """Loss and gradients of sentence-transformers for these rows, as its trainer calls it."""
     columns = collator([_features(row) for row in rows])
     features = []
@@ -118,7 +119,8 @@ def their_gradients(model, loss, collator, rows) -> tuple[float, dict[str, torch
         features.append({k.removeprefix(start): v.to(model.device) if hasattr(v, "to") else v
                          for k, v in columns.items() if k.startswith(start)})  # fmt: skip
     model.train()
-    value = loss(features, None)
+    with torch.autocast(model.device.type, torch.bfloat16, enabled=precision == "bf16"):
+        value = loss(features, None)
     value.backward()
     found = {n.split("auto_model.")[-1].removeprefix("0.model."): p.grad.float().clone()
              for n, p in model.named_parameters() if p.grad is not None}  # fmt: skip
@@ -172,7 +174,7 @@ def _clock() -> tuple[float, float]:
 
 
 def race(trainer, recorder: Recorder, ours: dict[str, Ours], warmup: int):
-    """Run their trainer to its end, ours inside its callback. -> samples by side, (CPU, wall) ms."""
+    """Their trainer to its end, ours inside its callback. -> samples by side, (CPU, wall) ms."""
     from transformers import TrainerCallback
 
     samples: dict[str, list] = {"sentence-transformers": [], **{n: [] for n in ours}}
@@ -201,11 +203,24 @@ def race(trainer, recorder: Recorder, ours: dict[str, Ours], warmup: int):
 
     trainer.add_callback(Turn())
     trainer.train()
+    if trainer.accelerator.num_processes != 1 or hasattr(trainer.model_wrapped, "reducer"):
+        raise SystemExit("peers: sentence-transformers ran as one of several ranks")
     return samples
 
 
+@contextmanager
+def alone() -> Iterator[None]:
+    """Our one rank's environment hidden: their trainer would wrap its model for several ranks."""
+    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "LOCAL_SIZE")
+    kept = {n: os.environ.pop(n) for n in names if n in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(kept)
+
+
 def their_trainer(model, loss, rows, case: Case, precision: str, folder: str):
-    """-> (SentenceTransformerTrainer, Recorder), with its defaults but for what both sides share."""
+    """-> (SentenceTransformerTrainer, Recorder): its defaults but for what both sides share."""
     from datasets import Dataset
     from sentence_transformers import (
         SentenceTransformerTrainer,
@@ -216,7 +231,7 @@ def their_trainer(model, loss, rows, case: Case, precision: str, folder: str):
         output_dir=folder, per_device_train_batch_size=case.B, max_steps=case.warmup + case.runs,
         learning_rate=RATE, weight_decay=0.01, max_grad_norm=1.0, optim="adamw_torch_fused",
         lr_scheduler_type="constant", save_strategy="no", logging_strategy="no", report_to=[],
-        disable_tqdm=True, use_cpu=not harness.on_gpu(), bf16=False, seed=1,
+        disable_tqdm=True, use_cpu=not harness.on_gpu(), bf16=precision == "bf16", seed=1,
     )  # fmt: skip
     trainer = SentenceTransformerTrainer(
         model=model, args=arguments, loss=loss,
@@ -227,44 +242,56 @@ def their_trainer(model, loss, rows, case: Case, precision: str, folder: str):
     return trainer, recorder
 
 
-def bench(case: Case, o: Options, name: str, precision: str = "fp32", suite: str = "peers"):
-    rows, source = data.triplets(o.data)
-    rows = data.cycled(rows, max(case.B * (case.warmup + case.runs), case.B))
+def bench(
+    case: Case,
+    o: Options,
+    name: str,
+    *,
+    precision: str = "fp32",
+    suite: str = "peers",
+    model: str = "quickstart",
+    given: tuple[list[Example], str] | None = None,
+) -> list[Row]:
+    """Both sides on one case. name: model directory; given: rows and what to call them."""
+    rows, source = given or data.triplets(o.data)
+    case = case._replace(runs=o.runs or case.runs)
+    rows = data.cycled(rows, case.B * (case.warmup + case.runs))
     ours = {n: Ours(name, case.B, f, precision) for n, f in case.ours.items()}
     first = next(iter(ours.values()))
-    model, loss = opponent(name, first.made.config.objective.dims or [], case.mini, precision)
-    model.max_seq_length = first.made.config.data.max_length
-    with tempfile.TemporaryDirectory() as folder:
-        trainer, recorder = their_trainer(model, loss, rows, case, precision, folder)
+    theirs, loss = opponent(name, first.made.config.objective.dims or [], case.mini)
+    theirs.max_seq_length = first.made.config.data.max_length
+    with tempfile.TemporaryDirectory() as folder, alone():
+        trainer, recorder = their_trainer(theirs, loss, rows, case, precision, folder)
         sample = rows[: min(case.B, 64)]
         gaps = agree(first.gradients(sample),
-                     their_gradients(model, loss, recorder.inner, sample),
+                     their_gradients(theirs, loss, recorder.inner, sample, precision),
                      1e-5 if precision == "fp32" else 2e-2)  # fmt: skip
         print(f"{case.name}: relative difference {gaps[0]:.1e} loss, {gaps[1]:.1e} gradient")
         samples = race(trainer, recorder, ours, case.warmup)
-    return _rows(case, o, suite, source, samples, ours, recorder, gaps, precision)
+    common = {"suite": suite, "model": model, "lengths": source, "B": case.B,
+              "note": f"{precision}, {o.threads} threads, agree to {gaps[0]:.0e} (loss), "
+                      f"{gaps[1]:.0e} (gradient)"}  # fmt: skip
+    return _rows(case, samples, ours, recorder, common)
 
 
-def _rows(case, o, suite, source, samples, ours, recorder, gaps, precision) -> list[Row]:
-    mean_tokens = next(iter(ours.values())).tokens[0].item() / next(iter(ours.values())).steps
+def _rows(case: Case, samples, ours: dict[str, Ours], recorder: Recorder, common) -> list[Row]:
+    first, made = next(iter(ours)), []
+    tokens = ours[first].tokens[0].item() / ours[first].steps
     shares = {"sentence-transformers": 1 - recorder.useful / recorder.slots}
     shares |= {n: (s.tokens[1] / s.tokens.sum()).item() for n, s in ours.items()}
-    note = f"{precision}, {o.threads} threads, agree to {gaps[0]:.0e} loss {gaps[1]:.0e} gradient"
-    made, theirs = [], harness.halves(samples["sentence-transformers"])
-    for i, half in enumerate(theirs):
-        for name in samples:
-            mine = harness.halves(samples[name])[i]
-            timing, judged = harness.summary(mine), {}
-            if name != "sentence-transformers":
-                ratio = harness.ratio_of(half, mine)
+    by_side = {name: harness.halves(s) for name, s in samples.items()}
+    for i, theirs in enumerate(by_side["sentence-transformers"]):
+        for name, parts in by_side.items():
+            timing, judged = harness.summary(parts[i]), {}
+            if name in ours:
+                ratio = harness.ratio_of(theirs, parts[i])
                 judged = {"ratio": ratio}
-                if case.target and name == next(iter(ours)):
+                if case.target and name == first:
                     judged = harness.verdict(ratio, case.target, at_least=True)
             made.append(harness.row(
-                suite, case.name, name, timing, model="quickstart", mode="full", zero_stage=0,
-                ranks=1, B=case.B, lengths=source, terms="mipic" if "mipic" in name else "mrl",
-                tokens_per_s=1e3 * mean_tokens / timing.median, padding_share=shares[name],
-                note=note, **judged,
+                case=case.name, variant=name, timing=timing, mode="full", ranks=1,
+                terms="mipic" if "mipic" in name else "mrl", padding_share=shares[name],
+                tokens_per_s=1e3 * tokens / timing.median, **common, **judged,
             ))  # fmt: skip
     return made
 

@@ -27,7 +27,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--plot", action="store_true", help="draw the suite's picture afterwards")
     parser.add_argument("--no-csv", action="store_true", help="print only")
     parser.add_argument("--data", metavar="FILE",
-                        help="triplets for peers, gradcache (default: the built-in text)")  # fmt: skip
+                        help="triplets of peers, gradcache (default: built-in)")  # fmt: skip
     parser.add_argument("--case", help="only this case of the suite")
     parser.add_argument("--runs", type=int, default=0, help="timed steps (0 = the suite's own)")
     parser.add_argument("--rows", type=int, default=4096, help="gradcache: rows in every run")

@@ -41,7 +41,7 @@ def stepper(case: Case, objective: str) -> models.Stepper:
     arguments = models.flags(terms=objective, precision="fp32", B=case.B, more=more)
     with tempfile.TemporaryDirectory() as folder:
         made = models.trainee(str(models.write_model(case.shape, Path(folder))), arguments)
-    return models.Stepper(made, [data.full_batch(case.B, case.T, case.shape.vocab)])
+    return models.Stepper(made, [data.step_batch(data.full(case.B, case.T), case.shape.vocab)])
 
 
 def peak(case: str, objective: str) -> float:
