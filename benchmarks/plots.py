@@ -27,6 +27,7 @@ FIGURES = {
     "gradcache": ("peak_mib", "peak of the process, MiB"),
     "scaling": ("ratio", "CPU time of a step over the base's"),
     "startup": ("median_ms", "wall ms to the first step"),
+    "profile": ("median_ms", "CPU ms of a step"),
     "gpu": ("tokens_per_s", "useful tokens/s"),
 }
 LIMITS = {"startup": 15_000.0}  # drawn where the column is not the ratio

@@ -1,7 +1,7 @@
 """All speed and memory figures: `python benchmarks/run.py SUITE [--quick] [--plot]`.
 
-Suites: sia, step, peers, gradcache, scaling, startup, gpu; `plot` draws the pictures of what
-benchmarks/results.csv holds. benchmarks/README.md explains every number.
+Suites: sia, step, peers, gradcache, scaling, startup, profile, gpu; `plot` draws the pictures of
+what benchmarks/results.csv holds. benchmarks/README.md explains every number.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import sys
 from pathlib import Path
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path[0] = str(Path(__file__).resolve().parent.parent)  # not this folder: it has a profile.py
 from benchmarks import harness  # noqa: E402
 
-SUITES = ("sia", "step", "peers", "gradcache", "scaling", "startup", "gpu")
+SUITES = ("sia", "step", "peers", "gradcache", "scaling", "startup", "profile", "gpu")
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
