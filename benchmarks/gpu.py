@@ -15,6 +15,7 @@ from benchmarks import data, flops, gradcache, harness, models, peers, scaling, 
 from benchmarks.harness import Options, Row
 
 RANK = 16
+ZERO1 = str(harness.ROOT / "ds_configs" / "zero1.json")
 MFU_TARGET = 0.45  # then 0.55
 
 
@@ -56,10 +57,9 @@ def stepper(case: Case, terms: str) -> tuple[models.Stepper, list[int]]:
             "--model.append_eos", "none"]  # fmt: skip
     arguments = models.flags(terms=terms, precision="bf16", B=case.B, more=more,
                              lora_rank=RANK if case.mode == "lora" else 0)  # fmt: skip
-    ds_config = str(harness.ROOT / "ds_configs" / "zero1.json")
     with tempfile.TemporaryDirectory() as folder:
         path = models.write_model(shape, Path(folder), "bf16")
-        made = models.trainee(str(path), arguments, ds_config)
+        made = models.trainee(str(path), arguments, ZERO1)
     lengths = data.full(case.B, case.T) if case.T else data.draw(case.B)
     tokenizer = made.source.tokenizer
     batch = data.step_batch(lengths, shape.vocab, side=tokenizer.padding_side,
@@ -174,7 +174,8 @@ def _rest(o: Options, dry: bool, folder: Path) -> list[Row]:
     rows = [r | {"suite": "gpu", "case": f"sia {r['case']}"} for r in sia.run(o)]
     base = scaling.Point("tiny-qwen3", 4, 12) if dry else scaling.Point("qwen3-0.6b", 64, 64)
     rows += [r | {"case": f"scaling {r['case']}"}
-             for r in scaling.run(o, "gpu", base, precision="bf16", lora_rank=RANK)]  # fmt: skip
+             for r in scaling.run(o, "gpu", base, precision="bf16", lora_rank=RANK,
+                              ds_config=ZERO1)]  # fmt: skip
     if not dry:  # a process per batch size; the suite gradcache runs the same code on a CPU
         path = models.write_model(flops.BGE_M3, folder / "bge-m3-bf16", "bf16")
         rows += [r | {"case": f"gradcache {r['case']}"}

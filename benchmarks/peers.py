@@ -125,7 +125,7 @@ def their_gradients(model, loss, collator, rows, precision: str) -> Gradients:
     found = {n.split("auto_model.")[-1].removeprefix("0.model."): p.grad.float().clone()
              for n, p in model.named_parameters() if p.grad is not None}  # fmt: skip
     model.zero_grad()
-    return float(value), found
+    return value.item(), found
 
 
 def agree(ours, theirs, limit: float) -> tuple[float, float]:
@@ -290,8 +290,8 @@ def _rows(case: Case, samples, ours: dict[str, Ours], recorder: Recorder, common
                     judged = harness.verdict(ratio, case.target, at_least=True)
             made.append(harness.row(
                 case=case.name, variant=name, timing=timing, mode="full", ranks=1,
-                terms="mipic" if "mipic" in name else "mrl", padding_share=shares[name],
-                tokens_per_s=1e3 * tokens / timing.median, **common, **judged,
+                zero_stage=0, terms="mipic" if "mipic" in name else "mrl",
+                padding_share=shares[name], tokens_per_s=1e3 * tokens / timing.median, **common, **judged,
             ))  # fmt: skip
     return made
 

@@ -97,14 +97,16 @@ def run(o: Options, suite: str = "scaling", base: Point | None = None, **more: A
     start()
     base = base or (Point("tiny-bert", 4, 12) if o.quick else Point())
     runs = o.runs or (2 if o.quick else 10)
+    how = {"mode": "lora" if more.get("lora_rank") else "full",
+           "zero_stage": 1 if more.get("ds_config") else 0}  # fmt: skip
     first = measure(list(base), runs, join=False, **more)
-    rows = [_row("base", base, first, first["ms"], suite)]
+    rows = [_row("base", base, first, first["ms"], suite, **how)]
     for axis, points in axes(base, o.quick).items():
         if o.case not in (None, axis):
             continue
         for p in points:
             got = measure(list(p), runs, join=False, **more)
-            rows.append(_row(axis, p, got, first["ms"], suite))
+            rows.append(_row(axis, p, got, first["ms"], suite, **how))
     if o.case in (None, "ranks") and not o.quick and not more:
         rows += _ranks(base, runs, o, suite)
     return rows
