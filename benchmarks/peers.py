@@ -291,7 +291,8 @@ def _rows(case: Case, samples, ours: dict[str, Ours], recorder: Recorder, common
             made.append(harness.row(
                 case=case.name, variant=name, timing=timing, mode="full", ranks=1,
                 zero_stage=0, terms="mipic" if "mipic" in name else "mrl",
-                padding_share=shares[name], tokens_per_s=1e3 * tokens / timing.median, **common, **judged,
+                padding_share=shares[name], tokens_per_s=1e3 * tokens / timing.median,
+                **common, **judged,
             ))  # fmt: skip
     return made
 
