@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-sys.path[0] = str(Path(__file__).resolve().parent.parent)  # not this folder: it has a profile.py
+sys.path[0] = str(Path(__file__).resolve().parent.parent)  # not this folder: its names are common
 from benchmarks import harness  # noqa: E402
 
 
