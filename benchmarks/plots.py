@@ -30,7 +30,6 @@ FIGURES = {
     "profile": ("median_ms", "CPU ms of a step"),
     "gpu": ("tokens_per_s", "useful tokens/s"),
 }
-LIMITS = {"startup": 15_000.0}  # drawn where the column is not the ratio
 
 
 def newest(rows: Sequence[CSVRow], suite: str, column: str) -> dict[str, dict[str, float]]:
@@ -45,10 +44,13 @@ def newest(rows: Sequence[CSVRow], suite: str, column: str) -> dict[str, dict[st
     return {c: {v: statistics.median(x) for v, x in by.items()} for c, by in values.items()}
 
 
-def limits(rows: Sequence[CSVRow], suite: str) -> list[float]:
-    """The targets that speak of this suite's ratio."""
-    return sorted({float(r["target"].lstrip("<>=")) for r in rows
-                   if r["suite"] == suite and r["target"]})  # fmt: skip
+def limit(rows: Sequence[CSVRow], suite: str, case: str, variant: str) -> float | None:
+    """The newest target of this bar, in the unit that is drawn (startup's are seconds)."""
+    found = [r["target"] for r in rows
+             if (r["suite"], r["case"], r["variant"]) == (suite, case, variant) and r["target"]]  # fmt: skip
+    if not found or FIGURES[suite][0] not in ("ratio", "median_ms") or suite == "sia":
+        return None
+    return float(found[-1].lstrip("<>=")) * (1e3 if suite == "startup" else 1)
 
 
 def draw(suite: str, rows: Sequence[CSVRow], folder: Path = PLOTS) -> list[Path]:
@@ -63,15 +65,18 @@ def draw(suite: str, rows: Sequence[CSVRow], folder: Path = PLOTS) -> list[Path]
     for i, (_, variant, value) in enumerate(bars):
         k = variants.index(variant) % len(HATCHES)
         axes.barh(i, value, color=str(0.9 - 0.1 * k), edgecolor="black", hatch=HATCHES[k])
-        axes.text(value, i, f" {value:,.3g}" if value < 100 else f" {value:,.0f}", va="center")
+        axes.text(
+            value, i - 0.15, f" {value:,.3g}" if value < 100 else f" {value:,.0f}", va="center"
+        )
     axes.set_yticks(range(len(bars)), [f"{case}: {variant}" for case, variant, _ in bars])
     axes.invert_yaxis()
     if suite == "sia":
         axes.set_xscale("log")
-    lines = limits(rows, suite) if column == "ratio" else [LIMITS[suite]] if suite in LIMITS else []
-    for x in lines:
-        axes.axvline(x, color="black", linestyle="--", linewidth=1)
-    axes.set_xlabel(label + (" (dashed: targets)" if lines else ""))
+    for i, (case, variant, _) in enumerate(bars):
+        if (x := limit(rows, suite, case, variant)) is not None:
+            axes.vlines(x, i - 0.5, i + 0.5, colors="black", linestyles="--")
+            label = FIGURES[suite][1] + " (dashed: target)"
+    axes.set_xlabel(label)
     axes.margins(x=0.12)
     machines = sorted({r["machine"] for r in rows if r["suite"] == suite and r["machine"]})
     axes.set_title(f"{suite}  ({'; '.join(machines)})" if machines else suite, fontsize=10)
