@@ -1,33 +1,57 @@
-"""Shared by every benchmark: CPU timing, peak memory of a child process, and the one CSV.
+"""Shared by every suite: clocks, peak memory, child processes, and the one CSV.
 
-Protocol (PERFORMANCE.md): check that both sides agree, then 5 warm-up and 30 timed calls, median
-and 10/90 %, each version twice in turn. CPU time is process time: all threads of this process.
+Protocol (README.md): check that both sides agree, then warm up, then time both in turn, step by
+step, so that a busy moment hits both; median and 10/90 %, each version twice. On a CPU the clock
+is the process's CPU time (all threads), on a GPU device events.
 """
 
 from __future__ import annotations
 
 import csv
 import datetime
+import importlib
+import json
 import os
 import platform
 import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results.csv"
+PLOTS = ROOT / "benchmarks" / "plots"
 HEADER = (
-    "date,commit,machine,suite,case,variant,median_ms,p10_ms,p90_ms,peak_mib,ratio,target,met"
+    "date,commit,machine,suite,case,variant,model,mode,zero_stage,ranks,B,lengths,terms,"
+    "median_ms,p10_ms,p90_ms,wall_ms,tokens_per_s,padding_share,mfu,peak_mib,ratio,target,met,note"
 ).split(",")
+DIGITS = {"median_ms": 2, "p10_ms": 2, "p90_ms": 2, "wall_ms": 2, "tokens_per_s": 0,
+          "padding_share": 3, "mfu": 4, "peak_mib": 0, "ratio": 3}  # fmt: skip
+Row = dict[str, object]
+
+
+class Options(NamedTuple):
+    """What the command line says to a suite.
+
+    quick: few runs and small cases. data: a file of triplets (None = the built-in text).
+    case: only this case. rows: gradcache's fixed total. runs: timed steps (0 = the suite's own).
+    """
+
+    quick: bool = False
+    data: str | None = None
+    case: str | None = None
+    rows: int = 4096
+    runs: int = 0
+    threads: int = 1
 
 
 class Timing(NamedTuple):
-    """Process CPU time of one call in ms: median and 10/90 %, and the median wall time."""
+    """One call in ms (CPU time of the process, or device time): median, 10/90 %; median wall."""
 
     median: float
     p10: float
@@ -35,24 +59,60 @@ class Timing(NamedTuple):
     wall: float
 
 
-def time_cpu(step: Callable[[], object], warmup: int = 5, runs: int = 30) -> Timing:
-    """Time `step` after `warmup` untimed calls."""
-    for _ in range(warmup):
+def on_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def timed(step: Callable[[], object]) -> tuple[float, float]:
+    """One call: (ms of the device, or of this process on a CPU; wall ms)."""
+    if on_gpu():
+        import torch
+
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        wall = time.perf_counter()
+        begin.record()
         step()
-    cpu, wall = [], []
-    for _ in range(runs):
-        wall_start, cpu_start = time.perf_counter(), time.process_time()
-        step()
-        cpu.append(1e3 * (time.process_time() - cpu_start))
-        wall.append(1e3 * (time.perf_counter() - wall_start))
-    cpu.sort()
-    last = len(cpu) - 1
-    return Timing(
-        statistics.median(cpu),
-        cpu[round(0.1 * last)],
-        cpu[round(0.9 * last)],
-        statistics.median(wall),
-    )
+        end.record()
+        end.synchronize()
+        return begin.elapsed_time(end), 1e3 * (time.perf_counter() - wall)
+    wall, cpu = time.perf_counter(), time.process_time()
+    step()
+    return 1e3 * (time.process_time() - cpu), 1e3 * (time.perf_counter() - wall)
+
+
+Sample = tuple[float, float]
+
+
+def paired(
+    steps: Mapping[str, Callable[[], object]], warmup: int = 5, runs: int = 30
+) -> dict[str, list[Sample]]:
+    """Time all versions in turn, one step of each at a time."""
+    samples: dict[str, list[Sample]] = {name: [] for name in steps}
+    for i in range(warmup + runs):
+        for name, step in steps.items():
+            sample = timed(step)
+            if i >= warmup:
+                samples[name].append(sample)
+    return samples
+
+
+def summary(samples: Sequence[Sample]) -> Timing:
+    """Median, 10 and 90 % of the first column, median of the second."""
+    first, last = sorted(s[0] for s in samples), len(samples) - 1
+    return Timing(statistics.median(first), first[round(0.1 * last)], first[round(0.9 * last)],
+                  statistics.median(s[1] for s in samples))  # fmt: skip
+
+
+def halves(samples: Sequence[Any]) -> list[Sequence[Any]]:
+    """Every version twice: the odd and the even steps of one interleaved run."""
+    return [samples[0::2], samples[1::2]] if len(samples) > 1 else [samples]
+
+
+def ratio_of(over: Sequence[Sample], under: Sequence[Sample]) -> float:
+    """Median over pairs of neighbouring steps of over / under."""
+    return statistics.median(a[0] / b[0] for a, b in zip(over, under, strict=True))
 
 
 def max_rss_mib() -> float:
@@ -70,34 +130,63 @@ def max_rss_mib() -> float:
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def peak_of_child(script: str, *args: str) -> float:
-    """Run `script args` in a fresh process and read the MiB it prints on its last line.
+def peak_mib() -> float:
+    """Peak memory so far: allocated on the GPU, else resident in this process."""
+    if on_gpu():
+        import torch
 
-    The child builds its inputs, notes `max_rss_mib()`, runs one step and prints the growth.
+        return torch.cuda.max_memory_allocated() / 2**20
+    return max_rss_mib()
+
+
+def in_child(
+    target: str, launcher: Sequence[str] = (), timeout: float = 3600, **arguments: Any
+) -> Any:
+    """What `module:function(**arguments)` returns in a fresh process (on rank 0, if launched).
+
     glibc raises its mmap threshold as big blocks are freed; then they come from a heap that
-    fragments, and the mark says more about the order of frees than about what was alive. A fixed
-    threshold, the same for every variant, returns them.
+    fragments, and the mark of memory says more about the order of frees than about what was alive.
+    A fixed threshold, the same for every variant, returns them.
     """
-    command = [sys.executable, script, *args]
-    env = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**20)}
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr}")
-    return float(done.stdout.strip().splitlines()[-1])
+    ours = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    env = {k: v for k, v in os.environ.items() if k not in ours}
+    env |= {"MALLOC_MMAP_THRESHOLD_": str(2**20),
+            "PYTHONPATH": f"{ROOT}{os.pathsep}{env.get('PYTHONPATH', '')}"}  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "result.json"
+        command = [*(launcher or [sys.executable]), str(ROOT / "benchmarks" / "child.py"),
+                   target, json.dumps(arguments), str(out)]  # fmt: skip
+        done = subprocess.run(
+            command, cwd=ROOT, env=env, capture_output=True, text=True, check=False, timeout=timeout
+        )
+        if done.returncode != 0 or not out.exists():
+            raise RuntimeError(f"{target} failed:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
+        return json.loads(out.read_text())
+
+
+def call(target: str, **arguments: Any) -> Any:
+    """The same, in this process."""
+    module, function = target.split(":")
+    return getattr(importlib.import_module(module), function)(**arguments)
 
 
 def commit_id() -> str:
-    """Short commit of the checkout, with '+' when files differ from it."""
+    """Short commit of the checkout, with '+' when files other than results differ from it."""
 
     def git(*args: str) -> str:
         done = subprocess.run(["git", *args], cwd=ROOT, capture_output=True, text=True, check=False)
         return done.stdout.strip()
 
-    return (git("rev-parse", "--short", "HEAD") or "none") + ("+" if git("diff", "HEAD") else "")
+    changed = git("diff", "HEAD", "--", ".", ":!benchmarks/results.csv", ":!benchmarks/plots")
+    return (git("rev-parse", "--short", "HEAD") or "none") + ("+" if changed else "")
 
 
-def cpu_model() -> str:
-    """Processor name and core count."""
+def machine() -> str:
+    """The GPU's name, else processor name and core count."""
+    if on_gpu():
+        import torch
+
+        return torch.cuda.get_device_name()
     name, cores = platform.processor() or platform.machine(), 0
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -107,49 +196,57 @@ def cpu_model() -> str:
     return f"{name} x{cores}"
 
 
-def append_rows(rows: Sequence[dict[str, object]], path: Path = RESULTS) -> None:
+def row(suite: str, case: str, variant: str, timing: Timing | None = None, **fields: Any) -> Row:
+    """One row of the CSV; fields are named as in HEADER, None is left empty."""
+    if timing is not None:
+        fields |= {"median_ms": timing.median, "p10_ms": timing.p10, "p90_ms": timing.p90,
+                   "wall_ms": timing.wall}  # fmt: skip
+    unknown = set(fields) - set(HEADER)
+    if unknown:
+        raise ValueError(f"results.csv has no column {', '.join(sorted(unknown))}")
+    return {"suite": suite, "case": case, "variant": variant} | {
+        name: _text(name, value) for name, value in fields.items() if value is not None
+    }
+
+
+def _text(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if name in DIGITS and isinstance(value, int | float):
+        return f"{value:.{DIGITS[name]}f}"
+    return str(value)
+
+
+def verdict(ratio: float, limit: float, at_least: bool) -> dict[str, object]:
+    """The ratio's columns: the figure, its target in words and whether it was met."""
+    met = ratio >= limit if at_least else ratio <= limit
+    return {"ratio": ratio, "target": f"{'>=' if at_least else '<='}{limit:g}", "met": met}
+
+
+def append_rows(rows: Sequence[Row], path: Path = RESULTS) -> None:
     """Add rows to the CSV (created with its header); date, commit and machine are filled in."""
     new = not path.exists()
     common = {
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "commit": commit_id(),
-        "machine": cpu_model(),
+        "machine": machine(),
     }
-    with path.open("a", newline="") as file:
+    with path.open("a", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, HEADER, restval="", lineterminator="\n")
         if new:
             writer.writeheader()
-        writer.writerows([common | row for row in rows])
+        writer.writerows([common | r for r in rows])
 
 
-def row(
-    suite: str,
-    case: str,
-    variant: str,
-    timing: Timing,
-    peak_mib: float,
-    ratio: float | None = None,
-    target: str = "",
-    met: bool | None = None,
-) -> dict[str, object]:
-    """One CSV row; `ratio` is the figure the target speaks of."""
-    return {
-        "suite": suite,
-        "case": case,
-        "variant": variant,
-        "median_ms": f"{timing.median:.2f}",
-        "p10_ms": f"{timing.p10:.2f}",
-        "p90_ms": f"{timing.p90:.2f}",
-        "peak_mib": f"{peak_mib:.0f}",
-        "ratio": "" if ratio is None else f"{ratio:.2f}",
-        "target": target,
-        "met": "" if met is None else str(met).lower(),
-    }
+def read_rows(path: Path = RESULTS) -> list[dict[str, str]]:
+    """All rows as text."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
 
 
-def table(rows: Sequence[dict[str, object]]) -> str:
-    """Rows as aligned text, without the date, commit and machine."""
-    names = HEADER[3:]
+def table(rows: Sequence[Row]) -> str:
+    """Rows as aligned text: the columns that any of them fills."""
+    names = [n for n in HEADER[3:] if any(r.get(n) not in (None, "") for r in rows)]
     lines = [names, *[[str(r.get(n, "")) for n in names] for r in rows]]
     widths = [max(len(line[i]) for line in lines) for i in range(len(names))]
     return "\n".join(

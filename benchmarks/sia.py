@@ -1,31 +1,25 @@
-"""SIA as built against two naive forms: `python benchmarks/sia.py` (forward and backward, CPU).
+"""Suite `sia`: the SIA loss alone, as built, against two naive forms (forward and backward).
 
-Part 1: the loss alone, one layer and several, random inputs at real shapes.
+One layer and several, random inputs at real shapes.
   fast           mipic_llm.losses.sia_per_example
   naive float64  one sentence and one prefix at a time, tokens projected up to D (the equations)
   naive batched  fp32, all sentences at once, autograd, tokens projected up to D: the fair rival
-
-Part 2: whole training steps, MIPIC against MRL, time and memory (see step.py).
 
 Shape legend: L layers, S sentences, T tokens, D full width, K sum of the prefix widths.
 """
 
 from __future__ import annotations
 
-import argparse
 import math
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from benchmarks import harness  # noqa: E402
-from benchmarks import step as step_bench  # noqa: E402
-from mipic_llm.losses import sia_per_example  # noqa: E402
+from benchmarks import harness
+from benchmarks.harness import Options, Row
+from mipic_llm.losses import sia_per_example
 
 TAU, MIN_K = 0.5, 8
 TARGET = 40.0  # times faster than naive float64
@@ -56,6 +50,7 @@ CASES = (
     ),
 )  # fmt: skip
 
+QUICK = [Case("tiny 1x6x12x32", 1, 6, 12, 32, (4, 8), (0.5, 0.7), True)]
 WARM = Case("warm", 1, 2, 16, 32, (4, 8), (0.5, 0.7), False)
 
 
@@ -71,14 +66,16 @@ class Inputs(NamedTuple):
 
 def make_inputs(case: Case) -> Inputs:
     g = torch.Generator().manual_seed(0)
-    tokens = [
-        torch.randn(case.S, case.T, case.D, generator=g).requires_grad_() for _ in range(case.L)
-    ]
-    query_LSD = torch.randn(case.L, case.S, case.D, generator=g).requires_grad_()
-    lifts = [
-        (torch.randn(d, case.D, generator=g) / math.sqrt(d)).requires_grad_() for d in case.dims
-    ]
-    return Inputs(tokens, query_LSD, torch.ones(case.S, case.T, dtype=torch.bool), lifts)
+    device = "cuda" if harness.on_gpu() else "cpu"
+
+    def normal(*shape: int, scale: float = 1.0) -> Tensor:
+        return (torch.randn(*shape, generator=g) * scale).to(device).requires_grad_()
+
+    tokens = [normal(case.S, case.T, case.D) for _ in range(case.L)]
+    query_LSD = normal(case.L, case.S, case.D)
+    lifts = [normal(d, case.D, scale=1 / math.sqrt(d)) for d in case.dims]
+    mask_ST = torch.ones(case.S, case.T, dtype=torch.bool, device=device)
+    return Inputs(tokens, query_LSD, mask_ST, lifts)
 
 
 def fast(case: Case, x: Inputs) -> tuple[Tensor, Tensor]:
@@ -179,7 +176,17 @@ def disagreement(case: Case, x: Inputs, variant: str) -> tuple[float, float]:
     return of_value, of_grad
 
 
-def bench(case: Case, threads: int) -> list[dict[str, object]]:
+def peak(case: str, variant: str) -> float:
+    """MiB that one forward and backward adds, in this (fresh) process."""
+    chosen = {c.name: c for c in (*CASES, *QUICK)}[case]
+    x = make_inputs(chosen)
+    step(WARM, make_inputs(WARM), variant)  # code and thread pools, not workspace
+    before = harness.peak_mib()
+    step(chosen, x, variant)
+    return harness.peak_mib() - before
+
+
+def bench(case: Case, o: Options) -> list[Row]:
     x = make_inputs(case)
     names = list(VARIANTS) if case.rivals else ["fast"]
     for name in ("fast", "naive batched"):
@@ -187,55 +194,32 @@ def bench(case: Case, threads: int) -> list[dict[str, object]]:
         print(f"{case.name} {name}: relative error {of_value:.1e} loss, {of_grad:.1e} gradient")
         if max(of_value, of_grad) >= 1e-5:
             raise SystemExit(f"{case.name}: {name} disagrees with naive float64, nothing timed")
-    args = ("--threads", str(threads), "--peak", case.name)
-    peaks = {name: harness.peak_of_child(__file__, *args, name) for name in names}
+    peaks = {} if o.quick else {
+        name: harness.in_child("benchmarks.sia:peak", case=case.name, variant=name,
+                               threads=o.threads)
+        for name in names
+    }  # fmt: skip
     rows = []
     for _ in range(2):  # each version twice, in turn
-        timings = {
-            name: harness.time_cpu(
-                lambda name=name: step(case, x, name),
-                *((1, 3) if name == "naive float64" else (5, 30)),
-            )
-            for name in names
-        }
+        timings = {}
+        for name in names:
+            slow = name == "naive float64"
+            warmup, runs = (1, 2) if slow or o.quick else (5, o.runs or 30)
+            samples = harness.paired({name: lambda n=name: step(case, x, n)}, warmup, runs)
+            timings[name] = harness.summary(samples[name])
         for name, t in timings.items():
-            ratio, target, met = None, "", None
+            judged: dict[str, object] = {}
             if name != "fast":
-                ratio = t.median / timings["fast"].median
-            if name == "naive float64":
-                target, met = f">={TARGET:.0f}", ratio >= TARGET
-            variant = f"{name} ({threads} threads, wall {t.wall:.1f} ms)"
-            rows.append(harness.row("sia", case.name, variant, t, peaks[name], ratio, target, met))
+                judged["ratio"] = t.median / timings["fast"].median
+            if name == "naive float64" and not o.quick and not harness.on_gpu():
+                judged = harness.verdict(judged["ratio"], TARGET, at_least=True)
+            rows.append(harness.row(
+                "sia", case.name, name, t, peak_mib=peaks.get(name), lengths=str(case.T),
+                B=case.S, terms="relation+geometry", note=f"{o.threads} threads", **judged,
+            ))  # fmt: skip
     return rows
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=1, help="torch threads (default 1)")
-    parser.add_argument("--case", choices=[c.name for c in CASES], help="only this case")
-    parser.add_argument("--no-csv", action="store_true", help="print only")
-    parser.add_argument("--peak", nargs=2, metavar=("CASE", "VARIANT"), help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    cases = {c.name: c for c in CASES}
-    if args.peak:
-        case = cases[args.peak[0]]
-        x = make_inputs(case)
-        step(WARM, make_inputs(WARM), args.peak[1])  # code and thread pools, not workspace
-        before = harness.max_rss_mib()
-        step(case, x, args.peak[1])
-        print(harness.max_rss_mib() - before)
-        return
-    rows = []
-    for case in CASES:
-        if args.case in (None, case.name):
-            rows += bench(case, args.threads)
-    if args.case is None:
-        rows += step_bench.run()
-    print(harness.table(rows))
-    if not args.no_csv:
-        harness.append_rows(rows)
-
-
-if __name__ == "__main__":
-    main()
+def run(o: Options) -> list[Row]:
+    cases = [c for c in (QUICK if o.quick else CASES) if o.case in (None, c.name)]
+    return [row for case in cases for row in bench(case, o)]

@@ -86,36 +86,38 @@ def _check_shapes(q_BD: Tensor, c_ND: Tensor, target_B: Tensor, exclude_BN: Tens
         )
 
 
-class _Prefix(NamedTuple):
-    """One prefix of one tile: logits and the inverse norms of both sides (1/|.|, clamped)."""
+class _Logits(NamedTuple):
+    """All prefixes of one tile: logits, the inverse norms of both sides (1/|.|, clamped), and which
+    prefixes a column belongs to. Stacked, so that a step of many small links is few launches."""
 
-    z_bN: Tensor
-    rq_b: Tensor
-    rc_N: Tensor
-
-
-def _prefixes(q_bD: Tensor, c_ND: Tensor, dims: Sequence[int], tau: float) -> Iterator[_Prefix]:
-    """Logits of each prefix, the product and the squared norms accumulated over blocks."""
-    u_bN = q_bD.new_zeros(q_bD.shape[0], c_ND.shape[0])
-    nq_b = q_bD.new_zeros(q_bD.shape[0])
-    nc_N = q_bD.new_zeros(c_ND.shape[0])
-    start = 0
-    for d in dims:
-        q_bw, c_Nw = q_bD[:, start:d], c_ND[:, start:d]
-        u_bN = torch.addmm(u_bN, q_bw, c_Nw.T)
-        nq_b = nq_b + q_bw.square().sum(1)
-        nc_N = nc_N + c_Nw.square().sum(1)
-        rq_b = nq_b.sqrt().clamp_min(_EPS).reciprocal()
-        rc_N = nc_N.sqrt().clamp_min(_EPS).reciprocal()
-        yield _Prefix(u_bN * (rq_b / tau)[:, None] * rc_N, rq_b, rc_N)
-        start = d
+    z_ibN: Tensor
+    rq_ib: Tensor
+    rc_iN: Tensor
+    inside_Di: Tensor
 
 
-def _leave_out(z_bN: Tensor, target_b: Tensor, exclude_bN: Tensor | None) -> Tensor:
+def _logits(q_bD: Tensor, c_ND: Tensor, dims: Sequence[int], tau: float) -> _Logits:
+    """Logits of every prefix; the product is accumulated over blocks."""
+    z_ibN = q_bD.new_empty(len(dims), q_bD.shape[0], c_ND.shape[0])
+    torch.mm(q_bD[:, : dims[0]], c_ND[:, : dims[0]].T, out=z_ibN[0])
+    for i in range(1, len(dims)):
+        block = slice(dims[i - 1], dims[i])
+        torch.addmm(z_ibN[i - 1], q_bD[:, block], c_ND[:, block].T, out=z_ibN[i])
+    column_D1 = torch.arange(q_bD.shape[1], device=q_bD.device)[:, None]
+    inside_Di = (column_D1 < torch.tensor(dims, device=q_bD.device)).to(q_bD.dtype)
+    rq_ib, rc_iN = (
+        (x_nD.square() @ inside_Di).sqrt_().clamp_min_(_EPS).reciprocal_().T.contiguous()
+        for x_nD in (q_bD, c_ND)
+    )
+    z_ibN.mul_((rq_ib / tau)[:, :, None]).mul_(rc_iN[:, None])
+    return _Logits(z_ibN, rq_ib, rc_iN, inside_Di)
+
+
+def _leave_out(z_ibN: Tensor, target_b: Tensor, exclude_bN: Tensor | None) -> Tensor:
     if exclude_bN is None:
-        return z_bN
+        return z_ibN
     keep_target_bN = exclude_bN.scatter(1, target_b[:, None], False)
-    return z_bN.masked_fill(keep_target_bN, -torch.inf)
+    return z_ibN.masked_fill(keep_target_bN, -torch.inf)
 
 
 class _PrefixInfoNCE(torch.autograd.Function):
@@ -145,10 +147,10 @@ class _PrefixInfoNCE(torch.autograd.Function):
             for rows in _tiles(q_BD, c_ND, len(dims)):
                 target_b = target_B[rows]
                 exclude_bN = None if exclude_BN is None else exclude_BN[rows]
-                for i, prefix in enumerate(_prefixes(q_BD[rows], c_ND, dims, tau)):
-                    z_bN = _leave_out(prefix.z_bN, target_b, exclude_bN)
-                    hit_b = z_bN.gather(1, target_b[:, None])[:, 0]
-                    total_i[i] += (z_bN.logsumexp(1) - hit_b).sum()
+                z_ibN = _logits(q_BD[rows], c_ND, dims, tau).z_ibN
+                z_ibN = _leave_out(z_ibN, target_b, exclude_bN)
+                hit_ib = z_ibN[:, torch.arange(len(target_b), device=z_ibN.device), target_b]
+                total_i += (z_ibN.logsumexp(2) - hit_ib).sum(1)
             return total_i / q_BD.shape[0]
 
     @staticmethod
@@ -191,31 +193,32 @@ def _tile_backward(
     dc_ND: Tensor | None,
 ) -> None:
     """Add one row tile's gradient into dq_bD and dc_ND (see _PrefixInfoNCE for the formula)."""
-    A_list, rho_q, rho_c = [], [], []
-    for i, (z_bN, rq_b, rc_N) in enumerate(_prefixes(q_bD, c_ND, dims, tau)):
-        delta_bN = _leave_out(z_bN, target_b, exclude_bN).softmax(1)
-        delta_bN[torch.arange(len(target_b), device=target_b.device), target_b] -= 1
-        delta_bN *= weight_i[i]
-        dz_bN = delta_bN * z_bN
-        # where a norm is clamped it is a constant: no gradient through it
-        rho_q.append(dz_bN.sum(1) * rq_b.square() * (rq_b < 1 / _EPS))
-        rho_c.append(dz_bN.sum(0) * rc_N.square() * (rc_N < 1 / _EPS))
-        A_list.append(delta_bN.mul_((rq_b / tau)[:, None]).mul_(rc_N))
-    suffix_bN = torch.zeros_like(A_list[-1])
-    suffix_q, suffix_c = torch.zeros_like(rho_q[-1]), torch.zeros_like(rho_c[-1])
+    z_ibN, rq_ib, rc_iN, inside_Di = _logits(q_bD, c_ND, dims, tau)
+    delta_ibN = _leave_out(z_ibN, target_b, exclude_bN).softmax(2)
+    delta_ibN[:, torch.arange(len(target_b), device=target_b.device), target_b] -= 1
+    delta_ibN *= weight_i[:, None, None]
+    dz_ibN = z_ibN.mul_(delta_ibN)
+    # where a norm is clamped it is a constant: no gradient through it
+    rho_ib = dz_ibN.sum(2) * rq_ib.square() * (rq_ib < 1 / _EPS)
+    rho_iN = dz_ibN.sum(1) * rc_iN.square() * (rc_iN < 1 / _EPS)
+    A_ibN = delta_ibN.mul_((rq_ib / tau)[:, :, None]).mul_(rc_iN[:, None])
     for i in reversed(range(len(dims))):
+        if i + 1 < len(dims):
+            A_ibN[i] += A_ibN[i + 1]  # suffix sums
         block = slice(dims[i - 1] if i else 0, dims[i])
-        suffix_bN += A_list[i]
-        suffix_q, suffix_c = suffix_q + rho_q[i], suffix_c + rho_c[i]
         if dq_bD is not None:
-            dq_bD[:, block] += suffix_bN @ c_ND[:, block] - suffix_q[:, None] * q_bD[:, block]
+            dq_bD[:, block].addmm_(A_ibN[i], c_ND[:, block])
         if dc_ND is not None:
-            dc_ND[:, block] += suffix_bN.T @ q_bD[:, block] - suffix_c[:, None] * c_ND[:, block]
+            dc_ND[:, block].addmm_(A_ibN[i].T, q_bD[:, block])
+    if dq_bD is not None:
+        dq_bD -= q_bD * (rho_ib.T @ inside_Di.T)
+    if dc_ND is not None:
+        dc_ND -= c_ND * (rho_iN.T @ inside_Di.T)
 
 
 def _tiles(q_BD: Tensor, c_ND: Tensor, n_dims: int) -> Iterator[slice]:
     """Row slices whose logits, for every prefix at once, fit the workspace."""
-    row_bytes = c_ND.shape[0] * (n_dims + 2) * q_BD.element_size()
+    row_bytes = c_ND.shape[0] * (2 * n_dims + 2) * q_BD.element_size()
     step = max(1, _TILE_BYTES // row_bytes)
     for start in range(0, q_BD.shape[0], step):
         yield slice(start, min(start + step, q_BD.shape[0]))

@@ -1,0 +1,76 @@
+"""Suite `startup`: wall time from the command to the first training step, warm file cache.
+
+The command is the quickstart through the deepspeed launcher, run once before it counts. A probe
+writes the time when `StepRunner.run` is first called, and ends the process there.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks import harness
+from benchmarks.harness import Options, Row
+
+TARGET = 15.0
+VARIANTS = {
+    "as the quickstart": [],
+    "without the table before": ["--data.validation", "none"],
+}
+
+
+def first_step(begun: float, out: str, arguments: list[str]) -> float:
+    """Run launch/train.py's main up to its first step; -> seconds since `begun`."""
+    from launch import train
+    from mipic_llm.training.step import StepRunner
+
+    found: list[float] = []
+
+    class Reached(Exception):
+        pass
+
+    def stop(*_args: object) -> None:
+        found.append(time.time() - begun)
+        raise Reached
+
+    StepRunner.run = stop  # type: ignore[method-assign,assignment]
+    try:
+        train.main(["--ds_config", str(harness.ROOT / "ds_configs" / "zero3.json"),
+                    "--output_dir", out, *arguments])  # fmt: skip
+    except Reached:
+        pass
+    return found[0]
+
+
+def seconds(arguments: list[str]) -> float:
+    """One start in fresh processes."""
+    launcher = shutil.which("deepspeed") or str(Path(sys.executable).with_name("deepspeed"))
+    with tempfile.TemporaryDirectory() as folder:
+        return harness.in_child(
+            "benchmarks.startup:first_step", [sys.executable, launcher, "--num_accelerators", "1"]
+            if not harness.on_gpu() else [sys.executable, launcher, "--num_gpus", "1"],
+            begun=time.time(), out=os.path.join(folder, "run"), arguments=arguments,
+        )  # fmt: skip
+
+
+def run(o: Options) -> list[Row]:
+    rows = []
+    for name, arguments in VARIANTS.items():
+        if o.case not in (None, name):
+            continue
+        for _ in range(0 if o.quick else 1):
+            seconds(arguments)  # files into the cache
+        samples = [2 * (1e3 * seconds(arguments),) for _ in range(1 if o.quick else 3)]
+        timing = harness.summary(samples)
+        judged: dict[str, object] = {}
+        if not o.quick:
+            judged = harness.verdict(timing.median / 1e3, TARGET, at_least=False)
+        rows.append(harness.row("startup", "quickstart", name, timing, model="quickstart",
+                                mode="lora", zero_stage=3, ranks=1, B=32, terms="mipic",
+                                note=f"seconds of wall time; load average {os.getloadavg()[0]:.1f}",
+                                **judged))  # fmt: skip
+    return rows

@@ -1,0 +1,129 @@
+"""The benchmark harness's own arithmetic, and its suites end to end on tiny shapes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+from benchmarks import data, flops, harness, plots  # noqa: E402
+
+
+@pytest.mark.parametrize(
+    ("shape", "lora_rank", "tokens_per_s"),
+    [
+        (flops.QWEN3_06B, 0, 153e3),
+        (flops.QWEN3_06B, 16, 214e3),
+        (flops.BGE_M3, 0, 219e3),
+        (flops.BGE_M3, 16, 305e3),
+    ],
+)
+def test_flops_give_the_published_limits_at_55_percent(shape, lora_rank, tokens_per_s):
+    """The table of limits was derived apart from this code: length 512, 55 % of an H200."""
+    work = flops.step_flops(shape, [512], lora_rank=lora_rank)
+    assert 512 / work * 0.55 * 790e12 == pytest.approx(tokens_per_s, rel=0.02)
+
+
+def test_flops_by_hand():
+    # layer: q and o 2*2*3 = 12 each, k and v the same (heads of 3, one each); two FFN matrices 2*5
+    shape = flops.Shape("x", "bert", 1, 2, 1, 1, 3, 5, 10)
+    assert shape.weights == 4 * 2 * 3 + 2 * 2 * 5
+    assert shape.attention([4, 2]) == 4 * (16 + 4) * 3
+    assert flops.step_flops(shape, [4, 2]) == 6 * 6 * 44 + 3.5 * 240
+    assert flops.step_flops(shape, [4, 2], checkpointing=True) == 6 * 8 * 44 + 4.5 * 240
+    adapters = 7 * (4 * (2 + 3) + 2 * (2 + 5))
+    assert shape.adapter_weights(7) == adapters
+    lora = flops.step_flops(shape, [4, 2], lora_rank=7)
+    assert lora == 6 * (4 * 44 + 6 * adapters) + 3.5 * 240
+
+
+def test_weights_are_those_of_the_real_class():
+    from transformers import AutoModel
+
+    from benchmarks.models import hf_config
+
+    for shape in (flops.TINY_QWEN3, flops.TINY_XLMR, flops.TINY_BERT):
+        layers = AutoModel.from_config(hf_config(shape))
+        stack = layers.layers if shape.kind == "qwen3" else layers.encoder.layer
+        matrices = sum(p.numel() for p in stack.parameters() if p.ndim == 2)
+        assert shape.weights == matrices, shape.name
+
+
+def test_ratio_is_the_median_over_neighbouring_steps():
+    over, under = [(2.0, 0), (9.0, 0), (8.0, 0)], [(1.0, 0), (3.0, 0), (8.0, 0)]
+    assert harness.ratio_of(over, under) == 2.0  # of 2, 3, 1; a ratio of medians would give 8/3
+    timing = harness.summary([(float(i), 2.0 * i) for i in range(11)])
+    assert timing == (5.0, 1.0, 9.0, 10.0)
+
+
+def test_verdicts():
+    assert harness.verdict(1.06, 1.06, False) == {"ratio": 1.06, "target": "<=1.06", "met": True}
+    assert harness.verdict(1.79, 1.8, True)["met"] is False
+
+
+def test_csv_round_trip(tmp_path):
+    timing = harness.Timing(1.5, 1.0, 2.0, 3.0)
+    judged = harness.verdict(2.0, 1.8, True)
+    row = harness.row("peers", "a, b", 'say "x"', timing, B=64, peak_mib=None, **judged)
+    path = tmp_path / "r.csv"
+    harness.append_rows([row], path)
+    harness.append_rows([row], path)
+    first, second = harness.read_rows(path)
+    assert list(first) == harness.HEADER and first == second | {"date": first["date"]}
+    kept = {k: v for k, v in first.items() if v and k not in ("date", "commit", "machine")}
+    assert kept == row
+    assert kept["met"] == "true" and kept["median_ms"] == "1.50" and "peak_mib" not in kept
+    with pytest.raises(ValueError, match="speed"):
+        harness.row("peers", "a", "b", speed=1)
+
+
+def test_the_shipped_csv_has_the_columns_and_no_paths():
+    rows = harness.read_rows()
+    assert rows and list(rows[0]) == harness.HEADER
+    for row in rows:
+        assert row["met"] in ("", "true", "false") and bool(row["met"]) == bool(row["target"])
+        assert not any(value.startswith("/") for value in row.values())
+
+
+def test_plots_are_drawn_from_the_newest_rows(tmp_path):
+    blank = dict.fromkeys(harness.HEADER, "") | {"suite": "step", "case": "c", "variant": "v"}
+    rows = [blank | {"date": d, "ratio": r} for d, r in (("1", "9"), ("2", "1"), ("2", "3"))]
+    assert plots.newest(rows, "step", "ratio") == {"c": {"v": 2.0}}
+    (path,) = plots.draw("step", rows, tmp_path)
+    assert path.stat().st_size > 1000
+    dry = [rows[0] | {"note": "dry run"}]
+    assert plots.draw("step", dry, tmp_path / "no") == []
+
+
+def test_drawn_lengths_follow_the_histogram():
+    anchors, positives, negatives = data.draw(4000)
+    for column, drawn in enumerate((anchors, positives, negatives)):
+        pairs = data.histogram(column)
+        mean = sum(n * c for n, c in pairs) / sum(c for _, c in pairs)
+        assert sum(drawn) / len(drawn) == pytest.approx(mean, rel=0.05)
+
+
+@pytest.mark.parametrize("suite", ["step", "gpu"])
+def test_quick_suites_run_end_to_end_and_leave_the_csv_alone(suite):
+    before = harness.RESULTS.read_bytes()
+    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / "run.py"), suite, "--quick"],
+        env=env, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert harness.RESULTS.read_bytes() == before
+    lines = [line for line in done.stdout.splitlines() if line.startswith(suite)]
+    if suite == "step":
+        assert any("mipic time" in line for line in lines)
+        return
+    assert "DRY RUN" in done.stdout
+    rows = [line for line in lines if not line.startswith("gpu:")]
+    assert rows and all("dry run" in line for line in rows)
+    for part in ("tiny-qwen3 lora", "tiny-xlmr full", "mipic over mrl", "peers", "sia", "scaling"):
+        assert any(part in line for line in rows), part
