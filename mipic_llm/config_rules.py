@@ -36,8 +36,8 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "temperature": 1.0, "similarity": "dot", "kl": "student_teacher",
             "detach_teacher": True, "k_from": "real", "lift_init": "prefix",
         },
-        "pic": {"head": "residual", "positive": "pair", "widths": "nested", "target": "next",
-                "weight": 20.0},
+        "pic": {"head": "residual", "positive": "pair", "widths": "nested", "target": "last",
+                "weight": 10.0},
     },
 }  # fmt: skip
 
