@@ -7,6 +7,7 @@ import io
 import logging
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,23 @@ from mipic_llm.config import Config
 logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
 if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # what it would find, with a warning
-import deepspeed  # noqa: E402  (its logger must be quiet before it speaks)
+
+
+@contextmanager
+def _absent(name: str) -> Iterator[None]:
+    """Inside, the package `name` cannot be imported, unless it was already."""
+    hidden = name not in sys.modules
+    if hidden:
+        sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        if hidden:
+            del sys.modules[name]
+
+
+with _absent("mlflow"):  # its autotuner would import that and half of PyPI; training has no use
+    import deepspeed  # noqa: E402  (its logger must be quiet before it speaks)
 
 
 def start() -> torch.device:
@@ -36,6 +53,8 @@ def start() -> torch.device:
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if cuda else "cpu"
     if cuda:
         torch.cuda.set_device(device)
+    else:  # or it compiles a kernel for inference that we never call: 45 s at a first start
+        deepspeed.ops.__compatible_ops__ = {}
     deepspeed.init_distributed("nccl" if cuda else "gloo", verbose=False)
     return torch.device(device)
 
