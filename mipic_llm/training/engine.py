@@ -38,6 +38,11 @@ def _absent(name: str) -> Iterator[None]:
 
 with _absent("mlflow"):  # its autotuner would import that and half of PyPI; training has no use
     import deepspeed  # noqa: E402  (its logger must be quiet before it speaks)
+    from deepspeed.utils import safe_get_full_grad  # noqa: E402
+
+# An op for its inference only, compiled at the first start on a CPU. Without it no compiler is
+# needed, and a start killed while compiling leaves no lock on which later ones wait for ever.
+deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
 def start() -> torch.device:
@@ -53,8 +58,6 @@ def start() -> torch.device:
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if cuda else "cpu"
     if cuda:
         torch.cuda.set_device(device)
-    else:  # or it compiles a kernel for inference that we never call: 45 s at a first start
-        deepspeed.ops.__compatible_ops__ = {}
     deepspeed.init_distributed("nccl" if cuda else "gloo", verbose=False)
     return torch.device(device)
 
@@ -145,6 +148,31 @@ class Engine:
             for i, loss in enumerate(losses):
                 self.ds.set_gradient_accumulation_boundary(i == n - 1)
                 self.ds.backward(loss, scale_wrt_gas=False)
+
+    def gradients(self) -> Iterator[tuple[str, Tensor]]:
+        """The whole gradient of each trained parameter in turn, fp32, on every rank; all ranks
+        call, between backward and step."""
+        for name, parameter in self.module.named_parameters():
+            if parameter.requires_grad:
+                grad = safe_get_full_grad(parameter)
+                assert grad is not None, f"{name} has no gradient"
+                yield name, grad.detach().float()
+
+    def forget_gradients(self) -> None:
+        """As if no backward had run since the last step (what DeepSpeed does on an overflow)."""
+        optimizer = self.ds.optimizer
+        optimizer.zero_grad()
+        if self.stage in (1, 2):
+            optimizer._release_preflattened_grad_buffers()
+            for kept in (optimizer.averaged_gradients, optimizer.all_grad_tensors):
+                kept.update(dict.fromkeys(kept))
+            optimizer.micro_step_id = -1
+        elif self.stage == 3:
+            optimizer.averaged_gradients = {}
+        offloads = ("cpu_offload", "offload_optimizer")  # names of stages 1 and 2, and of 3
+        if any(getattr(optimizer, name, False) for name in offloads):
+            optimizer.reset_cpu_buffers()
+            optimizer._offload_accumulated_param_ids = set()
 
     def step(self) -> float:
         """Clip, update, advance the schedule. -> the gradient norm before clipping."""
