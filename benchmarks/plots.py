@@ -46,8 +46,9 @@ def newest(rows: Sequence[CSVRow], suite: str, column: str) -> dict[str, dict[st
 
 def limit(rows: Sequence[CSVRow], suite: str, case: str, variant: str) -> float | None:
     """The newest target of this bar, in the unit that is drawn (startup's are seconds)."""
+    bar = (suite, case, variant)
     found = [r["target"] for r in rows
-             if (r["suite"], r["case"], r["variant"]) == (suite, case, variant) and r["target"]]  # fmt: skip
+             if (r["suite"], r["case"], r["variant"]) == bar and r["target"]]  # fmt: skip
     if not found or FIGURES[suite][0] not in ("ratio", "median_ms") or suite == "sia":
         return None
     return float(found[-1].lstrip("<>=")) * (1e3 if suite == "startup" else 1)

@@ -100,6 +100,11 @@ class DataConfig:
     negatives: int = opt(1, "hard negatives used per row at most; 0 = in-batch only")
     on_bad_rows: str = opt("error", "error = stop and name the line; skip = leave the row out and "
                            "report it", ("error", "skip"))  # fmt: skip
+    token_cache: str = opt("auto", "where token ids are kept between runs, memory-mapped by all "
+                           "ranks: a directory; auto = ~/.cache/mipic_llm for sources of 10,000 "
+                           "rows or more; off = texts are tokenised as they come")  # fmt: skip
+    balance_tokens: bool = opt(True, "deal a global batch's rows to ranks so that each has about "
+                               "as many tokens; the losses are the same")  # fmt: skip
     cache_dir: str | None = opt(None, "where Hugging Face data sets are cached")
 
 
@@ -184,6 +189,9 @@ class TrainConfig:
     chunk_size: int = opt(0, "sequences per forward pass (exact GradCache); 0 = one pass")
     chunk_tokens: int = opt(0, "tokens per forward pass (exact GradCache), pads "
                             "included where there are any; 0 = one pass")  # fmt: skip
+    selfcheck: str = opt("auto", "before training, compare a chunked with a plain step on a few "
+                         "rows, and stop if loss or gradients differ; auto = when a chunk option "
+                         "is set", ("auto", "true", "false"))  # fmt: skip
     length_groups: bool = opt(True, "run a step's sequences in groups of like length, one backward "
                               "for all: same loss and gradient, less padding")  # fmt: skip
     epochs: int = opt(1, "passes over the data")

@@ -82,6 +82,10 @@ def validate(config: Config, world_size: int | None = None) -> None:
         not e.every or bool(c.data.validation),
         f"eval.every is {e.every} and data.validation is empty; give files, or --eval.every 0",
     )
+    need(
+        bool(c.data.token_cache),
+        "data.token_cache is empty; give a directory, auto or off",
+    )
     need(bool(c.data.train), "data.train is empty; give files, or demo for the built-in text")
     need(
         not c.lora.rank or bool(c.lora.target_modules),

@@ -49,7 +49,7 @@ ROWS = [
 def test_order_of_a_labelled_step():
     step = build_step(ROWS, encoder())
     texts = ["q: a", "q: a a", "q: a a a", "d: b b b", "d: e", "d: f f", "d: c", "d: d d"]
-    assert step.ids == [ids(text) for text in [*texts, "d: g g g g g"]]
+    assert [row.tolist() for row in step.ids] == [ids(text) for text in [*texts, "d: g g g g g"]]
     assert step.column_S.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     assert step.example_S.tolist() == [0, 1, 2, 0, 1, 2, 0, 0, 2]
     assert (step.n_anchors, step.n_positives, step.n_negatives) == (3, 3, 3)
@@ -60,7 +60,7 @@ def test_order_of_a_labelled_step():
 def test_unlabelled_rows_stand_twice_with_the_same_prompt():
     step = build_step([Example("a", None, (), 0), Example("b b", None, (), 1)], encoder())
     assert step.unlabelled
-    assert step.ids == [ids("q: a"), ids("q: b b")] * 2
+    assert [row.tolist() for row in step.ids] == [ids("q: a"), ids("q: b b")] * 2
     assert step.column_S.tolist() == [0, 0, 1, 1] and step.example_S.tolist() == [0, 1, 0, 1]
     assert step.n_negatives == 0
     with pytest.raises(AssertionError, match="mixed"):
@@ -82,7 +82,7 @@ def test_chunks_are_undone_by_their_index(side, size):
             back[s] = row[mask.bool()].tolist()
             assert (row[mask == 0] == VOCAB["[P]"]).all()
             assert mask[-1 if side == "left" else 0] == 1
-    assert back == step.ids
+    assert back == [row.tolist() for row in step.ids]
     lengths = [len(step.ids[s]) for chunk in made for s in chunk.index_S.tolist()]
     assert lengths == sorted(lengths, reverse=True)
 

@@ -15,6 +15,7 @@ from mipic_llm.losses import (
     neighbourhood_kl,
     pca_target,
 )
+from mipic_llm.losses import extra as extra_module
 
 
 def randn(*shape, seed=0):
@@ -86,6 +87,22 @@ def test_alignment_kl_teaches_only_the_student():
     grads = gradients(got, student, teacher)
     torch.testing.assert_close(grads[0], -1.7 * (q - p) / 3)  # d KL / d logits of the student
     assert grads[1] is None
+
+
+def test_row_tiles_of_neighbourhood_kl_change_nothing(monkeypatch):
+    torch.manual_seed(5)
+    found = []
+    for size in (extra_module._TILE_BYTES, 4 * 9 * 8 * 2):  # all rows at once; two rows a tile
+        monkeypatch.setattr(extra_module, "_TILE_BYTES", size)
+        torch.manual_seed(5)
+        q = torch.randn(7, 6, dtype=torch.float64, requires_grad=True)
+        c = torch.randn(9, 6, dtype=torch.float64, requires_grad=True)
+        value = neighbourhood_kl(q, c, dims=[2, 4], tau=0.3)
+        (3 * value).backward()
+        found.append((value, q.grad, c.grad))
+    assert found[0][1].abs().max() > 0
+    for whole, tiled in zip(*found, strict=True):
+        torch.testing.assert_close(tiled, whole)
 
 
 def test_neighbourhood_kl_compares_prefix_and_full_rows():

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from mipic_llm.data.formats import Example
+from mipic_llm.data.token_cache import LazyTokens, RowTokens
 from mipic_llm.data.tokenise import TextEncoder, pack, pad
 from mipic_llm.types import Packing
 
@@ -29,14 +30,14 @@ Made = TypeVar("Made")
 class StepBatch(NamedTuple):
     """All sequences of this rank's step, in the order anchors, positives, negatives.
 
-    ids: S lists of token ids, unpadded.
+    ids: S arrays of token ids (int32), unpadded.
     column_S: 0 anchor, 1 positive, 2 negative; int64.
     example_S: the local row (0 .. n_anchors - 1) each belongs to; int64. Row b's anchor is sequence
     b, its positive n_anchors + b; the negatives follow row by row, ragged.
     unlabelled: anchor and positive are the same text twice: two views that the model must vary.
     """
 
-    ids: list[list[int]]
+    ids: list[np.ndarray]
     column_S: Tensor
     example_S: Tensor
     n_anchors: int
@@ -74,19 +75,17 @@ class Padding(NamedTuple):
 
 
 def build_step(examples: Sequence[Example], encoder: TextEncoder) -> StepBatch:
-    """Tokenises this rank's rows. Anchors take the query prompt, the others the document prompt.
+    """Tokenises this rank's rows (see `join_rows`)."""
+    return join_rows(LazyTokens(examples, encoder).rows(range(len(examples))), encoder)
 
-    Unlabelled text is a query in both views: a prompt must not be what tells the views apart.
-    """
-    unlabelled = examples[0].positive is None
-    assert all((row.positive is None) == unlabelled for row in examples), "sources mixed in a step"
-    anchors = encoder.ids([row.anchor for row in examples], "query")
-    if unlabelled:
-        positives = [list(row) for row in anchors]
-    else:
-        positives = encoder.ids([row.positive or "" for row in examples], "document")
-    owner = [b for b, row in enumerate(examples) for _ in row.negatives]
-    negatives = encoder.ids([text for row in examples for text in row.negatives], "document")
+
+def join_rows(rows: Sequence[RowTokens], encoder: TextEncoder) -> StepBatch:
+    """A step's sequences from its rows; unlabelled rows stand twice. Nothing is copied."""
+    unlabelled = rows[0].positive is None
+    anchors = [row.anchor for row in rows]
+    positives = [row.anchor if row.positive is None else row.positive for row in rows]
+    owner = [b for b, row in enumerate(rows) for _ in row.negatives]
+    negatives = [ids for row in rows for ids in row.negatives]
     n = len(anchors)
     return StepBatch(
         ids=anchors + positives + negatives,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-from array import array
 from collections.abc import Sequence
 from itertools import accumulate, chain
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -56,18 +56,27 @@ class TextEncoder:
         # Pads are masked, so any id will do where the tokenizer names none.
         ids = (tokenizer.pad_token_id, append_eos_id, tokenizer.eos_token_id, 0)
         self.pad_id: int = next(i for i in ids if i is not None)
-        self._known: dict[str, dict[str, array]] = {"query": {}, "document": {}}
+        self._known: dict[str, dict[str, np.ndarray]] = {"query": {}, "document": {}}
 
     def ids(self, texts: Sequence[str], kind: str = "query") -> list[list[int]]:
         """Token ids of each text, at most max_length; kind: query or document (the prompt)."""
+        return [row.tolist() for row in self.arrays(texts, kind)]
+
+    def arrays(self, texts: Sequence[str], kind: str = "query") -> list[np.ndarray]:
+        """The same as int32 arrays, to be read only: a text's array is made once and shared."""
         known = self._known[kind]
         with _LOCK:
             new = [text for text in dict.fromkeys(texts) if text not in known]
             if new:
                 known.update(zip(new, self._tokenise(new, kind), strict=True))
-        return [known[text].tolist() for text in texts]
+        return [known[text] for text in texts]
 
-    def _tokenise(self, texts: list[str], kind: str) -> list[array]:
+    def fresh(self, texts: Sequence[str], kind: str = "query") -> list[np.ndarray]:
+        """As `arrays`, but nothing is remembered."""
+        with _LOCK:
+            return self._tokenise(list(texts), kind) if texts else []
+
+    def _tokenise(self, texts: list[str], kind: str) -> list[np.ndarray]:
         prompt, eos = self.prompts.get(kind, ""), self.append_eos_id
         rows = self.tokenizer(
             [prompt + text for text in texts],
@@ -85,7 +94,7 @@ class TextEncoder:
                 row.append(eos)
             if not row:
                 raise UserError(f"the text {text[:40]!r} has no tokens; leave it out of the data")
-        return [array("i", row) for row in rows]
+        return [np.array(row, dtype=np.int32) for row in rows]
 
 
 def pad(ids: Sequence[Sequence[int]], pad_id: int, padding_side: str) -> tuple[Tensor, Tensor]:
@@ -96,7 +105,7 @@ def pad(ids: Sequence[Sequence[int]], pad_id: int, padding_side: str) -> tuple[T
     mask_ST = torch.zeros_like(ids_ST)
     for s, row in enumerate(ids):
         here = slice(longest - len(row), None) if padding_side == "left" else slice(len(row))
-        ids_ST[s, here] = torch.tensor(row, dtype=torch.int64)
+        ids_ST[s, here] = torch.from_numpy(np.asarray(row, dtype=np.int64))
         mask_ST[s, here] = 1
     return ids_ST, mask_ST
 

@@ -13,8 +13,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
+from torch.utils.checkpoint import checkpoint
 
 from mipic_llm.losses.numerics import check_tau, compute_dtype, full_precision
+
+_TILE_BYTES = 256 * 2**20  # of one row tile's matrices for one prefix
 
 
 def neighbourhood_kl(q_BD: Tensor, c_ND: Tensor, *, dims: Sequence[int], tau: float) -> Tensor:
@@ -24,17 +27,30 @@ def neighbourhood_kl(q_BD: Tensor, c_ND: Tensor, *, dims: Sequence[int], tau: fl
     """
     check_tau(tau)
     dtype = compute_dtype(q_BD, c_ND)
-    total = q_BD.new_zeros((), dtype=dtype)
     with full_precision(q_BD.device):
         q_BD, c_ND = q_BD.to(dtype), c_ND.to(dtype)
+        rows = max(1, _TILE_BYTES // (4 * c_ND.shape[0] * q_BD.element_size()))
+        total = q_BD.new_zeros(())
+        for q_bD in q_BD.split(rows):
+            if rows >= len(q_BD):
+                total = total + _tile_kl(q_bD, c_ND, dims, tau)
+            else:  # its B x N are made again in backward, tile by tile
+                part = checkpoint(_tile_kl, q_bD, c_ND, dims, tau, use_reentrant=False)
+                total = total + part
+    return total / len(q_BD)
 
-        def log_neighbours(q: Tensor, c: Tensor) -> Tensor:
-            return torch.log_softmax(normalize(q, dim=1) @ normalize(c, dim=1).T / tau, 1)
 
-        log_full_BN = log_neighbours(q_BD.detach(), c_ND.detach())
-        for d in dims:
-            log_BN = log_neighbours(q_BD[:, :d], c_ND[:, :d])
-            total = total + (log_full_BN.exp() * (log_full_BN - log_BN)).sum(1).mean()
+def _tile_kl(q_bD: Tensor, c_ND: Tensor, dims: Sequence[int], tau: float) -> Tensor:
+    """Sum over these anchors and all prefixes."""
+
+    def log_neighbours(q: Tensor, c: Tensor) -> Tensor:
+        return torch.log_softmax(normalize(q, dim=1) @ normalize(c, dim=1).T / tau, 1)
+
+    log_full_bN = log_neighbours(q_bD.detach(), c_ND.detach())
+    total = q_bD.new_zeros(())
+    for d in dims:
+        log_bN = log_neighbours(q_bD[:, :d], c_ND[:, :d])
+        total = total + (log_full_bN.exp() * (log_full_bN - log_bN)).sum()
     return total
 
 

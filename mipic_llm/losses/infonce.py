@@ -23,7 +23,10 @@ from torch.autograd.function import once_differentiable
 from mipic_llm.losses.numerics import check_tau, compute_dtype, full_precision
 
 _EPS = 1e-12  # smallest norm, as in torch.nn.functional.normalize
-_TILE_BYTES = 256 * 2**20  # workspace of one row tile: all prefixes of b rows against N candidates
+# Workspace of one row tile, all prefixes of b rows against N candidates: small enough for a CPU's
+# process not to grow with the batch, large enough for its products (and a GPU's, below) to be fast.
+_TILE_BYTES = 32 * 2**20
+_TILE_BYTES_GPU = 256 * 2**20
 
 
 def info_nce(
@@ -219,6 +222,7 @@ def _tile_backward(
 def _tiles(q_BD: Tensor, c_ND: Tensor, n_dims: int) -> Iterator[slice]:
     """Row slices whose logits, for every prefix at once, fit the workspace."""
     row_bytes = c_ND.shape[0] * (2 * n_dims + 2) * q_BD.element_size()
-    step = max(1, _TILE_BYTES // row_bytes)
+    room = _TILE_BYTES if q_BD.device.type == "cpu" else _TILE_BYTES_GPU
+    step = max(1, room // row_bytes)
     for start in range(0, q_BD.shape[0], step):
         yield slice(start, min(start + step, q_BD.shape[0]))

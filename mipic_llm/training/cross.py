@@ -5,6 +5,8 @@ Each gives this rank's part, so that DeepSpeed's mean over ranks is the loss of 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import torch
 from torch import Tensor
 
@@ -24,9 +26,25 @@ class Crossing:
         self.config, self.n_links = config, n_links
         self.dims = trained_dims(config)
         self.name = config.objective.name
+        self.pair = config.pic.positive == "pair"
 
-    def __call__(self, whole: Reps, batch: StepBatch, rows: Rows, sampled: Sampled) -> Terms:
-        """Their weighted sum, and each by name (unweighted, detached)."""
+    def n_queries(self, batch: StepBatch) -> int:
+        """How many sequences, the first ones, ask along the chain; negatives only answer a pair."""
+        return 2 * batch.n_anchors if self.pair else len(batch.ids)
+
+    def __call__(
+        self,
+        whole: Reps,
+        batch: StepBatch,
+        rows: Rows,
+        sampled: Sampled,
+        spend: Callable[[Tensor], Tensor] = lambda term: term,
+    ) -> Terms:
+        """Their weighted sum, and each by name (unweighted, detached).
+
+        spend: gets each weighted term, in the same order on every rank; what it gives back is
+        summed. GradCache runs the backward there, so that one term's graph is alive at a time.
+        """
         o, parts = self.config.objective, {}
         dims = [sampled.dim, self.dims[-1]] if self.name == "2dmse" else self.dims
         per_dim = self._task(whole.z_SD, dims, batch, rows)
@@ -35,21 +53,24 @@ class Crossing:
         if o.dim_weights and self.name in ("mrl", "mipic"):
             task = (per_dim * per_dim.new_tensor(o.dim_weights)).sum()
         parts["loss/mrl"] = task.item()
-        total = task
-        if self.name == "mipic":
-            total = o.alpha * task
-            if sampled.links:
-                pair = self.config.pic.positive == "pair"
-                chain = (self._paired if pair else self._chain)(whole, batch, rows)
-                factor = self.n_links / len(sampled.links)
-                factor /= self.n_links if o.reduction == "mean" else 1
-                parts["loss/chain"] = chain.item() * factor
-                total = total + (1 - o.alpha) * self.config.pic.weight * factor * chain
+        total = spend(o.alpha * task if self.name == "mipic" else task)
+        del task, per_dim
+        if self.name == "mipic" and sampled.links:
+            factor = self.n_links / len(sampled.links)
+            factor /= self.n_links if o.reduction == "mean" else 1
+            weight = (1 - o.alpha) * self.config.pic.weight * factor
+            chain = 0.0
+            for value in (self._paired if self.pair else self._chain)(whole, batch, rows):
+                chain += value.item()
+                total = total + spend(weight * value)
+            parts["loss/chain"] = chain * factor
         elif self.name == "ese":
-            total = total + self._ese(whole, batch, rows, sampled, parts)
+            total = total + spend(self._ese(whole, batch, rows, sampled, parts))
         elif self.name == "2dmse":
-            total = total + self._two_d(whole, batch, rows, sampled, parts)
-        return Terms(total + self._extras(whole, batch, rows, parts), parts)
+            total = total + spend(self._two_d(whole, batch, rows, sampled, parts))
+        for term in self._extras(whole, batch, rows, parts):
+            total = total + spend(term)
+        return Terms(total, parts)
 
     def _task(self, z_SD: Tensor, dims, batch: StepBatch, rows: Rows) -> Tensor:
         """InfoNCE of this rank's anchors at each dim, against positives and negatives of all ranks
@@ -75,35 +96,34 @@ class Crossing:
             dims = [d for d in self.config.objective.dims or [] if d <= width]
         return losses.mrl_per_dim(query, candidates, target_B=target_B, dims=dims, tau=tau).mean()
 
-    def _chain(self, whole: Reps, batch: StepBatch, rows: Rows) -> Tensor:
-        """Sum over sampled links (Eq 17); each column of sentences is contrasted with itself."""
-        n, total = batch.n_anchors, whole.z_SD.new_zeros((), dtype=torch.float32)
+    def _chain(self, whole: Reps, batch: StepBatch, rows: Rows) -> Iterator[Tensor]:
+        """The sampled links (Eq 17); each column of sentences is contrasted with itself."""
+        n = batch.n_anchors
         columns = [(0, n, rows.anchors), (n, 2 * n, rows.anchors),
                    (2 * n, len(batch.ids), rows.negatives)]  # fmt: skip
-        for start, stop, counts in columns:
-            if sum(counts) == 0:
-                continue
-            targets = [dist.gather_rows(t[start:stop].float(), counts) for t in whole.target_S]
-            if stop == start:
-                continue
-            target_B = _targets(counts, stop - start, whole.z_SD)
-            for projected, target in zip(whole.chain_S, targets, strict=True):
-                value = self._link(projected[start:stop].float(), target, target_B)
-                total = total + value * (stop - start) * dist.world_size() / rows.total
-        return total
+        for projected, target in zip(whole.chain_S, whole.target_S, strict=True):
+            total = whole.z_SD.new_zeros((), dtype=torch.float32)
+            for start, stop, counts in columns:
+                if sum(counts) == 0:
+                    continue
+                everyone = dist.gather_rows(target[start:stop].float(), counts)
+                if stop > start:  # else this rank only lends itself to the gathering
+                    target_B = _targets(counts, stop - start, whole.z_SD)
+                    value = self._link(projected[start:stop].float(), everyone, target_B)
+                    total = total + value * (stop - start) * dist.world_size() / rows.total
+            yield total
 
-    def _paired(self, whole: Reps, batch: StepBatch, rows: Rows) -> Tensor:
-        """The chain across the pair: a shallow anchor should find its positive's deeper readout
+    def _paired(self, whole: Reps, batch: StepBatch, rows: Rows) -> Iterator[Tensor]:
+        """The links across the pair: a shallow anchor should find its positive's deeper readout
         among all deeper candidates, and a shallow positive its anchor's."""
-        n, total = batch.n_anchors, whole.z_SD.new_zeros((), dtype=torch.float32)
+        n = batch.n_anchors
         target_B = _targets(rows.anchors, n, whole.z_SD)
         for projected, target in zip(whole.chain_S, whole.target_S, strict=True):
             _, candidates = self._sides(target, batch, rows)
             anchors = dist.gather_rows(target[:n].float(), rows.anchors)
             there = self._link(projected[:n].float(), candidates, target_B)
             back = self._link(projected[n : 2 * n].float(), anchors, target_B)
-            total = total + (there + back) / 2
-        return total
+            yield (there + back) / 2
 
     def _ese(self, whole: Reps, batch, rows: Rows, sampled: Sampled, parts: dict) -> Tensor:
         """Learn to express and to compress at every layer (see losses/ese.py)."""
@@ -136,21 +156,20 @@ class Crossing:
         parts |= {"loss/express": inner.item(), "loss/align": align.item()}
         return inner + align
 
-    def _extras(self, whole: Reps, batch, rows: Rows, parts: dict) -> Tensor:
+    def _extras(self, whole: Reps, batch, rows: Rows, parts: dict) -> Iterator[Tensor]:
         """Optional research terms (losses/extra.py)."""
-        o, total = self.config.objective, whole.z_SD.new_zeros((), dtype=torch.float32)
+        o = self.config.objective
         prefixes = (o.dims or [])[:-1]
         if o.neighbourhood:
             anchors, candidates = self._sides(whole.z_SD, batch, rows)
             value = losses.neighbourhood_kl(anchors, candidates, dims=prefixes, tau=o.tau)
             parts["loss/neighbourhood"] = value.item()
-            total = total + o.neighbourhood * value
+            yield o.neighbourhood * value
         if o.decorrelation:
             everyone = dist.gather_rows(whole.z_SD.float(), rows.per_rank)
             value = losses.decorrelation(everyone, dims=prefixes)
             parts["loss/decorrelation"] = value.item()
-            total = total + o.decorrelation * value
-        return total
+            yield o.decorrelation * value
 
 
 def _targets(counts: tuple[int, ...], n: int, like: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,24 @@ from mipic_llm.config import Config
 logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
 if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # what it would find, with a warning
-import deepspeed  # noqa: E402  (its logger must be quiet before it speaks)
+
+
+@contextmanager
+def _absent(name: str) -> Iterator[None]:
+    """Inside, the package `name` cannot be imported, unless it was already."""
+    hidden = name not in sys.modules
+    if hidden:
+        sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        if hidden:
+            del sys.modules[name]
+
+
+with _absent("mlflow"):  # its autotuner would import that and half of PyPI; training has no use
+    import deepspeed  # noqa: E402  (its logger must be quiet before it speaks)
+    from deepspeed.utils import safe_get_full_grad  # noqa: E402
 
 # An op for its inference only, compiled at the first start on a CPU. Without it no compiler is
 # needed, and a start killed while compiling leaves no lock on which later ones wait for ever.
@@ -129,6 +147,31 @@ class Engine:
             for i, loss in enumerate(losses):
                 self.ds.set_gradient_accumulation_boundary(i == n - 1)
                 self.ds.backward(loss, scale_wrt_gas=False)
+
+    def gradients(self) -> Iterator[tuple[str, Tensor]]:
+        """The whole gradient of each trained parameter in turn, fp32, on every rank; all ranks
+        call, between backward and step."""
+        for name, parameter in self.module.named_parameters():
+            if parameter.requires_grad:
+                grad = safe_get_full_grad(parameter)
+                assert grad is not None, f"{name} has no gradient"
+                yield name, grad.detach().float()
+
+    def forget_gradients(self) -> None:
+        """As if no backward had run since the last step (what DeepSpeed does on an overflow)."""
+        optimizer = self.ds.optimizer
+        optimizer.zero_grad()
+        if self.stage in (1, 2):
+            optimizer._release_preflattened_grad_buffers()
+            for kept in (optimizer.averaged_gradients, optimizer.all_grad_tensors):
+                kept.update(dict.fromkeys(kept))
+            optimizer.micro_step_id = -1
+        elif self.stage == 3:
+            optimizer.averaged_gradients = {}
+        offloads = ("cpu_offload", "offload_optimizer")  # names of stages 1 and 2, and of 3
+        if any(getattr(optimizer, name, False) for name in offloads):
+            optimizer.reset_cpu_buffers()
+            optimizer._offload_accumulated_param_ids = set()
 
     def step(self) -> float:
         """Clip, update, advance the schedule. -> the gradient norm before clipping."""

@@ -42,12 +42,26 @@ class StepRunner:
     def run(self, batch: StepBatch, step: int) -> tuple[dict[str, float], Tensor]:
         """Forward, backward and update. -> (metrics without 'step', useful and padded tokens)."""
         t = self.config.train
-        wanted = n_chunks_of(batch, t.chunk_size, t.chunk_tokens, self.pass_cost, self.packed)
+        parts, pieces = self.gradients(
+            batch, step, chunk_size=t.chunk_size, chunk_tokens=t.chunk_tokens, cached=self.cached
+        )
+        parts["grad_norm"] = self.engine.step()
+        share = padding(pieces)
+        return parts, torch.tensor([share.useful, share.padded], dtype=torch.float64)
+
+    def gradients(
+        self, batch: StepBatch, step: int, *, chunk_size: int, chunk_tokens: int, cached: bool
+    ) -> tuple[dict[str, float], list[Chunk]]:
+        """Forward and backward, without the update. -> (loss and its parts, the passes).
+
+        cached: GradCache, a graph per chunk; else one graph over all of them.
+        """
+        wanted = n_chunks_of(batch, chunk_size, chunk_tokens, self.pass_cost, self.packed)
         rows = count_rows(batch, wanted)
         sampled = self._sample(step)
-        pieces = chunks(batch, t.chunk_size, rows.chunks, t.chunk_tokens, self.packed)
+        pieces = chunks(batch, chunk_size, rows.chunks, chunk_tokens, self.packed)
         scale = self._local_scale(rows, sampled)
-        if self.cached and len(pieces) > 1:
+        if cached and len(pieces) > 1:
             reps, terms = self._cached(pieces, batch, rows, sampled, scale)
         else:
             reps = [self._forward(piece, sampled, scale) for piece in pieces]
@@ -58,10 +72,7 @@ class StepRunner:
                 if not piece.weight:  # a dummy: under ZeRO-3 its backward is a collective too
                     total = total + 0.0 * sum(v.float().sum() for v in _outputs(out))
             self.engine.backward(iter([total]), 1)
-        parts = self._log_parts(terms, reps, pieces, rows, sampled)
-        parts["grad_norm"] = self.engine.step()
-        share = padding(pieces)
-        return parts, torch.tensor([share.useful, share.padded], dtype=torch.float64)
+        return self._log_parts(terms, reps, pieces, rows, sampled), pieces
 
     def _sample(self, step: int) -> Sampled:
         c = self.config
@@ -79,20 +90,18 @@ class StepRunner:
 
     def _cached(self, pieces, batch, rows, sampled, scale) -> tuple[list[Reps], Terms]:
         """GradCache (Gao et al. 2021): readouts without graph, their gradients, then each chunk."""
-        states, reps = [], []
+        states, scalars, whole = [], [], None
         for piece in pieces:
             states.append(_rng_state())
             with torch.no_grad():
-                reps.append(self._forward(piece, sampled, scale))
-        whole = _assemble(reps, pieces, len(batch.ids))
-        leaves = whole._replace(
-            z_SD=whole.z_SD.detach().requires_grad_(),
-            chain_S=tuple(c.detach().requires_grad_() for c in whole.chain_S),
-            inner_S=tuple(c.detach().requires_grad_() for c in whole.inner_S),
-        )
-        terms = self.cross(leaves, batch, rows, sampled)
-        terms.total.backward()
-        grads = [leaf.grad for leaf in _outputs(leaves)]
+                out = self._forward(piece, sampled, scale)
+            whole = _place(whole, out, piece, len(batch.ids), self.cross.n_queries(batch))
+            scalars.append(out._replace(z_SD=None, chain_S=(), target_S=(), inner_S=()))
+        leaves = _Leaves(whole)
+        del whole, out
+        terms = self.cross(leaves.reps, batch, rows, sampled, leaves.spend)
+        grads = leaves.grads()
+        del leaves
         after = _rng_state()
 
         def surrogates():
@@ -102,14 +111,15 @@ class StepRunner:
                 total = out.local
                 for value, grad in zip(_outputs(out), grads, strict=True):
                     if piece.weight:
-                        total = total + (value.float() * grad[piece.index_S.to(grad.device)]).sum()
+                        here, there_S = _rows_within(piece, len(grad), grad.device)
+                        total = total + (value[here].float() * grad[there_S]).sum()
                     else:
                         total = total + 0.0 * value.float().sum()
                 yield total
 
         self.engine.backward(surrogates(), len(pieces))
         _set_rng_state(after)
-        return reps, terms
+        return scalars, terms
 
     def _local_scale(self, rows: Rows, sampled: Sampled) -> float:
         """(1 - alpha) * world / S_global * (layers / sampled), and 1/(layers*prefixes) for mean."""
@@ -157,6 +167,62 @@ class StepRunner:
 def _outputs(reps: Reps) -> tuple[Tensor, ...]:
     """What gradients flow back into; the chain's targets are constants."""
     return (reps.z_SD, *reps.chain_S, *reps.inner_S)
+
+
+class _Leaves:
+    """The step's readouts as leaves of the cross-example terms. Each link's are let go as soon as
+    its gradient is there: memory holds the readouts or their gradients, never both for long."""
+
+    def __init__(self, whole: Reps) -> None:
+        self.reps = whole._replace(
+            z_SD=whole.z_SD.requires_grad_(),
+            chain_S=[c.requires_grad_() for c in whole.chain_S],
+            target_S=list(whole.target_S),
+            inner_S=tuple(c.requires_grad_() for c in whole.inner_S),
+        )
+        self._chain: list[Tensor | None] = [None] * len(whole.chain_S)
+
+    def spend(self, term: Tensor) -> Tensor:
+        """The backward of one term. A link is one term (see `Crossing`), so it is done with."""
+        term.backward()
+        for i, leaf in enumerate(self.reps.chain_S):
+            if leaf is not None and leaf.grad is not None:
+                self._chain[i] = leaf.grad
+                self.reps.chain_S[i] = self.reps.target_S[i] = None
+        return term.detach()
+
+    def grads(self) -> list[Tensor]:
+        """In the order of `_outputs`."""
+        return [self.reps.z_SD.grad, *self._chain, *(leaf.grad for leaf in self.reps.inner_S)]
+
+
+def _rows_within(piece: Chunk, n: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Which of a chunk's sequences are among the step's first n, and their places there."""
+    index_S = piece.index_S.to(device)
+    here = index_S < n
+    return here, index_S[here]
+
+
+def _place(whole: Reps | None, out: Reps, piece: Chunk, n: int, n_queries: int) -> Reps:
+    """Puts a chunk's readouts at their place in the step's order; the first chunk makes room: for
+    n sequences, along the chain for n_queries."""
+
+    def room(values: tuple[Tensor, ...], rows: int = n) -> tuple[Tensor, ...]:
+        return tuple(v.new_empty(rows, *v.shape[1:]) for v in values)
+
+    if whole is None:
+        (z_SD,) = room((out.z_SD,))
+        whole = out._replace(
+            z_SD=z_SD, chain_S=room(out.chain_S, n_queries), target_S=room(out.target_S),
+            inner_S=room(out.inner_S),
+        )  # fmt: skip
+    if piece.weight:
+        pairs = zip((*_outputs(whole), *whole.target_S), (*_outputs(out), *out.target_S),
+                    strict=True)  # fmt: skip
+        for there, value in pairs:
+            here, there_S = _rows_within(piece, len(there), value.device)
+            there[there_S] = value[here]
+    return whole
 
 
 def _assemble(reps: list[Reps], pieces, n: int) -> Reps:

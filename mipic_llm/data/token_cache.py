@@ -1,0 +1,185 @@
+"""Every row's token ids, made once and read as int32 slices of memory-mapped files.
+
+Layout: <folder>/<key>/{ids.bin, starts.npy, rows.npy, manifest.json}. Sequence s is
+ids[starts[s] : starts[s + 1]]; row r owns sequences rows[r] .. rows[r + 1] - 1: its anchor, its
+positive (labelled rows only), its negatives. The key hashes whatever the ids depend on, so a change
+of text, tokenizer, prompts or max_length is another directory. A directory appears by a rename, so
+half-written ones are never read, and of two builders one wins.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import socket
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mipic_llm.data.formats import Example
+from mipic_llm.data.tokenise import TextEncoder
+
+VERSION = 1
+MANIFEST = "manifest.json"
+BLOCK = 1024  # rows tokenised at a time
+
+
+class RowTokens(NamedTuple):
+    """Token ids of one training row, int32, read only. positive None = unlabelled."""
+
+    anchor: np.ndarray
+    positive: np.ndarray | None
+    negatives: tuple[np.ndarray, ...]
+
+
+class LazyTokens:
+    """Rows tokenised when they are first asked for, and remembered by the encoder."""
+
+    def __init__(self, examples: Sequence[Example], encoder: TextEncoder) -> None:
+        self.examples, self.encoder = examples, encoder
+
+    def rows(self, numbers: Iterable[int]) -> list[RowTokens]:
+        chosen = [self.examples[i] for i in numbers]
+        return list(_tokenise(chosen, self.encoder.arrays))
+
+    def lengths(self, numbers: Sequence[int]) -> np.ndarray:
+        """Tokens of each row over all its forward passes."""
+        return np.array([_length(row) for row in self.rows(numbers)])
+
+
+class StoredTokens:
+    """The same from the files of `build`; every process maps the same pages."""
+
+    def __init__(self, folder: Path) -> None:
+        self.starts = np.load(folder / "starts.npy", mmap_mode="r")
+        self._first = np.load(folder / "rows.npy", mmap_mode="r")
+        self._ids = np.memmap(folder / "ids.bin", dtype=np.int32, mode="r")
+        self.labelled = json.loads((folder / MANIFEST).read_text("utf-8"))["labelled"]
+
+    def rows(self, numbers: Iterable[int]) -> list[RowTokens]:
+        return [self._row(i) for i in numbers]
+
+    def _row(self, number: int) -> RowTokens:
+        first, last = int(self._first[number]), int(self._first[number + 1])
+        starts = self.starts[first : last + 1].tolist()
+        ids = [np.asarray(self._ids[a:b]) for a, b in zip(starts[:-1], starts[1:], strict=True)]
+        if not self.labelled:
+            return RowTokens(ids[0], None, ())
+        return RowTokens(ids[0], ids[1], tuple(ids[2:]))
+
+    def lengths(self, numbers: Sequence[int]) -> np.ndarray:
+        """Tokens of each row over all its forward passes."""
+        rows = np.asarray(numbers)
+        tokens = self.starts[self._first[rows + 1]] - self.starts[self._first[rows]]
+        return tokens if self.labelled else 2 * tokens
+
+
+Tokens = LazyTokens | StoredTokens
+
+
+def _length(row: RowTokens) -> int:
+    positive = row.anchor if row.positive is None else row.positive
+    return len(row.anchor) + len(positive) + sum(map(len, row.negatives))
+
+
+def _tokenise(examples: Sequence[Example], ids: Any) -> Iterable[RowTokens]:
+    """ids(texts, kind) is asked once per column. Anchors take the query prompt, the others the
+    document prompt; unlabelled text is a query in both views, or the prompt would tell them apart.
+    """
+    anchors = ids([e.anchor for e in examples], "query")
+    unlabelled = [e.positive is None for e in examples]
+    assert all(unlabelled) or not any(unlabelled), "sources mixed in a step"
+    if all(unlabelled):
+        yield from (RowTokens(anchor, None, ()) for anchor in anchors)
+        return
+    positives = ids([e.positive or "" for e in examples], "document")
+    negatives = iter(ids([text for e in examples for text in e.negatives], "document"))
+    for example, anchor, positive in zip(examples, anchors, positives, strict=True):
+        yield RowTokens(anchor, positive, tuple(next(negatives) for _ in example.negatives))
+
+
+def key_of(examples: Sequence[Example], encoder: TextEncoder) -> str | None:
+    """What names the ids of these rows; None for a tokenizer whose whole state we cannot read."""
+    backend = getattr(encoder.tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return None
+    state = json.loads(backend.to_str())
+    state.pop("truncation", None)  # left behind by the last call; ours is max_length
+    state.pop("padding", None)
+    settings = [VERSION, state, type(encoder.tokenizer).__name__, encoder.max_length,
+                encoder.append_eos_id, sorted(encoder.prompts.items())]  # fmt: skip
+    digest = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=16)
+    for example in examples:
+        digest.update(json.dumps(example[:3]).encode())
+    return digest.hexdigest()
+
+
+def is_whole(folder: Path) -> bool:
+    """Every file is there with the size that the manifest, written last, says."""
+    try:
+        files = json.loads((folder / MANIFEST).read_text("utf-8"))["files"]
+        return all((folder / name).stat().st_size == size for name, size in files.items())
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def build(folder: Path, examples: Sequence[Example], encoder: TextEncoder) -> None:
+    """Writes the files, aside and then renamed. OSError where the place cannot be written to."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    fresh = folder.parent / f".{folder.name}.{socket.gethostname()}.{os.getpid()}.new"
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir()
+    try:
+        _write(fresh, examples, encoder)
+        if not is_whole(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+        try:
+            fresh.rename(folder)
+        except OSError:
+            if not is_whole(folder):  # else another builder was first: its files are the same
+                raise
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _write(fresh: Path, examples: Sequence[Example], encoder: TextEncoder) -> None:
+    lengths, per_row = [], []
+    with (fresh / "ids.bin").open("wb") as file:
+        for start in range(0, len(examples), BLOCK):
+            for row in _tokenise(examples[start : start + BLOCK], encoder.fresh):
+                positive = () if row.positive is None else (row.positive,)
+                sequences = (row.anchor, *positive, *row.negatives)
+                per_row.append(len(sequences))
+                lengths += map(len, sequences)
+                file.writelines(ids.tobytes() for ids in sequences)
+        file.flush()
+        os.fsync(file.fileno())
+    for name, counts in (("starts.npy", lengths), ("rows.npy", per_row)):
+        with (fresh / name).open("wb") as file:
+            np.save(file, np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
+            file.flush()
+            os.fsync(file.fileno())
+    table = {"labelled": examples[0].positive is not None,
+             "files": {p.name: p.stat().st_size for p in sorted(fresh.iterdir())}}  # fmt: skip
+    (fresh / MANIFEST).write_text(json.dumps(table), encoding="utf-8")
+
+
+def deal(lengths: Sequence[int] | np.ndarray, world: int) -> list[list[int]]:
+    """Rows of a global batch to ranks: as many to each, token sums as equal as greedy makes them.
+
+    Longest first to the rank with fewest tokens that still has room (the lowest such rank). Each
+    rank's rows keep their order. A function of the lengths alone, so every rank finds the same.
+    """
+    room = len(lengths) // world
+    assert room * world == len(lengths), f"{len(lengths)} rows on {world} ranks"
+    hands: list[list[int]] = [[] for _ in range(world)]
+    load = np.zeros(world)
+    for row in np.argsort(-np.asarray(lengths), kind="stable").tolist():
+        rank = int(load.argmin())
+        hands[rank].append(row)
+        load[rank] += lengths[row] if len(hands[rank]) < room else np.inf
+    return [sorted(hand) for hand in hands]

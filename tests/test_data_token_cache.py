@@ -1,0 +1,136 @@
+"""The memory-mapped token cache, and how a global batch is dealt to ranks by length."""
+
+from __future__ import annotations
+
+import multiprocessing
+
+import numpy as np
+import pytest
+from tiny_models import tiny_bert
+from transformers import AutoTokenizer
+
+from mipic_llm.data import token_cache
+from mipic_llm.data.formats import Example, read_training
+from mipic_llm.data.token_cache import LazyTokens, StoredTokens, deal
+from mipic_llm.data.tokenise import TextEncoder
+
+LABELLED = [
+    Example("a man", "a person walks", ("a dog", "nobody here at all"), 0),
+    Example("two dogs run", "animals", (), 1),
+    Example("a man", "he plays", ("they sleep",), 2),
+] * 700  # more than one block of rows
+PLAIN = [Example(e.anchor, None, (), i) for i, e in enumerate(LABELLED)]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    return AutoTokenizer.from_pretrained(tiny_bert(tmp_path_factory.mktemp("bert") / "bert"))
+
+
+def encoder(tokenizer, max_length=12, eos=None, **prompts):
+    return TextEncoder(tokenizer, max_length, append_eos_id=eos, prompts=prompts)
+
+
+def as_lists(rows):
+    found = []
+    for row in rows:
+        positive = None if row.positive is None else row.positive.tolist()
+        found.append((row.anchor.tolist(), positive, [ids.tolist() for ids in row.negatives]))
+    return found
+
+
+@pytest.mark.parametrize("examples", [LABELLED, PLAIN], ids=["labelled", "unlabelled"])
+def test_what_is_stored_is_what_the_tokenizer_says(tokenizer, tmp_path, examples) -> None:
+    enc = encoder(tokenizer, query="the ", document="one ")
+    token_cache.build(tmp_path / "key", examples, enc)
+    assert [p.name for p in tmp_path.iterdir()] == ["key"], "the temporary directory stayed"
+    stored, lazy = StoredTokens(tmp_path / "key"), LazyTokens(examples, enc)
+    some = [0, 1, 2, 1023, 1024, 1025, len(examples) - 1, 4]
+    assert as_lists(stored.rows(some)) == as_lists(lazy.rows(some))
+    assert stored.lengths(some).tolist() == lazy.lengths(some).tolist()
+    first = stored.rows([0])[0]
+    assert first.anchor.dtype == np.int32 and not first.anchor.flags.owndata
+    assert first.anchor.tolist() == tokenizer("the a man")["input_ids"]
+    if examples is LABELLED:
+        cut = tokenizer("one nobody here at all", truncation=True, max_length=12)["input_ids"]
+        assert first.negatives[1].tolist() == cut
+    passes = [first.anchor, first.positive if examples is LABELLED else first.anchor]
+    assert stored.lengths([0])[0] == sum(map(len, [*passes, *first.negatives]))
+
+
+def test_whatever_changes_the_ids_changes_the_key(tokenizer, tmp_path) -> None:
+    rows = LABELLED[:3]
+    other = AutoTokenizer.from_pretrained(tiny_bert(tmp_path / "other"))
+    other.add_tokens(["walks"])
+    keys = [
+        token_cache.key_of(rows, encoder(tokenizer)),
+        token_cache.key_of(rows, encoder(tokenizer, 13)),
+        token_cache.key_of(rows, encoder(tokenizer, eos=3)),
+        token_cache.key_of(rows, encoder(tokenizer, query="a")),
+        token_cache.key_of(rows, encoder(tokenizer, document="a")),
+        token_cache.key_of(rows, encoder(other)),
+        token_cache.key_of(rows[:2], encoder(tokenizer)),
+        token_cache.key_of([rows[0]._replace(negatives=("a dog",)), *rows[1:]], encoder(tokenizer)),
+        token_cache.key_of([rows[0]._replace(anchor="a men"), *rows[1:]], encoder(tokenizer)),
+        token_cache.key_of([e._replace(positive=None, negatives=()) for e in rows],
+                           encoder(tokenizer)),
+    ]  # fmt: skip
+    assert len(set(keys)) == len(keys)
+    tokenizer("a text", truncation=True, max_length=3)  # leaves its truncation behind
+    assert token_cache.key_of(rows, encoder(tokenizer)) == keys[0]
+
+
+def test_half_written_files_are_not_read_and_are_written_again(tokenizer, tmp_path) -> None:
+    folder, enc = tmp_path / "key", encoder(tokenizer)
+    assert not token_cache.is_whole(folder)
+    for harm in ("ids.bin", token_cache.MANIFEST):
+        token_cache.build(folder, LABELLED, enc)
+        assert token_cache.is_whole(folder)
+        before = as_lists(StoredTokens(folder).rows(range(3)))
+        (folder / harm).write_bytes((folder / harm).read_bytes()[:-8])
+        assert not token_cache.is_whole(folder), harm
+        token_cache.build(folder, LABELLED, enc)
+        assert token_cache.is_whole(folder)
+        assert as_lists(StoredTokens(folder).rows(range(3))) == before
+
+
+def test_builders_at_the_same_time_leave_one_whole_cache(tokenizer, tmp_path) -> None:
+    folder = tmp_path / "key"
+    fork = multiprocessing.get_context("fork")
+    builders = [
+        fork.Process(target=token_cache.build, args=(folder, LABELLED, encoder(tokenizer)))
+        for _ in range(4)
+    ]
+    for builder in builders:
+        builder.start()
+    for builder in builders:
+        builder.join(60)
+    assert [builder.exitcode for builder in builders] == [0] * 4
+    assert token_cache.is_whole(folder) and [p.name for p in tmp_path.iterdir()] == ["key"]
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 8])
+def test_a_deal_gives_every_rank_as_many_rows_and_nearly_as_many_tokens(world: int) -> None:
+    lengths = np.random.default_rng(world).integers(4, 200, size=16 * world)
+    hands = deal(lengths, world)
+    assert [len(hand) for hand in hands] == [16] * world
+    assert sorted(row for hand in hands for row in hand) == list(range(16 * world))
+    assert all(hand == sorted(hand) for hand in hands)
+    loads = [lengths[hand].sum() for hand in hands]
+    plain = lengths.reshape(world, 16).sum(1)
+    assert max(loads) / np.mean(loads) < 1.03
+    assert world == 1 or max(loads) < max(plain)
+
+
+def test_a_deal_fills_ranks_with_few_tokens_too() -> None:
+    assert deal([100, 1, 1, 1], 2) == [[0, 3], [1, 2]]
+    assert deal([1, 1, 1, 1], 2) == [[0, 2], [1, 3]]
+
+
+def test_the_demo_text_is_dealt_evenly(tokenizer) -> None:
+    (source,), _ = read_training(["demo"], negatives=1)
+    tokens = LazyTokens(source.examples, encoder(tokenizer, 64))
+    lengths = tokens.lengths(range(64))
+    loads = [lengths[hand].sum() for hand in deal(lengths, 4)]
+    assert max(loads) <= 1.01 * np.mean(loads)
+    assert max(loads) < lengths.reshape(4, 16).sum(1).max()
