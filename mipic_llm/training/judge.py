@@ -24,7 +24,7 @@ from mipic_llm.training.inference import Opened, open_finished, vectors_of
 from mipic_llm.training.setup import check_precision, say
 from mipic_llm.types import Score
 
-PCA_TEXTS = 20_000  # at most; a covariance of 4096 channels wants no more
+PCA_TEXTS = 10  # per channel; a covariance wants no more, and encoding them takes the most time
 
 
 def evaluate(config: Config) -> int:
@@ -39,12 +39,12 @@ def evaluate(config: Config) -> int:
     out = _output(config)
     tasks = _tasks(flags)
     mteb_tasks = load_mteb(flags.mteb)
-    pca_texts = _pca_texts(flags.pca_text)
     check_precision(config)
     name = flags.model or config.model.name
     opened = open_finished(config, name)
     say(opened.about)
     layers, dims = _sizes(opened, flags.layers, flags.dims)
+    pca_texts = _pca_texts(flags.pca_text, PCA_TEXTS * opened.width)
 
     def encode(texts: list[str], kind: str) -> Tensor:
         say(f"encoding {len(texts):,} {kind} texts at {len(layers)} layer(s)")
@@ -105,8 +105,8 @@ def _tasks(flags: Any) -> list[Task]:
     return tasks
 
 
-def _pca_texts(specs: list[str]) -> list[str]:
-    """Distinct texts of training data, evenly spread, for the post-hoc PCA."""
+def _pca_texts(specs: list[str], most: int) -> list[str]:
+    """At most so many distinct texts of training data, evenly spread, for the post-hoc PCA."""
     if not specs:
         return []
     sources, reports = read_training(specs, negatives=0)
@@ -114,7 +114,7 @@ def _pca_texts(specs: list[str]) -> list[str]:
         text for source in sources for e in source.examples for text in (e.anchor, e.positive)
         if text is not None
     ))  # fmt: skip
-    chosen = texts[:: -(-len(texts) // PCA_TEXTS)]
+    chosen = texts[:: -(-len(texts) // most)]
     say(f"PCA on {len(chosen):,} of {len(texts):,} texts of {', '.join(r.path for r in reports)}")
     return chosen
 
