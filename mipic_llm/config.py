@@ -119,6 +119,8 @@ class ObjectiveConfig:
     dims: list[int] | None = opt(None, "prefix widths, ascending, the last is the full "
                                  "width; None = 16, 32, 64 ... below it, then it")  # fmt: skip
     dim_weights: list[float] | None = opt(None, "weight of each dim in MRL; None = 1")
+    wide_weight: float | None = opt(None, "mipic without dim_weights: weight in MRL of the dims "
+                                    "above half of the full width; None = by preset")  # fmt: skip
     tau: float = opt(0.05, "InfoNCE temperature of MRL and PIC")
     reduction: str | None = opt(None, "SIA and PIC over layers, prefixes and links; None = by "
                                 "preset", ("sum", "mean"))  # fmt: skip
@@ -151,6 +153,9 @@ class SiaConfig:
     geometry: bool = opt(True, "use the geometry term (Eq 7-12)")
     relation_weight: float = opt(1.0, "factor of the relation term")
     geometry_weight: float = opt(1.0, "factor of the geometry term")
+    sentences: float | None = opt(None, "weight of a relation between sentences: KL from the full "
+                                  "width's in-batch neighbours to those of each prefix of at most "
+                                  "a fifth of it; 0 = off; None = by preset")  # fmt: skip
 
 
 @dataclass

@@ -21,23 +21,23 @@ if TYPE_CHECKING:
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "paper": {
         "model": {"inner_norm": "raw"},
-        "objective": {"reduction": "sum"},
+        "objective": {"reduction": "sum", "wide_weight": 1.0},
         "sia": {
             "temperature": 0.05, "similarity": "dot", "kl": "student_teacher",
-            "detach_teacher": False, "k_from": "real", "lift_init": "linear",
+            "detach_teacher": False, "k_from": "real", "lift_init": "linear", "sentences": 0.0,
         },
         "pic": {"head": "mlp", "positive": "self", "widths": "point", "target": "next",
                 "weight": 1.0},
     },
     "balanced": {
         "model": {"inner_norm": "final"},
-        "objective": {"reduction": "mean"},
+        "objective": {"reduction": "mean", "wide_weight": 2.0},
         "sia": {
             "temperature": 1.0, "similarity": "dot", "kl": "student_teacher",
-            "detach_teacher": True, "k_from": "real", "lift_init": "prefix",
+            "detach_teacher": True, "k_from": "real", "lift_init": "prefix", "sentences": 2.0,
         },
         "pic": {"head": "residual", "positive": "pair", "widths": "nested", "target": "last",
-                "weight": 10.0},
+                "weight": 6.0},
     },
 }  # fmt: skip
 

@@ -21,7 +21,8 @@ OBJECTIVES = {
     "2dmse": ["--objective.name", "2dmse"],
     "paper": ["--objective.preset", "paper"],
     "pair": ["--pic.head", "residual", "--pic.positive", "pair", "--pic.widths", "nested",
-             "--pic.target", "last", "--pic.weight", "2", "--sia.relation_weight", "0.5",
+             "--pic.target", "last", "--sia.sentences", "3", "--objective.dims", "4,8,32",
+             "--pic.ladder", "4@1,8@2,32@4", "--pic.weight", "2", "--sia.relation_weight", "0.5",
              "--sia.geometry_weight", "3"],
     "extras": ["--objective.neighbourhood", "0.7", "--objective.decorrelation", "0.3"],
 }  # fmt: skip

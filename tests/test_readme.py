@@ -25,7 +25,7 @@ COMMANDS = [
 ]
 OWN = {"merged", "layers", "dim", "dims", "model", "data", "checkpoint", "to", "suite", "help",
        "study", "jobs", "print_config", "num_gpus", "num_accelerators", "hostfile",
-       "output"}  # fmt: skip
+       "output", "ranks", "gpu", "sweep", "json", "rows", "pca_text"}  # fmt: skip
 
 
 def test_flags_exist():
@@ -85,6 +85,11 @@ def test_later_commands_run(trained, command):
     words = [w.replace("outputs/scores", str(trained.parent / "scores")) for w in words]
     assert str(trained) in " ".join(words)
     run(words)
+
+
+def test_the_plan_answers():
+    (command,) = [c for c in COMMANDS if c.startswith("python -m mipic_llm.plan")]
+    assert "ZeRO-3" in run(command.split())
 
 
 def test_snippet_runs(trained):

@@ -97,6 +97,32 @@ def test_the_chain(paired: bool, nested: bool, reduction: str) -> None:
     assert found.parts["loss/chain"] == pytest.approx(chain.item(), rel=1e-5)
 
 
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_the_relation_between_sentences(reduction: str) -> None:
+    """KL(full width's neighbours || a narrow prefix's): dims of at most a fifth of 20, 2 and 4."""
+    config = load_config(
+        ["--objective.dims", "2,4,20", "--sia.layers", "1,2", "--pic.ladder", "none",
+         "--sia.ratios", "none", "--objective.tau", str(TAU), "--objective.alpha", "0.3",
+         "--objective.reduction", reduction, "--sia.sentences", "5"]
+    )  # fmt: skip
+    config = resolve(config, width=20, n_layers=2)
+    torch.manual_seed(0)
+    z = torch.randn(S, 20, dtype=torch.float64).requires_grad_()
+    whole = reps([])._replace(z_SD=z)
+    found = Crossing(config, 0)(whole, batch(), count_rows(batch(), 1), Sampled())
+
+    def neighbours(d: int, z: torch.Tensor) -> torch.Tensor:
+        cos = normalize(z[:B, :d], dim=1) @ normalize(z[B:, :d], dim=1).T
+        return (cos / TAU).softmax(1)
+
+    full = neighbours(20, z.detach())
+    terms = [(full * (full / neighbours(d, z)).log()).sum(1).mean() for d in (2, 4)]
+    value = sum(terms) / (2 if reduction == "mean" else 1)
+    task = sum(naive(z[:B, :d], z[B:, :d], range(B)) for d in (2, 4, 20))
+    check(found.total, 0.3 * task + 0.7 * 5 * value, [z])  # type: ignore[arg-type]
+    assert found.parts["loss/sentences"] == pytest.approx(value.item(), rel=1e-5)  # type: ignore[union-attr]
+
+
 def test_a_sampled_link_counts_for_all() -> None:
     config = setting("--pic.links_per_step", "1", "--objective.alpha", "0")
     whole = reps([D, D])

@@ -27,6 +27,11 @@ class Crossing:
         self.dims = trained_dims(config)
         self.name = config.objective.name
         self.pair = config.pic.positive == "pair"
+        self.weights = config.objective.dim_weights if self.name in ("mrl", "mipic") else None
+        if self.name == "mipic" and self.weights is None:
+            wide = config.objective.wide_weight or 0.0
+            self.weights = [wide if 2 * d > self.dims[-1] else 1.0 for d in self.dims]
+        self.narrow = [d for d in self.dims if 5 * d <= self.dims[-1]]
 
     def n_queries(self, batch: StepBatch) -> int:
         """How many sequences, the first ones, ask along the chain; negatives only answer a pair."""
@@ -50,8 +55,8 @@ class Crossing:
         per_dim = self._task(whole.z_SD, dims, batch, rows)
         parts |= {f"loss/mrl@{d}": v for d, v in zip(dims, per_dim.tolist(), strict=True)}
         task = per_dim.sum()
-        if o.dim_weights and self.name in ("mrl", "mipic"):
-            task = (per_dim * per_dim.new_tensor(o.dim_weights)).sum()
+        if self.weights is not None:
+            task = (per_dim * per_dim.new_tensor(self.weights)).sum()
         parts["loss/mrl"] = task.item()
         total = spend(o.alpha * task if self.name == "mipic" else task)
         del task, per_dim
@@ -64,6 +69,10 @@ class Crossing:
                 chain += value.item()
                 total = total + spend(weight * value)
             parts["loss/chain"] = chain * factor
+        if self.name == "mipic" and self.config.sia.sentences and self.narrow:
+            value = self._sentences(whole.z_SD, batch, rows)
+            parts["loss/sentences"] = value.item()
+            total = total + spend((1 - o.alpha) * self.config.sia.sentences * value)
         elif self.name == "ese":
             total = total + spend(self._ese(whole, batch, rows, sampled, parts))
         elif self.name == "2dmse":
@@ -87,6 +96,14 @@ class Crossing:
         positives = dist.gather_rows(z[n : 2 * n], rows.anchors)
         negatives = dist.gather_rows(z[2 * n :], rows.negatives)
         return z[:n], torch.cat([positives, negatives])
+
+    def _sentences(self, z_SD: Tensor, batch: StepBatch, rows: Rows) -> Tensor:
+        """SIA between sentences: narrow prefixes should see the neighbours that the full width,
+        detached, sees (losses/extra.py); reduced over them as `objective.reduction` says."""
+        anchors, candidates = self._sides(z_SD, batch, rows)
+        o = self.config.objective
+        value = losses.neighbourhood_kl(anchors, candidates, dims=self.narrow, tau=o.tau)
+        return value / len(self.narrow) if o.reduction == "mean" else value
 
     def _link(self, query: Tensor, candidates: Tensor, target_B: Tensor) -> Tensor:
         """One link's InfoNCE (Eq 16); `nested`: the mean over every prefix of its wider end."""

@@ -155,7 +155,7 @@ class StepRunner:
         if self.mipic:
             s, alpha = c.sia, c.objective.alpha
             weights = {"relation": s.relation_weight, "geometry": s.geometry_weight,
-                       "chain": c.pic.weight}  # fmt: skip
+                       "chain": c.pic.weight, "sentences": s.sentences}  # fmt: skip
             inner = sum(w * parts.get(f"loss/{k}", 0.0) for k, w in weights.items())
             total = alpha * total + (1 - alpha) * inner
         total += sum(parts.get(f"loss/{k}", 0.0) for k in ("express", "compress", "align"))
