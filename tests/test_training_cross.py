@@ -58,9 +58,14 @@ def check(found: torch.Tensor, wanted: torch.Tensor, leaves) -> None:
         torch.testing.assert_close(h, w, rtol=2e-5, atol=2e-6)
 
 
-def mrl(whole: Reps) -> torch.Tensor:
-    z = whole.z_SD
-    return sum(naive(z[:B, :d], z[B:, :d], range(B)) for d in DIMS)  # type: ignore[return-value]
+WIDE = 3  # --objective.wide_weight: of the dims above half of the full width
+
+
+def mrl(z: torch.Tensor, dims: list[int]) -> torch.Tensor:
+    terms = [
+        naive(z[:B, :d], z[B:, :d], range(B)) * (WIDE if d > dims[-1] / 2 else 1) for d in dims
+    ]
+    return sum(terms)  # type: ignore[return-value]
 
 
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
@@ -70,7 +75,7 @@ def test_the_chain(paired: bool, nested: bool, reduction: str) -> None:
     config = setting(
         "--pic.positive", "pair" if paired else "self", "--pic.widths",
         "nested" if nested else "point", "--objective.reduction", reduction, "--pic.weight", "3",
-        "--objective.alpha", "0.3",
+        "--objective.alpha", "0.3", "--sia.sentences", "0", "--objective.wide_weight", str(WIDE),
     )  # fmt: skip
     whole, sampled = reps([D, D] if nested else [4, 8]), Sampled(links=(0, 1))
     found = Crossing(config, 2)(whole, batch(), count_rows(batch(), 1), sampled)
@@ -92,7 +97,7 @@ def test_the_chain(paired: bool, nested: bool, reduction: str) -> None:
 
     chain = sum(link(q, t) for q, t in zip(whole.chain_S, whole.target_S, strict=True))
     chain = chain / 2 if reduction == "mean" else chain
-    wanted = 0.3 * mrl(whole) + 0.7 * 3 * chain
+    wanted = 0.3 * mrl(whole.z_SD, DIMS) + 0.7 * 3 * chain
     check(found.total, wanted, [whole.z_SD, *whole.chain_S])
     assert found.parts["loss/chain"] == pytest.approx(chain.item(), rel=1e-5)
 
@@ -103,7 +108,8 @@ def test_the_relation_between_sentences(reduction: str) -> None:
     config = load_config(
         ["--objective.dims", "2,4,20", "--sia.layers", "1,2", "--pic.ladder", "none",
          "--sia.ratios", "none", "--objective.tau", str(TAU), "--objective.alpha", "0.3",
-         "--objective.reduction", reduction, "--sia.sentences", "5"]
+         "--objective.reduction", reduction, "--sia.sentences", "5",
+         "--objective.wide_weight", str(WIDE)]
     )  # fmt: skip
     config = resolve(config, width=20, n_layers=2)
     torch.manual_seed(0)
@@ -118,13 +124,13 @@ def test_the_relation_between_sentences(reduction: str) -> None:
     full = neighbours(20, z.detach())
     terms = [(full * (full / neighbours(d, z)).log()).sum(1).mean() for d in (2, 4)]
     value = sum(terms) / (2 if reduction == "mean" else 1)
-    task = sum(naive(z[:B, :d], z[B:, :d], range(B)) for d in (2, 4, 20))
-    check(found.total, 0.3 * task + 0.7 * 5 * value, [z])  # type: ignore[arg-type]
+    wanted = 0.3 * mrl(z, [2, 4, 20]) + 0.7 * 5 * value
+    check(found.total, wanted, [z])  # type: ignore[arg-type]
     assert found.parts["loss/sentences"] == pytest.approx(value.item(), rel=1e-5)  # type: ignore[union-attr]
 
 
 def test_a_sampled_link_counts_for_all() -> None:
-    config = setting("--pic.links_per_step", "1", "--objective.alpha", "0")
+    config = setting("--pic.links_per_step", "1", "--objective.alpha", "0", "--sia.sentences", "0")
     whole = reps([D, D])
     rows = count_rows(batch(), 1)
     both = Crossing(config, 2)(whole, batch(), rows, Sampled(links=(0, 1))).total
