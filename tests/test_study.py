@@ -223,6 +223,8 @@ def test_markdown_becomes_html():
 def test_retention_is_relative_to_the_methods_own_full_width():
     from mipic_llm.report.compare import Estimate, retention
 
+    below = {"b": {16: Estimate(1.0, 1.0), 64: Estimate(-2.0, 1.0)}}
+    assert retention(below) == {}
     found = retention({"a": {16: Estimate(40.0, 1.0), 64: Estimate(80.0)}})
     assert found["a"][16] == Estimate(50.0, 1.25) and found["a"][64].mean == 100
     assert math.isnan(found["a"][64].spread)

@@ -91,11 +91,14 @@ def heat_figure(maps: Mapping[str, Mapping[tuple[int, int], float]], label: str)
 
 
 def retention(curves: Curves) -> dict[str, dict[int, Estimate]]:
-    """100 x score at d over score at the full width, of the same method."""
+    """100 x score at d over score at the full width, of the same method.
+
+    A method that scores 0 or less at the full width is left out: a share of that means nothing.
+    """
     found = {}
     for name, curve in curves.items():
         full = curve[max(curve)].mean if curve else math.nan
-        if full:
+        if full > 0:
             found[name] = {d: Estimate(100 * e.mean / full, 100 * e.spread / full)
                            for d, e in curve.items()}  # fmt: skip
     return found

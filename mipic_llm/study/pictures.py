@@ -33,15 +33,16 @@ def _pictures(study: Study, cells: dict[Key, Cell], out: Path, stem: str, title:
     if len(layers) > 1:
         middle = layers[(len(layers) - 1) // 2]
         panels[f"layer {middle}"] = _curves(study, cells, middle)
-    panels_kept = {f"layer {last}: share of the full width's score": retention(
-        _curves(study, cells, last, pca=True))}  # fmt: skip
+    kept = retention(_curves(study, cells, last, pca=True))
     found = [
         picture(curves_figure(panels, f"{title.split(', ')[-1]} x 100"),
                 f"{title}: quality against size; bars are one standard deviation over seeds",
                 out / f"quality-{stem}.png"),
-        picture(curves_figure(panels_kept, "% of the score at full width"),
-                f"{title}: retention", out / f"retention-{stem}.png"),
     ]  # fmt: skip
+    if kept:
+        panel = {f"layer {last}: share of the full width's score": kept}
+        found.append(picture(curves_figure(panel, "% of the score at full width"),
+                             f"{title}: retention", out / f"retention-{stem}.png"))  # fmt: skip
     if len(layers) > 1:
         maps = {}
         for method in _methods(study):
