@@ -112,6 +112,8 @@ def head_parameters(config: Config, width: int) -> int:
         found += len(config.sia.layers or []) * sum(dims[:-1]) * width
     if config.pic.enabled:
         ladder = parse_ladder(config.pic.ladder or [])
+        if config.pic.widths == "nested":
+            ladder = tuple(point._replace(dim=width) for point in ladder)
         for low, high in zip(ladder, ladder[1:], strict=False):
             hidden = max(low.dim, high.dim) // 2
             found += low.dim * hidden + hidden + hidden * high.dim + high.dim

@@ -45,8 +45,8 @@ class Data(NamedTuple):
     encoder: TextEncoder
     tasks: list[Task]
     unlabelled: bool
-    tokens: list[Tokens]  # of each source
-    balance: bool
+    tokens: Any = ()  # list[Tokens] of each source; none where nothing is trained
+    balance: bool = False
 
     def step(self, position: tuple[int, int]) -> StepBatch:
         """This rank's part of the global batch at (epoch, index)."""
