@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import io
 import logging
@@ -58,7 +59,14 @@ def start() -> torch.device:
         store = torch.distributed.HashStore()
         torch.distributed.init_process_group(backend, store=store, rank=0, world_size=1)
     deepspeed.init_distributed(backend, verbose=False)
+    atexit.register(_leave)
     return torch.device(device)
+
+
+def _leave() -> None:
+    """Join the collectives' threads: a process that ends with one running may abort (SIGABRT)."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 @contextmanager
