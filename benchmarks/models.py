@@ -82,7 +82,7 @@ def flags(
     *, terms: str, precision: str, B: int, lora_rank: int = 0, more: Sequence[str] = ()
 ) -> list[str]:
     """The command line of a training run with the defaults of this objective."""
-    return ["--objective.name", terms, "--objective.wide_weight", "1",
+    return ["--objective.name", terms,
             "--lora.rank", str(lora_rank), "--pic.ladder", "none",
             "--objective.dims", "none", "--sia.layers", "none", "--sia.ratios", "none",
             "--train.precision", precision, "--train.batch_size", str(B), *more]  # fmt: skip

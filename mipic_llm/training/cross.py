@@ -60,19 +60,9 @@ class Crossing:
         parts["loss/mrl"] = task.item()
         total = spend(o.alpha * task if self.name == "mipic" else task)
         del task, per_dim
-        if self.name == "mipic" and sampled.links:
-            factor = self.n_links / len(sampled.links)
-            factor /= self.n_links if o.reduction == "mean" else 1
-            weight = (1 - o.alpha) * self.config.pic.weight * factor
-            chain = 0.0
-            for value in (self._paired if self.pair else self._chain)(whole, batch, rows):
-                chain += value.item()
-                total = total + spend(weight * value)
-            parts["loss/chain"] = chain * factor
-        if self.name == "mipic" and self.config.sia.sentences and self.narrow:
-            value = self._sentences(whole.z_SD, batch, rows)
-            parts["loss/sentences"] = value.item()
-            total = total + spend((1 - o.alpha) * self.config.sia.sentences * value)
+        if self.name == "mipic":
+            for term in self._mipic(whole, batch, rows, sampled, parts):
+                total = total + spend(term)
         elif self.name == "ese":
             total = total + spend(self._ese(whole, batch, rows, sampled, parts))
         elif self.name == "2dmse":
@@ -96,6 +86,23 @@ class Crossing:
         positives = dist.gather_rows(z[n : 2 * n], rows.anchors)
         negatives = dist.gather_rows(z[2 * n :], rows.negatives)
         return z[:n], torch.cat([positives, negatives])
+
+    def _mipic(
+        self, whole: Reps, batch, rows: Rows, sampled: Sampled, parts: dict
+    ) -> Iterator[Tensor]:
+        """What Eq 18 adds across examples, weighted: each link, and the relation of sentences."""
+        c, rest = self.config, 1 - self.config.objective.alpha
+        if sampled.links:
+            factor = self.n_links / len(sampled.links)
+            factor /= self.n_links if c.objective.reduction == "mean" else 1
+            parts["loss/chain"] = 0.0
+            for value in (self._paired if self.pair else self._chain)(whole, batch, rows):
+                parts["loss/chain"] += factor * value.item()
+                yield rest * c.pic.weight * factor * value
+        if c.sia.sentences and self.narrow:
+            value = self._sentences(whole.z_SD, batch, rows)
+            parts["loss/sentences"] = value.item()
+            yield rest * c.sia.sentences * value
 
     def _sentences(self, z_SD: Tensor, batch: StepBatch, rows: Rows) -> Tensor:
         """SIA between sentences: narrow prefixes should see the neighbours that the full width,

@@ -59,7 +59,6 @@ def start() -> torch.device:
         store = torch.distributed.HashStore()
         torch.distributed.init_process_group(backend, store=store, rank=0, world_size=1)
     deepspeed.init_distributed(backend, verbose=False)
-    atexit.register(_leave)
     return torch.device(device)
 
 
@@ -67,6 +66,9 @@ def _leave() -> None:
     """Join the collectives' threads: a process that ends with one running may abort (SIGABRT)."""
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+
+
+atexit.register(_leave)
 
 
 @contextmanager

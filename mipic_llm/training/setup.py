@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -45,7 +46,7 @@ class Data(NamedTuple):
     encoder: TextEncoder
     tasks: list[Task]
     unlabelled: bool
-    tokens: Any = ()  # list[Tokens] of each source; none where nothing is trained
+    tokens: Sequence[Tokens] = ()  # of each source; none where nothing is trained
     balance: bool = False
 
     def step(self, position: tuple[int, int]) -> StepBatch:
