@@ -147,8 +147,9 @@ class SiaConfig:
     k_from: str | None = opt(None, "length that the ratios refer to; None = by preset",
                              ("real", "padded"))  # fmt: skip
     lift_init: str | None = opt(None, "start of P_i: prefix = the identity on the first d_i "
-                                "channels, linear = a fresh nn.Linear; None = by preset",
-                                ("prefix", "linear"))  # fmt: skip
+                                "channels, linear = a fresh nn.Linear; fixed = prefix, never "
+                                "trained; None = by preset",
+                                ("prefix", "linear", "fixed"))  # fmt: skip
     relation: bool = opt(True, "use the relation term (Eq 4-6)")
     geometry: bool = opt(True, "use the geometry term (Eq 7-12)")
     relation_weight: float = opt(1.0, "factor of the relation term")

@@ -34,10 +34,10 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "objective": {"reduction": "mean", "wide_weight": 2.0},
         "sia": {
             "temperature": 1.0, "similarity": "dot", "kl": "student_teacher",
-            "detach_teacher": True, "k_from": "real", "lift_init": "prefix", "sentences": 2.0,
+            "detach_teacher": True, "k_from": "real", "lift_init": "fixed", "sentences": 2.0,
         },
         "pic": {"head": "residual", "positive": "pair", "widths": "nested", "target": "last",
-                "weight": 6.0},
+                "weight": 4.0},
     },
 }  # fmt: skip
 
@@ -60,6 +60,11 @@ def derive_ladder(dims: Sequence[int], n_layers: int) -> tuple[Point, ...]:
     last = len(dims) - 1
     chosen = [dims[_round(i * last, n - 1)] for i in range(n)] if n > 1 else [dims[-1]]
     return tuple(Point(_round(n_layers * (i + 1), n), dim) for i, dim in enumerate(chosen))
+
+
+def chain_hidden(dim_in: int, dim_out: int, form: str) -> int:
+    """Hidden width of a link's head: half of its wider end (the paper's mlp), or an eighth."""
+    return max(1, max(dim_in, dim_out) // (8 if form == "residual" else 2))
 
 
 def derive_ratios(n_prefixes: int) -> list[float]:

@@ -5,7 +5,7 @@ import torch
 from transformers import BertConfig, BertModel, Qwen3Config, Qwen3Model
 
 from mipic_llm.model.backbone import Backbone
-from mipic_llm.model.heads import ChainHead, LiftHead
+from mipic_llm.model.heads import ChainHead, FixedLift, LiftHead
 from mipic_llm.model.pooling import readout
 
 SIZES = dict(vocab_size=60, hidden_size=16, num_hidden_layers=3, intermediate_size=24)
@@ -92,4 +92,10 @@ def test_heads() -> None:
     h = torch.randn(5, 8)
     lifted = LiftHead(8, [2, 4], "prefix")(h)
     torch.testing.assert_close(lifted, torch.cat([h[:, :2], h[:, :4]], 1))
+    fixed = FixedLift([2, 4])
+    assert torch.equal(fixed(h), torch.cat([h[:, :2], h[:, :4]], 1))
+    assert torch.equal(fixed(h[None])[0], fixed(h)) and not list(fixed.parameters())
     assert ChainHead(4, 8)(h[:, :4]).shape == (5, 8)
+    residual = ChainHead(4, 8, "residual")  # starts as z padded with zeros; an eighth as wide
+    torch.testing.assert_close(residual(h[:, :4])[:, :4], h[:, :4])
+    assert not residual(h[:, :4])[:, 4:].any() and residual.down.out_features == 1

@@ -190,6 +190,20 @@ def test_lost_run_is_replaced_with_one_line(tmp_path, row, caplog):
     assert "a new run is created" in caplog.messages[0]
 
 
+def test_worker_begins_with_the_first_row_of_training(tmp_path, row, monkeypatch):
+    begun = []
+    monkeypatch.setattr(MlflowTracker, "_connect", lambda self: begun.append(1) or 1 / 0)
+    tracker = MlflowTracker(f"sqlite:///{tmp_path}/m.db", "e", None)
+    tracker.params({"a": 1})
+    tracker.evaluation({"eval/sts": 0.5}, 0)  # the table before training
+    assert tracker.wait_run_id(0.0) is None
+    time.sleep(0.3)
+    assert not begun
+    tracker.metrics(row, 1)
+    until(lambda: begun)
+    tracker.close()
+
+
 # ---- MLflow, servers in trouble
 
 

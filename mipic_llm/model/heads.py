@@ -7,6 +7,20 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from mipic_llm.config_rules import chain_hidden
+
+
+class FixedLift(nn.Module):
+    """P_i = [I 0], not trained: the student score stays the truncated dot product, so what the
+    relation teaches must be learnt by the prefix and not by a head that is dropped at export."""
+
+    def __init__(self, dims: Sequence[int]) -> None:
+        super().__init__()
+        self.dims = tuple(dims)
+
+    def forward(self, h_SD: Tensor) -> Tensor:
+        return torch.cat([h_SD[..., :d] for d in self.dims], dim=-1)
+
 
 class LiftHead(nn.Linear):
     """All P_i of one layer, folded into the query: h_q -> [P_1 h_q, ..., P_n h_q] (Eq 5).
@@ -26,14 +40,14 @@ class ChainHead(nn.Module):
     """phi_i of a link (d_i, d_{i+1}), applied to the shallow readout (Eq 15).
 
     "mlp": Linear(d_i, h) - ReLU - Linear(h, d_{i+1}), h = max(d_i, d_{i+1}) // 2: the paper's.
-    "residual": z, padded with zeros to d_{i+1}, plus that MLP, whose last layer starts at zero: phi
-    begins as the identity, so what the link teaches is seen in the readout itself, not only
-    through a head that is dropped at export.
+    "residual": z, padded with zeros to d_{i+1}, plus an MLP with h = max(d_i, d_{i+1}) // 8 whose
+    last layer starts at zero: phi begins as the identity, so what the link teaches is seen in the
+    readout itself, not only through a head that is dropped at export.
     """
 
     def __init__(self, dim_in: int, dim_out: int, form: str = "mlp") -> None:
         super().__init__()
-        hidden = max(dim_in, dim_out) // 2
+        hidden = chain_hidden(dim_in, dim_out, form)
         self.down = nn.Linear(dim_in, hidden)
         self.up = nn.Linear(hidden, dim_out)
         self.residual = form == "residual"

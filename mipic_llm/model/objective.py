@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mipic_llm import losses
 from mipic_llm.model.backbone import Backbone
-from mipic_llm.model.heads import ChainHead, LiftHead
+from mipic_llm.model.heads import ChainHead, FixedLift, LiftHead
 from mipic_llm.types import Packing, Point, Reps
 
 
@@ -91,7 +91,8 @@ class EmbeddingModule(nn.Module):
         self.to_last = target == "last"
         dims = sia_options["dims"] if sia_options else ()
         self.lifts = nn.ModuleList(
-            LiftHead(backbone.width, dims, lift_init) for _ in self.sia_layers
+            FixedLift(dims) if lift_init == "fixed" else LiftHead(backbone.width, dims, lift_init)
+            for _ in self.sia_layers
         )
         pairs = zip(self.ladder, self.ladder[1:], strict=False)
         self.phis = nn.ModuleList(ChainHead(a.dim, b.dim, phi) for a, b in pairs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from mipic_llm.config import Config, parse_ladder, resolve, trained_dims
+from mipic_llm.config_rules import chain_hidden
 from mipic_llm.plan import formulas
 from mipic_llm.plan.formulas import States, Wire, Work, Zero
 from mipic_llm.plan.shapes import Shape
@@ -104,18 +105,19 @@ def work_of(config: Config, shape: Shape, *, kernel: str = formulas.FUSED) -> tu
 
 
 def head_parameters(config: Config, width: int) -> int:
-    """Of P (one per SIA layer and truncated prefix) and phi (one per link); config resolved."""
+    """Of P (one per SIA layer and truncated prefix, unless fixed) and phi (one per link); config resolved."""
     if config.objective.name != "mipic":
         return 0
     dims, found = trained_dims(config), 0
-    if (config.sia.relation or config.sia.geometry) and len(dims) > 1:
+    lifted = config.sia.lift_init != "fixed" and (config.sia.relation or config.sia.geometry)
+    if lifted and len(dims) > 1:
         found += len(config.sia.layers or []) * sum(dims[:-1]) * width
     if config.pic.enabled:
         ladder = parse_ladder(config.pic.ladder or [])
         if config.pic.widths == "nested":
             ladder = tuple(point._replace(dim=width) for point in ladder)
         for low, high in zip(ladder, ladder[1:], strict=False):
-            hidden = max(low.dim, high.dim) // 2
+            hidden = chain_hidden(low.dim, high.dim, config.pic.head or "mlp")
             found += low.dim * hidden + hidden + hidden * high.dim + high.dim
     return found
 

@@ -55,7 +55,8 @@ class _Artifact(NamedTuple):
 class MlflowTracker(NullTracker):
     """An MLflow run behind a daemon worker thread.
 
-    Calls only append to bounded buffers. The worker imports mlflow, opens the store, creates the
+    The worker begins with the first row of training, or when a caller waits for the run's id or
+    closes: an import of seconds would otherwise hold up the loading of the model. Calls only append to bounded buffers. The worker imports mlflow, opens the store, creates the
     run or re-attaches to `run_id`, and sends what waits in batches. A server that is absent, slow
     or dies costs one warning; the worker then tries again every `RETRY_SECONDS`, the buffers hold
     what fits, and `close` gives up after about 5 seconds. Values above 500 characters go whole into
@@ -83,6 +84,7 @@ class MlflowTracker(NullTracker):
         self._params: dict[str, str] = {}
         self._rows: deque[tuple[int, int, dict[str, float]]] = deque(maxlen=ROWS_KEPT)
         self._artifacts: deque[tuple[int, _Artifact]] = deque(maxlen=ITEMS_KEPT)
+        self._begin = False  # see the class
         self._closing: Status | None = None
         self._client: Any = None
         self._settled = threading.Event()  # the run exists, or the first attempt failed
@@ -102,7 +104,8 @@ class MlflowTracker(NullTracker):
     # ---- called by training: only buffers, never waits
 
     def wait_run_id(self, timeout: float) -> str | None:
-        if os.getpid() == self._pid:
+        if os.getpid() == self._pid and timeout > 0:
+            self._put(lambda: setattr(self, "_begin", True))
             self._settled.wait(timeout)
         return self.run_id
 
@@ -113,11 +116,15 @@ class MlflowTracker(NullTracker):
         self._put(lambda: self._params.update(texts))
 
     def metrics(self, row: Mapping[str, float], step: int) -> None:
-        item = (int(time.time() * 1000), int(step), {k: float(v) for k, v in row.items()})
-        self._put(lambda: self._rows.append(item))
+        self._begin = True
+        self._row(row, step)
 
     def evaluation(self, row: Mapping[str, float], step: int) -> None:
-        self.metrics({k: v for k, v in row.items() if v == v}, step)  # no store takes NaN
+        self._row({k: v for k, v in row.items() if v == v}, step)  # no store takes NaN
+
+    def _row(self, row: Mapping[str, float], step: int) -> None:
+        item = (int(time.time() * 1000), int(step), {k: float(v) for k, v in row.items()})
+        self._put(lambda: self._rows.append(item))
 
     def artifact(self, path: str | Path, folder: str = "") -> None:
         self._put(lambda: self._artifacts.append((0, _Artifact(Path(path), folder))))
@@ -156,7 +163,7 @@ class MlflowTracker(NullTracker):
                 while not self._closing:
                     delay = retry_at - time.monotonic()
                     waiting = self._params or self._rows or self._artifacts
-                    if delay <= 0 and (self._client is None or waiting):
+                    if self._begin and delay <= 0 and (self._client is None or waiting):
                         break
                     self._wake.wait(delay if delay > 0 else None)
                 closing = self._closing
