@@ -28,7 +28,7 @@ def peak(
     """Train `rows` rows in batches of B; -> peak and warm MiB, CPU ms and tokens per step."""
     from mipic_llm.data.collate import build_step
     from mipic_llm.training.engine import start
-    from mipic_llm.training.setup import make_encoder
+    from mipic_llm.training.feed import make_encoder
 
     start()
     examples, _ = data.triplets(path)

@@ -32,7 +32,7 @@ from benchmarks.opponent import (
 from mipic_llm.data.collate import StepBatch, build_step
 from mipic_llm.data.formats import Example
 from mipic_llm.model.load import resolve_name
-from mipic_llm.training.setup import make_encoder
+from mipic_llm.training.feed import make_encoder
 
 
 class Case(NamedTuple):

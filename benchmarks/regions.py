@@ -79,7 +79,7 @@ def regions(meter: Meter) -> Iterator[None]:
 def run(o: Options) -> list[Row]:
     from mipic_llm.data.collate import build_step
     from mipic_llm.training.engine import start
-    from mipic_llm.training.setup import make_encoder
+    from mipic_llm.training.feed import make_encoder
 
     start()
     B, runs = (4, 1) if o.quick else (32, o.runs or 5)

@@ -105,7 +105,7 @@ def work_of(config: Config, shape: Shape, *, kernel: str = formulas.FUSED) -> tu
 
 
 def head_parameters(config: Config, width: int) -> int:
-    """Of P (one per SIA layer and truncated prefix, unless fixed) and phi (one per link); config resolved."""
+    """Of P (per SIA layer and truncated prefix, if trained) and phi (per link); config resolved."""
     if config.objective.name != "mipic":
         return 0
     dims, found = trained_dims(config), 0

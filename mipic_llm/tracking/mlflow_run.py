@@ -55,14 +55,15 @@ class _Artifact(NamedTuple):
 class MlflowTracker(NullTracker):
     """An MLflow run behind a daemon worker thread.
 
-    The worker begins with the first row of training, or when a caller waits for the run's id or
-    closes: an import of seconds would otherwise hold up the loading of the model. Calls only append to bounded buffers. The worker imports mlflow, opens the store, creates the
-    run or re-attaches to `run_id`, and sends what waits in batches. A server that is absent, slow
-    or dies costs one warning; the worker then tries again every `RETRY_SECONDS`, the buffers hold
-    what fits, and `close` gives up after about 5 seconds. Values above 500 characters go whole into
-    the artifact `long_params.json`. After a resume, values that differ from those of the first
-    start (MLflow refuses to change a parameter) go into `changed_params_<time>.json`; steps that
-    the killed run had logged beyond its checkpoint appear twice in the run, the later one last.
+    Calls only append to bounded buffers. The worker begins with the first row of training, or when
+    a caller waits for the run's id or closes: an import of seconds would hold up the loading of the
+    model. It imports mlflow, opens the store, creates the run or re-attaches to `run_id`, and sends
+    what waits in batches. A server that is absent, slow or dies costs one warning; the worker then
+    tries again every `RETRY_SECONDS`, the buffers hold what fits, and `close` gives up after about
+    5 seconds. Values above 500 characters go whole into the artifact `long_params.json`. After a
+    resume, values that differ from those of the first start (MLflow refuses to change a parameter)
+    go into `changed_params_<time>.json`; steps that the killed run had logged beyond its checkpoint
+    appear twice in the run, the later one last.
     """
 
     def __init__(

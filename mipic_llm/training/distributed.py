@@ -15,6 +15,12 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
+def say(text: str) -> None:
+    """One line for the user, from rank 0."""
+    if rank() == 0:
+        print(text, flush=True)
+
+
 def barrier() -> None:
     if world_size() > 1:
         dist.barrier()

@@ -21,8 +21,8 @@ from mipic_llm.evaluation.suite import PREFIX, run_suite
 from mipic_llm.report.scores import read_scores, write_scores
 from mipic_llm.training import checkpoint, setup
 from mipic_llm.training import distributed as dist
+from mipic_llm.training.distributed import say
 from mipic_llm.training.encode import encode
-from mipic_llm.training.setup import say
 from mipic_llm.types import Best, Point, RunState, Score
 
 if TYPE_CHECKING:

@@ -25,9 +25,10 @@ from mipic_llm.model.load import Source, dtype_of, open_source
 from mipic_llm.report import read_scores
 from mipic_llm.tracking import NullTracker
 from mipic_llm.training import checkpoint, finish, setup
+from mipic_llm.training.distributed import say
 from mipic_llm.training.engine import consolidated
+from mipic_llm.training.feed import Data, make_encoder
 from mipic_llm.training.loop import Run
-from mipic_llm.training.setup import Data, say
 from mipic_llm.types import Point, Score
 
 TIMED_TEXTS, TIMED_RUNS = 64, 5
@@ -105,7 +106,7 @@ def _probe_data(config: Config, source: Source) -> Data:
     """Texts to compare vectors on: the built-in ones, since the run's data may be elsewhere."""
     sources, _ = read_training(["demo"], negatives=0, on_bad_rows="error", cache_dir=None)
     plan: Any = None
-    return Data(sources, plan, setup.make_encoder(config, source), [], False)
+    return Data(sources, plan, make_encoder(config, source), [], False)
 
 
 def _from_checkpoint(config: Config, source: Source, data: Data, found: Path, out: Path) -> None:

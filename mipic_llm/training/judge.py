@@ -19,9 +19,10 @@ from mipic_llm.evaluation.table import points_table
 from mipic_llm.evaluation.tasks import Task
 from mipic_llm.report import write_scores
 from mipic_llm.training import distributed as dist
+from mipic_llm.training.distributed import say
 from mipic_llm.training.engine import start
 from mipic_llm.training.inference import Opened, open_finished, vectors_of
-from mipic_llm.training.setup import check_precision, say
+from mipic_llm.training.setup import check_precision
 from mipic_llm.types import Score
 
 PCA_TEXTS = 10  # per channel; a covariance wants no more, and encoding them takes the most time

@@ -22,11 +22,12 @@ from mipic_llm.report import before_after_table, loss_plot, quality_plot
 from mipic_llm.tracking import Tracker, environment, make_tracker
 from mipic_llm.training import checkpoint, selfcheck, setup
 from mipic_llm.training import distributed as dist
+from mipic_llm.training.distributed import say
 from mipic_llm.training.engine import Engine, start
 from mipic_llm.training.evaluating import Evaluator
+from mipic_llm.training.feed import Data
 from mipic_llm.training.finish import export
 from mipic_llm.training.packing import check_packing
-from mipic_llm.training.setup import Data, say
 from mipic_llm.training.step import StepRunner
 from mipic_llm.types import RunState, Score
 

@@ -8,63 +8,28 @@ import os
 import random
 import shutil
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 import numpy as np
 import torch
 
 from mipic_llm.config import Config, parse_ladder, resolve, trained_dims
-from mipic_llm.data import formats as data_formats
-from mipic_llm.data import token_cache
-from mipic_llm.data.collate import StepBatch, join_rows
-from mipic_llm.data.formats import read_training
 from mipic_llm.data.sampling import BatchPlan
-from mipic_llm.data.token_cache import LazyTokens, StoredTokens, Tokens, deal
-from mipic_llm.data.tokenise import TextEncoder, resolve_eos
+from mipic_llm.data.tokenise import TextEncoder
 from mipic_llm.errors import UserError
-from mipic_llm.evaluation.read import load_tasks
-from mipic_llm.evaluation.tasks import Task
 from mipic_llm.export.portable import EmbeddingSpec
 from mipic_llm.model.backbone import Backbone
 from mipic_llm.model.fused import apply_liger, compile_layers
 from mipic_llm.model.load import Source, add_lora, load_model, open_source
 from mipic_llm.model.objective import EmbeddingModule
 from mipic_llm.training import distributed as dist
+from mipic_llm.training.distributed import say
 from mipic_llm.training.ds_config import load_ds_config
 from mipic_llm.training.engine import Engine, loading
+from mipic_llm.training.feed import Data, prepare_data, prompts_of
 from mipic_llm.training.hint import zero3_hint
 from mipic_llm.types import Point
-
-CACHE_ROWS = 10_000  # below, tokenising takes seconds (NOTES.md) and is spread over the steps
-
-
-class Data(NamedTuple):
-    sources: list
-    plan: BatchPlan
-    encoder: TextEncoder
-    tasks: list[Task]
-    unlabelled: bool
-    tokens: Sequence[Tokens] = ()  # of each source; none where nothing is trained
-    balance: bool = False
-
-    def step(self, position: tuple[int, int]) -> StepBatch:
-        """This rank's part of the global batch at (epoch, index)."""
-        batch = self.plan.batch(*position)
-        tokens, numbers = self.tokens[batch[0][0]], [i for _, i in batch]
-        if self.balance and dist.world_size() > 1:
-            own = deal(tokens.lengths(numbers), dist.world_size())[dist.rank()]
-            numbers = [numbers[i] for i in own]
-        else:
-            numbers = list(self.plan.local(numbers, dist.rank()))
-        return join_rows(tokens.rows(numbers), self.encoder)
-
-
-def say(text: str) -> None:
-    """One line for the user, from rank 0."""
-    if dist.rank() == 0:
-        print(text, flush=True)
 
 
 def seed_everything(seed: int) -> None:
@@ -110,81 +75,6 @@ def _other_run(out: Path, config: Config) -> str | None:
     for path in kept:
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     return None
-
-
-def prepare_data(config: Config, source: Source) -> Data:
-    d = config.data
-    sources, reports = read_training(
-        d.train, negatives=d.negatives, on_bad_rows=d.on_bad_rows, cache_dir=d.cache_dir
-    )
-    for report in reports:
-        say(str(report))
-    plan = BatchPlan(sources, config.train.batch_size, dist.world_size(), config.seed)
-    tasks, lines = load_tasks(d.validation, split="validation")
-    for line in lines:
-        say(f"evaluation {line}")
-    unlabelled = any(s.examples[0].positive is None for s in sources)
-    encoder = make_encoder(config, source)
-    tokens = [open_tokens(s, encoder, d.token_cache) for s in sources]
-    return Data(sources, plan, encoder, tasks, unlabelled, tokens, d.balance_tokens)
-
-
-def open_tokens(source: data_formats.Source, encoder: TextEncoder, option: str) -> Tokens:
-    """A source's token ids: from the cache, built first where it is not there; or as they come.
-
-    On each machine its first rank builds; a shared directory is safe (see token_cache.py).
-    """
-    lazy = LazyTokens(source.examples, encoder)
-    if option == "off" or (option == "auto" and len(source.examples) < CACHE_ROWS):
-        return lazy
-    home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "mipic_llm" / "tokens"
-    folder = (home if option == "auto" else Path(option)).expanduser()
-    key = token_cache.key_of(source.examples, encoder)
-    if key is None:
-        say(f"note: {source.name}: this tokenizer's state cannot be hashed: no token cache")
-        return lazy
-    problem, hit = None, token_cache.is_whole(folder / key)
-    dist.barrier()  # all have looked before anyone builds
-    if not hit and int(os.environ.get("LOCAL_RANK") or 0) == 0:
-        try:
-            token_cache.build(folder / key, source.examples, encoder)
-        except OSError as error:
-            problem = f"data.token_cache: cannot write to {folder}: {error.strerror}"
-        except UserError as error:
-            problem = str(error)
-    problem = next((p for p in dist.gather_objects(problem) if p), None)
-    if problem and option == "auto" and problem.startswith("data.token_cache"):
-        say(f"note: {problem}; texts are tokenised as they come")
-        return lazy
-    if problem:
-        raise UserError(problem)
-    stored = StoredTokens(folder / key)
-    say(f"{source.name}: tokenised {len(stored.starts) - 1:,} texts, {int(stored.starts[-1]):,} "
-        f"tokens, cache {'hit' if hit else 'miss'} ({folder / key})")  # fmt: skip
-    return stored
-
-
-def make_encoder(config: Config, source: Source) -> TextEncoder:
-    eos = resolve_eos(source.tokenizer, config.model.append_eos, source.is_decoder)
-    if not source.is_decoder and source.tokenizer.padding_side == "left":
-        if config.model.padding_side == "left":
-            raise UserError(
-                "model.padding_side: left padding shifts the positions of an encoder, so that a "
-                "text's vector would depend on its batch; use right (left is for decoders)"
-            )
-        source.tokenizer.padding_side = "right"
-        say("note: the tokenizer pads left; an encoder needs right, which is used and exported")
-    return TextEncoder(
-        source.tokenizer, config.data.max_length, append_eos_id=eos,
-        prompts=prompts_of(config, source), padding_side=source.tokenizer.padding_side,
-    )  # fmt: skip
-
-
-def prompts_of(config: Config, source: Source) -> dict[str, str]:
-    d = config.data
-    own = {"query": d.query_prompt, "document": d.document_prompt}
-    both = {k: source.prompts.get(k) if v is None else v for k, v in own.items()}
-    return {k: v for k, v in both.items() if v}
 
 
 def resolve_for(config: Config, source: Source) -> Config:
