@@ -10,6 +10,13 @@ Shape legend: L layers, S sentences, T tokens, D full width, K sum of the prefix
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # `python benchmarks/sia.py` is `python benchmarks/run.py sia`
+    import sys
+
+    import run
+
+    raise SystemExit(run.main(["sia", *sys.argv[1:]]))
+
 import math
 from collections.abc import Callable
 from typing import NamedTuple

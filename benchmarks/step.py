@@ -7,6 +7,13 @@ and the peak memory of a fresh process; MIPIC / MRL of each is what the targets 
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # `python benchmarks/step.py` is `python benchmarks/run.py step`
+    import sys
+
+    import run
+
+    raise SystemExit(run.main(["step", *sys.argv[1:]]))
+
 import tempfile
 from pathlib import Path
 from typing import NamedTuple

@@ -108,6 +108,15 @@ def test_drawn_lengths_follow_the_histogram():
         assert sum(drawn) / len(drawn) == pytest.approx(mean, rel=0.05)
 
 
+def test_a_suite_is_a_script_too():
+    done = subprocess.run(
+        [sys.executable, "benchmarks/sia.py", "--quick"],
+        cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "naive float64" in done.stdout
+
+
 @pytest.mark.parametrize("suite", ["step", "gpu"])
 def test_quick_suites_run_end_to_end_and_leave_the_csv_alone(suite):
     before = harness.RESULTS.read_bytes()
