@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -159,6 +160,23 @@ def test_a_process_prints_the_line_and_nothing_else(place, tmp_path):
     assert done.returncode == EXIT_USER_ERROR
     assert "Traceback" not in done.stderr
     assert done.stderr.count("error: ") == 1 and "line 3" in done.stderr
+
+
+def test_a_port_that_is_taken(place, tmp_path):
+    """Several ranks get one line; one rank of a launcher does not need the port at all."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        ranks = {"RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1",
+                 "MASTER_PORT": str(other.getsockname()[1])}  # fmt: skip
+        for world, words in (("2", "--master_port"), ("1", "line 3")):
+            argv = arguments(place, tmp_path / world, ["--data.train", str(place / "broken.jsonl")])
+            done = subprocess.run(
+                [sys.executable, str(ROOT / "launch" / "train.py"), *argv], cwd=ROOT, check=False,
+                capture_output=True, text=True, env=os.environ | ranks | {"WORLD_SIZE": world},
+            )  # fmt: skip
+            assert done.returncode == EXIT_USER_ERROR, done.stderr[-2000:]
+            assert words in done.stderr and "Traceback" not in done.stderr
 
 
 def test_two_ranks_say_it_once(place, tmp_path):

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from mipic_llm.config import Config
+from mipic_llm.errors import UserError
 
 logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
 if not torch.cuda.is_available():
@@ -46,19 +47,31 @@ deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
 def start() -> torch.device:
-    """Join the ranks of the launcher (deepspeed, torchrun), or be the only one. -> this device."""
+    """Join the ranks of the launcher (deepspeed, torchrun), or be the only one. -> this device.
+
+    Raises UserError where the port at which several ranks meet is taken.
+    """
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     cuda = torch.cuda.is_available()
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if cuda else "cpu"
     if cuda:
         torch.cuda.set_device(device)
     backend = "nccl" if cuda else "gloo"
-    if "RANK" not in os.environ and not torch.distributed.is_initialized():
-        # No launcher: one rank needs no port, and leaves no rank in the environment of children.
+    if not torch.distributed.is_initialized() and int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        # One rank needs no port, so any number of such runs share a machine; and without a launcher
+        # no rank is left in the environment of children.
         os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed insists
         store = torch.distributed.HashStore()
         torch.distributed.init_process_group(backend, store=store, rank=0, world_size=1)
-    deepspeed.init_distributed(backend, verbose=False)
+    try:
+        deepspeed.init_distributed(backend, verbose=False)
+    except torch.distributed.DistNetworkError as error:
+        if "EADDRINUSE" not in str(error):
+            raise
+        raise UserError(
+            f"port {os.environ.get('MASTER_PORT')} is taken, perhaps by another run on this "
+            "machine; give the launcher a free one: deepspeed --master_port N"
+        ) from error
     return torch.device(device)
 
 
