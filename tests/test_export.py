@@ -20,6 +20,7 @@ from mipic_llm.export import (
     compare,
     merge_adapter,
     reload_vectors,
+    rounding_limits,
     write_adapter,
     write_merged,
 )
@@ -208,6 +209,20 @@ def test_failed_export_leaves_the_old_one(tmp_path):
     with pytest.raises(Exception, match="nowhere"):
         write_adapter(folder, trained.state(), peft_config, broken)
     assert (folder / "adapter_model.safetensors").read_bytes() == before
+
+
+def test_bf16_may_differ_by_what_rounding_does_and_no_more():
+    """A prefix with little of a vector's norm magnifies rounding; a wrong vector still fails."""
+    exact = normalize(torch.randn(4, 32), dim=1)
+    exact[:, :8] *= 1e-2
+    rounded, live = exact + 1e-4, exact - 1e-4
+    limits = rounding_limits(rounded, exact, [8, 32], 2e-3)
+    assert limits["32"] == 2e-3 and 2e-3 < limits["8"] <= 0.1
+    compare(live, rounded, [8, 32], limits, "here")
+    live[1, :8] = live[1, :8].flip(0)
+    with pytest.raises(ExportError, match=r"\{'8'"):
+        compare(live, rounded, [8, 32], limits, "here")
+    assert rounding_limits(-exact, exact, [8], 2e-3) == {"8": pytest.approx(0.1)}
 
 
 def test_a_difference_fails():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -12,6 +12,7 @@ from torch.nn.functional import normalize
 from mipic_llm.export.portable import EmbeddingSpec
 from mipic_llm.export.write import ExportError
 
+ROUNDING, ROUNDING_CAP = 3.0, 0.1  # two roundings, live and reloaded, and some room
 LOADERS = ("automodel", "peft", "sentence-transformers")
 
 
@@ -47,18 +48,62 @@ def reload_vectors(
     return normalize(torch.stack(rows), dim=1)
 
 
-def compare(
-    live_ND: Tensor, reloaded_ND: Tensor, dims: Sequence[int], tolerance: float, where: str
-) -> dict[str, float]:
-    """Largest difference of unit prefixes at every dim. ExportError above tolerance."""
+def differences(a_ND: Tensor, b_ND: Tensor, dims: Sequence[int]) -> dict[str, float]:
+    """Largest difference of any channel of unit prefixes, at every dim."""
     worst = {}
     for d in dims:
-        a, b = normalize(live_ND[:, :d].float(), dim=1), normalize(reloaded_ND[:, :d], dim=1)
+        a, b = normalize(a_ND[:, :d].float(), dim=1), normalize(b_ND[:, :d].float(), dim=1)
         worst[str(d)] = float((a - b).abs().max())
-    bad = {d: v for d, v in worst.items() if not v <= tolerance}
+    return worst
+
+
+def rounding_limits(
+    reloaded_ND: Tensor, exact_ND: Tensor, dims: Sequence[int], tolerance: float
+) -> dict[str, float]:
+    """What bf16 may differ by, at every dim: `tolerance`, or ROUNDING times what rounding alone
+    does to these very vectors (the same files in bf16 and in float32), at most ROUNDING_CAP.
+
+    A short prefix with little of the vector's norm magnifies rounding; unrelated unit vectors
+    differ by far more than the cap.
+    """
+    found = differences(reloaded_ND, exact_ND, dims)
+    return {d: max(tolerance, min(ROUNDING * v, ROUNDING_CAP)) for d, v in found.items()}
+
+
+def compare(
+    live_ND: Tensor,
+    reloaded_ND: Tensor,
+    dims: Sequence[int],
+    tolerance: float | Mapping[str, float],
+    where: str,
+) -> dict[str, float]:
+    """`differences`, at every dim. ExportError above tolerance (one, or one per dim)."""
+    worst = differences(live_ND, reloaded_ND, dims)
+    limits = tolerance if isinstance(tolerance, Mapping) else dict.fromkeys(worst, tolerance)
+    bad = {d: v for d, v in worst.items() if not v <= limits[d]}
     if bad:
         raise ExportError(
             f"export: {where} gives other vectors than the live model: largest difference per dim "
-            f"{bad}, allowed {tolerance}"
+            f"{bad}, allowed {dict((d, limits[d]) for d in bad)}"
         )
     return worst
+
+
+def prove(
+    folder: Path,
+    live_ND: Tensor,
+    texts: Sequence[str],
+    spec: EmbeddingSpec,
+    *,
+    loader: str,
+    dtype: torch.dtype,
+    tolerance: float,
+    where: str,
+) -> dict[str, float]:
+    """Reload and `compare`; below float32 within `rounding_limits` of the reloaded files."""
+    vectors = reload_vectors(folder, texts, spec, loader=loader, dtype=dtype)
+    limits: float | dict[str, float] = tolerance
+    if dtype != torch.float32:
+        exact = reload_vectors(folder, texts, spec, loader=loader, dtype=torch.float32)
+        limits = rounding_limits(vectors, exact, spec.dims, tolerance)
+    return compare(live_ND, vectors, spec.dims, limits, where)

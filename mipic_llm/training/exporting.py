@@ -19,7 +19,7 @@ from mipic_llm.config import Config
 from mipic_llm.data.formats import read_training
 from mipic_llm.data.tokenise import TextEncoder, pad
 from mipic_llm.errors import EXIT_DONE, UserError
-from mipic_llm.export import EmbeddingSpec, compare, merge_adapter, reload_vectors, write_merged
+from mipic_llm.export import EmbeddingSpec, merge_adapter, prove, reload_vectors, write_merged
 from mipic_llm.model.backbone import Backbone, base_of, cut_layers, final_norm_of
 from mipic_llm.model.load import Source, dtype_of, open_source
 from mipic_llm.report import read_scores
@@ -159,8 +159,8 @@ def _prove(
     report: dict[str, Any] = {"tolerance": allowed, "texts": len(texts)}
     st = ["sentence-transformers"] if finish.installed("sentence_transformers") else []
     for loader in ("automodel", *st):
-        vectors = reload_vectors(folder, texts, spec, loader=loader, dtype=dtype)
-        report[loader] = compare(live_ND, vectors, spec.dims, allowed, f"{folder.name} in {loader}")
+        report[loader] = prove(folder, live_ND, texts, spec, loader=loader, dtype=dtype,
+                               tolerance=allowed, where=f"{folder.name} in {loader}")  # fmt: skip
     text = json.dumps(report, indent=2, sort_keys=True)
     (folder / "parity.json").write_text(text + "\n", encoding="utf-8")
     say(f"{folder.name}: {folder} (reloaded and compared: {folder / 'parity.json'})")

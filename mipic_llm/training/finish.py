@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from mipic_llm.errors import UserError
-from mipic_llm.export import compare, merge_adapter, reload_vectors, write_adapter, write_merged
+from mipic_llm.export import merge_adapter, prove, write_adapter, write_merged
 from mipic_llm.model.backbone import base_of
 from mipic_llm.model.load import dtype_of
 from mipic_llm.training import distributed as dist
@@ -70,11 +70,11 @@ def _write(run: Run, state, texts: list[str], live_ND: torch.Tensor) -> dict:
     tolerance = config.export.tolerance or (1e-5 if dtype == torch.float32 else 2e-2)
     report: dict = {"tolerance": tolerance, "texts": len(texts)}
 
-    def prove(folder, loaders, allowed: float) -> None:
+    def check(folder, loaders, allowed: float) -> None:
         for loader in loaders:
-            vectors = reload_vectors(folder, texts, spec, loader=loader, dtype=dtype)
             where = f"{folder.name} in {loader}"
-            report[where] = compare(live_ND, vectors, spec.dims, allowed, where)
+            report[where] = prove(folder, live_ND, texts, spec, loader=loader, dtype=dtype,
+                                  tolerance=allowed, where=where)  # fmt: skip
 
     st = ["sentence-transformers"] if installed("sentence_transformers") else []
     model = run.engine.module.backbone.model
@@ -82,13 +82,13 @@ def _write(run: Run, state, texts: list[str], live_ND: torch.Tensor) -> dict:
         backbone = {k.removeprefix("backbone.model."): v for k, v in state.items()
                     if k.startswith("backbone.")}  # fmt: skip
         write_adapter(run.out / "adapter", backbone, model.peft_config["default"], spec)
-        prove(run.out / "adapter", ["automodel", "peft", *st], tolerance)
+        check(run.out / "adapter", ["automodel", "peft", *st], tolerance)
         if config.export.merged:
             merged = merge_adapter(spec.base_model, run.out / "adapter", dtype)
             write_merged(run.out / "merged", merged, spec)
             # Adding B A to a bf16 weight rounds it: that much may differ, and no more.
             allowed = tolerance if dtype == torch.float32 else 3 * tolerance
-            prove(run.out / "merged", ["automodel", *st], allowed)
+            check(run.out / "merged", ["automodel", *st], allowed)
     else:
         from transformers import AutoModel
 
@@ -102,7 +102,7 @@ def _write(run: Run, state, texts: list[str], live_ND: torch.Tensor) -> dict:
         if getattr(whole, "pooler", None) is not None:
             whole.pooler = None
         write_merged(run.out / "merged", whole, spec)
-        prove(run.out / "merged", ["automodel", *st], tolerance)
+        check(run.out / "merged", ["automodel", *st], tolerance)
     return report
 
 
