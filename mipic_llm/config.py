@@ -245,7 +245,7 @@ class ExportConfig:
     merged: bool = opt(False, "also write <output_dir>/merged: base and adapter in one model")
     tolerance: float | None = opt(None, "largest difference between live and reloaded vectors; "
                                   "None = 1e-5 in fp32, 2e-2 in bf16; in bf16 "
-                                  "thrice what rounding does to the files is allowed too")  # fmt: skip
+                                  "thrice what rounding does is allowed too")  # fmt: skip
 
 
 @dataclass
