@@ -36,7 +36,7 @@ def start_ranks(world: int, script: Path, args: list[str], log: IO[str]) -> list
     return processes
 
 
-def run_ranks(world: int, script: Path, args: list[str], timeout: int = 300) -> tuple[int, str]:
+def run_ranks(world: int, script: Path, args: list[str], timeout: int = 900) -> tuple[int, str]:
     """-> (worst exit code, output of all ranks)."""
     with tempfile.TemporaryFile("w+") as log:  # a pipe read rank by rank would fill and hang
         processes = start_ranks(world, script, args, log)
