@@ -60,7 +60,9 @@ def test_checkpoints_of_all_stages_hold_the_same_model(runs, tmp_path):
         assert any((final[k] - v).abs().max() > 1e-5 for k, v in found[stage].items())
     assert found[0].keys() == found[3].keys()
     for name, value in found[0].items():
-        torch.testing.assert_close(value, found[3][name], rtol=1e-3, atol=2e-5)
+        # Adam's first steps turn the rounding of a gradient near zero into a share of the rate, so
+        # single elements may differ; another step's weights differ by a third of the norm.
+        assert (value - found[3][name]).norm() < 1e-2 * value.norm(), name
 
 
 def test_shallow_model_is_the_point_of_the_whole(runs, tmp_path, capsys):
