@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 from ranks import ROOT, run_ranks
 from safetensors.torch import load_file
 from tiny_models import SENTENCES, tiny_bert, tiny_qwen3
