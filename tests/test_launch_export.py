@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from ranks import ROOT, run_ranks
 from safetensors.torch import load_file
 from tiny_models import SENTENCES, tiny_bert, tiny_qwen3
@@ -59,8 +60,9 @@ def test_checkpoints_of_all_stages_hold_the_same_model(runs, tmp_path):
         assert any((final[k] - v).abs().max() > 1e-5 for k, v in found[stage].items())
     assert found[0].keys() == found[3].keys()
     for name, value in found[0].items():
-        # Adam's first steps turn the rounding of a gradient near zero into a share of the rate, so
-        # single elements may differ; another step's weights differ by a third of the norm.
+        # A tenth of one step at this rate: Adam turns the rounding of a gradient near zero into a
+        # share of the rate.
+        torch.testing.assert_close(value, found[3][name], rtol=1e-3, atol=1e-4)
         assert (value - found[3][name]).norm() < 1e-2 * value.norm(), name
 
 

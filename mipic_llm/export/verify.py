@@ -63,8 +63,8 @@ def rounding_limits(
     """What bf16 may differ by, at every dim: `tolerance`, or ROUNDING times what rounding alone
     does to these very vectors (the same files in bf16 and in float32), at most ROUNDING_CAP.
 
-    A short prefix with little of the vector's norm magnifies rounding; unrelated unit vectors
-    differ by far more than the cap.
+    A short prefix with little of the vector's norm magnifies rounding; a wide one rounds little, so
+    its limit stays at the tolerance.
     """
     found = differences(reloaded_ND, exact_ND, dims)
     return {d: max(tolerance, min(ROUNDING * v, ROUNDING_CAP)) for d, v in found.items()}
@@ -99,11 +99,18 @@ def prove(
     dtype: torch.dtype,
     tolerance: float,
     where: str,
-) -> dict[str, float]:
-    """Reload and `compare`; below float32 within `rounding_limits` of the reloaded files."""
+) -> dict[str, dict[str, float]]:
+    """Reload and `compare`; below float32 within `rounding_limits` of the reloaded files.
+
+    -> for parity.json: the differences under `where`, and the limits of each dim where they are
+    not all `tolerance`.
+    """
     vectors = reload_vectors(folder, texts, spec, loader=loader, dtype=dtype)
-    limits: float | dict[str, float] = tolerance
+    limits = {str(d): tolerance for d in spec.dims}
     if dtype != torch.float32:
         exact = reload_vectors(folder, texts, spec, loader=loader, dtype=torch.float32)
         limits = rounding_limits(vectors, exact, spec.dims, tolerance)
-    return compare(live_ND, vectors, spec.dims, limits, where)
+    report = {where: compare(live_ND, vectors, spec.dims, limits, where)}
+    if any(limit > tolerance for limit in limits.values()):
+        report[f"{where}: allowed for rounding"] = limits
+    return report

@@ -159,8 +159,9 @@ def _prove(
     report: dict[str, Any] = {"tolerance": allowed, "texts": len(texts)}
     st = ["sentence-transformers"] if finish.installed("sentence_transformers") else []
     for loader in ("automodel", *st):
-        report[loader] = prove(folder, live_ND, texts, spec, loader=loader, dtype=dtype,
-                               tolerance=allowed, where=f"{folder.name} in {loader}")  # fmt: skip
+        found = prove(folder, live_ND, texts, spec, loader=loader, dtype=dtype, tolerance=allowed,
+                      where=f"{folder.name} in {loader}")  # fmt: skip
+        report |= {key.removeprefix(f"{folder.name} in "): value for key, value in found.items()}
     text = json.dumps(report, indent=2, sort_keys=True)
     (folder / "parity.json").write_text(text + "\n", encoding="utf-8")
     say(f"{folder.name}: {folder} (reloaded and compared: {folder / 'parity.json'})")

@@ -72,9 +72,8 @@ def _write(run: Run, state, texts: list[str], live_ND: torch.Tensor) -> dict:
 
     def check(folder, loaders, allowed: float) -> None:
         for loader in loaders:
-            where = f"{folder.name} in {loader}"
-            report[where] = prove(folder, live_ND, texts, spec, loader=loader, dtype=dtype,
-                                  tolerance=allowed, where=where)  # fmt: skip
+            report.update(prove(folder, live_ND, texts, spec, loader=loader, dtype=dtype,
+                                tolerance=allowed, where=f"{folder.name} in {loader}"))  # fmt: skip
 
     st = ["sentence-transformers"] if installed("sentence_transformers") else []
     model = run.engine.module.backbone.model
