@@ -9,7 +9,6 @@ and bytes sent by a rank in a step, of the quickstart's model on two gloo ranks 
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import os
 import sys
@@ -23,10 +22,11 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 import torch  # noqa: E402
 from torch import nn  # noqa: E402
 
+from benchmarks.plan_ranks import WORLD  # noqa: E402
 from mipic_llm.plan import formulas  # noqa: E402
 from mipic_llm.plan.shapes import SHAPES, Shape, from_config  # noqa: E402
 
-TEXTS, TOKENS, RANK, WORLD = 2, 48, 4, 2
+TEXTS, TOKENS, RANK = 2, 48, 4
 
 
 class Case(NamedTuple):
@@ -189,97 +189,6 @@ def check_activations() -> list[Case]:
 # ------------------------------------------------------------------------------- on real ranks
 
 
-class Traffic:
-    """Bytes that this rank sends by a ring, from the collectives that are called."""
-
-    def __init__(self) -> None:
-        self.sent, self.by_name = 0.0, {}
-        import torch.distributed as dist
-
-        for name in ("all_reduce", "reduce"):
-            self._wrap(dist, name, 0, 2.0 if name == "all_reduce" else 1.0)
-        for name in ("all_gather_into_tensor", "_all_gather_base", "all_gather"):
-            self._wrap(dist, name, 0, 1.0)
-        for name in ("reduce_scatter_tensor", "_reduce_scatter_base", "reduce_scatter"):
-            self._wrap(dist, name, 1, 1.0)
-
-    def _wrap(self, dist, name: str, which: int, factor: float) -> None:
-        inner = getattr(dist, name)
-
-        def counted(*args, **kwargs):
-            found = args[which] if len(args) > which else next(iter(kwargs.values()))
-            parts = found if isinstance(found, (list, tuple)) else [found]
-            size = sum(t.numel() * t.element_size() for t in parts)
-            sent = factor * size * (WORLD - 1) / WORLD
-            self.sent += sent
-            self.by_name[name] = self.by_name.get(name, 0.0) + sent
-            return inner(*args, **kwargs)
-
-        setattr(dist, name, counted)
-
-
-def live_bytes(module: nn.Module | None) -> dict[int, int]:
-    """Storages of all tensors that Python can reach, and of gradients."""
-    gc.collect()
-    found = [o for o in gc.get_objects() if isinstance(o, torch.Tensor)]
-    for p in module.parameters() if module is not None else ():
-        found += [t for t in (p.grad, getattr(p, "ds_tensor", None)) if t is not None]
-    out = {}
-    for tensor in found:
-        if tensor.device.type == "cpu" and tensor.layout == torch.strided:
-            storage = tensor.untyped_storage()
-            out[storage.data_ptr()] = storage.nbytes()
-    return out
-
-
-def worker(cases: Path, answers: Path) -> None:
-    """On every rank: two steps of each case. Written: bytes alive before the second update, bytes
-    sent during the second step."""
-    traffic = Traffic()
-    from mipic_llm.cli import load_config
-    from mipic_llm.data.collate import build_step
-    from mipic_llm.training import distributed as dist
-    from mipic_llm.training import setup
-    from mipic_llm.training.engine import Engine, start
-    from mipic_llm.training.step import StepRunner
-
-    start()
-    torch.set_num_threads(1)
-    seen: dict[str, int] = {}
-    update = Engine.step
-
-    def step(self) -> float:
-        now = live_bytes(self.module)
-        seen["states"] = sum(n for ptr, n in now.items() if ptr not in seen["before"])
-        return update(self)
-
-    def last_gradient(module):
-        now = live_bytes(module)
-        seen["peak"] = sum(n for ptr, n in now.items() if ptr not in seen["before"])
-
-    Engine.step = step
-    found = {}
-    for case in json.loads(cases.read_text()):
-        seen["before"] = live_bytes(None)
-        config, source, data = setup.open_run(load_config(case["args"]))
-        engine = setup.open_engine(config, source, data, 10)
-        runner = StepRunner(engine, config)
-        engine.train(True)
-        first = next(p for p in engine.module.parameters() if p.requires_grad)
-        first.register_post_accumulate_grad_hook(lambda _, m=engine.module: last_gradient(m))
-        for i in range(2):
-            rows = data.plan.local(data.plan.batch(0, i), dist.rank())
-            examples = [data.sources[s].examples[k] for s, k in rows]
-            made = build_step(examples, data.encoder)
-            traffic.sent, traffic.by_name = 0.0, {}
-            runner.run(made, i)
-        found[case["name"]] = {"states": seen["states"], "peak": seen["peak"],
-                               "sent": traffic.sent, "by_name": dict(traffic.by_name)}  # fmt: skip
-        del engine, runner, data
-    if dist.rank() == 0:
-        answers.write_text(json.dumps(found))
-
-
 def rank_cases() -> list[dict]:
     wanted = [(precision, lora, stage, 0) for precision, lora in (("fp32", 0), ("bf16", 16))
               for stage in range(4)]  # fmt: skip
@@ -306,7 +215,7 @@ def check_ranks(only: str = "") -> list[Case]:
         wanted = [case for case in rank_cases() if only in case["name"]]
         cases.write_text(json.dumps(wanted))
         code, output = run_ranks(
-            WORLD, Path(__file__), ["--worker", str(cases), str(answers)], 1800
+            WORLD, ROOT / "benchmarks" / "plan_ranks.py", [str(cases), str(answers)], 1800
         )
         if code:
             raise SystemExit(output[-4000:])
@@ -338,10 +247,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", choices=("parameters", "flops", "activations", "ranks"))
     parser.add_argument("--case", default="", help="only cases on ranks whose name has this text")
-    parser.add_argument("--worker", nargs=2, type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.worker:
-        return worker(*args.worker)
     checks = {"parameters": check_parameters, "flops": check_flops,
               "activations": check_activations,
               "ranks": lambda: check_ranks(args.case)}  # fmt: skip
