@@ -154,8 +154,8 @@ class SiaConfig:
     geometry: bool = opt(True, "use the geometry term (Eq 7-12)")
     relation_weight: float = opt(1.0, "factor of the relation term")
     geometry_weight: float = opt(1.0, "factor of the geometry term")
-    sentences: float | None = opt(None, "weight of a relation between sentences: KL from the full "
-                                  "width's in-batch neighbours to those of each prefix of at most "
+    sentences: float | None = opt(None, "weight of a relation between all texts of a step: KL from "
+                                  "the full width's neighbours to those of each prefix of at most "
                                   "a fifth of it; 0 = off; None = by preset")  # fmt: skip
 
 

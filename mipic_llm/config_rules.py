@@ -31,13 +31,13 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "balanced": {
         "model": {"inner_norm": "final"},
-        "objective": {"reduction": "mean", "wide_weight": 2.0},
+        "objective": {"reduction": "mean", "wide_weight": 8.0},
         "sia": {
             "temperature": 1.0, "similarity": "dot", "kl": "student_teacher",
-            "detach_teacher": True, "k_from": "real", "lift_init": "fixed", "sentences": 2.0,
+            "detach_teacher": True, "k_from": "real", "lift_init": "fixed", "sentences": 6.0,
         },
         "pic": {"head": "residual", "positive": "pair", "widths": "nested", "target": "last",
-                "weight": 4.0},
+                "weight": 8.0},
     },
 }  # fmt: skip
 

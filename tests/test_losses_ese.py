@@ -89,15 +89,16 @@ def test_alignment_kl_teaches_only_the_student():
     assert grads[1] is None
 
 
-def test_row_tiles_of_neighbourhood_kl_change_nothing(monkeypatch):
-    torch.manual_seed(5)
+@pytest.mark.parametrize("own", [None, [8, 0, 3, 1, 2, 5, 7]])
+def test_row_tiles_of_neighbourhood_kl_change_nothing(monkeypatch, own):
+    own_B = None if own is None else torch.tensor(own)
     found = []
     for size in (extra_module._TILE_BYTES, 4 * 9 * 8 * 2):  # all rows at once; two rows a tile
         monkeypatch.setattr(extra_module, "_TILE_BYTES", size)
         torch.manual_seed(5)
         q = torch.randn(7, 6, dtype=torch.float64, requires_grad=True)
         c = torch.randn(9, 6, dtype=torch.float64, requires_grad=True)
-        value = neighbourhood_kl(q, c, dims=[2, 4], tau=0.3)
+        value = neighbourhood_kl(q, c, dims=[2, 4], tau=0.3, own_B=own_B)
         (3 * value).backward()
         found.append((value, q.grad, c.grad))
     assert found[0][1].abs().max() > 0
@@ -105,7 +106,8 @@ def test_row_tiles_of_neighbourhood_kl_change_nothing(monkeypatch):
         torch.testing.assert_close(tiled, whole)
 
 
-def test_neighbourhood_kl_compares_prefix_and_full_rows():
+@pytest.mark.parametrize("own", [None, [4, 0, 2]])
+def test_neighbourhood_kl_compares_prefix_and_full_rows(own):
     q, c, dims, tau = (
         randn(3, 6).requires_grad_(),
         randn(5, 6, seed=3).requires_grad_(),
@@ -115,7 +117,8 @@ def test_neighbourhood_kl_compares_prefix_and_full_rows():
     want = torch.zeros((), dtype=torch.float64)
 
     def row(b, d):
-        cos = [torch.cosine_similarity(q[b, :d], x[:d], dim=0) / tau for x in c]
+        others = [x for i, x in enumerate(c) if own is None or i != own[b]]
+        cos = [torch.cosine_similarity(q[b, :d], x[:d], dim=0) / tau for x in others]
         weights = torch.stack(cos).exp()
         return weights / weights.sum()
 
@@ -123,7 +126,8 @@ def test_neighbourhood_kl_compares_prefix_and_full_rows():
         for b in range(3):
             full = row(b, 6).detach()
             want = want + (full * (full.log() - row(b, d).log())).sum() / 3
-    got = neighbourhood_kl(q, c, dims=dims, tau=tau)
+    own_B = None if own is None else torch.tensor(own)
+    got = neighbourhood_kl(q, c, dims=dims, tau=tau, own_B=own_B)
     torch.testing.assert_close(got, want)
     for a, b in zip(gradients(got, q, c), gradients(want, q, c), strict=True):
         assert b.abs().max() > 1e-4 and b[:, 4:].abs().max() < 1e-12  # the full width is a constant

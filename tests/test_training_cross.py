@@ -104,7 +104,8 @@ def test_the_chain(paired: bool, nested: bool, reduction: str) -> None:
 
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
 def test_the_relation_between_sentences(reduction: str) -> None:
-    """KL(full width's neighbours || a narrow prefix's): dims of at most a fifth of 20, 2 and 4."""
+    """KL(full width's neighbours || a narrow prefix's) over all texts of the step, anchors,
+    positives and negatives alike: dims of at most a fifth of 20, 2 and 4."""
     config = load_config(
         ["--objective.dims", "2,4,20", "--sia.layers", "1,2", "--pic.ladder", "none",
          "--sia.ratios", "none", "--objective.tau", str(TAU), "--objective.alpha", "0.3",
@@ -118,8 +119,10 @@ def test_the_relation_between_sentences(reduction: str) -> None:
     found = Crossing(config, 0)(whole, batch(), count_rows(batch(), 1), Sampled())
 
     def neighbours(d: int, z: torch.Tensor) -> torch.Tensor:
-        cos = normalize(z[:B, :d], dim=1) @ normalize(z[B:, :d], dim=1).T
-        return (cos / TAU).softmax(1)
+        """Of every text among all others, without itself: (S, S - 1)."""
+        unit = normalize(z[:, :d], dim=1)
+        others = [[j for j in range(S) if j != i] for i in range(S)]
+        return torch.stack([(unit[i] @ unit[o].T / TAU).softmax(0) for i, o in enumerate(others)])
 
     full = neighbours(20, z.detach())
     terms = [(full * (full / neighbours(d, z)).log()).sum(1).mean() for d in (2, 4)]

@@ -3,6 +3,7 @@
 Shape legend: B anchors, N candidates or sentences, D full width, d a prefix width.
 
     neighbourhood   sum_d mean_b KL( softmax(cos(q, c) / tau) || softmax(cos(q[:d], c[:d]) / tau) )
+                    (its form without the query itself is also SIA's relation between sentences)
     decorrelation   sum_d mean of squares of the correlations between channels [:d] and [d:]
 """
 
@@ -20,10 +21,18 @@ from mipic_llm.losses.numerics import check_tau, compute_dtype, full_precision
 _TILE_BYTES = 256 * 2**20  # of one row tile's matrices for one prefix
 
 
-def neighbourhood_kl(q_BD: Tensor, c_ND: Tensor, *, dims: Sequence[int], tau: float) -> Tensor:
+def neighbourhood_kl(
+    q_BD: Tensor,
+    c_ND: Tensor,
+    *,
+    dims: Sequence[int],
+    tau: float,
+    own_B: Tensor | None = None,
+) -> Tensor:
     """Each prefix should see the same neighbours as the full width, which is detached.
 
-    dims: truncated prefixes. Sum over prefixes of the mean over anchors; returns a scalar.
+    dims: truncated prefixes. own_B: the place of each query among the candidates, where it stands
+    among them; nobody is its own neighbour. Sum over prefixes of the mean over queries; a scalar.
     """
     check_tau(tau)
     dtype = compute_dtype(q_BD, c_ND)
@@ -31,26 +40,34 @@ def neighbourhood_kl(q_BD: Tensor, c_ND: Tensor, *, dims: Sequence[int], tau: fl
         q_BD, c_ND = q_BD.to(dtype), c_ND.to(dtype)
         rows = max(1, _TILE_BYTES // (4 * c_ND.shape[0] * q_BD.element_size()))
         total = q_BD.new_zeros(())
-        for q_bD in q_BD.split(rows):
+        for start in range(0, len(q_BD), rows):
+            own_b = None if own_B is None else own_B[start : start + rows]
+            tile = (q_BD[start : start + rows], c_ND, dims, tau, own_b)
             if rows >= len(q_BD):
-                total = total + _tile_kl(q_bD, c_ND, dims, tau)
+                total = total + _tile_kl(*tile)
             else:  # its B x N are made again in backward, tile by tile
-                part = checkpoint(_tile_kl, q_bD, c_ND, dims, tau, use_reentrant=False)
-                total = total + part
+                total = total + checkpoint(_tile_kl, *tile, use_reentrant=False)
     return total / len(q_BD)
 
 
-def _tile_kl(q_bD: Tensor, c_ND: Tensor, dims: Sequence[int], tau: float) -> Tensor:
-    """Sum over these anchors and all prefixes."""
+def _tile_kl(
+    q_bD: Tensor, c_ND: Tensor, dims: Sequence[int], tau: float, own_b: Tensor | None
+) -> Tensor:
+    """Sum over these queries and all prefixes."""
 
     def log_neighbours(q: Tensor, c: Tensor) -> Tensor:
-        return torch.log_softmax(normalize(q, dim=1) @ normalize(c, dim=1).T / tau, 1)
+        cos_bN = normalize(q, dim=1) @ normalize(c, dim=1).T / tau
+        if own_b is not None:
+            cos_bN = cos_bN.scatter(1, own_b[:, None], -torch.inf)
+        return torch.log_softmax(cos_bN, 1)
 
     log_full_bN = log_neighbours(q_bD.detach(), c_ND.detach())
     total = q_bD.new_zeros(())
     for d in dims:
-        log_bN = log_neighbours(q_bD[:, :d], c_ND[:, :d])
-        total = total + (log_full_bN.exp() * (log_full_bN - log_bN)).sum()
+        gap_bN = log_full_bN - log_neighbours(q_bD[:, :d], c_ND[:, :d])
+        if own_b is not None:  # -inf - -inf
+            gap_bN = gap_bN.scatter(1, own_b[:, None], 0.0)
+        total = total + (log_full_bN.exp() * gap_bN).sum()
     return total
 
 

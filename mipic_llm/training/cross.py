@@ -100,16 +100,19 @@ class Crossing:
                 parts["loss/chain"] += factor * value.item()
                 yield rest * c.pic.weight * factor * value
         if c.sia.sentences and self.narrow:
-            value = self._sentences(whole.z_SD, batch, rows)
+            value = self._sentences(whole.z_SD, rows)
             parts["loss/sentences"] = value.item()
             yield rest * c.sia.sentences * value
 
-    def _sentences(self, z_SD: Tensor, batch: StepBatch, rows: Rows) -> Tensor:
-        """SIA between sentences: narrow prefixes should see the neighbours that the full width,
-        detached, sees (losses/extra.py); reduced over them as `objective.reduction` says."""
-        anchors, candidates = self._sides(z_SD, batch, rows)
-        o = self.config.objective
-        value = losses.neighbourhood_kl(anchors, candidates, dims=self.narrow, tau=o.tau)
+    def _sentences(self, z_SD: Tensor, rows: Rows) -> Tensor:
+        """SIA between sentences: among all texts of the step, whatever their column, a narrow
+        prefix should see the neighbours that the full width, detached, sees (losses/extra.py);
+        reduced over prefixes as `objective.reduction` says."""
+        o, n, counts = self.config.objective, len(z_SD), rows.per_rank
+        everyone = dist.gather_rows(z_SD.float(), counts)
+        value = losses.neighbourhood_kl(z_SD.float(), everyone, dims=self.narrow, tau=o.tau,
+                                        own_B=_targets(counts, n, z_SD))  # fmt: skip
+        value = value * n * dist.world_size() / rows.total
         return value / len(self.narrow) if o.reduction == "mean" else value
 
     def _link(self, query: Tensor, candidates: Tensor, target_B: Tensor) -> Tensor:
