@@ -93,7 +93,7 @@ def test_alignment_kl_teaches_only_the_student():
 def test_row_tiles_of_neighbourhood_kl_change_nothing(monkeypatch, own):
     own_B = None if own is None else torch.tensor(own)
     found = []
-    for size in (extra_module._TILE_BYTES, 4 * 9 * 8 * 2):  # all rows at once; two rows a tile
+    for size in (extra_module._TILE_BYTES, 8 * 9 * 8 * 2):  # all rows at once; two rows a tile
         monkeypatch.setattr(extra_module, "_TILE_BYTES", size)
         torch.manual_seed(5)
         q = torch.randn(7, 6, dtype=torch.float64, requires_grad=True)

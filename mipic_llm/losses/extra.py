@@ -10,15 +10,19 @@ Shape legend: B anchors, N candidates or sentences, D full width, d a prefix wid
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn.functional import normalize
-from torch.utils.checkpoint import checkpoint
 
 from mipic_llm.losses.numerics import check_tau, compute_dtype, full_precision
 
-_TILE_BYTES = 256 * 2**20  # of one row tile's matrices for one prefix
+# Of the matrices that one row tile keeps for its backward: cache and heap on a CPU, few launches
+# elsewhere.
+_TILE_BYTES = 32 * 2**20
+_TILE_BYTES_GPU = 512 * 2**20
 
 
 def neighbourhood_kl(
@@ -38,16 +42,50 @@ def neighbourhood_kl(
     dtype = compute_dtype(q_BD, c_ND)
     with full_precision(q_BD.device):
         q_BD, c_ND = q_BD.to(dtype), c_ND.to(dtype)
-        rows = max(1, _TILE_BYTES // (4 * c_ND.shape[0] * q_BD.element_size()))
-        total = q_BD.new_zeros(())
-        for start in range(0, len(q_BD), rows):
-            own_b = None if own_B is None else own_B[start : start + rows]
-            tile = (q_BD[start : start + rows], c_ND, dims, tau, own_b)
-            if rows >= len(q_BD):
-                total = total + _tile_kl(*tile)
-            else:  # its B x N are made again in backward, tile by tile
-                total = total + checkpoint(_tile_kl, *tile, use_reentrant=False)
+        kept = 3 * len(dims) + 2  # matrices of rows x N
+        room = _TILE_BYTES if q_BD.device.type == "cpu" else _TILE_BYTES_GPU
+        rows = max(1, room // (kept * c_ND.shape[0] * q_BD.element_size()))
+        if rows >= len(q_BD):
+            total = _tile_kl(q_BD, c_ND, dims, tau, own_B)
+        else:
+            total = _TiledKl.apply(q_BD, c_ND, own_B, tuple(dims), tau, rows)
     return total / len(q_BD)
+
+
+class _TiledKl(torch.autograd.Function):
+    """_tile_kl of all rows, tile by tile. The gradient is made in forward, while a tile's matrices
+    are there: nothing of a tile outlives it, and none is made twice."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        q_BD: Tensor,
+        c_ND: Tensor,
+        own_B: Tensor | None,
+        dims: tuple[int, ...],
+        tau: float,
+        rows: int,
+    ) -> Tensor:
+        total, wide = q_BD.new_zeros(()), max(dims)
+        dq_BD, dc_ND = torch.zeros_like(q_BD), torch.zeros_like(c_ND)
+        for start in range(0, len(q_BD), rows):
+            here = slice(start, start + rows)
+            with torch.enable_grad():
+                q_bD, c = q_BD[here].detach().requires_grad_(), c_ND.detach().requires_grad_()
+                own_b = None if own_B is None else own_B[here]
+                value = _tile_kl(q_bD, c, dims, tau, own_b)
+                dq, dc = torch.autograd.grad(value, (q_bD, c))
+            total += value.detach()
+            dq_BD[here] = dq
+            dc_ND[:, :wide] += dc[:, :wide]
+        ctx.save_for_backward(dq_BD, dc_ND)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+        dq_BD, dc_ND = ctx.saved_tensors
+        return grad * dq_BD, grad * dc_ND, None, None, None, None
 
 
 def _tile_kl(
