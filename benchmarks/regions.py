@@ -1,4 +1,6 @@
-"""Suite `profile`: where a step's CPU time goes, quickstart backbone, MRL against MIPIC.
+"""Suite `profile`: where a step's CPU time goes, quickstart backbone: MRL, MIPIC, and MIPIC
+`before`: the same loss without what this project does for speed on a CPU (one padded pass in place
+of groups of like length, SIA by autograd with tokens projected up to D).
 
 Regions are timed by wrapping the functions that make a step (CPU time of the process, so a busy
 machine shows little); what is inside a wrapped function and wrapped itself is counted once, with
@@ -9,9 +11,12 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from benchmarks import data, harness, models
 from benchmarks.harness import Options, Row
@@ -76,6 +81,65 @@ def regions(meter: Meter) -> Iterator[None]:
             setattr(owner, name, found)
 
 
+def naive_sia(
+    tokens: Sequence[Tensor],
+    query_LSD: Tensor,
+    mask_ST: Tensor,
+    *,
+    dims: Sequence[int],
+    ratios: Sequence[float],
+    tau: float,
+    min_k: int,
+    **_: Any,
+) -> tuple[Tensor, Tensor]:
+    """What losses.sia_per_example gives for the balanced preset (P = [I 0]), in plain batched
+    autograd: every prefix projected up to D, every Gram from scratch."""
+    relation, geometry = [], []
+    m_S, D = mask_ST.sum(1), query_LSD.shape[2]
+    for tok_STD, q_SD in zip(tokens, query_LSD, strict=True):
+        scale = D**0.5 * tau
+
+        def log_row(h_STD: Tensor, q_SD1: Tensor = q_SD[:, :, None], scale=scale) -> Tensor:
+            s_ST = (h_STD @ q_SD1)[:, :, 0] / scale
+            return torch.log_softmax(s_ST.masked_fill(~mask_ST, -1e9), 1)
+
+        log_t_ST = log_row(tok_STD).detach()
+        order_ST = torch.sort(log_t_ST, dim=1, descending=True, stable=True).indices
+        relation_S = geometry_S = tok_STD.new_zeros(len(m_S))
+        for d, ratio in zip(dims, ratios, strict=True):
+            log_p_ST = log_row(tok_STD[:, :, :d] @ torch.eye(d, D))
+            relation_S = relation_S + (log_p_ST.exp() * (log_p_ST - log_t_ST)).sum(1)
+            k_S = torch.minimum(m_S, (ratio * m_S - 1e-9).ceil().clamp_min(min_k).long())
+            k = int(k_S.max())
+            in_Sk1 = (torch.arange(k) < k_S[:, None])[:, :, None]
+            x_SkD = tok_STD.gather(1, order_ST[:, :k, None].expand(-1, -1, D)) * in_Sk1
+            x_SkD = (x_SkD - x_SkD.sum(1, keepdim=True) / k_S[:, None, None]) * in_Sk1
+            K_Skk = x_SkD[:, :, :d] @ x_SkD[:, :, :d].transpose(1, 2)
+            L_Skk = (x_SkD @ x_SkD.transpose(1, 2)).detach()
+            norms_S = K_Skk.norm(dim=(1, 2)) * L_Skk.norm(dim=(1, 2))
+            geometry_S = geometry_S + 1 - (K_Skk * L_Skk).sum((1, 2)) / norms_S
+        relation.append(relation_S)
+        geometry.append(geometry_S)
+    return torch.stack(relation), torch.stack(geometry)
+
+
+@contextmanager
+def before(meter: Meter) -> Iterator[None]:
+    """The naive SIA in the place of ours, under the meter (its backward is the backbone's)."""
+    from mipic_llm import losses
+
+    kept = losses.sia_per_example
+    losses.sia_per_example = meter.wrap("SIA forward", naive_sia)
+    try:
+        yield
+    finally:
+        losses.sia_per_example = kept
+
+
+VARIANTS = {"mrl": ("mrl", []), "mipic": ("mipic", []),
+            "mipic before": ("mipic", ["--train.length_groups", "false"])}  # fmt: skip
+
+
 def run(o: Options) -> list[Row]:
     from mipic_llm.data.collate import build_step
     from mipic_llm.training.engine import start
@@ -84,22 +148,31 @@ def run(o: Options) -> list[Row]:
     start()
     B, runs = (4, 1) if o.quick else (32, o.runs or 5)
     examples, source = data.triplets(o.data)
-    steps, meters = {}, {terms: Meter() for terms in ("mrl", "mipic")}
-    for terms in meters:
-        made = models.trainee("quickstart", models.flags(terms=terms, precision="fp32", B=B))
+    steps, meters, first = {}, {name: Meter() for name in VARIANTS}, {}
+    for name, (terms, more) in VARIANTS.items():
+        flags = models.flags(terms=terms, precision="fp32", B=B, more=more)
+        made = models.trainee("quickstart", flags)
         batch = build_step(data.cycled(examples, B), make_encoder(made.config, made.source))
-        steps[terms] = models.Stepper(made, [batch])
-        steps[terms]()
+        steps[name] = models.Stepper(made, [batch])
+        with before(Meter()) if more else nullcontext():
+            first[name] = steps[name]()
+    for key in ("loss/mrl", "loss/relation", "loss/geometry", "loss/chain"):
+        gap = abs(first["mipic before"][key] / first["mipic"][key] - 1)
+        if gap > 1e-4:
+            raise SystemExit(f"profile: {key} of the naive step differs by {gap:.1e}")
     for _ in range(runs):  # in turn, as everywhere
-        for terms, step in steps.items():
-            with regions(meters[terms]):
-                meters[terms].wrap("the rest of the step", step)()
+        for name, step in steps.items():
+            with (
+                before(meters[name]) if VARIANTS[name][1] else nullcontext(),
+                regions(meters[name]),
+            ):
+                meters[name].wrap("the rest of the step", step)()
     rows = []
-    for terms, meter in meters.items():
-        whole = sum(meter.ms.values())
+    for name, meter in meters.items():
+        whole, terms = sum(meter.ms.values()), VARIANTS[name][0]
         for label, spent in [*sorted(meter.ms.items(), key=lambda x: -x[1]), ("whole", whole)]:
             t = harness.Timing(spent / runs, spent / runs, spent / runs, 0.0)
-            rows.append(harness.row("profile", terms, label, t, model="quickstart", mode="full",
+            rows.append(harness.row("profile", name, label, t, model="quickstart", mode="full",
                                     zero_stage=0, ranks=1, B=B, lengths=source, terms=terms,
                                     ratio=spent / whole, note="share of the step in ratio; "
                                     f"mean of {runs} steps, {o.threads} threads"))  # fmt: skip

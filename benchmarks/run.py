@@ -15,6 +15,7 @@ from pathlib import Path
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 sys.path[0] = str(Path(__file__).resolve().parent.parent)  # not this folder: its names are common
 from benchmarks import harness  # noqa: E402
+from mipic_llm.quiet import quiet  # noqa: E402
 
 SUITES = ("sia", "step", "peers", "gradcache", "scaling", "startup", "profile", "gpu")
 
@@ -45,6 +46,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     if args.data and not Path(args.data).is_file():
         raise SystemExit(f"--data: no file {args.data}")
+    quiet()
     import torch
 
     torch.set_num_threads(args.threads)
