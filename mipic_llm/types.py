@@ -68,7 +68,8 @@ class Reps(NamedTuple):
 
     z_SD: full-width readout of the last layer.
     chain_S: per sampled PIC link, phi_i(z_i[:d_i]), each (S, d_{i+1}).
-    target_S: per sampled PIC link, the deeper readout cut to d_{i+1}, each (S, d_{i+1}).
+    target_S: per sampled PIC link, the deeper readout cut to d_{i+1}, each (S, d_{i+1}); none where
+        every link looks for the last layer's, which is z_SD.
     inner_S: per asked inner layer (ESE, 2DMSE), its full-width readout, each (S, D).
     local: weighted sum over this chunk of the per-example terms (already scaled), scalar.
     relation, geometry: unweighted sums over this chunk's sequences, detached scalars for logs.

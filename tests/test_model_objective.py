@@ -38,13 +38,16 @@ def test_every_parameter_of_every_head_gets_a_gradient_when_unsampled() -> None:
 
 
 def test_a_link_looks_for_the_next_checkpoint_or_for_the_last_layer() -> None:
-    for target, layers in (("next", (2, 3)), ("last", (3, 3))):
+    for target in ("next", "last"):
         net = module(target=target)
         out = net(IDS, MASK, Sampled((), (0, 1)), 1.0)
         readouts = net(IDS, MASK, layers=(1, 2, 3))
-        for i, (layer, dim) in enumerate(zip(layers, (8, 16), strict=True)):
-            torch.testing.assert_close(out.target_S[i], readouts[layer - 1][:, :dim].detach())
-            assert not out.target_S[i].requires_grad
+        assert len(out.target_S) == (2 if target == "next" else 0)  # the last layer's is z_SD
+        torch.testing.assert_close(out.z_SD, readouts[2])
+        for i, (layer, dim) in enumerate(((2, 8), (3, 16))):
+            if target == "next":
+                torch.testing.assert_close(out.target_S[i], readouts[layer - 1][:, :dim].detach())
+                assert not out.target_S[i].requires_grad
             torch.testing.assert_close(out.chain_S[i], net.phis[i](readouts[i][:, : (4, 8)[i]]))
 
 

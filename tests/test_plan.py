@@ -152,9 +152,9 @@ def test_bytes_on_the_wire():
     assert weights(cached, nothing_kept) == (6 * 3 * p + 2 * p) * 3 / 4
     all_kept = Zero(3, reuse=10 * p, live=10 * p)
     assert formulas.wire(w, all_kept, 4, 1, 8, 2, 0).weights == (2 * p + 2 * p) * 3 / 4
-    # 8 pairs, 3 other ranks, one candidate column: gathered (4 B), reduced (8 B); two links with
+    # 8 pairs, 3 other ranks, two columns: gathered (4 B) and reduced (4 B); two links with
     # two columns of targets each (4 B)
-    assert formulas.wire(w, Zero(0), 4, 1, 8, 2, 2).readouts == 8 * 3 * d * (12 + 4 * 2 * 2)
+    assert formulas.wire(w, Zero(0), 4, 1, 8, 2, 2).readouts == 8 * 3 * d * (2 * 8 + 4 * 2 * 2)
     assert formulas.wire(w, Zero(3), 1, 3, 8, 2, 2).total == 0
 
 

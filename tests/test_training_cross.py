@@ -71,13 +71,19 @@ def mrl(z: torch.Tensor, dims: list[int]) -> torch.Tensor:
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
 @pytest.mark.parametrize("nested", [False, True])
 @pytest.mark.parametrize("paired", [False, True])
-def test_the_chain(paired: bool, nested: bool, reduction: str) -> None:
+@pytest.mark.parametrize("target", ["next", "last"])
+def test_the_chain(target: str, paired: bool, nested: bool, reduction: str) -> None:
     config = setting(
         "--pic.positive", "pair" if paired else "self", "--pic.widths",
         "nested" if nested else "point", "--objective.reduction", reduction, "--pic.weight", "3",
         "--objective.alpha", "0.3", "--sia.sentences", "0", "--objective.wide_weight", str(WIDE),
+        "--pic.target", target,
     )  # fmt: skip
     whole, sampled = reps([D, D] if nested else [4, 8]), Sampled(links=(0, 1))
+    deeper = whole.target_S
+    if target == "last":  # cut from the last layer's readout, which is not handed over twice
+        deeper = tuple(whole.z_SD.detach()[:, : c.shape[1]] for c in whole.chain_S)
+        whole = whole._replace(target_S=())
     found = Crossing(config, 2)(whole, batch(), count_rows(batch(), 1), sampled)
 
     def link(query, deeper) -> torch.Tensor:
@@ -95,7 +101,7 @@ def test_the_chain(paired: bool, nested: bool, reduction: str) -> None:
                 values.append(sum(each) / S)
         return sum(values) / len(values)  # type: ignore[return-value]
 
-    chain = sum(link(q, t) for q, t in zip(whole.chain_S, whole.target_S, strict=True))
+    chain = sum(link(q, t) for q, t in zip(whole.chain_S, deeper, strict=True))
     chain = chain / 2 if reduction == "mean" else chain
     wanted = 0.3 * mrl(whole.z_SD, DIMS) + 0.7 * 3 * chain
     check(found.total, wanted, [whole.z_SD, *whole.chain_S])

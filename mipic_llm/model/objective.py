@@ -114,7 +114,8 @@ class EmbeddingModule(nn.Module):
             return self.backbone(ids_ST, mask_ST, layers, []).readout_LSD
         assert sampled is not None
         sia = [self.sia_layers[k] for k in sampled.layers]
-        ends = [p.layer for i in sampled.links for p in self.ladder[i : i + 2]]
+        both = 1 if self.to_last else 2
+        ends = [p.layer for i in sampled.links for p in self.ladder[i : i + both]]
         layers = sorted({*sia, *ends, *sampled.inner, self.backbone.n_layers})
         out = self.backbone(ids_ST, mask_ST, layers, sia)
         at = {layer: out.readout_LSD[i] for i, layer in enumerate(layers)}
@@ -124,8 +125,8 @@ class EmbeddingModule(nn.Module):
         for i in sampled.links:
             (shallow, deep) = self.ladder[i : i + 2]
             chain.append(self.phis[i](at[shallow.layer][:, : shallow.dim]))
-            layer = self.backbone.n_layers if self.to_last else deep.layer
-            target.append(at[layer][:, : deep.dim].detach())
+            if not self.to_last:  # the last layer's are in z_SD
+                target.append(at[deep.layer][:, : deep.dim].detach())
         mine, theirs = self.sia_weights
         local = scale * (mine * relation + theirs * geometry) + zero
         return Reps(

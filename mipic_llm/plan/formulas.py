@@ -220,8 +220,9 @@ def wire(
     forward and backward of each pass, b (2 or with GradCache 3) m P f, and b P_t f to reduce; a
     single pass gathers again only what was not kept (chunks: measured at 1.2 times this).
 
-    Readouts in fp32, all-gathered, 4 B per channel and other rank; the candidates' gradients
-    (columns - 1 per pair) come back by an all-reduce, 8 B; the chain's targets carry none.
+    Readouts in fp32: all are gathered once, 4 B per channel and other rank, and their gradients
+    come back by a reduce-scatter, 4 B; a chain link's deeper side is gathered without (links: those
+    whose deeper side is not the last layer's, which is there already).
     """
     f = (ranks - 1) / ranks
     b, d = w.bytes, w.shape.width
@@ -232,5 +233,5 @@ def wire(
         weights = b * (gathers + w.trainable) * f
     else:
         weights = b * w.trainable * f * (2 if zero.stage == 0 else 2 + zero.all_reduce)
-    readouts = pairs * (ranks - 1) * d * (12 * (columns - 1) + 4 * links * columns)
+    readouts = pairs * columns * (ranks - 1) * d * (8 + 4 * links)
     return Wire(weights, readouts)

@@ -31,7 +31,7 @@ class Load(NamedTuple):
 
     texts: of the step; tokens: mean per text; longest: most tokens of a text (the largest chunk
     may hold such texts only); chunk: texts per pass (0 = one pass); pairs, columns: anchors, and
-    texts per anchor; links: chain links.
+    texts per anchor; links: chain links whose deeper side is gathered on its own.
     """
 
     texts: int
@@ -132,6 +132,7 @@ def load_of(config: Config, tokens: float) -> Load:
     links = 0
     if config.objective.name == "mipic" and config.pic.enabled:
         links = config.pic.links_per_step or max(0, len(config.pic.ladder or []) - 1)
+        links = 0 if config.pic.target == "last" else links
     return Load(texts, tokens, config.data.max_length, chunk, t.batch_size, columns, links)
 
 
@@ -179,7 +180,7 @@ def readouts(work: Work, load: Load, ranks: int) -> float:
     width, layers = work.shape.width, max(1, work.tokens_layers)
     own = 8 * load.texts * width * layers
     candidates = ranks * load.pairs * (load.columns - 1)
-    gathered = 8 * candidates * width * (1 + load.links)
+    gathered = 8 * ranks * load.texts * width * (1 + load.links)
     rows = load.pairs if candidates < 16384 else min(load.pairs, max(1, 2**24 // candidates))
     return own + gathered + 3 * 4 * rows * candidates
 

@@ -39,11 +39,16 @@ class _GatherRows(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad_Nd: Tensor):
-        # Every rank used our rows: their gradients add up. No other factor (see NOTES.md).
-        grad_Nd = grad_Nd.contiguous().clone()
-        dist.all_reduce(grad_Nd)
-        start = sum(ctx.counts[: rank()])
-        return grad_Nd[start : start + ctx.counts[rank()]], None
+        # Every rank used our rows: their gradients add up. No other factor (see NOTES.md). A rank
+        # gets the sum for its own rows only: half of what an all-reduce would send.
+        rows, parts = max(ctx.counts), []
+        for part in grad_Nd.split(list(ctx.counts)):
+            padded = part.new_zeros((rows, *part.shape[1:]))
+            padded[: len(part)] = part
+            parts.append(padded)
+        own = torch.empty_like(parts[0])
+        dist.reduce_scatter(own, parts)
+        return own[: ctx.counts[rank()]], None
 
 
 def gather_rows(x_Nd: Tensor, counts: tuple[int, ...]) -> Tensor:

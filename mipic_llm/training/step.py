@@ -188,7 +188,8 @@ class _Leaves:
         for i, leaf in enumerate(self.reps.chain_S):
             if leaf is not None and leaf.grad is not None:
                 self._chain[i] = leaf.grad
-                self.reps.chain_S[i] = self.reps.target_S[i] = None
+                self.reps.chain_S[i] = None
+                self.reps.target_S[i : i + 1] = [None] * len(self.reps.target_S[i : i + 1])
         return term.detach()
 
     def grads(self) -> list[Tensor]:
