@@ -17,6 +17,7 @@ import torch
 from benchmarks import data, flops, harness, models
 from benchmarks.harness import Options, Row
 from mipic_llm.config import derive_dims
+from mipic_llm.training import distributed
 
 
 class Point(NamedTuple):
@@ -66,6 +67,7 @@ def measure(
     with tempfile.TemporaryDirectory() as folder:
         path = models.write_model(shape, Path(folder), precision)
         made = models.trainee(str(path), [*arguments, *more], ds_config)
+        distributed.barrier()  # all ranks read rank 0's folder
     if harness.on_gpu():
         torch.cuda.reset_peak_memory_stats()
     tokenizer = made.source.tokenizer
