@@ -65,9 +65,12 @@ def measure(
     more += ["--sia.layers", *map(str, layers[-p.layers :])]
     arguments = models.flags(terms="mipic", precision=precision, B=p.B, lora_rank=lora_rank)
     with tempfile.TemporaryDirectory() as folder:
-        path = models.write_model(shape, Path(folder), precision)
+        path = Path(distributed.from_first(folder))  # transformers saves on the first rank only
+        if distributed.rank() == 0:
+            models.write_model(shape, path, precision)
+        distributed.barrier()
         made = models.trainee(str(path), [*arguments, *more], ds_config)
-        distributed.barrier()  # all ranks read rank 0's folder
+        distributed.barrier()  # the folder goes
     if harness.on_gpu():
         torch.cuda.reset_peak_memory_stats()
     tokenizer = made.source.tokenizer
