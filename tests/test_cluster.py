@@ -42,9 +42,9 @@ def slurm(tmp_path) -> dict[str, str]:
         (binaries / name).write_text(text)
         (binaries / name).chmod(0o755)
     path = f"{binaries}:{Path(sys.executable).parent}:{os.environ['PATH']}"
-    job = free_port() - 20000  # what the script makes of it is this port again
+    port = next(p for p in iter(free_port, None) if 20000 <= p < 40000)  # the script's own range
     return dict(os.environ, PATH=path, FAKE=str(tmp_path), SLURM_SUBMIT_DIR=str(ROOT),
-                SLURM_JOB_NODELIST="both", SLURM_JOB_ID=str(job % 20000), OMP_NUM_THREADS="1",
+                SLURM_JOB_NODELIST="both", SLURM_JOB_ID=str(port - 20000), OMP_NUM_THREADS="1",
                 CUDA_VISIBLE_DEVICES="", PYTHONPATH=str(ROOT))  # fmt: skip
 
 

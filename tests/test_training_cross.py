@@ -11,7 +11,7 @@ from mipic_llm.config import resolve
 from mipic_llm.data.collate import StepBatch
 from mipic_llm.model.objective import Sampled
 from mipic_llm.training.cross import Crossing
-from mipic_llm.training.rows import count_rows
+from mipic_llm.training.rows import Rows, count_rows
 from mipic_llm.types import Reps
 
 B, NEGATIVES, D, DIMS, TAU = 3, 2, 8, [2, 4, 8], 0.5
@@ -47,6 +47,17 @@ def reps(widths: list[int]) -> Reps:
     chain, target = (tuple(random(w) for w in widths) for _ in range(2))
     target = tuple(t.detach() for t in target)
     return Reps(random(D), chain, target, (), zero, zero, zero)
+
+
+def test_columns_of_ranks_that_hold_different_numbers() -> None:
+    """Each rank holds its anchors, then as many positives, then its negatives."""
+    rows, wanted, start = Rows((3, 1, 2), (2, 0, 5), 1), ([], [], []), 0
+    for a, n in zip(rows.anchors, rows.negatives, strict=True):
+        for column, size in zip(wanted, (a, a, n), strict=True):
+            column.extend(range(start, start + size))
+            start += size
+    assert start == rows.total
+    assert [c.tolist() for c in rows.columns(torch.device("cpu"))] == list(wanted)
 
 
 def check(found: torch.Tensor, wanted: torch.Tensor, leaves) -> None:

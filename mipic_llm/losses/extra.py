@@ -96,16 +96,16 @@ def _tile_kl(
     def log_neighbours(q: Tensor, c: Tensor) -> Tensor:
         cos_bN = normalize(q, dim=1) @ normalize(c, dim=1).T / tau
         if own_b is not None:
-            cos_bN = cos_bN.scatter(1, own_b[:, None], -torch.inf)
+            cos_bN.scatter_(1, own_b[:, None], -torch.inf)
         return torch.log_softmax(cos_bN, 1)
 
     log_full_bN = log_neighbours(q_bD.detach(), c_ND.detach())
-    total = q_bD.new_zeros(())
+    full_bN, total = log_full_bN.exp(), q_bD.new_zeros(())
     for d in dims:
         gap_bN = log_full_bN - log_neighbours(q_bD[:, :d], c_ND[:, :d])
         if own_b is not None:  # -inf - -inf
-            gap_bN = gap_bN.scatter(1, own_b[:, None], 0.0)
-        total = total + (log_full_bN.exp() * gap_bN).sum()
+            gap_bN.scatter_(1, own_b[:, None], 0.0)
+        total = total + (full_bN * gap_bN).sum()
     return total
 
 

@@ -114,8 +114,8 @@ class EmbeddingModule(nn.Module):
             return self.backbone(ids_ST, mask_ST, layers, []).readout_LSD
         assert sampled is not None
         sia = [self.sia_layers[k] for k in sampled.layers]
-        both = 1 if self.to_last else 2
-        ends = [p.layer for i in sampled.links for p in self.ladder[i : i + both]]
+        reads = 1 if self.to_last else 2  # a link's shallow end, and its deep end
+        ends = [p.layer for i in sampled.links for p in self.ladder[i : i + reads]]
         layers = sorted({*sia, *ends, *sampled.inner, self.backbone.n_layers})
         out = self.backbone(ids_ST, mask_ST, layers, sia)
         at = {layer: out.readout_LSD[i] for i, layer in enumerate(layers)}

@@ -91,7 +91,7 @@ class Crossing:
         """This rank's anchors; the candidates: all positives, then all negatives."""
         _, positives, negatives = rows.columns(everyone.device)
         mine = everyone[_own(rows)][: batch.n_anchors]
-        return mine, everyone[torch.cat([positives, negatives])]
+        return mine, everyone.index_select(0, torch.cat([positives, negatives]))
 
     def _mipic(
         self, whole: Reps, everyone: Tensor, batch, rows: Rows, sampled: Sampled, parts: dict
@@ -115,11 +115,12 @@ class Crossing:
         """SIA between sentences: among all texts of the step, whatever their column, a narrow
         prefix should see the neighbours that the full width, detached, sees (losses/extra.py);
         reduced over prefixes as `objective.reduction` says."""
-        o, own = self.config.objective, _own(rows)
-        own_S = torch.arange(own.start, own.stop, device=everyone.device)
-        value = losses.neighbourhood_kl(everyone[own], everyone, dims=self.narrow, tau=o.tau,
-                                        own_B=own_S)  # fmt: skip
-        value = value * len(own_S) * dist.world_size() / rows.total
+        o, mine = self.config.objective, everyone[_own(rows)]
+        value = losses.neighbourhood_kl(
+            mine, everyone, dims=self.narrow, tau=o.tau,
+            own_B=_targets(rows.per_rank, len(mine), everyone),
+        )  # fmt: skip
+        value = value * len(mine) * dist.world_size() / rows.total
         return value / len(self.narrow) if o.reduction == "mean" else value
 
     def _link(self, query: Tensor, candidates: Tensor, target_B: Tensor) -> Tensor:
@@ -147,7 +148,7 @@ class Crossing:
             _, candidates = self._sides(deeper, batch, rows)
             target_B = _targets(rows.anchors, n, deeper)
             there = self._link(projected[:n], candidates, target_B)
-            back = self._link(projected[n : 2 * n], deeper[columns[0]], target_B)
+            back = self._link(projected[n : 2 * n], deeper.index_select(0, columns[0]), target_B)
             return (there + back) / 2
         total = deeper.new_zeros(())
         bounds = ((0, n), (n, 2 * n), (2 * n, len(batch.ids)))
@@ -155,7 +156,8 @@ class Crossing:
         for (start, stop), column, count in zip(bounds, columns, counts, strict=True):
             if stop > start:
                 target_B = _targets(count, stop - start, deeper)
-                value = self._link(projected[start:stop], deeper[column], target_B)
+                there = deeper.index_select(0, column)
+                value = self._link(projected[start:stop], there, target_B)
                 total = total + value * (stop - start) * dist.world_size() / rows.total
         return total
 

@@ -42,10 +42,10 @@ class _GatherRows(torch.autograd.Function):
         # Every rank used our rows: their gradients add up. No other factor (see NOTES.md). A rank
         # gets the sum for its own rows only: half of what an all-reduce would send.
         rows, parts = max(ctx.counts), []
-        for part in grad_Nd.split(list(ctx.counts)):
-            padded = part.new_zeros((rows, *part.shape[1:]))
-            padded[: len(part)] = part
-            parts.append(padded)
+        for part in grad_Nd.contiguous().split(list(ctx.counts)):
+            if len(part) < rows:
+                part = torch.cat([part, part.new_zeros((rows - len(part), *part.shape[1:]))])
+            parts.append(part)
         own = torch.empty_like(parts[0])
         dist.reduce_scatter(own, parts)
         return own[: ctx.counts[rank()]], None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -29,14 +30,25 @@ class Rows(NamedTuple):
     def columns(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         """Where all anchors, positives and negatives stand among the rows of all ranks, gathered
         in rank order; each in rank order."""
-        found: tuple[list[Tensor], ...] = ([], [], [])
-        start = 0
-        for a, n in zip(self.anchors, self.negatives, strict=True):
-            for column, size in zip(found, (a, a, n), strict=True):
-                column.append(torch.arange(start, start + size, device=device))
-                start += size
-        anchors, positives, negatives = (torch.cat(parts) for parts in found)
-        return anchors, positives, negatives
+        return _columns(self.anchors, self.negatives, device)
+
+
+@lru_cache(maxsize=4)  # asked for by every term of a step, and steps are alike
+def _columns(
+    anchors: tuple[int, ...], negatives: tuple[int, ...], device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    a_W, n_W = torch.tensor(anchors), torch.tensor(negatives)
+    size_W = 2 * a_W + n_W
+    start_W = size_W.cumsum(0) - size_W
+
+    def places(first_W: Tensor, count_W: Tensor) -> Tensor:
+        """count_W[r] places from first_W[r] on, for every rank r."""
+        before_W = count_W.cumsum(0) - count_W
+        return (first_W - before_W).repeat_interleave(count_W) + torch.arange(int(count_W.sum()))
+
+    found = (places(start_W, a_W), places(start_W + a_W, a_W), places(start_W + 2 * a_W, n_W))
+    found_anchors, positives, found_negatives = (column.to(device) for column in found)
+    return found_anchors, positives, found_negatives
 
 
 def count_rows(batch: StepBatch, n_chunks: int) -> Rows:

@@ -189,7 +189,8 @@ class _Leaves:
             if leaf is not None and leaf.grad is not None:
                 self._chain[i] = leaf.grad
                 self.reps.chain_S[i] = None
-                self.reps.target_S[i : i + 1] = [None] * len(self.reps.target_S[i : i + 1])
+                if self.reps.target_S:  # none where all look for the last layer
+                    self.reps.target_S[i] = None
         return term.detach()
 
     def grads(self) -> list[Tensor]:
