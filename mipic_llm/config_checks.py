@@ -134,6 +134,7 @@ def _validate_numbers(c: Config) -> None:
         ("sia.geometry_weight", s.geometry_weight, s.geometry_weight >= 0, "0 or more"),
         ("objective.wide_weight", o.wide_weight, (o.wide_weight or 0) >= 0, "0 or more"),
         ("sia.sentences", s.sentences, (s.sentences or 0) >= 0, "0 or more"),
+        ("sia.memory", s.memory, (s.memory or 0) >= 0, "0 or more"),
         ("pic.weight", c.pic.weight, (c.pic.weight or 0) >= 0, "0 or more"),
         ("ese.temperature", c.ese.temperature, c.ese.temperature > 0, "above 0"),
         ("train.epochs", t.epochs, t.epochs >= 1, "1 or more"),

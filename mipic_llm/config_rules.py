@@ -25,6 +25,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "sia": {
             "temperature": 0.05, "similarity": "dot", "kl": "student_teacher",
             "detach_teacher": False, "k_from": "real", "lift_init": "linear", "sentences": 0.0,
+            "memory": 0,
         },
         "pic": {"head": "mlp", "positive": "self", "widths": "point", "target": "next",
                 "weight": 1.0},
@@ -35,6 +36,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "sia": {
             "temperature": 1.0, "similarity": "dot", "kl": "student_teacher",
             "detach_teacher": True, "k_from": "real", "lift_init": "fixed", "sentences": 6.0,
+            "memory": 1024,
         },
         "pic": {"head": "residual", "positive": "pair", "widths": "nested", "target": "last",
                 "weight": 8.0},

@@ -20,7 +20,7 @@ BF16 = ["--train.precision", "bf16"]
 def arguments(model: Path, stage: int, *extra: str) -> list[str]:
     return [
         "--recipe", "quickstart", "--model.name", str(model), "--ds_config",
-        str(ROOT / "ds_configs" / f"zero{stage}.json"), "--objective.dims", "8,16,32",
+        str(ROOT / "ds_configs" / f"zero{stage}.json"), "--objective.dims", "4,16,32",
         "--sia.layers", "none", "--lora.rank", "4", "--data.max_length", "24",
         "--train.batch_size", "8", "--train.precision", "fp32", *extra,
     ]  # fmt: skip

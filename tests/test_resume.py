@@ -23,7 +23,7 @@ STEPS, EVERY = 20, 5
 def flags(base: Path, out: Path, stage: int) -> list[str]:
     return [
         "--ds_config", str(ROOT / "ds_configs" / f"zero{stage}.json"), "--model.name", str(base),
-        "--objective.dims", "8", "16", "32", "--data.max_length", "24", "--data.validation", "none",
+        "--objective.dims", "4", "16", "32", "--data.max_length", "24", "--data.validation", "none",
         "--train.batch_size", "4", "--train.max_steps", str(STEPS), "--train.save_every",
         str(EVERY), "--model.dropout", "0.1", "--tracking.mlflow", "off", "--output_dir", str(out),
     ]  # fmt: skip

@@ -119,34 +119,78 @@ def test_the_chain(target: str, paired: bool, nested: bool, reduction: str) -> N
     assert found.parts["loss/chain"] == pytest.approx(chain.item(), rel=1e-5)
 
 
-@pytest.mark.parametrize("reduction", ["sum", "mean"])
-def test_the_relation_between_sentences(reduction: str) -> None:
-    """KL(full width's neighbours || a narrow prefix's) over all texts of the step, anchors,
-    positives and negatives alike: dims of at most a fifth of 20, 2 and 4."""
+def neighbours(z: torch.Tensor, kept: torch.Tensor, d: int) -> torch.Tensor:
+    """Of every text among all others of the step, without itself, and the kept: (S, S - 1 + M)."""
+    unit, old = normalize(z[:, :d], dim=1), normalize(kept[:, :d], dim=1)
+    rows = []
+    for i in range(len(z)):
+        others = torch.cat([unit[[j for j in range(len(z)) if j != i]], old])
+        rows.append((unit[i] @ others.T / TAU).softmax(0))
+    return torch.stack(rows)
+
+
+def relation(z: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+    """KL(full width's neighbours || a narrow prefix's), dims 2 and 4: their sum."""
+    full = neighbours(z.detach(), kept, z.shape[1])
+    terms = [(full * (full / neighbours(z, kept, d)).log()).sum(1).mean() for d in (2, 4)]
+    return terms[0] + terms[1]
+
+
+def relation_setting(reduction: str, memory: int):
     config = load_config(
         ["--objective.dims", "2,4,20", "--sia.layers", "1,2", "--pic.ladder", "none",
          "--sia.ratios", "none", "--objective.tau", str(TAU), "--objective.alpha", "0.3",
          "--objective.reduction", reduction, "--sia.sentences", "5",
-         "--objective.wide_weight", str(WIDE)]
+         "--sia.memory", str(memory), "--objective.wide_weight", str(WIDE)]
     )  # fmt: skip
-    config = resolve(config, width=20, n_layers=2)
+    return resolve(config, width=20, n_layers=2)
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_the_relation_between_sentences(reduction: str) -> None:
+    """Over all texts of the step, anchors, positives and negatives alike; dims of at most a fifth
+    of 20, which are 2 and 4."""
     torch.manual_seed(0)
     z = torch.randn(S, 20, dtype=torch.float64).requires_grad_()
     whole = reps([])._replace(z_SD=z)
-    found = Crossing(config, 0)(whole, batch(), count_rows(batch(), 1), Sampled())
-
-    def neighbours(d: int, z: torch.Tensor) -> torch.Tensor:
-        """Of every text among all others, without itself: (S, S - 1)."""
-        unit = normalize(z[:, :d], dim=1)
-        others = [[j for j in range(S) if j != i] for i in range(S)]
-        return torch.stack([(unit[i] @ unit[o].T / TAU).softmax(0) for i, o in enumerate(others)])
-
-    full = neighbours(20, z.detach())
-    terms = [(full * (full / neighbours(d, z)).log()).sum(1).mean() for d in (2, 4)]
-    value = sum(terms) / (2 if reduction == "mean" else 1)
+    crossing = Crossing(relation_setting(reduction, memory=0), 0)
+    found = crossing(whole, batch(), count_rows(batch(), 1), Sampled())
+    value = relation(z, z.detach()[:0]) / (2 if reduction == "mean" else 1)
     wanted = 0.3 * mrl(z, [2, 4, 20]) + 0.7 * 5 * value
-    check(found.total, wanted, [z])  # type: ignore[arg-type]
-    assert found.parts["loss/sentences"] == pytest.approx(value.item(), rel=1e-5)  # type: ignore[union-attr]
+    check(found.total, wanted, [z])
+    assert found.parts["loss/sentences"] == pytest.approx(value.item(), rel=1e-5)
+
+
+def test_the_relation_remembers_the_texts_of_earlier_steps() -> None:
+    """The newest 11 of them, without gradients, and only those of steps that were kept."""
+    torch.manual_seed(0)
+    crossing = Crossing(relation_setting("sum", memory=11), 0)
+    steps = [torch.randn(S, 20, dtype=torch.float64).requires_grad_() for _ in range(4)]
+
+    def run(z: torch.Tensor):
+        whole = reps([])._replace(z_SD=z)
+        return crossing(whole, batch(), count_rows(batch(), 1), Sampled()).total
+
+    for z in steps[:2]:
+        run(z)
+        crossing.memory.keep()
+    run(steps[2])  # a self-check: not kept
+    state = crossing.memory.state()
+    kept = torch.cat([z.detach() for z in steps[:2]])[-11:]
+    assert S < 11 < 2 * S
+    torch.testing.assert_close(state, kept, check_dtype=False)
+
+    z = steps[3]
+
+    def wanted() -> torch.Tensor:
+        return 0.3 * mrl(z, [2, 4, 20]) + 0.7 * 5 * relation(z, kept)
+
+    check(run(z), wanted(), [z])
+    assert all(old.grad is None for old in steps[:3])
+
+    crossing = Crossing(relation_setting("sum", memory=11), 0)  # a resumed run
+    crossing.memory.restore(state)
+    check(run(z), wanted(), [z])
 
 
 def test_a_sampled_link_counts_for_all() -> None:

@@ -15,6 +15,7 @@ from mipic_llm.config import Config, trained_dims
 from mipic_llm.data.collate import StepBatch
 from mipic_llm.model.objective import Sampled
 from mipic_llm.training import distributed as dist
+from mipic_llm.training.memory import Memory
 from mipic_llm.training.rows import Rows
 from mipic_llm.types import Reps, Terms
 
@@ -31,6 +32,7 @@ class Crossing:
         if self.name == "mipic" and self.weights is None:
             wide = config.objective.wide_weight or 0.0
             self.weights = [wide if 2 * d > self.dims[-1] else 1.0 for d in self.dims]
+        self.memory = Memory(config.sia.memory or 0)
         self.narrow = [d for d in self.dims if 5 * d <= self.dims[-1]]
 
     def n_queries(self, batch: StepBatch) -> int:
@@ -112,12 +114,12 @@ class Crossing:
             yield rest * c.sia.sentences * value
 
     def _sentences(self, everyone: Tensor, rows: Rows) -> Tensor:
-        """SIA between sentences: among all texts of the step, whatever their column, a narrow
-        prefix should see the neighbours that the full width, detached, sees (losses/extra.py);
-        reduced over prefixes as `objective.reduction` says."""
+        """SIA between sentences: among all texts of the step, whatever their column, and those
+        kept of earlier steps, a narrow prefix should see the neighbours that the full width,
+        detached, sees (losses/extra.py); reduced over prefixes as `objective.reduction` says."""
         o, mine = self.config.objective, everyone[_own(rows)]
         value = losses.neighbourhood_kl(
-            mine, everyone, dims=self.narrow, tau=o.tau,
+            mine, self.memory.beside(everyone), dims=self.narrow, tau=o.tau,
             own_B=_targets(rows.per_rank, len(mine), everyone),
         )  # fmt: skip
         value = value * len(mine) * dist.world_size() / rows.total

@@ -195,6 +195,7 @@ def _steps(run: Run, state: RunState, evaluator: Evaluator) -> tuple[int, int]:
     """-> (exit code, the last step that was done)."""
     config, data, out = run.config, run.data, run.out
     runner, stop = StepRunner(run.engine, config), Stop()
+    runner.cross.memory.restore(state.memory_MD)
     progress = Progress(run.total, state.step, enabled=dist.rank() == 0)
 
     def make(position):
@@ -221,11 +222,11 @@ def _steps(run: Run, state: RunState, evaluator: Evaluator) -> tuple[int, int]:
                 every = config.train.save_every
                 enough = False
                 if evaluator.due(step):
-                    state = _state(run, step, (epoch, cursor + 1), evaluator)
+                    state = _state(run, step, (epoch, cursor + 1), evaluator, runner)
                     enough = evaluator.during(step, state)
                 stopping = stop.on_any_rank()
                 if (every and step % every == 0 and step < run.total) or stopping:
-                    _save(run, out, _state(run, step, (epoch, cursor + 1), evaluator))
+                    _save(run, out, _state(run, step, (epoch, cursor + 1), evaluator, runner))
                     saved = step
                 if enough:
                     break
@@ -238,12 +239,15 @@ def _steps(run: Run, state: RunState, evaluator: Evaluator) -> tuple[int, int]:
     return EXIT_DONE, step
 
 
-def _state(run: Run, step: int, position: tuple[int, int], evaluator: Evaluator) -> RunState:
+def _state(
+    run: Run, step: int, position: tuple[int, int], evaluator: Evaluator, runner: StepRunner
+) -> RunState:
     epoch, cursor = position
     if cursor >= run.data.plan.steps_per_epoch:
         epoch, cursor = epoch + 1, 0
     run_id = run.tracker.wait_run_id(0.0)
-    return RunState(step, epoch, cursor, checkpoint.rng_state(), run_id, evaluator.best)
+    rng, memory_MD = checkpoint.rng_state(), runner.cross.memory.state()
+    return RunState(step, epoch, cursor, rng, run_id, evaluator.best, memory_MD)
 
 
 def _save(run: Run, out: Path, state: RunState) -> None:

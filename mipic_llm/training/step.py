@@ -46,6 +46,7 @@ class StepRunner:
             batch, step, chunk_size=t.chunk_size, chunk_tokens=t.chunk_tokens, cached=self.cached
         )
         parts["grad_norm"] = self.engine.step()
+        self.cross.memory.keep()
         share = padding(pieces)
         return parts, torch.tensor([share.useful, share.padded], dtype=torch.float64)
 
