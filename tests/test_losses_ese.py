@@ -24,7 +24,7 @@ def randn(*shape, seed=0):
 
 
 def gradients(value, *inputs):
-    return torch.autograd.grad(-1.7 * value, inputs, allow_unused=True)
+    return torch.autograd.grad(-1.7 * value, inputs, allow_unused=True, retain_graph=True)
 
 
 def naive_kl(p, q):
@@ -90,15 +90,17 @@ def test_alignment_kl_teaches_only_the_student():
 
 
 @pytest.mark.parametrize("own", [None, [8, 0, 3, 1, 2, 5, 7]])
-def test_row_tiles_of_neighbourhood_kl_change_nothing(monkeypatch, own):
-    own_B = None if own is None else torch.tensor(own)
+@pytest.mark.parametrize("n_kept", [0, 5])
+def test_row_tiles_of_neighbourhood_kl_change_nothing(monkeypatch, n_kept, own):
+    own_B, kept = None if own is None else torch.tensor(own), randn(n_kept, 6)
     found = []
-    for size in (extra_module._TILE_BYTES, 8 * 9 * 8 * 2):  # all rows at once; two rows a tile
+    two_rows = 8 * (9 + n_kept) * 8 * 2
+    for size in (extra_module._TILE_BYTES, two_rows):  # all rows at once; two rows a tile
         monkeypatch.setattr(extra_module, "_TILE_BYTES", size)
         torch.manual_seed(5)
         q = torch.randn(7, 6, dtype=torch.float64, requires_grad=True)
         c = torch.randn(9, 6, dtype=torch.float64, requires_grad=True)
-        value = neighbourhood_kl(q, c, dims=[2, 4], tau=0.3, own_B=own_B)
+        value = neighbourhood_kl(q, c, dims=[2, 4], tau=0.3, own_B=own_B, kept_MD=kept)
         (3 * value).backward()
         found.append((value, q.grad, c.grad))
     assert found[0][1].abs().max() > 0
@@ -107,17 +109,18 @@ def test_row_tiles_of_neighbourhood_kl_change_nothing(monkeypatch, own):
 
 
 @pytest.mark.parametrize("own", [None, [4, 0, 2]])
-def test_neighbourhood_kl_compares_prefix_and_full_rows(own):
+@pytest.mark.parametrize("n_kept", [0, 4])
+def test_neighbourhood_kl_compares_prefix_and_full_rows(n_kept, own):
     q, c, dims, tau = (
         randn(3, 6).requires_grad_(),
         randn(5, 6, seed=3).requires_grad_(),
         (2, 4),
         0.2,
     )
-    want = torch.zeros((), dtype=torch.float64)
+    want, kept = torch.zeros((), dtype=torch.float64), randn(n_kept, 6, seed=4).requires_grad_()
 
     def row(b, d):
-        others = [x for i, x in enumerate(c) if own is None or i != own[b]]
+        others = [x for i, x in enumerate(c) if own is None or i != own[b]] + list(kept.detach())
         cos = [torch.cosine_similarity(q[b, :d], x[:d], dim=0) / tau for x in others]
         weights = torch.stack(cos).exp()
         return weights / weights.sum()
@@ -127,8 +130,9 @@ def test_neighbourhood_kl_compares_prefix_and_full_rows(own):
             full = row(b, 6).detach()
             want = want + (full * (full.log() - row(b, d).log())).sum() / 3
     own_B = None if own is None else torch.tensor(own)
-    got = neighbourhood_kl(q, c, dims=dims, tau=tau, own_B=own_B)
+    got = neighbourhood_kl(q, c, dims=dims, tau=tau, own_B=own_B, kept_MD=kept)
     torch.testing.assert_close(got, want)
+    assert gradients(got, kept) == (None,)
     for a, b in zip(gradients(got, q, c), gradients(want, q, c), strict=True):
         assert b.abs().max() > 1e-4 and b[:, 4:].abs().max() < 1e-12  # the full width is a constant
         torch.testing.assert_close(a, b)

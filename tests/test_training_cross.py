@@ -11,6 +11,7 @@ from mipic_llm.config import resolve
 from mipic_llm.data.collate import StepBatch
 from mipic_llm.model.objective import Sampled
 from mipic_llm.training.cross import Crossing
+from mipic_llm.training.memory import Memory
 from mipic_llm.training.rows import Rows, count_rows
 from mipic_llm.types import Reps
 
@@ -175,10 +176,10 @@ def test_the_relation_remembers_the_texts_of_earlier_steps() -> None:
         run(z)
         crossing.memory.keep()
     run(steps[2])  # a self-check: not kept
-    state = crossing.memory.state()
-    kept = torch.cat([z.detach() for z in steps[:2]])[-11:]
-    assert S < 11 < 2 * S
-    torch.testing.assert_close(state, kept, check_dtype=False)
+    state, kept = crossing.memory.state(), torch.cat([z.detach() for z in steps[:2]])[-11:]
+    assert S < 11 < 2 * S and state is not None
+    rows, following = state
+    torch.testing.assert_close(rows.roll(-following, 0), kept, check_dtype=False)
 
     z = steps[3]
 
@@ -189,8 +190,28 @@ def test_the_relation_remembers_the_texts_of_earlier_steps() -> None:
     assert all(old.grad is None for old in steps[:3])
 
     crossing = Crossing(relation_setting("sum", memory=11), 0)  # a resumed run
-    crossing.memory.restore(state)
+    crossing.memory.restore(state, z.device)
     check(run(z), wanted(), [z])
+
+
+@pytest.mark.parametrize("size", [11, 7, 30])
+def test_a_restored_memory_goes_on_where_it_was(size: int) -> None:
+    """At its own size with every row in its place, at another size with the newest rows."""
+    rows, memory = torch.arange(60.0).reshape(20, 3), Memory(11)
+    for start in (0, 5, 10):
+        memory.look(rows[start : start + 5])
+        memory.keep()
+    other = Memory(size)
+    other.restore(memory.state(), rows.device)
+    for each in (memory, other):
+        each.look(rows[15:])
+        each.keep()
+    (mine, here), (theirs, there) = memory.state(), other.state()
+    if size == 11:
+        assert here == there and torch.equal(mine, theirs)
+    n = {11: 11, 7: 7, 30: 16}[size]  # 30: the 11 that were left, and 5
+    theirs = theirs if len(theirs) < size else theirs.roll(-there, 0)
+    assert torch.equal(theirs, rows[-n:])
 
 
 def test_a_sampled_link_counts_for_all() -> None:

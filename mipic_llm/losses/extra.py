@@ -1,6 +1,6 @@
 """Terms that research puts beside Matryoshka training; all off by default.
 
-Shape legend: B anchors, N candidates or sentences, D full width, d a prefix width.
+Shape legend: B anchors, N candidates or sentences, M kept ones, D full width, d a prefix width.
 
     neighbourhood   sum_d mean_b KL( softmax(cos(q, c) / tau) || softmax(cos(q[:d], c[:d]) / tau) )
                     (its form without the query itself is also SIA's relation between sentences)
@@ -32,23 +32,26 @@ def neighbourhood_kl(
     dims: Sequence[int],
     tau: float,
     own_B: Tensor | None = None,
+    kept_MD: Tensor | None = None,
 ) -> Tensor:
     """Each prefix should see the same neighbours as the full width, which is detached.
 
     dims: truncated prefixes. own_B: the place of each query among the candidates, where it stands
-    among them; nobody is its own neighbour. Sum over prefixes of the mean over queries; a scalar.
+    among them; nobody is its own neighbour. kept_MD: further candidates, constants. Sum over
+    prefixes of the mean over queries; a scalar.
     """
     check_tau(tau)
     dtype = compute_dtype(q_BD, c_ND)
     with full_precision(q_BD.device):
         q_BD, c_ND = q_BD.to(dtype), c_ND.to(dtype)
-        kept = 3 * len(dims) + 2  # matrices of rows x N
+        kept_MD = c_ND[:0].detach() if kept_MD is None else kept_MD.detach().to(dtype)
+        saved = 3 * len(dims) + 2  # matrices of rows x (N + M)
         room = _TILE_BYTES if q_BD.device.type == "cpu" else _TILE_BYTES_GPU
-        rows = max(1, room // (kept * c_ND.shape[0] * q_BD.element_size()))
+        rows = max(1, room // (saved * (len(c_ND) + len(kept_MD)) * q_BD.element_size()))
         if rows >= len(q_BD):
-            total = _tile_kl(q_BD, c_ND, dims, tau, own_B)
+            total = _tile_kl(q_BD, c_ND, kept_MD, dims, tau, own_B)
         else:
-            total = _TiledKl.apply(q_BD, c_ND, own_B, tuple(dims), tau, rows)
+            total = _TiledKl.apply(q_BD, c_ND, kept_MD, own_B, tuple(dims), tau, rows)
     return total / len(q_BD)
 
 
@@ -61,6 +64,7 @@ class _TiledKl(torch.autograd.Function):
         ctx: Any,
         q_BD: Tensor,
         c_ND: Tensor,
+        kept_MD: Tensor,
         own_B: Tensor | None,
         dims: tuple[int, ...],
         tau: float,
@@ -73,7 +77,7 @@ class _TiledKl(torch.autograd.Function):
             with torch.enable_grad():
                 q_bD, c = q_BD[here].detach().requires_grad_(), c_ND.detach().requires_grad_()
                 own_b = None if own_B is None else own_B[here]
-                value = _tile_kl(q_bD, c, dims, tau, own_b)
+                value = _tile_kl(q_bD, c, kept_MD, dims, tau, own_b)
                 dq, dc = torch.autograd.grad(value, (q_bD, c))
             total += value.detach()
             dq_BD[here] = dq
@@ -85,27 +89,34 @@ class _TiledKl(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
         dq_BD, dc_ND = ctx.saved_tensors
-        return grad * dq_BD, grad * dc_ND, None, None, None, None
+        return grad * dq_BD, grad * dc_ND, None, None, None, None, None
 
 
 def _tile_kl(
-    q_bD: Tensor, c_ND: Tensor, dims: Sequence[int], tau: float, own_b: Tensor | None
+    q_bD: Tensor,
+    c_ND: Tensor,
+    kept_MD: Tensor,
+    dims: Sequence[int],
+    tau: float,
+    own_b: Tensor | None,
 ) -> Tensor:
-    """Sum over these queries and all prefixes."""
+    """Sum over these queries and all prefixes. n: candidates, the kept ones last (N + M)."""
 
-    def log_neighbours(q: Tensor, c: Tensor) -> Tensor:
-        cos_bN = normalize(q, dim=1) @ normalize(c, dim=1).T / tau
+    def log_neighbours(q_bd: Tensor, c_Nd: Tensor, kept_Md: Tensor) -> Tensor:
+        unit_bd = normalize(q_bd, dim=1) / tau
+        sides = [unit_bd @ normalize(side, dim=1).T for side in (c_Nd, kept_Md)]
+        cos_bn = torch.cat(sides, 1)
         if own_b is not None:
-            cos_bN.scatter_(1, own_b[:, None], -torch.inf)
-        return torch.log_softmax(cos_bN, 1)
+            cos_bn.scatter_(1, own_b[:, None], -torch.inf)
+        return torch.log_softmax(cos_bn, 1)
 
-    log_full_bN = log_neighbours(q_bD.detach(), c_ND.detach())
-    full_bN, total = log_full_bN.exp(), q_bD.new_zeros(())
+    log_full_bn = log_neighbours(q_bD.detach(), c_ND.detach(), kept_MD)
+    full_bn, total = log_full_bn.exp(), q_bD.new_zeros(())
     for d in dims:
-        gap_bN = log_full_bN - log_neighbours(q_bD[:, :d], c_ND[:, :d])
+        gap_bn = log_full_bn - log_neighbours(q_bD[:, :d], c_ND[:, :d], kept_MD[:, :d])
         if own_b is not None:  # -inf - -inf
-            gap_bN.scatter_(1, own_b[:, None], 0.0)
-        total = total + (full_bN * gap_bN).sum()
+            gap_bn.scatter_(1, own_b[:, None], 0.0)
+        total = total + (full_bn * gap_bn).sum()
     return total
 
 

@@ -50,7 +50,7 @@ def save(folder: Path, engine: Engine, state: RunState, config_yaml: str, *, lor
     dist.barrier()
     engine.save(fresh, trainable_only=lora)
     if dist.rank():  # the same on every rank
-        state = state._replace(memory_MD=None)
+        state = state._replace(memory=None)
     torch.save(state._asdict(), fresh / f"rank_{dist.rank()}.pt")
     dist.barrier()
     if dist.rank() == 0:
@@ -128,4 +128,4 @@ def load(path: Path, engine: Engine, *, lora: bool) -> RunState:
     engine.load(path, trainable_only=lora)
     # Our own file, checked against the manifest: tensors, tuples and numpy state.
     state = RunState(**torch.load(path / f"rank_{dist.rank()}.pt", weights_only=False))
-    return state._replace(memory_MD=dist.from_first(state.memory_MD))
+    return state._replace(memory=dist.from_first(state.memory))

@@ -119,8 +119,8 @@ class Crossing:
         detached, sees (losses/extra.py); reduced over prefixes as `objective.reduction` says."""
         o, mine = self.config.objective, everyone[_own(rows)]
         value = losses.neighbourhood_kl(
-            mine, self.memory.beside(everyone), dims=self.narrow, tau=o.tau,
-            own_B=_targets(rows.per_rank, len(mine), everyone),
+            mine, everyone, dims=self.narrow, tau=o.tau,
+            own_B=_targets(rows.per_rank, len(mine), everyone), kept_MD=self.memory.look(everyone),
         )  # fmt: skip
         value = value * len(mine) * dist.world_size() / rows.total
         return value / len(self.narrow) if o.reduction == "mean" else value

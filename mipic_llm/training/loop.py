@@ -195,7 +195,7 @@ def _steps(run: Run, state: RunState, evaluator: Evaluator) -> tuple[int, int]:
     """-> (exit code, the last step that was done)."""
     config, data, out = run.config, run.data, run.out
     runner, stop = StepRunner(run.engine, config), Stop()
-    runner.cross.memory.restore(state.memory_MD)
+    runner.cross.memory.restore(state.memory, run.engine.device)
     progress = Progress(run.total, state.step, enabled=dist.rank() == 0)
 
     def make(position):
@@ -246,8 +246,8 @@ def _state(
     if cursor >= run.data.plan.steps_per_epoch:
         epoch, cursor = epoch + 1, 0
     run_id = run.tracker.wait_run_id(0.0)
-    rng, memory_MD = checkpoint.rng_state(), runner.cross.memory.state()
-    return RunState(step, epoch, cursor, rng, run_id, evaluator.best, memory_MD)
+    rng, memory = checkpoint.rng_state(), runner.cross.memory.state()
+    return RunState(step, epoch, cursor, rng, run_id, evaluator.best, memory)
 
 
 def _save(run: Run, out: Path, state: RunState) -> None:
