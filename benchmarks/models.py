@@ -113,6 +113,13 @@ class Stepper:
         self.made, self.batches, self.count = made, batches, 0
         self.useful = self.padded = 0.0
         self.parts: dict[str, float] = {}
+        self._fill_memory()
+
+    def _fill_memory(self) -> None:
+        """As it is in the middle of a run: full (training/memory.py)."""
+        memory, engine = self.made.runner.cross.memory, self.made.runner.engine
+        width = engine.module.backbone.width
+        memory.restore((torch.randn(memory.size, width), 0), engine.device)
 
     def __call__(self) -> dict[str, float]:
         batch = self.batches[self.count % len(self.batches)]

@@ -36,7 +36,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "sia": {
             "temperature": 1.0, "similarity": "dot", "kl": "student_teacher",
             "detach_teacher": True, "k_from": "real", "lift_init": "fixed", "sentences": 6.0,
-            "memory": 1024,
+            "memory": 16384,
         },
         "pic": {"head": "residual", "positive": "pair", "widths": "nested", "target": "last",
                 "weight": 8.0},

@@ -10,11 +10,12 @@ Shape legend: B anchors, N candidates or sentences, M kept ones, D full width, d
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.linalg import vector_norm
 from torch.nn.functional import normalize
 
 from mipic_llm.losses.numerics import check_tau, compute_dtype, full_precision
@@ -44,15 +45,28 @@ def neighbourhood_kl(
     dtype = compute_dtype(q_BD, c_ND)
     with full_precision(q_BD.device):
         q_BD, c_ND = q_BD.to(dtype), c_ND.to(dtype)
-        kept_MD = c_ND[:0].detach() if kept_MD is None else kept_MD.detach().to(dtype)
+        kept = _Kept.of(c_ND[:0] if kept_MD is None else kept_MD.to(dtype), dims)
         saved = 3 * len(dims) + 2  # matrices of rows x (N + M)
         room = _TILE_BYTES if q_BD.device.type == "cpu" else _TILE_BYTES_GPU
-        rows = max(1, room // (saved * (len(c_ND) + len(kept_MD)) * q_BD.element_size()))
+        rows = max(1, room // (saved * (len(c_ND) + len(kept.rows_MD)) * q_BD.element_size()))
         if rows >= len(q_BD):
-            total = _tile_kl(q_BD, c_ND, kept_MD, dims, tau, own_B)
+            total = _tile_kl(q_BD, c_ND, kept, dims, tau, own_B)
         else:
-            total = _TiledKl.apply(q_BD, c_ND, kept_MD, own_B, tuple(dims), tau, rows)
+            total = _TiledKl.apply(q_BD, c_ND, kept, own_B, tuple(dims), tau, rows)
     return total / len(q_BD)
+
+
+class _Kept(NamedTuple):
+    """Constant candidates, and their norms: at each truncated prefix, at last of the whole rows."""
+
+    rows_MD: Tensor
+    norms_PM: Tensor
+
+    @classmethod
+    def of(cls, rows_MD: Tensor, dims: Sequence[int]) -> _Kept:
+        rows_MD = rows_MD.detach()
+        norms = [vector_norm(rows_MD[:, :d], dim=1) for d in (*dims, rows_MD.shape[1])]
+        return cls(rows_MD, torch.stack(norms).clamp_min(1e-12))
 
 
 class _TiledKl(torch.autograd.Function):
@@ -64,7 +78,7 @@ class _TiledKl(torch.autograd.Function):
         ctx: Any,
         q_BD: Tensor,
         c_ND: Tensor,
-        kept_MD: Tensor,
+        kept: _Kept,
         own_B: Tensor | None,
         dims: tuple[int, ...],
         tau: float,
@@ -77,7 +91,7 @@ class _TiledKl(torch.autograd.Function):
             with torch.enable_grad():
                 q_bD, c = q_BD[here].detach().requires_grad_(), c_ND.detach().requires_grad_()
                 own_b = None if own_B is None else own_B[here]
-                value = _tile_kl(q_bD, c, kept_MD, dims, tau, own_b)
+                value = _tile_kl(q_bD, c, kept, dims, tau, own_b)
                 dq, dc = torch.autograd.grad(value, (q_bD, c))
             total += value.detach()
             dq_BD[here] = dq
@@ -95,25 +109,25 @@ class _TiledKl(torch.autograd.Function):
 def _tile_kl(
     q_bD: Tensor,
     c_ND: Tensor,
-    kept_MD: Tensor,
+    kept: _Kept,
     dims: Sequence[int],
     tau: float,
     own_b: Tensor | None,
 ) -> Tensor:
     """Sum over these queries and all prefixes. n: candidates, the kept ones last (N + M)."""
 
-    def log_neighbours(q_bd: Tensor, c_Nd: Tensor, kept_Md: Tensor) -> Tensor:
+    def log_neighbours(q_bd: Tensor, c_Nd: Tensor, i: int) -> Tensor:
         unit_bd = normalize(q_bd, dim=1) / tau
-        sides = [unit_bd @ normalize(side, dim=1).T for side in (c_Nd, kept_Md)]
-        cos_bn = torch.cat(sides, 1)
+        old_bM = unit_bd @ kept.rows_MD[:, : q_bd.shape[1]].T / kept.norms_PM[i]
+        cos_bn = torch.cat([unit_bd @ normalize(c_Nd, dim=1).T, old_bM], 1)
         if own_b is not None:
             cos_bn.scatter_(1, own_b[:, None], -torch.inf)
         return torch.log_softmax(cos_bn, 1)
 
-    log_full_bn = log_neighbours(q_bD.detach(), c_ND.detach(), kept_MD)
+    log_full_bn = log_neighbours(q_bD.detach(), c_ND.detach(), -1)
     full_bn, total = log_full_bn.exp(), q_bD.new_zeros(())
-    for d in dims:
-        gap_bn = log_full_bn - log_neighbours(q_bD[:, :d], c_ND[:, :d], kept_MD[:, :d])
+    for i, d in enumerate(dims):
+        gap_bn = log_full_bn - log_neighbours(q_bD[:, :d], c_ND[:, :d], i)
         if own_b is not None:  # -inf - -inf
             gap_bn.scatter_(1, own_b[:, None], 0.0)
         total = total + (full_bn * gap_bn).sum()
