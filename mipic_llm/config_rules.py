@@ -89,6 +89,13 @@ def trained_dims(config: Config) -> list[int]:
     return dims[-1:] if name == "simcse" else dims
 
 
+def narrow_dims(config: Config) -> list[int]:
+    """The prefixes under SIA's relation between texts (after `resolve`): at most a fifth of the
+    full width, where a published negative result says that Matryoshka training pays at all."""
+    dims = trained_dims(config)
+    return [d for d in dims if 5 * d <= dims[-1]]
+
+
 # ------------------------------------------------------------------------------- flags over recipe
 
 

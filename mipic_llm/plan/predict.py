@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from mipic_llm.config import Config, parse_ladder, resolve, trained_dims
-from mipic_llm.config_rules import chain_hidden
+from mipic_llm.config_rules import chain_hidden, narrow_dims
 from mipic_llm.plan import formulas
 from mipic_llm.plan.formulas import States, Wire, Work, Zero
 from mipic_llm.plan.shapes import Shape
 
 GIB = 2**30
 WORKSPACE = 1.0 * GIB  # of a CUDA context, NCCL and libraries, beside what tensors take
+RELATION_TILE = 512 * 2**20  # of the relation between texts, at most (losses/extra.py)
 # Host time of one pass over one layer in eager code, s: PERFORMANCE.md's host floor, 3.6k tokens
 # (full) and 7k (LoRA) of Qwen3-0.6B per micro-step at 153k and 214k tokens/s, over 28 layers.
 HOST_FULL, HOST_LORA = 3600 / 153e3 / 28, 7000 / 214e3 / 28
@@ -31,7 +32,8 @@ class Load(NamedTuple):
 
     texts: of the step; tokens: mean per text; longest: most tokens of a text (the largest chunk
     may hold such texts only); chunk: texts per pass (0 = one pass); pairs, columns: anchors, and
-    texts per anchor; links: chain links whose deeper side is gathered on its own.
+    texts per anchor; links: chain links whose deeper side is gathered on its own. relation: how
+    many prefixes SIA's relation between texts has (0 = off); memory: the readouts it keeps.
     """
 
     texts: int
@@ -41,6 +43,8 @@ class Load(NamedTuple):
     pairs: int
     columns: int
     links: int
+    relation: int = 0
+    memory: int = 0
 
     @property
     def passes(self) -> int:
@@ -129,11 +133,14 @@ def load_of(config: Config, tokens: float) -> Load:
     chunk = min(t.chunk_size, texts)
     if t.chunk_tokens:
         chunk = min(texts, max(1, t.chunk_tokens // config.data.max_length))
-    links = 0
+    links = relation = memory = 0
     if config.objective.name == "mipic" and config.pic.enabled:
         links = config.pic.links_per_step or max(0, len(config.pic.ladder or []) - 1)
         links = 0 if config.pic.target == "last" else links
-    return Load(texts, tokens, config.data.max_length, chunk, t.batch_size, columns, links)
+    if config.objective.name == "mipic" and config.sia.sentences:
+        relation, memory = len(narrow_dims(config)), config.sia.memory or 0
+    return Load(texts, tokens, config.data.max_length, chunk, t.batch_size, columns, links,
+                relation, memory if relation else 0)  # fmt: skip
 
 
 def predict(
@@ -176,13 +183,18 @@ def activations(work: Work, load: Load) -> float:
 
 def readouts(work: Work, load: Load, ranks: int) -> float:
     """Readouts of all layers that are read, in fp32 with their gradients; candidates of all ranks
-    and the similarities with them (rows tiled from 16,384 candidates on)."""
+    and the similarities with them (rows tiled from 16,384 candidates on); those of the relation
+    between texts (3 matrices a prefix and 2, a tile of rows), and what it keeps."""
     width, layers = work.shape.width, max(1, work.tokens_layers)
     own = 8 * load.texts * width * layers
     candidates = ranks * load.pairs * (load.columns - 1)
     gathered = 8 * ranks * load.texts * width * (1 + load.links)
     rows = load.pairs if candidates < 16384 else min(load.pairs, max(1, 2**24 // candidates))
-    return own + gathered + 3 * 4 * rows * candidates
+    relation = 0
+    if load.relation:
+        seen = ranks * load.texts + load.memory
+        relation = min(RELATION_TILE, (3 * load.relation + 2) * 4 * load.texts * seen)
+    return own + gathered + 3 * 4 * rows * candidates + relation + 4 * load.memory * width
 
 
 def bound(compute: float, launches: float, fabric: float, optimizer: float) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mipic_llm import losses
 from mipic_llm.config import Config, trained_dims
+from mipic_llm.config_rules import narrow_dims
 from mipic_llm.data.collate import StepBatch
 from mipic_llm.model.objective import Sampled
 from mipic_llm.training import distributed as dist
@@ -33,7 +34,7 @@ class Crossing:
             wide = config.objective.wide_weight or 0.0
             self.weights = [wide if 2 * d > self.dims[-1] else 1.0 for d in self.dims]
         self.memory = Memory(config.sia.memory or 0)
-        self.narrow = [d for d in self.dims if 5 * d <= self.dims[-1]]
+        self.narrow = narrow_dims(config)
 
     def n_queries(self, batch: StepBatch) -> int:
         """How many sequences, the first ones, ask along the chain; negatives only answer a pair."""
