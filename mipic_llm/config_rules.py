@@ -35,11 +35,11 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "objective": {"reduction": "mean", "wide_weight": 8.0},
         "sia": {
             "temperature": 1.0, "similarity": "dot", "kl": "student_teacher",
-            "detach_teacher": True, "k_from": "real", "lift_init": "fixed", "sentences": 6.0,
+            "detach_teacher": True, "k_from": "real", "lift_init": "fixed", "sentences": 3.0,
             "memory": 16384,
         },
         "pic": {"head": "residual", "positive": "pair", "widths": "nested", "target": "last",
-                "weight": 8.0},
+                "weight": 3.0},
     },
 }  # fmt: skip
 
