@@ -94,7 +94,7 @@ def test_alignment_kl_teaches_only_the_student():
 def test_row_tiles_of_neighbourhood_kl_change_nothing(monkeypatch, n_kept, own):
     own_B, kept = None if own is None else torch.tensor(own), randn(n_kept, 6)
     found = []
-    two_rows = 8 * (9 + n_kept) * 8 * 2
+    two_rows = extra_module._TILE_MATRICES * (9 + n_kept) * 8 * 2
     for size in (extra_module._TILE_BYTES, two_rows):  # all rows at once; two rows a tile
         monkeypatch.setattr(extra_module, "_TILE_BYTES", size)
         torch.manual_seed(5)

@@ -20,10 +20,11 @@ from torch.nn.functional import normalize
 
 from mipic_llm.losses.numerics import check_tau, compute_dtype, full_precision
 
-# Of the matrices that one row tile keeps for its backward: cache and heap on a CPU, few launches
-# elsewhere.
-_TILE_BYTES = 32 * 2**20
+# Of the matrices of one row tile: cache and heap on a CPU, few launches elsewhere.
+_TILE_MATRICES = 5
+_TILE_BYTES = 16 * 2**20
 _TILE_BYTES_GPU = 512 * 2**20
+_EPS = 1e-12
 
 
 def neighbourhood_kl(
@@ -46,13 +47,7 @@ def neighbourhood_kl(
     with full_precision(q_BD.device):
         q_BD, c_ND = q_BD.to(dtype), c_ND.to(dtype)
         kept = _Kept.of(c_ND[:0] if kept_MD is None else kept_MD.to(dtype), dims)
-        saved = 3 * len(dims) + 2  # matrices of rows x (N + M)
-        room = _TILE_BYTES if q_BD.device.type == "cpu" else _TILE_BYTES_GPU
-        rows = max(1, room // (saved * (len(c_ND) + len(kept.rows_MD)) * q_BD.element_size()))
-        if rows >= len(q_BD):
-            total = _tile_kl(q_BD, c_ND, kept, dims, tau, own_B)
-        else:
-            total = _TiledKl.apply(q_BD, c_ND, kept, own_B, tuple(dims), tau, rows)
+        total = _NeighbourhoodKl.apply(q_BD, c_ND, kept, own_B, tuple(dims), tau)
     return total / len(q_BD)
 
 
@@ -66,12 +61,15 @@ class _Kept(NamedTuple):
     def of(cls, rows_MD: Tensor, dims: Sequence[int]) -> _Kept:
         rows_MD = rows_MD.detach()
         norms = [vector_norm(rows_MD[:, :d], dim=1) for d in (*dims, rows_MD.shape[1])]
-        return cls(rows_MD, torch.stack(norms).clamp_min(1e-12))
+        return cls(rows_MD, torch.stack(norms).clamp_min(_EPS))
 
 
-class _TiledKl(torch.autograd.Function):
-    """_tile_kl of all rows, tile by tile. The gradient is made in forward, while a tile's matrices
-    are there: nothing of a tile outlives it, and none is made twice."""
+class _NeighbourhoodKl(torch.autograd.Function):
+    """Sum over queries and prefixes of the KL, tile of rows by tile. The gradient is made in
+    forward, while a tile's matrices are there: nothing of a tile outlives it, none is made twice.
+
+    With teacher t and student p, both softmaxes over the candidates, dKL/dlogits = p - t.
+    """
 
     @staticmethod
     def forward(
@@ -82,20 +80,17 @@ class _TiledKl(torch.autograd.Function):
         own_B: Tensor | None,
         dims: tuple[int, ...],
         tau: float,
-        rows: int,
     ) -> Tensor:
-        total, wide = q_BD.new_zeros(()), max(dims)
+        room = _TILE_BYTES if q_BD.device.type == "cpu" else _TILE_BYTES_GPU
+        n = len(c_ND) + len(kept.rows_MD)
+        rows = max(1, room // (_TILE_MATRICES * n * q_BD.element_size()))
+        total = q_BD.new_zeros(())
         dq_BD, dc_ND = torch.zeros_like(q_BD), torch.zeros_like(c_ND)
+        sides = [_unit(c_ND[:, :d]) for d in (*dims, c_ND.shape[1])]
         for start in range(0, len(q_BD), rows):
             here = slice(start, start + rows)
-            with torch.enable_grad():
-                q_bD, c = q_BD[here].detach().requires_grad_(), c_ND.detach().requires_grad_()
-                own_b = None if own_B is None else own_B[here]
-                value = _tile_kl(q_bD, c, kept, dims, tau, own_b)
-                dq, dc = torch.autograd.grad(value, (q_bD, c))
-            total += value.detach()
-            dq_BD[here] = dq
-            dc_ND[:, :wide] += dc[:, :wide]
+            own_b = None if own_B is None else own_B[here]
+            total += _tile(q_BD[here], sides, kept, own_b, dims, tau, dq_BD[here], dc_ND)
         ctx.save_for_backward(dq_BD, dc_ND)
         return total
 
@@ -103,35 +98,66 @@ class _TiledKl(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
         dq_BD, dc_ND = ctx.saved_tensors
-        return grad * dq_BD, grad * dc_ND, None, None, None, None, None
+        return grad * dq_BD, grad * dc_ND, None, None, None, None
 
 
-def _tile_kl(
+def _tile(
     q_bD: Tensor,
-    c_ND: Tensor,
+    sides: list[tuple[Tensor, Tensor]],
     kept: _Kept,
+    own_b: Tensor | None,
     dims: Sequence[int],
     tau: float,
-    own_b: Tensor | None,
+    dq_bD: Tensor,
+    dc_ND: Tensor,
 ) -> Tensor:
-    """Sum over these queries and all prefixes. n: candidates, the kept ones last (N + M)."""
+    """The KL of these queries; adds its gradients to dq_bD and dc_ND.
 
-    def log_neighbours(q_bd: Tensor, c_Nd: Tensor, i: int) -> Tensor:
-        unit_bd = normalize(q_bd, dim=1) / tau
-        old_bM = unit_bd @ kept.rows_MD[:, : q_bd.shape[1]].T / kept.norms_PM[i]
-        cos_bn = torch.cat([unit_bd @ normalize(c_Nd, dim=1).T, old_bM], 1)
+    sides: the candidates' unit vectors and norms at each prefix, at last at full width.
+    n: all candidates, the kept ones last (N + M).
+    """
+
+    def log_neighbours(unit_bd: Tensor, i: int) -> Tensor:
+        old_bM = unit_bd @ kept.rows_MD[:, : unit_bd.shape[1]].T
+        new_bN = unit_bd @ sides[i][0].T
+        cos_bn = torch.cat([new_bN, old_bM.div_(kept.norms_PM[i])], 1)
         if own_b is not None:
             cos_bn.scatter_(1, own_b[:, None], -torch.inf)
-        return torch.log_softmax(cos_bn, 1)
+        return torch.log_softmax(cos_bn.div_(tau), 1)
 
-    log_full_bn = log_neighbours(q_bD.detach(), c_ND.detach(), -1)
-    full_bn, total = log_full_bn.exp(), q_bD.new_zeros(())
+    def shares(log_bn: Tensor) -> Tensor:
+        """exp; the query itself, -inf, becomes 0 in both: it counts nowhere."""
+        share_bn = log_bn.exp()
+        if own_b is not None:
+            log_bn.scatter_(1, own_b[:, None], 0.0)
+        return share_bn
+
+    log_full_bn = log_neighbours(_unit(q_bD)[0], -1)
+    full_bn = shares(log_full_bn)
+    total = len(dims) * torch.vdot(full_bn.flatten(), log_full_bn.flatten())
+    del log_full_bn
     for i, d in enumerate(dims):
-        gap_bn = log_full_bn - log_neighbours(q_bD[:, :d], c_ND[:, :d], i)
-        if own_b is not None:  # -inf - -inf
-            gap_bn.scatter_(1, own_b[:, None], 0.0)
-        total = total + (full_bn * gap_bn).sum()
+        (unit_bd, norm_b), (unit_Nd, norm_N) = _unit(q_bD[:, :d]), sides[i]
+        log_bn = log_neighbours(unit_bd, i)
+        share_bn = shares(log_bn)
+        total -= torch.vdot(full_bn.flatten(), log_bn.flatten())
+        gap_bN, old_bM = share_bn.sub_(full_bn).div_(tau).tensor_split([len(unit_Nd)], 1)
+        du_bd = gap_bN @ unit_Nd + old_bM.div_(kept.norms_PM[i]) @ kept.rows_MD[:, :d]
+        dq_bD[:, :d] += _through_unit(du_bd, unit_bd, norm_b)
+        dc_ND[:, :d] += _through_unit(gap_bN.T @ unit_bd, unit_Nd, norm_N)
     return total
+
+
+def _unit(x_Nd: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows of length 1, and what their lengths were (N, 1)."""
+    norm_N = vector_norm(x_Nd, dim=1, keepdim=True).clamp_min(_EPS)
+    return x_Nd / norm_N, norm_N
+
+
+def _through_unit(grad_Nd: Tensor, unit_Nd: Tensor, norm_N: Tensor) -> Tensor:
+    """The gradient of x from that of x / |x|."""
+    along_N = (grad_Nd * unit_Nd).sum(1, keepdim=True)
+    return (grad_Nd - along_N * unit_Nd) / norm_N
 
 
 def decorrelation(z_ND: Tensor, *, dims: Sequence[int]) -> Tensor:

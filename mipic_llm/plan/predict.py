@@ -32,8 +32,8 @@ class Load(NamedTuple):
 
     texts: of the step; tokens: mean per text; longest: most tokens of a text (the largest chunk
     may hold such texts only); chunk: texts per pass (0 = one pass); pairs, columns: anchors, and
-    texts per anchor; links: chain links whose deeper side is gathered on its own. relation: how
-    many prefixes SIA's relation between texts has (0 = off); memory: the readouts it keeps.
+    texts per anchor; links: chain links whose deeper side is gathered on its own. relation:
+    whether there is SIA's relation between texts; memory: the readouts it keeps.
     """
 
     texts: int
@@ -43,7 +43,7 @@ class Load(NamedTuple):
     pairs: int
     columns: int
     links: int
-    relation: int = 0
+    relation: bool = False
     memory: int = 0
 
     @property
@@ -133,12 +133,14 @@ def load_of(config: Config, tokens: float) -> Load:
     chunk = min(t.chunk_size, texts)
     if t.chunk_tokens:
         chunk = min(texts, max(1, t.chunk_tokens // config.data.max_length))
-    links = relation = memory = 0
+    links = 0
     if config.objective.name == "mipic" and config.pic.enabled:
         links = config.pic.links_per_step or max(0, len(config.pic.ladder or []) - 1)
         links = 0 if config.pic.target == "last" else links
-    if config.objective.name == "mipic" and config.sia.sentences:
-        relation, memory = len(narrow_dims(config)), config.sia.memory or 0
+    relation = bool(
+        config.objective.name == "mipic" and config.sia.sentences and narrow_dims(config)
+    )
+    memory = config.sia.memory or 0
     return Load(texts, tokens, config.data.max_length, chunk, t.batch_size, columns, links,
                 relation, memory if relation else 0)  # fmt: skip
 
@@ -184,7 +186,7 @@ def activations(work: Work, load: Load) -> float:
 def readouts(work: Work, load: Load, ranks: int) -> float:
     """Readouts of all layers that are read, in fp32 with their gradients; candidates of all ranks
     and the similarities with them (rows tiled from 16,384 candidates on); those of the relation
-    between texts (3 matrices a prefix and 2, a tile of rows), and what it keeps."""
+    between texts (5 matrices of a tile of rows), and what it keeps."""
     width, layers = work.shape.width, max(1, work.tokens_layers)
     own = 8 * load.texts * width * layers
     candidates = ranks * load.pairs * (load.columns - 1)
@@ -193,7 +195,7 @@ def readouts(work: Work, load: Load, ranks: int) -> float:
     relation = 0
     if load.relation:
         seen = ranks * load.texts + load.memory
-        relation = min(RELATION_TILE, (3 * load.relation + 2) * 4 * load.texts * seen)
+        relation = min(RELATION_TILE, 5 * 4 * load.texts * seen)
     return own + gathered + 3 * 4 * rows * candidates + relation + 4 * load.memory * width
 
 
