@@ -9,10 +9,13 @@ from torch.nn.functional import cross_entropy, normalize
 from mipic_llm.cli import load_config
 from mipic_llm.config import resolve
 from mipic_llm.data.collate import StepBatch
+from mipic_llm.data.formats import Example, Source
+from mipic_llm.data.sampling import BatchPlan
 from mipic_llm.model.objective import Sampled
 from mipic_llm.training.cross import Crossing
 from mipic_llm.training.memory import Memory
 from mipic_llm.training.rows import Rows, count_rows
+from mipic_llm.training.setup import memory_size
 from mipic_llm.types import Reps
 
 B, NEGATIVES, D, DIMS, TAU = 3, 2, 8, [2, 4, 8], 0.5
@@ -239,3 +242,21 @@ def test_mrl_and_simcse(weights: str | None) -> None:
     check(found.total, wanted, [z])
     found = Crossing(setting("--objective.name", "simcse"), 0)(whole, batch(), rows, Sampled())
     check(found.total, naive(z[:B], z[B:], range(B)), [z])
+
+
+@pytest.mark.parametrize(
+    ("flags", "size"),
+    [
+        ([], 16_384),
+        (["--train.epochs", "3"], 500),  # 2 texts x 1,000 rows an epoch, a quarter of them
+        (["--train.epochs", "3", "--train.max_steps", "125"], 16_384),  # one epoch after all
+        (["--train.epochs", "3", "--sia.memory", "300"], 300),
+        (["--objective.name", "mrl"], 0),
+        (["--sia.sentences", "0"], 0),
+        (["--objective.dims", "128,384", "--pic.ladder", "none"], 0),  # no prefix is narrow
+    ],
+)  # fmt: skip
+def test_the_memory_is_too_short_for_a_text_of_the_epoch_before(flags, size) -> None:
+    config = resolve(load_config(["--recipe", "quickstart", *flags]), width=384, n_layers=6)
+    rows = Source("rows", [Example(f"a{i}", f"b{i}", (), i) for i in range(1000)], 1.0)
+    assert memory_size(config, BatchPlan([rows], 4, 2, seed=0)) == size

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from mipic_llm.config import Config, parse_ladder, resolve, trained_dims
+from mipic_llm.config_rules import narrow_dims
 from mipic_llm.data.sampling import BatchPlan
 from mipic_llm.data.tokenise import TextEncoder
 from mipic_llm.errors import UserError
@@ -155,6 +156,22 @@ def cosine_with_warmup(total: int, warmup_ratio: float, floor: float):
 
 def total_steps(config: Config, plan: BatchPlan) -> int:
     return config.train.max_steps or config.train.epochs * plan.steps_per_epoch
+
+
+def memory_size(config: Config, plan: BatchPlan) -> int:
+    """How many readouts the relation between texts remembers: `sia.memory`, but in a run of more
+    than one epoch at most a quarter of an epoch's texts. A text that meets its own readout of the
+    epoch before has a neighbour so near that it sees no other."""
+    wanted = config.sia.memory or 0
+    if config.objective.name != "mipic" or not config.sia.sentences or not narrow_dims(config):
+        return 0
+    if total_steps(config, plan) <= plan.steps_per_epoch:
+        return wanted
+    texts = 2 * plan.steps_per_epoch * plan.batch_size * plan.world_size  # without negatives
+    size = min(wanted, texts // 4)
+    if size < wanted:
+        say(f"note: sia.memory {wanted:,} -> {size:,}, a quarter of an epoch's texts")
+    return size
 
 
 def check_precision(config: Config) -> None:
