@@ -135,14 +135,12 @@ def _tile(
         return share_bn
 
     log_full_bn = log_neighbours(_unit(q_bD)[0], -1)
-    full_bn = shares(log_full_bn)
-    total = len(dims) * torch.vdot(full_bn.flatten(), log_full_bn.flatten())
-    del log_full_bn
+    full_bn, total = shares(log_full_bn), q_bD.new_zeros(())
     for i, d in enumerate(dims):
         (unit_bd, norm_b), (unit_Nd, norm_N) = _unit(q_bD[:, :d]), sides[i]
         log_bn = log_neighbours(unit_bd, i)
         share_bn = shares(log_bn)
-        total -= torch.vdot(full_bn.flatten(), log_bn.flatten())
+        total -= torch.vdot(full_bn.flatten(), log_bn.sub_(log_full_bn).flatten())
         gap_bN, old_bM = share_bn.sub_(full_bn).div_(tau).tensor_split([len(unit_Nd)], 1)
         du_bd = gap_bN @ unit_Nd + old_bM.div_(kept.norms_PM[i]) @ kept.rows_MD[:, :d]
         dq_bD[:, :d] += _through_unit(du_bd, unit_bd, norm_b)
