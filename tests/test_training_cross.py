@@ -123,23 +123,21 @@ def test_the_chain(target: str, paired: bool, nested: bool, reduction: str) -> N
     assert found.parts["loss/chain"] == pytest.approx(chain.item(), rel=1e-5)
 
 
-def neighbours(z: torch.Tensor, kept: torch.Tensor, d: int, twins: bool) -> torch.Tensor:
-    """Of every text among all others of the step and the kept ones, without itself and (twins: row
-    i + B is another view of row i) its other view: (S, S - 1 + M) or (S, S - 2 + M)."""
+def neighbours(z: torch.Tensor, kept: torch.Tensor, d: int) -> torch.Tensor:
+    """Of every text among all others of the step, without itself, and the kept: (S, S - 1 + M)."""
     unit, old = normalize(z[:, :d], dim=1), normalize(kept[:, :d], dim=1)
     rows = []
     for i in range(len(z)):
-        same = {i, (i + B) % (2 * B)} if twins else {i}
-        others = torch.cat([unit[[j for j in range(len(z)) if j not in same]], old])
+        others = torch.cat([unit[[j for j in range(len(z)) if j != i]], old])
         rows.append((unit[i] @ others.T / TAU).softmax(0))
     return torch.stack(rows)
 
 
-def relation(z: torch.Tensor, kept: torch.Tensor, twins: bool = False) -> torch.Tensor:
+def relation(z: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
     """KL(full width's neighbours || a narrow prefix's), dims 2 and 4: their sum."""
-    full = neighbours(z.detach(), kept, z.shape[1], twins)
-    seen = [neighbours(z, kept, d, twins) for d in (2, 4)]
-    return sum((full * (full / prefix).log()).sum(1).mean() for prefix in seen)  # type: ignore
+    full = neighbours(z.detach(), kept, z.shape[1])
+    terms = [(full * (full / neighbours(z, kept, d)).log()).sum(1).mean() for d in (2, 4)]
+    return terms[0] + terms[1]
 
 
 def relation_setting(reduction: str, memory: int):
@@ -165,18 +163,6 @@ def test_the_relation_between_sentences(reduction: str) -> None:
     wanted = 0.3 * mrl(z, [2, 4, 20]) + 0.7 * 5 * value
     check(found.total, wanted, [z])
     assert found.parts["loss/sentences"] == pytest.approx(value.item(), rel=1e-5)
-
-
-def test_two_views_of_a_text_are_no_neighbours() -> None:
-    torch.manual_seed(0)
-    z = torch.randn(2 * B, 20, dtype=torch.float64).requires_grad_()
-    columns, owners = torch.tensor([0] * B + [1] * B), torch.tensor([*range(B), *range(B)])
-    views = StepBatch([[5]] * (2 * B), columns, owners, B, B, 0, True, 0, "right")
-    crossing = Crossing(relation_setting("sum", memory=0), 0)
-    found = crossing(reps([])._replace(z_SD=z), views, count_rows(views, 1), Sampled())
-    value = relation(z, z.detach()[:0], twins=True)
-    assert found.parts["loss/sentences"] == pytest.approx(value.item(), rel=1e-5)
-    check(found.total, 0.3 * mrl(z, [2, 4, 20]) + 0.7 * 5 * value, [z])
 
 
 def test_the_relation_remembers_the_texts_of_earlier_steps() -> None:

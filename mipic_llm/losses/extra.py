@@ -33,23 +33,21 @@ def neighbourhood_kl(
     *,
     dims: Sequence[int],
     tau: float,
-    own_BK: Tensor | None = None,
+    own_B: Tensor | None = None,
     kept_MD: Tensor | None = None,
 ) -> Tensor:
     """Each prefix should see the same neighbours as the full width, which is detached.
 
-    dims: truncated prefixes. own_BK: K places among the candidates, for each query, that are no
-    neighbours: the query itself, another view of it. kept_MD: further candidates, constants. Sum
-    over prefixes of the mean over queries, 0 where nobody has a neighbour; a scalar.
+    dims: truncated prefixes. own_B: the place of each query among the candidates, where it stands
+    among them; nobody is its own neighbour. kept_MD: further candidates, constants. Sum over
+    prefixes of the mean over queries; a scalar.
     """
     check_tau(tau)
     dtype = compute_dtype(q_BD, c_ND)
     with full_precision(q_BD.device):
         q_BD, c_ND = q_BD.to(dtype), c_ND.to(dtype)
         kept = _Kept.of(c_ND[:0] if kept_MD is None else kept_MD.to(dtype), dims)
-        if own_BK is not None and len(c_ND) + len(kept.rows_MD) <= own_BK.shape[1]:
-            return 0.0 * q_BD.sum()
-        total = _NeighbourhoodKl.apply(q_BD, c_ND, kept, own_BK, tuple(dims), tau)
+        total = _NeighbourhoodKl.apply(q_BD, c_ND, kept, own_B, tuple(dims), tau)
     return total / len(q_BD)
 
 
@@ -79,7 +77,7 @@ class _NeighbourhoodKl(torch.autograd.Function):
         q_BD: Tensor,
         c_ND: Tensor,
         kept: _Kept,
-        own_BK: Tensor | None,
+        own_B: Tensor | None,
         dims: tuple[int, ...],
         tau: float,
     ) -> Tensor:
@@ -91,8 +89,8 @@ class _NeighbourhoodKl(torch.autograd.Function):
         sides = [_unit(c_ND[:, :d]) for d in (*dims, c_ND.shape[1])]
         for start in range(0, len(q_BD), rows):
             here = slice(start, start + rows)
-            own_bk = None if own_BK is None else own_BK[here]
-            total += _tile(q_BD[here], sides, kept, own_bk, dims, tau, dq_BD[here], dc_ND)
+            own_b = None if own_B is None else own_B[here]
+            total += _tile(q_BD[here], sides, kept, own_b, dims, tau, dq_BD[here], dc_ND)
         ctx.save_for_backward(dq_BD, dc_ND)
         return total
 
@@ -107,7 +105,7 @@ def _tile(
     q_bD: Tensor,
     sides: list[tuple[Tensor, Tensor]],
     kept: _Kept,
-    own_bk: Tensor | None,
+    own_b: Tensor | None,
     dims: Sequence[int],
     tau: float,
     dq_bD: Tensor,
@@ -123,15 +121,15 @@ def _tile(
         old_bM = unit_bd @ kept.rows_MD[:, : unit_bd.shape[1]].T
         new_bN = unit_bd @ sides[i][0].T
         cos_bn = torch.cat([new_bN, old_bM.div_(kept.norms_PM[i])], 1)
-        if own_bk is not None:
-            cos_bn.scatter_(1, own_bk, -torch.inf)
+        if own_b is not None:
+            cos_bn.scatter_(1, own_b[:, None], -torch.inf)
         return torch.log_softmax(cos_bn.div_(tau), 1)
 
     def shares(log_bn: Tensor) -> Tensor:
-        """exp; what is no neighbour, -inf, becomes 0 in both: it counts nowhere."""
+        """exp; the query itself, -inf, becomes 0 in both: it counts nowhere."""
         share_bn = log_bn.exp()
-        if own_bk is not None:
-            log_bn.scatter_(1, own_bk, 0.0)
+        if own_b is not None:
+            log_bn.scatter_(1, own_b[:, None], 0.0)
         return share_bn
 
     log_full_bn = log_neighbours(_unit(q_bD)[0], -1)

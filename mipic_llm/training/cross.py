@@ -110,24 +110,18 @@ class Crossing:
                 parts["loss/chain"] += factor * value.item()
                 yield rest * c.pic.weight * factor * value
         if c.sia.sentences and self.narrow:
-            value = self._sentences(everyone, batch, rows)
+            value = self._sentences(everyone, rows)
             parts["loss/sentences"] = value.item()
             yield rest * c.sia.sentences * value
 
-    def _sentences(self, everyone: Tensor, batch: StepBatch, rows: Rows) -> Tensor:
+    def _sentences(self, everyone: Tensor, rows: Rows) -> Tensor:
         """SIA between sentences: among all texts of the step, whatever their column, and those
         kept of earlier steps, a narrow prefix should see the neighbours that the full width,
-        detached, sees (losses/extra.py); reduced over prefixes as `objective.reduction` says.
-
-        No text is its own neighbour, nor is its other view where there are no labels.
-        """
-        o, mine, n = self.config.objective, everyone[_own(rows)], batch.n_anchors
-        own_BK = _targets(rows.per_rank, len(mine), everyone)[:, None]
-        if batch.unlabelled:
-            own_BK = torch.cat([own_BK, own_BK.roll(n, 0)], 1)
+        detached, sees (losses/extra.py); reduced over prefixes as `objective.reduction` says."""
+        o, mine = self.config.objective, everyone[_own(rows)]
         value = losses.neighbourhood_kl(
-            mine, everyone, dims=self.narrow, tau=o.tau, own_BK=own_BK,
-            kept_MD=self.memory.look(everyone),
+            mine, everyone, dims=self.narrow, tau=o.tau,
+            own_B=_targets(rows.per_rank, len(mine), everyone), kept_MD=self.memory.look(everyone),
         )  # fmt: skip
         value = value * len(mine) * dist.world_size() / rows.total
         return value / len(self.narrow) if o.reduction == "mean" else value
