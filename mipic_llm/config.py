@@ -157,8 +157,9 @@ class SiaConfig:
     sentences: float | None = opt(None, "weight of a relation between all texts of a step: KL from "
                                   "the full width's neighbours to those of each prefix of at most "
                                   "a fifth of it; 0 = off; None = by preset")  # fmt: skip
-    memory: int | None = opt(None, "readouts of earlier steps that this relation looks at as well; "
-                             "0 = none; None = by preset")  # fmt: skip
+    memory: int | None = opt(None, "readouts of earlier steps that this relation looks at as well, "
+                             "over several epochs at most a quarter of an epoch's texts; 0 = none; "
+                             "None = by preset")  # fmt: skip
 
 
 @dataclass
