@@ -90,8 +90,11 @@ def trained_dims(config: Config) -> list[int]:
 
 
 def narrow_dims(config: Config) -> list[int]:
-    """The prefixes under SIA's relation between texts (after `resolve`): at most a fifth of the
-    full width, where a published negative result says that Matryoshka training pays at all."""
+    """The prefixes under SIA's relation between texts (after `resolve`), none where it is off: at
+    most a fifth of the full width, where a published negative result says that Matryoshka
+    training pays at all."""
+    if config.objective.name != "mipic" or not config.sia.sentences:
+        return []
     dims = trained_dims(config)
     return [d for d in dims if 5 * d <= dims[-1]]
 

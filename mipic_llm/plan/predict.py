@@ -137,9 +137,7 @@ def load_of(config: Config, tokens: float) -> Load:
     if config.objective.name == "mipic" and config.pic.enabled:
         links = config.pic.links_per_step or max(0, len(config.pic.ladder or []) - 1)
         links = 0 if config.pic.target == "last" else links
-    relation = bool(
-        config.objective.name == "mipic" and config.sia.sentences and narrow_dims(config)
-    )
+    relation = bool(narrow_dims(config))
     memory = config.sia.memory or 0
     return Load(texts, tokens, config.data.max_length, chunk, t.batch_size, columns, links,
                 relation, memory if relation else 0)  # fmt: skip

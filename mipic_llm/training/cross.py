@@ -33,8 +33,8 @@ class Crossing:
         if self.name == "mipic" and self.weights is None:
             wide = config.objective.wide_weight or 0.0
             self.weights = [wide if 2 * d > self.dims[-1] else 1.0 for d in self.dims]
-        self.memory = Memory(config.sia.memory or 0)
         self.narrow = narrow_dims(config)
+        self.memory = Memory(config.sia.memory or 0 if self.narrow else 0)
 
     def n_queries(self, batch: StepBatch) -> int:
         """How many sequences, the first ones, ask along the chain; negatives only answer a pair."""
@@ -109,7 +109,7 @@ class Crossing:
                 value = self._along(whole, i, everyone, batch, rows)
                 parts["loss/chain"] += factor * value.item()
                 yield rest * c.pic.weight * factor * value
-        if c.sia.sentences and self.narrow:
+        if self.narrow:
             value = self._sentences(everyone, rows)
             parts["loss/sentences"] = value.item()
             yield rest * c.sia.sentences * value

@@ -27,7 +27,6 @@ from mipic_llm.training.engine import Engine, start
 from mipic_llm.training.evaluating import Evaluator
 from mipic_llm.training.feed import Data
 from mipic_llm.training.finish import export
-from mipic_llm.training.memory import Memory
 from mipic_llm.training.packing import check_packing
 from mipic_llm.training.step import StepRunner
 from mipic_llm.types import RunState, Score
@@ -196,7 +195,6 @@ def _steps(run: Run, state: RunState, evaluator: Evaluator) -> tuple[int, int]:
     """-> (exit code, the last step that was done)."""
     config, data, out = run.config, run.data, run.out
     runner, stop = StepRunner(run.engine, config), Stop()
-    runner.cross.memory = Memory(setup.memory_size(config, data.plan))
     runner.cross.memory.restore(state.memory, run.engine.device)
     progress = Progress(run.total, state.step, enabled=dist.rank() == 0)
 

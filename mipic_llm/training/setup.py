@@ -163,7 +163,7 @@ def memory_size(config: Config, plan: BatchPlan) -> int:
     than one epoch at most a quarter of an epoch's texts. A text that meets its own readout of the
     epoch before has a neighbour so near that it sees no other."""
     wanted = config.sia.memory or 0
-    if config.objective.name != "mipic" or not config.sia.sentences or not narrow_dims(config):
+    if not narrow_dims(config):
         return 0
     if total_steps(config, plan) <= plan.steps_per_epoch:
         return wanted
@@ -228,7 +228,9 @@ def open_run(config: Config) -> tuple[Config, Source, Data]:
     check_precision(config)
     source = open_source(config.model)
     config = resolve_for(config, source)
-    return config, source, prepare_data(config, source)
+    data = prepare_data(config, source)
+    config.sia.memory = memory_size(config, data.plan)
+    return config, source, data
 
 
 def command() -> str:
