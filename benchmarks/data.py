@@ -12,8 +12,8 @@ from pathlib import Path
 
 import torch
 
-from mipic_llm.data.collate import StepBatch
-from mipic_llm.data.formats import Example, read_training
+from mipic_llm.data.batch import StepBatch
+from mipic_llm.data.read.formats import Example, read_training
 
 LENGTHS = Path(__file__).resolve().parent / "lengths.csv"
 

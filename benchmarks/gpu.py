@@ -69,7 +69,7 @@ def stepper(case: Case, terms: str) -> tuple[models.Stepper, list[int]]:
 
 def throughput(case: list[Any], runs: int, warmup: int) -> list[dict[str, Any]]:
     """Two timings of one case (each version twice), with MFU and peak memory."""
-    from mipic_llm.training.engine import start
+    from mipic_llm.runtime.engine import start
 
     start()
     c = Case(*case)
@@ -93,7 +93,7 @@ def throughput(case: list[Any], runs: int, warmup: int) -> list[dict[str, Any]]:
 
 def ratio(case: list[Any], runs: int, warmup: int) -> dict[str, Any]:
     """MIPIC over MRL in turn, on one batch."""
-    from mipic_llm.training.engine import start
+    from mipic_llm.runtime.engine import start
 
     start()
     c = Case(*case)
@@ -150,7 +150,7 @@ def _ratio_rows(o: Options, dry: bool) -> list[Row]:
 
 def _peer_rows(o: Options, dry: bool, folder: Path) -> list[Row]:
     """sentence-transformers in its own bf16 (autocast) on random BGE-M3 weights, drawn lengths."""
-    from mipic_llm.training.engine import start
+    from mipic_llm.runtime.engine import start
 
     start()
     shape = flops.TINY_XLMR if dry else flops.BGE_M3

@@ -26,8 +26,8 @@ def peak(
     precision: str = "fp32",
 ) -> dict[str, float]:
     """Train `rows` rows in batches of B; -> peak and warm MiB, CPU ms and tokens per step."""
-    from mipic_llm.data.collate import build_step
-    from mipic_llm.training.engine import start
+    from mipic_llm.data.batch import build_step
+    from mipic_llm.runtime.engine import start
     from mipic_llm.training.feed import make_encoder
 
     start()

@@ -22,9 +22,9 @@ from transformers import (
 from transformers import BertConfig as Bert
 
 from benchmarks.flops import SHAPES, Shape
-from mipic_llm.cli import load_config
-from mipic_llm.config import Config
-from mipic_llm.data.collate import StepBatch
+from mipic_llm.config.read import load_config
+from mipic_llm.config.schema import Config
+from mipic_llm.data.batch import StepBatch
 from mipic_llm.model.load import Source, open_source
 from mipic_llm.training.setup import build_module, resolve_for
 
@@ -90,9 +90,9 @@ def flags(
 
 def trainee(name: str, arguments: Sequence[str], ds_config: str | None = None) -> Trainee:
     """A StepRunner on the model directory (or quickstart), built as `launch/train.py` builds it."""
-    from mipic_llm.training import distributed as dist
-    from mipic_llm.training.ds_config import load_ds_config
-    from mipic_llm.training.engine import Engine
+    from mipic_llm.runtime import ranks as dist
+    from mipic_llm.runtime.ds_config import load_ds_config
+    from mipic_llm.runtime.engine import Engine
     from mipic_llm.training.step import StepRunner
 
     config = load_config([*arguments, "--model.name", name])

@@ -29,8 +29,8 @@ from benchmarks.opponent import (
     their_gradients,
     their_trainer,
 )
-from mipic_llm.data.collate import StepBatch, build_step
-from mipic_llm.data.formats import Example
+from mipic_llm.data.batch import StepBatch, build_step
+from mipic_llm.data.read.formats import Example
 from mipic_llm.model.load import resolve_name
 from mipic_llm.training.feed import make_encoder
 
@@ -199,7 +199,7 @@ def _rows(case: Case, samples, ours: dict[str, Ours], recorder: Recorder, common
 
 
 def run(o: Options) -> list[Row]:
-    from mipic_llm.training.engine import start
+    from mipic_llm.runtime.engine import start
 
     start()
     cases = [c for c in (QUICK if o.quick else CASES) if o.case in (None, c.name)]

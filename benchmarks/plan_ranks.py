@@ -66,11 +66,11 @@ def worker(cases: Path, answers: Path) -> None:
     """On every rank: two steps of each case. Written: bytes alive before the second update, bytes
     sent during the second step."""
     traffic = Traffic()
-    from mipic_llm.cli import load_config
-    from mipic_llm.data.collate import build_step
-    from mipic_llm.training import distributed as dist
+    from mipic_llm.config.read import load_config
+    from mipic_llm.data.batch import build_step
+    from mipic_llm.runtime import ranks as dist
+    from mipic_llm.runtime.engine import Engine, start
     from mipic_llm.training import setup
-    from mipic_llm.training.engine import Engine, start
     from mipic_llm.training.step import StepRunner
 
     start()

@@ -48,12 +48,12 @@ class Meter:
 def regions(meter: Meter) -> Iterator[None]:
     """The functions of a step under the meter; put back at the end."""
     from mipic_llm.losses.infonce import _PrefixInfoNCE
-    from mipic_llm.losses.sia_function import SiaFunction
+    from mipic_llm.losses.sia.function import SiaFunction
     from mipic_llm.model.backbone import Backbone
-    from mipic_llm.model.objective import EmbeddingModule
+    from mipic_llm.objective.cross import Crossing
+    from mipic_llm.objective.module import EmbeddingModule
+    from mipic_llm.runtime.engine import Engine
     from mipic_llm.training import step
-    from mipic_llm.training.cross import Crossing
-    from mipic_llm.training.engine import Engine
 
     places = [
         (Backbone, "forward", "backbone forward, readouts"),
@@ -141,8 +141,8 @@ VARIANTS = {"mrl": ("mrl", []), "mipic": ("mipic", []),
 
 
 def run(o: Options) -> list[Row]:
-    from mipic_llm.data.collate import build_step
-    from mipic_llm.training.engine import start
+    from mipic_llm.data.batch import build_step
+    from mipic_llm.runtime.engine import start
     from mipic_llm.training.feed import make_encoder
 
     start()

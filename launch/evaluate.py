@@ -12,8 +12,8 @@ from dataclasses import dataclass
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
-from mipic_llm.cli import load_config, run_main  # noqa: E402
-from mipic_llm.config import opt  # noqa: E402
+from mipic_llm.config.read import load_config, run_main  # noqa: E402
+from mipic_llm.config.schema import opt  # noqa: E402
 
 
 @dataclass
@@ -38,7 +38,9 @@ class Flags:
 
 def main(argv: list[str]) -> int:
     config = load_config(argv, extra=Flags, about="Judge a finished model at every depth and size.")
-    from mipic_llm.training.judge import evaluate  # after the flags: --help must not load DeepSpeed
+    from mipic_llm.evaluation.judge import (
+        evaluate,  # after the flags: --help must not load DeepSpeed
+    )
 
     return evaluate(config)
 

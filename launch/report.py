@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from mipic_llm import report
-from mipic_llm.cli import run_main
+from mipic_llm.config.read import run_main
 from mipic_llm.errors import UserError
 
 

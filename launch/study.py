@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 from typing import NoReturn
 
-from mipic_llm.cli import run_main
+from mipic_llm.config.read import run_main
 from mipic_llm.errors import UserError
 
 DEFAULT = Path(__file__).resolve().parent / "studies" / "quickstart.yaml"

@@ -7,7 +7,7 @@ import os
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
-from mipic_llm.cli import load_config, run_main  # noqa: E402
+from mipic_llm.config.read import load_config, run_main  # noqa: E402
 
 
 def main(argv: list[str]) -> int:

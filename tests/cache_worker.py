@@ -15,12 +15,13 @@ from unittest import mock
 
 import torch
 
-from mipic_llm.cli import load_config
+from mipic_llm.config.read import load_config
 from mipic_llm.errors import UserError
-from mipic_llm.training import checkpoint, selfcheck, setup
-from mipic_llm.training import distributed as dist
+from mipic_llm.runtime import checkpoint
+from mipic_llm.runtime import ranks as dist
+from mipic_llm.runtime.engine import Engine, start
+from mipic_llm.training import selfcheck, setup
 from mipic_llm.training import step as step_module
-from mipic_llm.training.engine import Engine, start
 from mipic_llm.training.step import StepRunner
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mipic_llm import cli
-from mipic_llm.cli import ALIASES, OPTIONS, dump, flatten, load_config, run_main
-from mipic_llm.config import Config, opt, resolve
+from mipic_llm.config import read as cli
+from mipic_llm.config.read import ALIASES, OPTIONS, dump, flatten, load_config, run_main
+from mipic_llm.config.schema import Config, opt, resolve
 from mipic_llm.errors import UserError
 
 
@@ -470,7 +470,8 @@ def test_run_main_interrupt_and_bugs():
 
 def test_as_a_process():
     code = (
-        "from mipic_llm.cli import load_config, run_main\nrun_main(lambda a: print(load_config(a)))"
+        "from mipic_llm.config.read import load_config, run_main\n"
+        "run_main(lambda a: print(load_config(a)))"
     )
     env = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE")}
     run = subprocess.run(

@@ -7,8 +7,8 @@ from dataclasses import fields, is_dataclass
 
 import pytest
 
-from mipic_llm.cli import load_config
-from mipic_llm.config import (
+from mipic_llm.config.read import load_config
+from mipic_llm.config.schema import (
     PRESETS,
     SECTIONS,
     Config,

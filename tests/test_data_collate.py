@@ -12,7 +12,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from mipic_llm.data.collate import (
+from mipic_llm.data.batch import (
     Prefetcher,
     StepBatch,
     _groupings,
@@ -21,7 +21,7 @@ from mipic_llm.data.collate import (
     n_chunks_of,
     padding,
 )
-from mipic_llm.data.formats import Example
+from mipic_llm.data.read.formats import Example
 from mipic_llm.data.tokenise import TextEncoder
 
 VOCAB = {word: i for i, word in enumerate(["[U]", "[P]", *"abcdefgh", "q:", "d:"])}

@@ -10,7 +10,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from mipic_llm.data.formats import Example, ReadReport, read_scored_pairs, read_training
+from mipic_llm.data.read.formats import Example, ReadReport, read_scored_pairs, read_training
 from mipic_llm.errors import UserError
 
 

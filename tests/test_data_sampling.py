@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from mipic_llm.data.formats import Example, Source
-from mipic_llm.data.sampling import BatchPlan
+from mipic_llm.data.plan import BatchPlan
+from mipic_llm.data.read.formats import Example, Source
 from mipic_llm.errors import UserError
 
 

@@ -10,7 +10,7 @@ from tiny_models import tiny_bert
 from transformers import AutoTokenizer
 
 from mipic_llm.data import token_cache
-from mipic_llm.data.formats import Example, read_training
+from mipic_llm.data.read.formats import Example, read_training
 from mipic_llm.data.token_cache import LazyTokens, StoredTokens, deal
 from mipic_llm.data.tokenise import TextEncoder
 

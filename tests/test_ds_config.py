@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from mipic_llm.config import Config
+from mipic_llm.config.schema import Config
 from mipic_llm.errors import UserError
-from mipic_llm.training import ds_config
-from mipic_llm.training.ds_config import load_ds_config
+from mipic_llm.runtime import ds_config
+from mipic_llm.runtime.ds_config import load_ds_config
 
 FILES = sorted((Path(__file__).resolve().parents[1] / "ds_configs").glob("*.json"))
 

@@ -13,11 +13,11 @@ from mteb.abstasks.task_metadata import TaskMetadata
 from mteb.mocks.mock_tasks import MockRetrievalTask, MockSTSTask
 from test_evaluation_tasks import LAYERS, WORDS, Encoder, retrieval
 
-from mipic_llm.data.formats import ScoredPair
+from mipic_llm.data.read.formats import ScoredPair
 from mipic_llm.errors import UserError
-from mipic_llm.evaluation.mteb_tasks import load_mteb, run_mteb
+from mipic_llm.evaluation.mteb import load_mteb, run_mteb
 from mipic_llm.evaluation.suite import all_points, run_suite
-from mipic_llm.evaluation.tasks import StsTask
+from mipic_llm.evaluation.tasks.base import StsTask
 
 PAIRS = [ScoredPair(f"{WORDS[i % 3]} {i}", f"{WORDS[i % 2]} {i + 99}", i % 7) for i in range(40)]
 POINTS = all_points(LAYERS, [3, 12])

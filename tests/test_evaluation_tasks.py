@@ -18,15 +18,15 @@ from sklearn.metrics import (
 )
 from sklearn.preprocessing import StandardScaler
 
-from mipic_llm.data.formats import ScoredPair
+from mipic_llm.data.read.formats import ScoredPair
 from mipic_llm.errors import UserError
 from mipic_llm.evaluation import metrics
-from mipic_llm.evaluation.classification import ClassificationTask, LabelledTexts, fit_probe
-from mipic_llm.evaluation.pairs import LabelledPairs, PairsTask, best_thresholds
 from mipic_llm.evaluation.pca import Pca
-from mipic_llm.evaluation.retrieval import RetrievalTask
 from mipic_llm.evaluation.suite import all_points, run_suite
-from mipic_llm.evaluation.tasks import StsTask
+from mipic_llm.evaluation.tasks.base import StsTask
+from mipic_llm.evaluation.tasks.classification import ClassificationTask, LabelledTexts, fit_probe
+from mipic_llm.evaluation.tasks.pairs import LabelledPairs, PairsTask, best_thresholds
+from mipic_llm.evaluation.tasks.retrieval import RetrievalTask
 
 RNG = np.random.default_rng(0)
 LAYERS, WIDTH = [2, 5], 12

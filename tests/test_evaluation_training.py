@@ -13,7 +13,7 @@ from ranks import ROOT, run_ranks
 from tiny_models import tiny_bert
 
 from mipic_llm.report import read_scores
-from mipic_llm.training.evaluating import key_of
+from mipic_llm.training.evaluator import key_of
 from mipic_llm.types import Point
 
 SCRIPT = ROOT / "launch" / "train.py"

@@ -11,7 +11,7 @@ import torch
 from tiny_models import SENTENCES, tiny_bert, tiny_qwen3, tiny_xlmr
 from torch.nn.functional import normalize
 
-from mipic_llm.cli import load_config
+from mipic_llm.config.read import load_config
 from mipic_llm.data.tokenise import TextEncoder, pad
 from mipic_llm.errors import UserError
 from mipic_llm.export import (

@@ -7,12 +7,12 @@ from types import SimpleNamespace
 import pytest
 from transformers import BertConfig, Qwen3Config, T5Config
 
-from mipic_llm.cli import load_config
-from mipic_llm.config import resolve
+from mipic_llm.config.read import load_config
+from mipic_llm.config.schema import resolve
 from mipic_llm.plan.predict import GIB
 from mipic_llm.plan.shapes import SHAPES
+from mipic_llm.runtime.ds_config import load_ds_config, persistence_threshold
 from mipic_llm.training import hint
-from mipic_llm.training.ds_config import load_ds_config, persistence_threshold
 
 BERT = BertConfig(hidden_size=384, num_hidden_layers=6, num_attention_heads=12,
                   intermediate_size=1536)  # fmt: skip

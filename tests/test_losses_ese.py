@@ -15,7 +15,7 @@ from mipic_llm.losses import (
     neighbourhood_kl,
     pca_target,
 )
-from mipic_llm.losses import extra as extra_module
+from mipic_llm.losses import relation as extra_module
 
 
 def randn(*shape, seed=0):

@@ -10,8 +10,10 @@ from fractions import Fraction
 import pytest
 import torch
 
-from mipic_llm.losses import linear_cka, sia, sia_function, sia_per_example
-from mipic_llm.losses.sia_geometry import set_sizes
+from mipic_llm.losses import linear_cka, sia_per_example
+from mipic_llm.losses.sia import api as sia
+from mipic_llm.losses.sia import function as sia_function
+from mipic_llm.losses.sia.geometry import set_sizes
 
 S, T, D = 6, 14, 12
 DIMS = (2, 5, 8)

@@ -6,7 +6,8 @@ import pytest
 import torch
 from test_losses_sia import DIMS, OPTIONS, make, options_of
 
-from mipic_llm.losses import sia_layout, sia_per_example
+from mipic_llm.losses import sia_per_example
+from mipic_llm.losses.sia import layout as sia_layout
 
 LENGTHS = {
     "sorted": (14, 11, 11, 5, 2, 1),
@@ -85,7 +86,7 @@ def test_packed_with_one_term(terms):
 @pytest.mark.parametrize("blocks", [1, 4000])
 def test_small_workspaces_change_nothing(monkeypatch, blocks):
     """Blocks and Gram chunks of one sentence, and of a few."""
-    from mipic_llm.losses import sia_function
+    from mipic_llm.losses.sia import function as sia_function
 
     monkeypatch.setitem(sia_layout._BLOCK_BYTES, "cpu", blocks)
     monkeypatch.setitem(sia_function._CHUNK_BYTES, "cpu", blocks)

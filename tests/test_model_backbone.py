@@ -5,8 +5,8 @@ import torch
 from transformers import BertConfig, BertModel, Qwen3Config, Qwen3Model
 
 from mipic_llm.model.backbone import Backbone
-from mipic_llm.model.heads import ChainHead, FixedLift, LiftHead
 from mipic_llm.model.pooling import readout
+from mipic_llm.objective.heads import ChainHead, FixedLift, LiftHead
 
 SIZES = dict(vocab_size=60, hidden_size=16, num_hidden_layers=3, intermediate_size=24)
 

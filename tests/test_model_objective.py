@@ -4,7 +4,7 @@ import torch
 from transformers import BertConfig, BertModel
 
 from mipic_llm.model.backbone import Backbone
-from mipic_llm.model.objective import EmbeddingModule, Sampled, sample
+from mipic_llm.objective.module import EmbeddingModule, Sampled, sample
 from mipic_llm.types import Point
 
 

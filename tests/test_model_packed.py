@@ -11,8 +11,8 @@ from mipic_llm.data.tokenise import pack, pad
 from mipic_llm.errors import UserError
 from mipic_llm.model import attention
 from mipic_llm.model.backbone import Backbone
-from mipic_llm.model.objective import EmbeddingModule, Sampled
-from mipic_llm.training.packing import check_packing
+from mipic_llm.objective.module import EmbeddingModule, Sampled
+from mipic_llm.runtime.packing import check_packing
 from mipic_llm.types import Point
 
 KINDS = {  # builder, pooling, pad id

@@ -14,8 +14,8 @@ import pytest
 from tiny_models import tiny_bert, tiny_qwen3, tiny_xlmr
 from transformers import AutoModel, LlamaConfig, Qwen2Config
 
-from mipic_llm.cli import load_config, run_main
-from mipic_llm.config import resolve
+from mipic_llm.config.read import load_config, run_main
+from mipic_llm.config.schema import resolve
 from mipic_llm.errors import UserError
 from mipic_llm.plan import formulas
 from mipic_llm.plan.__main__ import main
@@ -87,7 +87,7 @@ def test_activations_agree_with_what_autograd_saves():
 
 def test_head_parameters_are_those_of_the_module():
     from mipic_llm.model.backbone import Backbone
-    from mipic_llm.model.objective import EmbeddingModule
+    from mipic_llm.objective.module import EmbeddingModule
     from mipic_llm.training.setup import head_options
 
     config = plan_check.small_configs()["bert 4x64"]

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from mipic_llm import progress, report
+from mipic_llm import report
 from mipic_llm.errors import UserError
-from mipic_llm.progress import Progress, clock, describe
 from mipic_llm.report import (
     before_after_table,
     before_and_after,
@@ -24,6 +23,8 @@ from mipic_llm.report import (
     read_scores,
     write_scores,
 )
+from mipic_llm.training import progress
+from mipic_llm.training.progress import Progress, clock, describe
 from mipic_llm.types import Point, Score
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -202,7 +203,7 @@ def test_matplotlib_is_imported_only_to_draw_and_keeps_the_callers_backend(tmp_p
 
 
 def launch(*args):
-    pytest.importorskip("mipic_llm.cli")
+    pytest.importorskip("mipic_llm.config.read")
     command = [sys.executable, str(ROOT / "launch" / "report.py"), *map(str, args)]
     return subprocess.run(command, capture_output=True, text=True, timeout=60)
 

@@ -12,9 +12,9 @@ import pytest
 from ranks import ROOT, run_ranks, start_ranks
 from tiny_models import tiny_bert
 
-from mipic_llm.cli import load_config
+from mipic_llm.config.read import load_config
 from mipic_llm.errors import EXIT_STOPPED, UserError
-from mipic_llm.training import checkpoint
+from mipic_llm.runtime import checkpoint
 
 SCRIPT = ROOT / "launch" / "train.py"
 STEPS, EVERY = 20, 5

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from mipic_llm.config import Config
+from mipic_llm.config.schema import Config
 from mipic_llm.errors import UserError
 from mipic_llm.tracking import (
     JsonlTracker,

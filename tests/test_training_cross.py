@@ -6,15 +6,15 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy, normalize
 
-from mipic_llm.cli import load_config
-from mipic_llm.config import resolve
-from mipic_llm.data.collate import StepBatch
-from mipic_llm.data.formats import Example, Source
-from mipic_llm.data.sampling import BatchPlan
-from mipic_llm.model.objective import Sampled
-from mipic_llm.training.cross import Crossing
-from mipic_llm.training.memory import Memory
-from mipic_llm.training.rows import Rows, count_rows
+from mipic_llm.config.read import load_config
+from mipic_llm.config.schema import resolve
+from mipic_llm.data.batch import StepBatch
+from mipic_llm.data.plan import BatchPlan
+from mipic_llm.data.read.formats import Example, Source
+from mipic_llm.objective.cross import Crossing
+from mipic_llm.objective.memory import Memory
+from mipic_llm.objective.module import Sampled
+from mipic_llm.runtime.rows import Rows, count_rows
 from mipic_llm.training.setup import memory_size
 from mipic_llm.types import Reps
 

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mipic_llm.data.formats import Example
+from mipic_llm.data.read.formats import Example
 from mipic_llm.data.tokenise import TextEncoder
 
 VERSION = 1

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from mipic_llm.data.containers import SUFFIXES
+from mipic_llm.data.read.containers import SUFFIXES
 from mipic_llm.errors import UserError
 
 _UNTELLING = ("train", "validation", "test", "dev")  # stems that every data set has

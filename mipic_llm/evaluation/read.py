@@ -21,15 +21,15 @@ from typing import Any
 
 import numpy as np
 
-from mipic_llm.data.containers import SUFFIXES
-from mipic_llm.data.formats import read_scored_pairs
-from mipic_llm.data.labelled import columns_of, read_beir, read_labelled
+from mipic_llm.data.read.containers import SUFFIXES
+from mipic_llm.data.read.formats import read_scored_pairs
+from mipic_llm.data.read.labelled import columns_of, read_beir, read_labelled
 from mipic_llm.errors import UserError
-from mipic_llm.evaluation.classification import ClassificationTask, LabelledTexts
 from mipic_llm.evaluation.names import name_specs
-from mipic_llm.evaluation.pairs import LabelledPairs, PairsTask
-from mipic_llm.evaluation.retrieval import RetrievalTask
-from mipic_llm.evaluation.tasks import StsTask, Task
+from mipic_llm.evaluation.tasks.base import StsTask, Task
+from mipic_llm.evaluation.tasks.classification import ClassificationTask, LabelledTexts
+from mipic_llm.evaluation.tasks.pairs import LabelledPairs, PairsTask
+from mipic_llm.evaluation.tasks.retrieval import RetrievalTask
 
 TYPES = ("sts", "pairs", "classification", "retrieval")
 ROLES = ("train", "validation", "test")

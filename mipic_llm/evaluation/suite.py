@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mipic_llm.evaluation.pca import Pca
-from mipic_llm.evaluation.tasks import SYMMETRIC, Figure, Task, distinct
+from mipic_llm.evaluation.tasks.base import SYMMETRIC, Figure, Task, distinct
 from mipic_llm.types import Point, Score
 
 # (texts, kind) -> (N, L, D) raw readouts of the asked layers, float32, on CPU. kind: symmetric,

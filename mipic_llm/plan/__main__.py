@@ -9,9 +9,9 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from mipic_llm.cli import load_config, run_main
-from mipic_llm.config import Config, opt
-from mipic_llm.config_checks import need
+from mipic_llm.config.check import need
+from mipic_llm.config.read import load_config, run_main
+from mipic_llm.config.schema import Config, opt
 from mipic_llm.plan.advise import Setting, advise, lowest_that_fits
 from mipic_llm.plan.formulas import flops_per_token
 from mipic_llm.plan.predict import GIB, Machine, load_of, work_of

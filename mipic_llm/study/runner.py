@@ -120,7 +120,7 @@ def run_all(
 
 def check(study: Study, out: Path) -> None:
     """Refuse what every trial would refuse, before the first one: settings that are no options."""
-    from mipic_llm.cli import load_config
+    from mipic_llm.config.read import load_config
 
     for trial in study.trials():
         if trial.method == UNTRAINED:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from mipic_llm.config_fields import nearest
+from mipic_llm.config.fields import nearest
 from mipic_llm.errors import UserError
 
 KEYS = ("name", "recipe", "settings", "conditions", "methods", "seeds", "evaluate", "averages",

@@ -14,19 +14,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mipic_llm.cli import load_config
-from mipic_llm.config import Config
-from mipic_llm.data.formats import read_training
+from mipic_llm.config.read import load_config
+from mipic_llm.config.schema import Config
+from mipic_llm.data.read.formats import read_training
 from mipic_llm.data.tokenise import TextEncoder, pad
 from mipic_llm.errors import EXIT_DONE, UserError
 from mipic_llm.export import EmbeddingSpec, merge_adapter, prove, reload_vectors, write_merged
 from mipic_llm.model.backbone import Backbone, base_of, cut_layers, final_norm_of
 from mipic_llm.model.load import Source, dtype_of, open_source
 from mipic_llm.report import read_scores
+from mipic_llm.runtime import checkpoint
+from mipic_llm.runtime.engine import consolidated
+from mipic_llm.runtime.ranks import say
 from mipic_llm.tracking import NullTracker
-from mipic_llm.training import checkpoint, finish, setup
-from mipic_llm.training.distributed import say
-from mipic_llm.training.engine import consolidated
+from mipic_llm.training import finish, setup
 from mipic_llm.training.feed import Data, make_encoder
 from mipic_llm.training.loop import Run
 from mipic_llm.types import Point, Score

@@ -7,20 +7,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from mipic_llm.config import Config
-from mipic_llm.data import formats as data_formats
+from mipic_llm.config.schema import Config
 from mipic_llm.data import token_cache
-from mipic_llm.data.collate import StepBatch, join_rows
-from mipic_llm.data.formats import read_training
-from mipic_llm.data.sampling import BatchPlan
+from mipic_llm.data.batch import StepBatch, join_rows
+from mipic_llm.data.plan import BatchPlan
+from mipic_llm.data.read import formats as data_formats
+from mipic_llm.data.read.formats import read_training
 from mipic_llm.data.token_cache import LazyTokens, StoredTokens, Tokens, deal
 from mipic_llm.data.tokenise import TextEncoder, resolve_eos
 from mipic_llm.errors import UserError
 from mipic_llm.evaluation.read import load_tasks
-from mipic_llm.evaluation.tasks import Task
+from mipic_llm.evaluation.tasks.base import Task
 from mipic_llm.model.load import Source
-from mipic_llm.training import distributed as dist
-from mipic_llm.training.distributed import say
+from mipic_llm.runtime import ranks as dist
+from mipic_llm.runtime.ranks import say
 
 CACHE_ROWS = 10_000  # below, tokenising takes seconds (NOTES.md) and is spread over the steps
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import torch
 
 from mipic_llm.errors import UserError
+from mipic_llm.evaluation.encode import encode
 from mipic_llm.export import merge_adapter, prove, write_adapter, write_merged
 from mipic_llm.model.backbone import base_of
 from mipic_llm.model.load import dtype_of
-from mipic_llm.training import distributed as dist
+from mipic_llm.runtime import ranks as dist
 from mipic_llm.training import setup
-from mipic_llm.training.encode import encode
 
 if TYPE_CHECKING:
     from mipic_llm.training.loop import Run

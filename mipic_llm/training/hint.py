@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from mipic_llm.config import Config
+from mipic_llm.config.schema import Config
 from mipic_llm.plan.formulas import EAGER, FUSED
 from mipic_llm.plan.predict import GIB, Machine, load_of, predict, work_of
 from mipic_llm.plan.shapes import DECODERS, ENCODERS, from_config

@@ -11,23 +11,24 @@ from typing import NamedTuple
 
 import torch
 
-from mipic_llm.cli import dump, flatten
-from mipic_llm.config import Config, validate
-from mipic_llm.data.collate import Prefetcher, build_step
+from mipic_llm.config.read import dump, flatten
+from mipic_llm.config.schema import Config, validate
+from mipic_llm.data.batch import Prefetcher, build_step
 from mipic_llm.errors import EXIT_DONE, EXIT_STOPPED, UserError
 from mipic_llm.model.attention import choose
 from mipic_llm.model.load import Source
-from mipic_llm.progress import Progress
 from mipic_llm.report import before_after_table, loss_plot, quality_plot
+from mipic_llm.runtime import checkpoint
+from mipic_llm.runtime import ranks as dist
+from mipic_llm.runtime.engine import Engine, start
+from mipic_llm.runtime.packing import check_packing
+from mipic_llm.runtime.ranks import say
 from mipic_llm.tracking import Tracker, environment, make_tracker
-from mipic_llm.training import checkpoint, selfcheck, setup
-from mipic_llm.training import distributed as dist
-from mipic_llm.training.distributed import say
-from mipic_llm.training.engine import Engine, start
-from mipic_llm.training.evaluating import Evaluator
+from mipic_llm.training import selfcheck, setup
+from mipic_llm.training.evaluator import Evaluator
 from mipic_llm.training.feed import Data
 from mipic_llm.training.finish import export
-from mipic_llm.training.packing import check_packing
+from mipic_llm.training.progress import Progress
 from mipic_llm.training.step import StepRunner
 from mipic_llm.types import RunState, Score
 
@@ -153,7 +154,7 @@ def canary(run: Run) -> None:
         return
     source = next(s for s in run.data.sources if s.examples[0].positive is None)
     batch = build_step(list(source.examples[:2]), run.data.encoder)
-    from mipic_llm.data.collate import chunks
+    from mipic_llm.data.batch import chunks
 
     piece = chunks(batch, 0)[0]
     device = run.engine.device

@@ -13,12 +13,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mipic_llm.config import Config
-from mipic_llm.data.collate import StepBatch
+from mipic_llm.config.schema import Config
+from mipic_llm.data.batch import StepBatch
 from mipic_llm.errors import UserError
-from mipic_llm.training import checkpoint
-from mipic_llm.training import distributed as dist
-from mipic_llm.training.engine import Engine
+from mipic_llm.runtime import checkpoint
+from mipic_llm.runtime import ranks as dist
+from mipic_llm.runtime.engine import Engine
 from mipic_llm.training.step import StepRunner
 
 ROWS = 4  # of each rank's first batch, the shortest: a plain pass over them fits where a chunk does

@@ -14,20 +14,20 @@ from typing import IO, Any
 import numpy as np
 import torch
 
-from mipic_llm.config import Config, parse_ladder, resolve, trained_dims
-from mipic_llm.config_rules import narrow_dims
-from mipic_llm.data.sampling import BatchPlan
+from mipic_llm.config.derive import narrow_dims
+from mipic_llm.config.schema import Config, parse_ladder, resolve, trained_dims
+from mipic_llm.data.plan import BatchPlan
 from mipic_llm.data.tokenise import TextEncoder
 from mipic_llm.errors import UserError
 from mipic_llm.export.portable import EmbeddingSpec
 from mipic_llm.model.backbone import Backbone
 from mipic_llm.model.fused import apply_liger, compile_layers
 from mipic_llm.model.load import Source, add_lora, load_model, open_source
-from mipic_llm.model.objective import EmbeddingModule
-from mipic_llm.training import distributed as dist
-from mipic_llm.training.distributed import say
-from mipic_llm.training.ds_config import load_ds_config
-from mipic_llm.training.engine import Engine, loading
+from mipic_llm.objective.module import EmbeddingModule
+from mipic_llm.runtime import ranks as dist
+from mipic_llm.runtime.ds_config import load_ds_config
+from mipic_llm.runtime.engine import Engine, loading
+from mipic_llm.runtime.ranks import say
 from mipic_llm.training.feed import Data, prepare_data, prompts_of
 from mipic_llm.training.hint import zero3_hint
 from mipic_llm.types import Point

@@ -9,13 +9,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mipic_llm.config import Config, trained_dims
-from mipic_llm.data.collate import Chunk, StepBatch, chunks, n_chunks_of, padding
-from mipic_llm.model.objective import Sampled, sample
-from mipic_llm.training import distributed as dist
-from mipic_llm.training.cross import Crossing
-from mipic_llm.training.engine import Engine
-from mipic_llm.training.rows import Rows, count_rows
+from mipic_llm.config.schema import Config, trained_dims
+from mipic_llm.data.batch import Chunk, StepBatch, chunks, n_chunks_of, padding
+from mipic_llm.objective.cross import Crossing
+from mipic_llm.objective.module import Sampled, sample
+from mipic_llm.runtime import ranks as dist
+from mipic_llm.runtime.engine import Engine
+from mipic_llm.runtime.rows import Rows, count_rows
 from mipic_llm.types import Reps, Terms
 
 # What one more forward and backward pass of a length group costs beside its tokens, in padded

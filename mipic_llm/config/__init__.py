@@ -1,0 +1,1 @@
+"""Configuration: typed fields, presets, values derived from the model, checks, reading and help."""

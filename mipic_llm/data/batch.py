@@ -1,0 +1,281 @@
+"""Rows to the sequences of a step, cut into padded or packed chunks; made ahead in a thread.
+
+A step's order of sequences is fixed: anchors, positives, negatives. Chunks permute it by length
+(less padding) and say how, so that readouts are put back by `out[chunk.index_S] = readout`.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Generic, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mipic_llm.data.read.formats import Example
+from mipic_llm.data.token_cache import LazyTokens, RowTokens
+from mipic_llm.data.tokenise import TextEncoder, pack, pad
+from mipic_llm.types import Packing
+
+ANCHOR, POSITIVE, NEGATIVE = 0, 1, 2
+MOST_GROUPS = 8  # length groups of one step; more save little
+
+Item = TypeVar("Item")
+Made = TypeVar("Made")
+
+
+class StepBatch(NamedTuple):
+    """All sequences of this rank's step, in the order anchors, positives, negatives.
+
+    ids: S arrays of token ids (int32), unpadded.
+    column_S: 0 anchor, 1 positive, 2 negative; int64.
+    example_S: the local row (0 .. n_anchors - 1) each belongs to; int64. Row b's anchor is sequence
+    b, its positive n_anchors + b; the negatives follow row by row, ragged.
+    unlabelled: anchor and positive are the same text twice: two views that the model must vary.
+    """
+
+    ids: list[np.ndarray]
+    column_S: Tensor
+    example_S: Tensor
+    n_anchors: int
+    n_positives: int
+    n_negatives: int
+    unlabelled: bool
+    pad_id: int
+    padding_side: str
+
+
+class Chunk(NamedTuple):
+    """One forward pass. Padding of the chunk count has weight 0 and an empty index_S.
+
+    index_S: positions of these sequences in the step's order, int64.
+    ids_ST, mask_ST: int64; packed: (1, N) and a Packing. A weight-0 chunk holds one dummy sequence,
+    so that a rank with fewer chunks still takes part in every ZeRO-3 gather; its outputs must enter
+    the loss times 0.
+    """
+
+    index_S: Tensor
+    ids_ST: Tensor
+    mask_ST: Tensor | Packing
+    weight: float
+
+
+class Padding(NamedTuple):
+    """Tokens of a step's forward passes: real ones, and pads (dummies count as pads)."""
+
+    useful: int
+    padded: int
+
+    @property
+    def share(self) -> float:
+        return self.padded / max(1, self.useful + self.padded)
+
+
+def build_step(examples: Sequence[Example], encoder: TextEncoder) -> StepBatch:
+    """Tokenises this rank's rows (see `join_rows`)."""
+    return join_rows(LazyTokens(examples, encoder).rows(range(len(examples))), encoder)
+
+
+def join_rows(rows: Sequence[RowTokens], encoder: TextEncoder) -> StepBatch:
+    """A step's sequences from its rows; unlabelled rows stand twice. Nothing is copied."""
+    unlabelled = rows[0].positive is None
+    anchors = [row.anchor for row in rows]
+    positives = [row.anchor if row.positive is None else row.positive for row in rows]
+    owner = [b for b, row in enumerate(rows) for _ in row.negatives]
+    negatives = [ids for row in rows for ids in row.negatives]
+    n = len(anchors)
+    return StepBatch(
+        ids=anchors + positives + negatives,
+        column_S=torch.tensor([ANCHOR] * n + [POSITIVE] * n + [NEGATIVE] * len(negatives)),
+        example_S=torch.tensor([*range(n), *range(n), *owner]),
+        n_anchors=n,
+        n_positives=n,
+        n_negatives=len(negatives),
+        unlabelled=unlabelled,
+        pad_id=encoder.pad_id,
+        padding_side=encoder.padding_side,
+    )
+
+
+def n_chunks_of(
+    batch: StepBatch,
+    chunk_size: int,
+    chunk_tokens: int = 0,
+    pass_cost: int = 0,
+    packed: bool = False,
+) -> int:
+    """How many chunks this rank wants; ranks agree on the maximum before the step.
+
+    chunk_size, chunk_tokens: limits of a chunk (0 = none). Without either: as many length groups
+    as pay, where one more forward pass costs as much as `pass_cost` padded tokens (0 = one group);
+    one when packed.
+    """
+    lengths = sorted((len(row) for row in batch.ids), reverse=True)
+    if chunk_size or chunk_tokens:
+        return len(_starts(lengths, chunk_size, chunk_tokens, packed))
+    if not pass_cost or packed:
+        return 1
+    costs = [tokens + (i + 1) * pass_cost for i, (tokens, _) in enumerate(_groupings(lengths))]
+    return 1 + costs.index(min(costs))
+
+
+def chunks(
+    batch: StepBatch,
+    chunk_size: int,
+    n_chunks: int | None = None,
+    chunk_tokens: int = 0,
+    packed: bool = False,
+) -> list[Chunk]:
+    """The step's sequences, longest first, in chunks of at most chunk_size sequences and
+    chunk_tokens padded tokens; with neither, in at most n_chunks groups of least padding.
+
+    packed: each chunk is one row without pads; chunk_tokens counts real tokens, and with neither
+    limit one chunk holds all.
+    n_chunks: the count to reach with weight-0 chunks. ValueError when there are already more.
+    Longest first, so that a step that cannot fit in memory fails at once.
+    """
+    order = sorted(range(len(batch.ids)), key=lambda s: -len(batch.ids[s]))  # stable
+    lengths = [len(batch.ids[s]) for s in order]
+    if chunk_size or chunk_tokens:
+        starts = _starts(lengths, chunk_size, chunk_tokens, packed)
+    elif packed:
+        starts = [0]
+    else:
+        groupings = _groupings(lengths, n_chunks or 1)
+        starts = groupings[-1][1]
+    made = []
+    for start, stop in zip(starts, [*starts[1:], len(order)], strict=True):
+        index = order[start:stop]
+        made.append(Chunk(torch.tensor(index), *_join(batch, index, packed), 1.0))
+    if n_chunks is not None:
+        if len(made) > n_chunks:
+            raise ValueError(f"{len(made)} chunks do not fit in n_chunks={n_chunks}")
+        empty = torch.empty(0, dtype=torch.int64)
+        dummy = Chunk(empty, *_join(batch, order[-1:], packed), 0.0)
+        made += [dummy] * (n_chunks - len(made))
+    return made
+
+
+def _join(batch: StepBatch, index: Sequence[int], packed: bool) -> tuple[Tensor, Tensor | Packing]:
+    rows = [batch.ids[s] for s in index]
+    return pack(rows) if packed else pad(rows, batch.pad_id, batch.padding_side)
+
+
+def _starts(
+    lengths: Sequence[int], chunk_size: int, chunk_tokens: int, packed: bool = False
+) -> list[int]:
+    """First rows of chunks within both limits (0 = none); lengths fall. A chunk has a row at least,
+    so one text longer than chunk_tokens is a chunk of its own."""
+    starts, first, real = [0], 0, lengths[0]
+    for i in range(1, len(lengths)):
+        real += lengths[i]
+        size = i + 1 - first
+        tokens = real if packed else size * lengths[first]
+        if (chunk_size and size > chunk_size) or (chunk_tokens and tokens > chunk_tokens):
+            starts.append(i)
+            first, real = i, lengths[i]
+    return starts
+
+
+def _groupings(lengths: Sequence[int], most: int = MOST_GROUPS) -> list[tuple[int, list[int]]]:
+    """For 1 .. most groups of rows (lengths fall): fewest padded tokens, and the first rows.
+
+    Dynamic programming over the distinct lengths: best[j] with one more group is the minimum over
+    i of best[i] + (rows from i to j) * (length at i). Fewer than `most` where lengths are fewer.
+    """
+    falling, count = np.unique(-np.asarray(lengths), return_counts=True)
+    edge = np.concatenate([[0], np.cumsum(count)])  # rows before each distinct length
+    n = len(falling)
+    cost = (edge[None, 1:] - edge[:-1, None]) * -falling[:, None]  # [i, j]: lengths i .. j together
+    cost = np.where(np.arange(n)[None] >= np.arange(n)[:, None], cost, np.inf)
+    best, cuts, found = cost[0], [np.zeros(n, dtype=np.int64)], []
+    for k in range(1, min(most, n) + 1):
+        if k > 1:
+            before = np.concatenate([[np.inf], best[:-1]])  # all lengths before i, in k - 1 groups
+            table = before[:, None] + cost
+            cuts.append(table.argmin(0))
+            best = table.min(0)
+        starts, j = [], n - 1
+        for level in reversed(range(k)):
+            i = int(cuts[level][j])
+            starts.append(int(edge[i]))
+            j = i - 1
+        found.append((int(best[-1]), starts[::-1]))
+    return found
+
+
+def padding(made: Iterable[Chunk]) -> Padding:
+    """Real and padded tokens of these chunks."""
+    useful = total = 0
+    for chunk in made:
+        n = chunk.ids_ST.numel()
+        real = n if isinstance(chunk.mask_ST, Packing) else int(chunk.mask_ST.sum())
+        useful += real if chunk.weight else 0
+        total += n
+    return Padding(useful, total - useful)
+
+
+class Prefetcher(Generic[Item, Made]):
+    """Iterates over make(item) for items, made up to `depth` ahead in one background thread.
+
+    What make or items raise is raised by the iteration, at the step it belongs to. Use it in a
+    `with` block (or call close): leaving it stops the thread, also in the middle of the items.
+    make must draw no random numbers from a global generator: it runs ahead of the training step.
+    """
+
+    def __init__(self, make: Callable[[Item], Made], items: Iterable[Item], depth: int = 2) -> None:
+        self._queue: queue.Queue = queue.Queue(maxsize=depth)
+        self._stop = threading.Event()
+        self._ended = False
+        self._thread = threading.Thread(
+            target=self._work, args=(make, items), name="prefetch", daemon=True
+        )
+        self._thread.start()
+
+    def _work(self, make: Callable[[Item], Made], items: Iterable[Item]) -> None:
+        try:
+            for item in items:
+                if self._stop.is_set() or not self._put((make(item), None)):
+                    return
+        except BaseException as bad:  # handed over, whatever it is, and raised in the main thread
+            if isinstance(bad, StopIteration):  # would look like the end of the items
+                bad = RuntimeError(f"make raised {bad!r}")
+            self._put((None, bad))
+        else:
+            self._put((None, StopIteration()))
+
+    def _put(self, entry: tuple) -> bool:
+        while not self._stop.is_set():
+            try:
+                self._queue.put(entry, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def __iter__(self) -> Iterator[Made]:
+        return self
+
+    def __next__(self) -> Made:
+        if self._ended:
+            raise StopIteration
+        value, bad = self._queue.get()
+        if bad is not None:
+            self.close()
+            raise bad
+        return value
+
+    def close(self) -> None:
+        """Stops the thread and waits for it; what was made ahead is thrown away."""
+        self._ended = True
+        self._stop.set()
+        self._thread.join()
+
+    def __enter__(self) -> Prefetcher[Item, Made]:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

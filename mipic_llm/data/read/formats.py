@@ -1,0 +1,287 @@
+"""Reads any common row format from any common container, and says what it understood.
+
+A format is detected from the columns of the first row; later rows of another shape are bad rows.
+Extra columns are ignored. First match wins:
+
+    premise, hypothesis, label      NLI; entailment/neutral/contradiction or 0/1/2. Each entailment
+                                    is a row, contradictions of its premise are the negatives;
+                                    no gold label (-1, -, null) counts as neutral, gives no row
+    anchor, positive[, negative..]  sentence-transformers; also query, positive
+    query, pos, neg                 FlagEmbedding
+    query, positive_passages, ..    tevatron: {title, text} passages, read as "title text"
+    query|question, pos_doc, ..     NeMo
+    messages, positive_messages ..  ms-swift: a text is the contents of its messages, one per line
+    query, response                 ms-swift pairs, negatives in rejected_response
+    query|question, answer          pairs
+    sentence1, sentence2            pairs, when there is no score
+    text | sentence                 unlabelled, also any .txt: one text per line
+
+A positive may be a list: each becomes a row of its own, with the same negatives. Negatives may
+be a list or negative_1 .. negative_n, and ragged (null and, in csv, empty cells are absent).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from mipic_llm.data.read.cells import (
+    BadRow,
+    column_texts,
+    negative_texts,
+    nli_label,
+    one_text,
+    to_number,
+    type_name,
+)
+from mipic_llm.data.read.containers import Rows, containers, split_weight
+from mipic_llm.errors import UserError
+
+
+class Example(NamedTuple):
+    """One training row. positive None = unlabelled: the text is its own positive (two views).
+
+    id is the row's place in its source's `examples`.
+    """
+
+    anchor: str
+    positive: str | None
+    negatives: tuple[str, ...]
+    id: int
+
+
+class ScoredPair(NamedTuple):
+    """Two sentences and how alike a person found them (any scale, larger = more alike)."""
+
+    sentence1: str
+    sentence2: str
+    score: float
+
+
+class Source(NamedTuple):
+    """What one spec of `data.train` gave. weight = passes over it per epoch in a mixture."""
+
+    name: str
+    examples: list[Example]
+    weight: float
+
+
+class ReadReport(NamedTuple):
+    """What was understood of one file. rejected: (number of the line or row, reason)."""
+
+    path: str
+    kind: str
+    n_rows: int
+    n_kept: int
+    rejected: list[tuple[int, str]]
+    unit: str = "line"
+
+    def __str__(self) -> str:
+        text = f"read {self.n_rows:,} rows of {self.path} as {self.kind}"
+        if self.n_kept != self.n_rows - len(self.rejected):
+            text += f", giving {self.n_kept:,} examples"
+        if self.rejected:
+            shown = [f"{self.unit} {n}: {reason}" for n, reason in self.rejected[:3]]
+            more = ["..."] if len(self.rejected) > 3 else []
+            text += f" ({len(self.rejected):,} rejected: {'; '.join(shown + more)})"
+        return text
+
+
+class _Shape(NamedTuple):
+    kind: str
+    anchor: str
+    positive: str | None
+    negative: str | None  # pattern of the columns that hold negatives
+
+
+_NUMBERED = r"negatives?(_\d+)?"
+_LABELLED = (
+    ("anchor", "positive", _NUMBERED),
+    ("query", "pos", "neg"),
+    ("query", "positive", _NUMBERED),
+    ("query", "positive_passages", "negative_passages"),
+    ("query", "pos_doc", "neg_doc"),
+    ("question", "pos_doc", "neg_doc"),
+    ("messages", "positive_messages", "negative_messages"),
+    ("query", "response", "rejected_response"),
+    ("query", "answer", None),
+    ("question", "answer", None),
+    ("sentence1", "sentence2", None),
+)
+_MAYBE_SCORED = ("sentence2", "answer", "response", "positive_messages")
+_SCORES = ("score", "label")
+_NLI = ("premise", "hypothesis", "label")
+_ACCEPTED = (
+    "text | sentence | anchor, positive[, negative] | query, pos, neg | query, positive_passages | "
+    "query, pos_doc | messages, positive_messages | query|question, answer | sentence1, sentence2 "
+    "| premise, hypothesis, label"
+)
+
+
+def read_training(
+    specs: list[str], *, negatives: int, on_bad_rows: str = "error", cache_dir: str | None = None
+) -> tuple[list[Source], list[ReadReport]]:
+    """Reads the training text: one Source per spec, one report per file.
+
+    A spec is a file, a directory (every data file below it), a glob, a Hugging Face id
+    `id:config@revision[split]` (split train by default) or `demo`; `=weight` may follow.
+    negatives: the most hard negatives kept per row (the first ones).
+    on_bad_rows: error = stop at the first bad row, skip = leave it out and list it in the report.
+    Raises UserError, one line: what, where, what to do.
+    """
+    if not specs:
+        raise UserError("data.train names no data; give a file, a Hugging Face id or demo")
+    sources, reports = [], []
+    for spec in specs:
+        name, weight = split_weight(spec)
+        found: list[tuple[str, str | None, tuple[str, ...]]] = []
+        for part in containers(name, "train", cache_dir):
+            texts, report = _read_part(part, negatives, on_bad_rows == "skip")
+            if found and (texts[0][1] is None) != (found[0][1] is None):
+                raise UserError(
+                    f"{part.path} ({report.kind}) and {reports[-1].path} ({reports[-1].kind}) are "
+                    "one source, but unlabelled text and labelled rows cannot be mixed in one "
+                    "source; give them as two entries of data.train"
+                )
+            found += texts
+            reports.append(report)
+        sources.append(Source(name, [Example(*row, i) for i, row in enumerate(found)], weight))
+    return sources, reports
+
+
+def read_scored_pairs(
+    spec: str, *, cache_dir: str | None = None
+) -> tuple[list[ScoredPair], ReadReport]:
+    """Reads sentence1, sentence2 and a numeric score (or label), as in STS.
+
+    Any container of `read_training`; a Hugging Face id without [split] means its validation
+    split. Several files make one list and one report. Any bad row is a UserError.
+    """
+    pairs: list[ScoredPair] = []
+    n_rows = 0
+    for part in containers(spec, "validation", cache_dir):
+
+        def pick(columns: list[str], path: str = part.path) -> str:
+            column = next((name for name in _SCORES if name in columns), None)
+            if column is None or not {"sentence1", "sentence2"} <= set(columns):
+                raise UserError(
+                    f"{path}: found columns {', '.join(columns)}, but scored pairs need sentence1, "
+                    "sentence2 and score (or label); rename the columns"
+                )
+            return column
+
+        def parse(row: dict, column: str) -> ScoredPair:
+            one, two = (one_text(row, name) for name in ("sentence1", "sentence2"))
+            return ScoredPair(one, two, to_number(row.get(column), column))
+
+        rows, n, _ = collect_rows(part, pick, parse, skip=False)
+        pairs += rows
+        n_rows += n
+    if len({pair.score for pair in pairs}) < 2:
+        raise UserError(
+            f"{spec}: every pair has the same score, so no correlation can be computed; give pairs "
+            "with different scores"
+        )
+    return pairs, ReadReport(spec, "sentence1/sentence2/score", n_rows, len(pairs), [])
+
+
+def collect_rows(
+    part: Rows, pick: Callable[[list[str]], Any], parse: Callable[[dict, Any], Any], skip: bool
+) -> tuple[list[Any], int, list[tuple[int, str]]]:
+    """parse(row, pick(first row's columns)) of all rows; -> (parsed, n_rows, rejected)."""
+    parsed, rejected, shape, n_rows = [], [], None, 0
+    for number, row in part.rows:
+        n_rows += 1
+        try:
+            if isinstance(row, BadRow):
+                raise row
+            if not isinstance(row, dict):
+                raise BadRow(f"{type_name(row)} where an object with columns is expected")
+            if shape is None:
+                shape = pick([str(name) for name in row])
+            parsed.append(parse(row, shape))
+        except BadRow as bad:
+            if not skip:
+                raise UserError(
+                    f"{part.path}, {part.unit} {number}: {bad}; mend or delete that row (for "
+                    "training data --data.on_bad_rows skip leaves such rows out)"
+                ) from None
+            rejected.append((number, str(bad)))
+    if not n_rows:
+        raise UserError(f"{part.path} is empty; give a file with at least one row")
+    if not parsed:
+        raise UserError(
+            f"{part.path}: none of its {n_rows:,} rows can be used ({part.unit} {rejected[0][0]}: "
+            f"{rejected[0][1]}); mend the file"
+        )
+    return parsed, n_rows, rejected
+
+
+def _read_part(part: Rows, negatives: int, skip: bool):
+    """One file's (anchor, positive, negatives) rows and its report."""
+    kind = ""
+
+    def pick(columns: list[str]) -> _Shape:
+        nonlocal kind
+        shape = _detect(columns, part.path)
+        kind = shape.kind
+        return shape
+
+    def parse(row: dict, shape: _Shape):
+        if shape.negative == "label":
+            texts = (one_text(row, name) for name in _NLI[:2])
+            return (*texts, nli_label(row.get("label")))
+        anchor = one_text(row, shape.anchor)
+        if shape.positive is None:
+            return [(anchor, None, ())]
+        hard = tuple(negative_texts(row, shape.negative))[:negatives]
+        return [(anchor, positive, hard) for positive in column_texts(row, shape.positive)]
+
+    parsed, n_rows, rejected = collect_rows(part, pick, parse, skip)
+    if kind == "/".join(_NLI):
+        rows = _nli_rows(parsed, negatives)
+        if not rows:
+            raise UserError(f"{part.path} holds no entailment pair; training needs some")
+    else:
+        rows = [row for group in parsed for row in group]
+    return rows, ReadReport(part.path, kind, n_rows, len(rows), rejected, part.unit)
+
+
+def _detect(columns: list[str], path: str) -> _Shape:
+    """The shape of a file whose first row has these columns."""
+    have = set(columns)
+    if have.issuperset(_NLI):
+        return _Shape("/".join(_NLI), "premise", "hypothesis", "label")
+    for anchor, positive, negative in _LABELLED:
+        if not {anchor, positive} <= have:
+            continue
+        found = [name for name in columns if negative and re.fullmatch(negative, name)]
+        score = next((name for name in _SCORES if name in have), None)
+        if score and not found and positive in _MAYBE_SCORED:
+            raise UserError(
+                f"{path}: {anchor}, {positive}, {score} are scored pairs, which are for "
+                "evaluation; use the file as data.validation, or for training keep only the pairs "
+                f"that mean the same and drop the column {score}"
+            )
+        return _Shape("/".join([anchor, positive, *found[:1]]), anchor, positive, negative)
+    for name in ("text", "sentence"):
+        if name in have:
+            return _Shape(name, name, None, None)
+    raise UserError(
+        f"{path}: found columns {', '.join(columns) or 'none'}; rename them to one of: {_ACCEPTED}"
+    )
+
+
+def _nli_rows(labelled: list[tuple[str, str, int]], negatives: int):
+    """Triplets from entailment and contradiction of one premise; a pair where none contradicts."""
+    groups: dict[str, tuple[list[str], list[str]]] = {}
+    for premise, hypothesis, label in labelled:
+        if label != 1:
+            groups.setdefault(premise, ([], []))[label // 2].append(hypothesis)
+    rows = []
+    for premise, (entailed, denied) in groups.items():
+        for i, positive in enumerate(entailed):
+            turn = i % len(denied) if denied else 0  # each entailment starts at another negative
+            rows.append((premise, positive, tuple((denied[turn:] + denied[:turn])[:negatives])))
+    return rows

@@ -1,0 +1,124 @@
+"""Rows with labels, and retrieval folders: the shapes that only evaluation reads."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mipic_llm.data.read.cells import BadRow, one_text, to_number
+from mipic_llm.data.read.containers import containers
+from mipic_llm.data.read.formats import collect_rows
+from mipic_llm.errors import UserError
+
+
+def columns_of(spec: str) -> list[str]:
+    """Columns of the first row of what `spec` names. Raises UserError where there is none."""
+    for part in containers(spec, "validation", None):
+        for number, row in part.rows:
+            if not isinstance(row, dict):
+                raise UserError(f"{part.path}, {part.unit} {number}: a row with columns expected")
+            return [str(name) for name in row]
+    raise UserError(f"{spec} is empty; give a file with at least one row")
+
+
+def read_labelled(
+    spec: str, texts: Sequence[str], label: str = "label", *, split: str = "validation"
+) -> list[tuple[str, ...]]:
+    """(text, ..., label) of every row, the label as text (1, 1.0 and "1" are one label).
+
+    texts: the columns to read. split: of a Hugging Face id that names none.
+    Raises UserError for a bad row, naming file, line and what is wrong.
+    """
+
+    def pick(columns: list[str]) -> None:
+        missing = [name for name in (*texts, label) if name not in columns]
+        if missing:
+            raise UserError(
+                f"{spec}: found columns {', '.join(columns)}, but {', '.join((*texts, label))} are "
+                "needed; rename the columns"
+            )
+
+    def parse(row: dict, _: None) -> tuple[str, ...]:
+        return (*(one_text(row, name) for name in texts), _label(row.get(label), label))
+
+    found: list[tuple[str, ...]] = []
+    for part in containers(spec, split, None):
+        found += collect_rows(part, pick, parse, skip=False)[0]
+    return found
+
+
+def _label(value: Any, column: str) -> str:
+    if isinstance(value, bool):
+        return str(int(value))
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    text = "" if value is None else str(value).strip()
+    if not text or isinstance(value, list | dict):
+        raise BadRow(f"{column} is {value!r}, a label expected")
+    return text
+
+
+def read_beir(
+    folder: Path, qrels: Path
+) -> tuple[dict[str, str], dict[str, str], dict[str, dict[str, float]]]:
+    """Queries, corpus ("title text") and qrels of a folder in BEIR's layout, by id.
+
+    Raises UserError for a missing file, a broken row, an id given twice, or a judged query or
+    grade that makes no sense.
+    """
+    return _by_id(folder, "queries"), _by_id(folder, "corpus"), _qrels(qrels)
+
+
+def _by_id(folder: Path, name: str) -> dict[str, str]:
+    path = next((p for p in (folder / f"{name}.jsonl", folder / f"{name}.jsonl.gz") if p.exists()),
+                folder / f"{name}.jsonl")  # fmt: skip
+
+    def parse(row: dict, _: None) -> tuple[str, str]:
+        if row.get("_id") in (None, ""):
+            raise BadRow("no _id")
+        if name == "queries":
+            return str(row["_id"]), one_text(row, "text")
+        title, text = str(row.get("title") or ""), str(row.get("text") or "")
+        if not (title + text).strip():
+            raise BadRow("neither title nor text")
+        return str(row["_id"]), f"{title} {text}".strip()
+
+    found: dict[str, str] = {}
+    for part in containers(str(path), "test", None):
+        for key, text in collect_rows(part, lambda _: None, parse, skip=False)[0]:
+            if key in found:
+                raise UserError(f"{path}: the _id {key} is given twice; ids must be unique")
+            found[key] = text
+    return found
+
+
+def _qrels(path: Path) -> dict[str, dict[str, float]]:
+    """Tab-separated query-id, corpus-id, score with a header."""
+    found: dict[str, dict[str, float]] = {}
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        for number, row in enumerate(csv.reader(file, delimiter="\t"), 1):
+            if not row or (number == 1 and not _is_number(row[-1])):
+                continue
+            if len(row) != 3:
+                raise UserError(
+                    f"{path}, line {number}: {len(row)} cells, expected query-id, corpus-id, score "
+                    "separated by tabs"
+                )
+            try:
+                grade = to_number(row[2], "score")
+            except BadRow as bad:
+                raise UserError(f"{path}, line {number}: {bad}; mend that line") from None
+            found.setdefault(row[0], {})[row[1]] = grade
+    if not found:
+        raise UserError(f"{path} is empty; give at least one judged document")
+    return found
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,101 @@
+"""Evaluation tasks: they name their texts, and score the vectors of one layer at every dim.
+
+A task knows no model. It asks `vectors(kind, texts)` for rows of readouts, and what it fits (a
+threshold, a probe) it fits on its train and validation rows only.
+Shape legend: N rows asked for, D full width, P dims.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from torch import Tensor
+
+from mipic_llm.evaluation.metrics import prefix_cosines, spearman
+
+# What a text is in its task, which decides its prompt: one side of a search, or neither.
+SYMMETRIC, QUERY, DOCUMENT = KINDS = ("symmetric", "query", "document")
+
+# (kind, texts) -> (N, D) readouts of one layer, float32 on CPU, row by row; texts may repeat.
+Vectors = Callable[[str, Sequence[str]], Tensor]
+
+
+class Figure(NamedTuple):
+    """One figure of merit at one dim; n = number of test rows behind it.
+
+    rows_N: what the model said of each test row, from which (with the task's `gold`) the value
+    follows and can be computed again on resampled rows; see `mipic_llm.study.stats`.
+    """
+
+    metric: str
+    dim: int
+    value: float
+    n: int
+    rows_N: np.ndarray | None = None
+
+
+class Task(Protocol):
+    """Anything that can be scored. Smaller than a class of its own kind needs to be known."""
+
+    name: str
+
+    def texts(self) -> dict[str, list[str]]:
+        """Per kind, each distinct text once."""
+        ...
+
+    def score(self, vectors: Vectors, dims: Sequence[int]) -> list[Figure]:
+        """Every metric at every dim of one layer: metric by metric, dims in their order."""
+        ...
+
+    def gold(self) -> np.ndarray | None:
+        """Per test row what is right (scores, 0/1, class numbers); None where rows speak alone."""
+        ...
+
+
+class Pair(Protocol):
+    """What `mipic_llm.data.read.formats.ScoredPair` is."""
+
+    @property
+    def sentence1(self) -> str: ...
+    @property
+    def sentence2(self) -> str: ...
+    @property
+    def score(self) -> float: ...
+
+
+def distinct(*groups: Sequence[str]) -> list[str]:
+    """Every text once, in first-seen order."""
+    return list(dict.fromkeys(text for group in groups for text in group))
+
+
+class StsTask:
+    """Semantic textual similarity: Spearman of the cosine with people's scores.
+
+    Both sides are texts of one kind: the task is symmetric, and so is the prompt.
+    """
+
+    def __init__(self, name: str, pairs: Sequence[Pair]) -> None:
+        """Raises ValueError without pairs."""
+        if not pairs:
+            raise ValueError(f"task {name} has no pairs")
+        self.name = name
+        self.left = [pair.sentence1 for pair in pairs]
+        self.right = [pair.sentence2 for pair in pairs]
+        self.gold_N = np.array([pair.score for pair in pairs], dtype=np.float64)
+
+    def texts(self) -> dict[str, list[str]]:
+        return {SYMMETRIC: distinct(self.left, self.right)}
+
+    def score(self, vectors: Vectors, dims: Sequence[int]) -> list[Figure]:
+        """Spearman at every dim, nan where it is undefined."""
+        left_ND, right_ND = vectors(SYMMETRIC, self.left), vectors(SYMMETRIC, self.right)
+        cosines_PN = prefix_cosines(left_ND, right_ND, dims).numpy()
+        return [
+            Figure("spearman", dim, spearman(cosine_N, self.gold_N), len(self.gold_N), cosine_N)
+            for dim, cosine_N in zip(dims, cosines_PN, strict=True)
+        ]
+
+    def gold(self) -> np.ndarray:
+        return self.gold_N

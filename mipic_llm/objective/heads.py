@@ -1,0 +1,63 @@
+"""Trainable heads beside the backbone, dropped at export: P (SIA) and phi (PIC)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from mipic_llm.config.derive import chain_hidden
+
+
+class FixedLift(nn.Module):
+    """P_i = [I 0], not trained: the student score stays the truncated dot product, so what the
+    relation teaches must be learnt by the prefix and not by a head that is dropped at export."""
+
+    def __init__(self, dims: Sequence[int]) -> None:
+        super().__init__()
+        self.dims = tuple(dims)
+
+    def forward(self, h_SD: Tensor) -> Tensor:
+        return torch.cat([h_SD[..., :d] for d in self.dims], dim=-1)
+
+
+class LiftHead(nn.Linear):
+    """All P_i of one layer, folded into the query: h_q -> [P_1 h_q, ..., P_n h_q] (Eq 5).
+
+    weight is (sum d_i, D). init "prefix": P_i = [I 0], the student score starts as the truncated
+    dot product; "linear": a fresh nn.Linear. Called as a module, so ZeRO-3 gathers it.
+    """
+
+    def __init__(self, width: int, dims: Sequence[int], init: str) -> None:
+        super().__init__(width, sum(dims), bias=False)
+        if init == "prefix":
+            with torch.no_grad():
+                self.weight.copy_(torch.cat([torch.eye(d, width) for d in dims]))
+
+
+class ChainHead(nn.Module):
+    """phi_i of a link (d_i, d_{i+1}), applied to the shallow readout (Eq 15).
+
+    "mlp": Linear(d_i, h) - ReLU - Linear(h, d_{i+1}), h = max(d_i, d_{i+1}) // 2: the paper's.
+    "residual": z, padded with zeros to d_{i+1}, plus an MLP with h = max(d_i, d_{i+1}) // 8 whose
+    last layer starts at zero: phi begins as the identity, so what the link teaches is seen in the
+    readout itself, not only through a head that is dropped at export.
+    """
+
+    def __init__(self, dim_in: int, dim_out: int, form: str = "mlp") -> None:
+        super().__init__()
+        hidden = chain_hidden(dim_in, dim_out, form)
+        self.down = nn.Linear(dim_in, hidden)
+        self.up = nn.Linear(hidden, dim_out)
+        self.residual = form == "residual"
+        if self.residual:
+            with torch.no_grad():
+                self.up.weight.zero_()
+                self.up.bias.zero_()
+
+    def forward(self, z_Sd: Tensor) -> Tensor:
+        out_Sd = self.up(torch.relu(self.down(z_Sd)))
+        if self.residual:
+            out_Sd = out_Sd + nn.functional.pad(z_Sd, (0, out_Sd.shape[1] - z_Sd.shape[1]))
+        return out_Sd

@@ -1,0 +1,243 @@
+"""DeepSpeed, and nothing else knows of it: start-up, wrapping, backward, state in and out."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import io
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mipic_llm.config.schema import Config
+from mipic_llm.errors import UserError
+
+logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+if not torch.cuda.is_available():
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")  # what it would find, with a warning
+
+
+@contextmanager
+def _absent(name: str) -> Iterator[None]:
+    """Inside, the package `name` cannot be imported, unless it was already."""
+    hidden = name not in sys.modules
+    if hidden:
+        sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        if hidden:
+            del sys.modules[name]
+
+
+with _absent("mlflow"):  # its autotuner would import that and half of PyPI; training has no use
+    import deepspeed  # noqa: E402  (its logger must be quiet before it speaks)
+    from deepspeed.utils import safe_get_full_grad  # noqa: E402
+
+# An op for its inference only, compiled at the first start on a CPU. Without it no compiler is
+# needed, and a start killed while compiling leaves no lock on which later ones wait for ever.
+deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+
+def start() -> torch.device:
+    """Join the ranks of the launcher (deepspeed, torchrun), or be the only one. -> this device.
+
+    Raises UserError where the port at which several ranks meet is taken.
+    """
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    cuda = torch.cuda.is_available()
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if cuda else "cpu"
+    if cuda:
+        torch.cuda.set_device(device)
+    backend = "nccl" if cuda else "gloo"
+    if not torch.distributed.is_initialized() and int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        # One rank needs no port, so any number of such runs share a machine; and without a launcher
+        # no rank is left in the environment of children.
+        os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed insists
+        store = torch.distributed.HashStore()
+        torch.distributed.init_process_group(backend, store=store, rank=0, world_size=1)
+    try:
+        deepspeed.init_distributed(backend, verbose=False)
+    except torch.distributed.DistNetworkError as error:
+        if "EADDRINUSE" not in str(error):
+            raise
+        raise UserError(
+            f"port {os.environ.get('MASTER_PORT')} is taken, perhaps by another run on this "
+            "machine; give the launcher a free one: deepspeed --master_port N"
+        ) from error
+    return torch.device(device)
+
+
+def _leave() -> None:
+    """Join the collectives' threads: a process that ends with one running may abort (SIGABRT)."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+atexit.register(_leave)
+
+
+@contextmanager
+def loading(ds_config: dict[str, Any]) -> Iterator[None]:
+    """Inside, `from_pretrained` partitions weights as it reads them (ZeRO-3), else nothing.
+
+    Closed before anything is reloaded for verification, which must see whole tensors.
+    """
+    if ds_config["zero_optimization"]["stage"] != 3:
+        yield
+        return
+    from transformers.integrations.deepspeed import HfDeepSpeedConfig, unset_hf_deepspeed_config
+
+    keep = HfDeepSpeedConfig(ds_config)
+    try:
+        yield
+    finally:
+        unset_hf_deepspeed_config()
+        del keep
+
+
+def consolidated(checkpoint: Path, *, trainable_only: bool) -> dict[str, Tensor]:
+    """Whole float32 weights of a checkpoint of any stage and world size, in this one process."""
+    folder = checkpoint / "deepspeed"
+    if not list(folder.glob("*_optim_states.pt")):  # ZeRO-0: nothing was split
+        (path,) = folder.glob("*model_states.pt")
+        return torch.load(path, map_location="cpu", weights_only=False)["module"]
+    from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
+
+    nowhere = io.StringIO()  # it prints, and draws bars
+    with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+        found = get_fp32_state_dict_from_zero_checkpoint(
+            str(checkpoint), tag="deepspeed", exclude_frozen_parameters=trainable_only
+        )
+    return {k: v.contiguous() for k, v in found.items()}
+
+
+def parameter_groups(module: nn.Module, config: Config) -> list[dict[str, Any]]:
+    """AdamW groups: backbone and heads at their own rates, no decay on biases and norms."""
+    t = config.train
+    groups: dict[tuple[bool, bool], list] = {}
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            head = not name.startswith("backbone.")
+            numel_shape = getattr(parameter, "ds_shape", parameter.shape)  # ZeRO-3 hides shapes
+            groups.setdefault((head, len(numel_shape) > 1), []).append(parameter)
+    rates = {False: t.learning_rate, True: t.head_learning_rate or 2 * t.learning_rate}
+    return [
+        {"params": p, "lr": rates[head], "weight_decay": t.weight_decay if decays else 0.0}
+        for (head, decays), p in sorted(groups.items(), key=lambda item: item[0])
+    ]
+
+
+class Engine:
+    """The wrapped module. `forward` is one chunk; `backward` may be called several times a step."""
+
+    def __init__(
+        self, module: nn.Module, ds_config: dict[str, Any], config: Config | None, schedule: Any
+    ) -> None:
+        """config None: for inference only (no optimizer), at any ZeRO stage."""
+        self.stage = ds_config["zero_optimization"]["stage"]
+        optimizer = scheduler = None
+        if config is not None:
+            groups = parameter_groups(module, config)
+            optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8, fused=True)
+            scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)
+        self.ds, *_ = deepspeed.initialize(
+            model=module, optimizer=optimizer, lr_scheduler=scheduler, config=ds_config,
+            dist_init_required=False,
+        )  # fmt: skip
+        self.module = self.ds.module
+        self.device = self.ds.device
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.ds(*args, **kwargs)
+
+    def backward(self, losses: Iterator[Tensor], n: int) -> None:
+        """Backward of n losses whose gradients add up, with one reduction over ranks."""
+        if n == 1:
+            self.ds.backward(next(losses))
+        elif self.stage in (1, 2, 3):
+            with self.ds.coalesce_grad_reduction():
+                for loss in losses:
+                    self.ds.backward(loss, scale_wrt_gas=False)
+        else:  # ZeRO-0 has no coalescing: only the last backward is a reduction boundary
+            for i, loss in enumerate(losses):
+                self.ds.set_gradient_accumulation_boundary(i == n - 1)
+                self.ds.backward(loss, scale_wrt_gas=False)
+
+    def gradients(self) -> Iterator[tuple[str, Tensor]]:
+        """The whole gradient of each trained parameter in turn, fp32, on every rank; all ranks
+        call, between backward and step."""
+        for name, parameter in self.module.named_parameters():
+            if parameter.requires_grad:
+                grad = safe_get_full_grad(parameter)
+                assert grad is not None, f"{name} has no gradient"
+                yield name, grad.detach().float()
+
+    def forget_gradients(self) -> None:
+        """As if no backward had run since the last step (what DeepSpeed does on an overflow)."""
+        optimizer = self.ds.optimizer
+        optimizer.zero_grad()
+        if self.stage in (1, 2):
+            optimizer._release_preflattened_grad_buffers()
+            for kept in (optimizer.averaged_gradients, optimizer.all_grad_tensors):
+                kept.update(dict.fromkeys(kept))
+            optimizer.micro_step_id = -1
+        elif self.stage == 3:
+            optimizer.averaged_gradients = {}
+        offloads = ("cpu_offload", "offload_optimizer")  # names of stages 1 and 2, and of 3
+        if any(getattr(optimizer, name, False) for name in offloads):
+            optimizer.reset_cpu_buffers()
+            optimizer._offload_accumulated_param_ids = set()
+
+    def step(self) -> float:
+        """Clip, update, advance the schedule. -> the gradient norm before clipping."""
+        plain = None
+        if self.stage == 0:  # DeepSpeed keeps no norm there; gradients are already averaged
+            grads = [p.grad for p in self.module.parameters() if p.grad is not None]
+            plain = torch.nn.utils.get_total_norm(grads) if grads else None
+        self.ds.step()
+        norm = self.ds.get_global_grad_norm()
+        norm = plain if norm is None else norm
+        return float(norm) if norm is not None else float("nan")
+
+    @property
+    def learning_rate(self) -> float:
+        return float(self.ds.get_lr()[0])
+
+    def train(self, mode: bool = True) -> None:
+        self.ds.train(mode)
+
+    def state(self, trainable_only: bool) -> dict[str, Tensor] | None:
+        """Whole parameters by name on CPU, on rank 0 (None elsewhere); all ranks must call."""
+        if self.stage == 3:
+            self.ds.empty_partition_cache()  # what a prefetch left in flight cannot be gathered
+        gathered: dict[str, Tensor] = {}
+        first = torch.distributed.get_rank() == 0
+        for name, parameter in self.module.named_parameters():
+            if trainable_only and not parameter.requires_grad:
+                continue
+            with deepspeed.zero.GatheredParameters([parameter], enabled=self.stage == 3):
+                if first:
+                    gathered[name] = parameter.detach().cpu().clone()
+        return gathered if first else None
+
+    def save(self, folder: Path, *, trainable_only: bool) -> None:
+        self.ds.save_checkpoint(
+            str(folder),
+            tag="deepspeed",
+            save_latest=False,
+            exclude_frozen_parameters=trainable_only,
+        )
+
+    def load(self, folder: Path, *, trainable_only: bool) -> None:
+        path, _ = self.ds.load_checkpoint(
+            str(folder), tag="deepspeed", load_module_strict=not trainable_only
+        )
+        assert path is not None, f"DeepSpeed found nothing in {folder}"
