@@ -12,11 +12,11 @@ from pathlib import Path
 
 import torch
 
-from mipic_llm.cli import load_config
-from mipic_llm.data.collate import build_step
-from mipic_llm.training import distributed as dist
+from mipic_llm.config.read import load_config
+from mipic_llm.data.batch import build_step
+from mipic_llm.runtime import ranks as dist
+from mipic_llm.runtime.engine import start
 from mipic_llm.training import setup
-from mipic_llm.training.engine import start
 from mipic_llm.training.step import StepRunner
 
 
