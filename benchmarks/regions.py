@@ -47,7 +47,7 @@ class Meter:
 @contextmanager
 def regions(meter: Meter) -> Iterator[None]:
     """The functions of a step under the meter; put back at the end."""
-    from mipic_llm.losses.infonce import _PrefixInfoNCE
+    from mipic_llm.losses.prefixes import OverPrefixes
     from mipic_llm.losses.sia.function import SiaFunction
     from mipic_llm.model.backbone import Backbone
     from mipic_llm.objective.cross import Crossing
@@ -60,8 +60,8 @@ def regions(meter: Meter) -> Iterator[None]:
         (EmbeddingModule, "forward", "heads forward"),
         (SiaFunction, "forward", "SIA forward"),
         (SiaFunction, "backward", "SIA backward"),
-        (_PrefixInfoNCE, "forward", "InfoNCE of MRL and chain, forward"),
-        (_PrefixInfoNCE, "backward", "InfoNCE of MRL and chain, backward"),
+        (OverPrefixes, "forward", "InfoNCE of MRL and chain, forward"),
+        (OverPrefixes, "backward", "InfoNCE of MRL and chain, backward"),
         (Crossing, "__call__", "the rest of the cross terms"),
         (Engine, "backward", "backbone and heads backward"),
         (Engine, "step", "clipping, AdamW"),

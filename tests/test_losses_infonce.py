@@ -6,8 +6,7 @@ Shape legend: B anchors, N candidates, D full width.
 import pytest
 import torch
 
-import mipic_llm.losses.infonce as infonce_module
-from mipic_llm.losses import info_nce, mrl, mrl_per_dim, pic, pic_per_link
+from mipic_llm.losses import info_nce, mrl, mrl_per_dim, pic, pic_per_link, prefixes
 
 DIMS = (3, 5, 12)
 
@@ -128,8 +127,8 @@ def test_row_tiles_change_nothing(monkeypatch):
         return loss, *torch.autograd.grad(loss, [q_BD, c_ND])
 
     whole = run()
-    monkeypatch.setattr(infonce_module, "_TILE_BYTES", 2 * 9 * 8 * 8)  # two rows a tile
-    assert len(list(infonce_module._tiles(q_BD, c_ND, 3))) == 4
+    monkeypatch.setattr(prefixes, "_TILE_BYTES", 2 * 9 * 8 * 8)  # two rows a tile
+    assert len(list(prefixes._tiles(q_BD, c_ND, 3))) == 4
     for a, b in zip(run(), whole, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from mipic_llm.losses.infonce import prefix_info_nce
+from mipic_llm.losses.infonce import mrl_per_dim
 
 
 def mrl(
@@ -33,19 +33,3 @@ def mrl(
         raise ValueError(f"{len(dims)} dims need as many weights, got {len(weights)}")
     loss_i = mrl_per_dim(q_BD, c_ND, target_B=target_B, dims=dims, tau=tau, exclude_BN=exclude_BN)
     return loss_i.sum() if weights is None else (loss_i * loss_i.new_tensor(weights)).sum()
-
-
-def mrl_per_dim(
-    q_BD: Tensor,
-    c_ND: Tensor,
-    *,
-    target_B: Tensor,
-    dims: Sequence[int],
-    tau: float,
-    exclude_BN: Tensor | None = None,
-) -> Tensor:
-    """The InfoNCE of each prefix on its own, unweighted: (n_dims,), in the order of `dims`.
-
-    One accumulated product serves every prefix, so the cost is that of the full width alone.
-    """
-    return prefix_info_nce(q_BD, c_ND, target_B, dims, tau, exclude_BN)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -26,3 +28,10 @@ def check_tau(tau: float) -> None:
     """Raise ValueError unless tau is a positive number."""
     if not tau > 0:
         raise ValueError(f"tau must be positive, got {tau}")
+
+
+@lru_cache(maxsize=128)
+def constant(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """These numbers on the device: copied there once, not at every call. Not to be written to."""
+    with torch.inference_mode(False):
+        return torch.tensor(values, dtype=dtype, device=device)
