@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from mipic_llm.config.schema import Config
 from mipic_llm.errors import UserError
+from mipic_llm.runtime.ranks import leave
 
 logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
 if not torch.cuda.is_available():
@@ -45,6 +46,9 @@ with _absent("mlflow"):  # its autotuner would import that and half of PyPI; tra
 # needed, and a start killed while compiling leaves no lock on which later ones wait for ever.
 deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
+# What serves the tensors of each device in the process group: nccl alone would refuse host tensors.
+BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}
+
 
 def start() -> torch.device:
     """Join the ranks of the launcher (deepspeed, torchrun), or be the only one. -> this device.
@@ -52,11 +56,11 @@ def start() -> torch.device:
     Raises UserError where the port at which several ranks meet is taken.
     """
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
-    cuda = torch.cuda.is_available()
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if cuda else "cpu"
-    if cuda:
+    device = torch.device("cpu")
+    if torch.cuda.is_available():
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
         torch.cuda.set_device(device)
-    backend = "nccl" if cuda else "gloo"
+    backend = BACKENDS[device.type]
     if not torch.distributed.is_initialized() and int(os.environ.get("WORLD_SIZE", 1)) == 1:
         # One rank needs no port, so any number of such runs share a machine; and without a launcher
         # no rank is left in the environment of children.
@@ -72,16 +76,10 @@ def start() -> torch.device:
             f"port {os.environ.get('MASTER_PORT')} is taken, perhaps by another run on this "
             "machine; give the launcher a free one: deepspeed --master_port N"
         ) from error
-    return torch.device(device)
+    return device
 
 
-def _leave() -> None:
-    """Join the collectives' threads: a process that ends with one running may abort (SIGABRT)."""
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
-
-
-atexit.register(_leave)
+atexit.register(leave)
 
 
 @contextmanager

@@ -1,10 +1,21 @@
-"""Collectives on small vectors. Every helper is the identity on one process."""
+"""Collectives over the ranks. Every helper is the identity on one process.
+
+Numbers and objects on the host go over gloo, in a group of their own; tensors on a device over what
+serves that device in the process group (nccl).
+"""
 
 from __future__ import annotations
+
+from datetime import timedelta
+from functools import lru_cache
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+# How long ranks wait on the host for one that writes, tokenises or checks an export. A rank that
+# ends is noticed at once, by its connection.
+HOST_LIMIT = timedelta(hours=12)
 
 
 def rank() -> int:
@@ -21,9 +32,26 @@ def say(text: str) -> None:
         print(text, flush=True)
 
 
+def _host() -> dist.ProcessGroup:
+    """All ranks over gloo; made when all ranks first ask for it."""
+    return _host_of(dist.group.WORLD)
+
+
+@lru_cache(maxsize=1)
+def _host_of(_world: dist.ProcessGroup) -> dist.ProcessGroup:
+    return dist.new_group(backend="gloo", timeout=HOST_LIMIT)
+
+
+def leave() -> None:
+    """Join the collectives' threads: a process that ends with one running may abort (SIGABRT)."""
+    _host_of.cache_clear()
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
 def barrier() -> None:
     if world_size() > 1:
-        dist.barrier()
+        dist.barrier(group=_host())
 
 
 class _GatherRows(torch.autograd.Function):
@@ -65,16 +93,17 @@ def all_counts(*numbers: int) -> list[tuple[int, ...]]:
     """For each number, its value on every rank, in rank order."""
     if world_size() == 1:
         return [(n,) for n in numbers]
-    table: list = [None] * world_size()
-    dist.all_gather_object(table, numbers)
-    return [tuple(row[i] for row in table) for i in range(len(numbers))]
+    own = torch.tensor(numbers)
+    table = [torch.empty_like(own) for _ in range(world_size())]
+    dist.all_gather(table, own, group=_host())
+    return [tuple(column) for column in torch.stack(table, dim=1).tolist()]
 
 
 def mean_over_ranks(values: Tensor) -> Tensor:
-    """Elementwise mean over ranks of a small detached tensor."""
+    """Elementwise mean over ranks of a small detached tensor, on its own device."""
     if world_size() > 1:
         values = values.clone()
-        dist.all_reduce(values)
+        dist.all_reduce(values, group=_host() if values.device.type == "cpu" else None)
         values /= world_size()
     return values
 
@@ -84,7 +113,7 @@ def from_first(value):
     if world_size() == 1:
         return value
     box = [value]
-    dist.broadcast_object_list(box, src=0)
+    dist.broadcast_object_list(box, src=0, group=_host())
     return box[0]
 
 
@@ -93,5 +122,5 @@ def gather_objects(value) -> list:
     if world_size() == 1:
         return [value]
     table: list = [None] * world_size()
-    dist.all_gather_object(table, value)
+    dist.all_gather_object(table, value, group=_host())
     return table
