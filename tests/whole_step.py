@@ -1,0 +1,339 @@
+"""A training step written down naively in float64, to compare the real one with (Eq 18).
+
+    L = alpha * MRL + (1 - alpha) * (weights * (relation, geometry, chain, sentences))
+
+One process, one padded batch of the texts of all ranks, loops over layers, prefixes, links and
+sentences, explicit P_i, softmax, KL and Gram matrices; gradients by autograd. Nothing here is
+folded, nested, chunked, gathered or scaled by hand.
+
+Run by `ranks.run_ranks` on every rank (argv: JSON file with {case: {"flags", "steps"}}, file for
+the answers): each step of a case runs for real, in fp32 on DeepSpeed, and rank 0 compares it with
+the reference. `Training` and `Model` are all that knows the inside of the package.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest import mock
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from mipic_llm.config.read import load_config
+from mipic_llm.runtime.engine import start
+from mipic_llm.training import setup
+from mipic_llm.training.step import StepRunner
+
+# ------------------------------------------------------------------------ the package, from outside
+
+
+class Text(NamedTuple):
+    """Token ids of one sequence; column: 0 anchor, 1 positive, 2 negative."""
+
+    ids: list[int]
+    column: int
+
+
+# layer -> every sentence's real tokens (m, D), and all readouts (S, D)
+Encoded = dict[int, tuple[list[Tensor], Tensor]]
+
+
+class Training:
+    """The real training of one configuration, step by step."""
+
+    def __init__(self, flags: list[str]) -> None:
+        self.config, source, self.data = setup.open_run(load_config(flags))
+        self.engine = setup.open_engine(self.config, source, self.data, 10)
+        self.runner = StepRunner(self.engine, self.config)
+        self.engine.train(True)
+
+    def texts(self, step: int) -> list[Text]:
+        """This rank's sequences: its anchors, as many positives, its negatives."""
+        batch = self.data.step((0, step))
+        columns = batch.column_S.tolist()
+        return [Text([int(i) for i in row], c) for row, c in zip(batch.ids, columns, strict=True)]
+
+    def run(self, step: int) -> tuple[dict[str, float], dict[str, Tensor]]:
+        """One whole step. -> what it logs, and the gradient of every trained parameter."""
+        grads: dict[str, Tensor] = {}
+        update = self.engine.step
+
+        def keep_gradients() -> float:
+            grads.update((name, grad.double().clone()) for name, grad in self.engine.gradients())
+            return update()
+
+        with mock.patch.object(self.engine, "step", keep_gradients):
+            logged, _ = self.runner.run(self.data.step((0, step)), step)
+        return logged, grads
+
+    def sampled(self, step: int) -> tuple[list[int], list[int]]:
+        """Layers under SIA (1-based) and links (from 0) that this step looks at."""
+        found = self.runner._sample(step)
+        return [self.config.sia.layers[k] for k in found.layers], list(found.links)
+
+    def model(self) -> Model:
+        """The present weights in float64, apart from the training."""
+        return Model(copy.deepcopy(self.engine.module).double().train(), self.config)
+
+
+class Model:
+    """A copy of the trained module: its backbone and its heads."""
+
+    def __init__(self, module: Any, config: Any) -> None:
+        self.module, self.config = module, config
+
+    def parameters(self) -> dict[str, Tensor]:
+        """Trained parameters by their names in `Training.run`."""
+        return {k: p for k, p in self.module.named_parameters() if p.requires_grad}
+
+    def encode(self, texts: list[Text], layers: list[int]) -> Encoded:
+        """One padded batch, in the layers asked for (ascending)."""
+        longest = max(len(text.ids) for text in texts)
+        ids_ST, mask_ST = torch.zeros(2, len(texts), longest, dtype=torch.int64)
+        for s, text in enumerate(texts):
+            ids_ST[s, : len(text.ids)], mask_ST[s, : len(text.ids)] = torch.tensor(text.ids), 1
+        backbone = self.module.backbone
+        backbone.packed = False
+        backbone.model.set_attn_implementation("eager")
+        out = backbone(ids_ST, mask_ST, layers, layers)
+        found = {}
+        for i, layer in enumerate(layers):
+            tokens = [out.tokens_STD[i][s, : len(text.ids)] for s, text in enumerate(texts)]
+            found[layer] = (tokens, out.readout_LSD[i])
+        return found
+
+    def lifts(self, layer: int) -> list[Tensor]:
+        """P_i of this layer, (d_i, D) each."""
+        head = self.module.lifts[self.config.sia.layers.index(layer)]
+        dims = self.config.objective.dims
+        folded_KD = head(torch.eye(dims[-1], dtype=torch.float64)).T
+        return list(folded_KD.split(dims[:-1]))
+
+    def phi(self, link: int, z_Sd: Tensor) -> Tensor:
+        """phi_i of this link, applied to shallow readouts cut to d_i."""
+        return self.module.phis[link](z_Sd)
+
+
+# --------------------------------------------------------------------------------- the naive terms
+
+
+def info_nce(query: Tensor, candidates: Tensor, target: int, tau: float) -> Tensor:
+    """One query (d,) among candidates (N, d): cross-entropy of cosine / tau."""
+    cosines = normalize(candidates, dim=1) @ normalize(query, dim=0)
+    return -torch.log_softmax(cosines / tau, 0)[target]
+
+
+def kl(p_log: Tensor, q_log: Tensor) -> Tensor:
+    """KL(p || q) of two rows of log-probabilities."""
+    return (p_log.exp() * (p_log - q_log)).sum()
+
+
+def relation(query: Tensor, tokens: Tensor, lifts: list[Tensor], tau: float, detach: bool) -> Any:
+    """Eq 4-6 of one sentence: sum over prefixes. tokens (m, D), P_i (d_i, D)."""
+    D = len(query)
+    teacher = torch.stack([query @ token for token in tokens]) / math.sqrt(D)
+    teacher = teacher.detach() if detach else teacher
+    total = 0.0
+    for P_dD in lifts:
+        d = len(P_dD)
+        student = torch.stack([query @ (P_dD.T @ token[:d]) for token in tokens]) / math.sqrt(D)
+        total = total + kl(torch.log_softmax(student / tau, 0), torch.log_softmax(teacher / tau, 0))
+    return total
+
+
+def cka(x_kd: Tensor, y_kD: Tensor) -> Tensor:
+    """Eq 10-11: centred kernel alignment of two sets of k vectors."""
+    k = len(x_kd)
+    H_kk = torch.eye(k, dtype=x_kd.dtype) - 1 / k
+    K_kk, L_kk = H_kk @ x_kd @ x_kd.T @ H_kk, H_kk @ y_kD @ y_kD.T @ H_kk
+    return (K_kk * L_kk).sum() / (K_kk.norm() * L_kk.norm())
+
+
+def geometry(query: Tensor, tokens: Tensor, dims: list[int], sia: Any) -> Any:
+    """Eq 7-12 of one sentence: sum over the truncated prefixes `dims`."""
+    m, scores = len(tokens), [float(query @ token) for token in tokens]
+    ranked = sorted(range(m), key=lambda j: -scores[j])
+    total = 0.0
+    for d, ratio in zip(dims, sia.ratios, strict=True):
+        k = min(m, max(sia.min_k, math.ceil(round(ratio * m, 6))))
+        if k > 1:
+            chosen = tokens[ranked[:k]]
+            wide = chosen.detach() if sia.detach_teacher else chosen
+            total = total + 1 - cka(chosen[:, :d], wide)
+    return total
+
+
+def mean(values: list[Any]) -> Any:
+    return sum(values) / len(values)
+
+
+def places(texts: list[Text], column: int) -> list[int]:
+    return [s for s, text in enumerate(texts) if text.column == column]
+
+
+def reference(
+    model: Model,
+    config: Any,
+    texts: list[Text],
+    layers: list[int],
+    links: list[int],
+    memory_MD: Tensor,
+) -> tuple[dict[str, Any], Tensor]:
+    """The loss and its parts as they are logged, and the last layer's readouts.
+
+    texts: those of all ranks, each rank's anchors, positives and negatives after one another.
+    layers, links: what is sampled. memory_MD: readouts of earlier steps, the newest last.
+    """
+    o, sia, pic = config.objective, config.sia, config.pic
+    dims, prefixes, D = o.dims, o.dims[:-1], o.dims[-1]
+    ladder = [tuple(map(int, point.split("@"))) for point in pic.ladder]  # (dim, layer)
+    last = ladder[-1][1]
+    encoded = model.encode(texts, sorted({*layers, *(layer for _, layer in ladder)}))
+    z_SD = encoded[last][1]
+    anchors, positives, negatives = (places(texts, column) for column in range(3))
+    S = len(texts)
+    assert len(anchors) == len(positives)
+    parts: dict[str, Any] = {}
+
+    for d in dims:
+        candidates = z_SD[positives + negatives][:, :d]
+        parts[f"loss/mrl@{d}"] = mean(
+            [info_nce(z_SD[a, :d], candidates, b, o.tau) for b, a in enumerate(anchors)]
+        )
+    wide = [1.0 if 2 * d <= D else o.wide_weight for d in dims]
+    parts["loss/mrl"] = sum(
+        w * parts[f"loss/mrl@{d}"] for w, d in zip(o.dim_weights or wide, dims, strict=True)
+    )
+
+    shared, per_layer = o.reduction == "mean", []
+    for layer in layers:
+        tokens, readout_SD = encoded[layer]
+        lifts = model.lifts(layer)
+        per_layer.append((
+            mean([relation(readout_SD[s], tokens[s], lifts, sia.temperature, sia.detach_teacher)
+                  for s in range(S)]),
+            mean([geometry(readout_SD[s], tokens[s], prefixes, sia) for s in range(S)]),
+        ))  # fmt: skip
+    expected = len(sia.layers) / len(layers)  # of the sum over all layers, where some are sampled
+    for name, values in zip(("relation", "geometry"), zip(*per_layer, strict=True), strict=True):
+        total = expected * sum(values)
+        parts[f"loss/{name}"] = total / (len(sia.layers) * len(prefixes)) if shared else total
+
+    chain = []
+    for i in links:
+        (d, shallow), (wider, deep) = ladder[i : i + 2]
+        if pic.widths == "nested":
+            d = wider = D
+        query = model.phi(i, encoded[shallow][1][:, :d])
+        answer = encoded[last if pic.target == "last" else deep][1][:, :wider].detach()
+        widths = [w for w in dims if w <= wider] if pic.widths == "nested" else [wider]
+        chain.append(mean([
+            link(query[:, :w], answer[:, :w], (anchors, positives, negatives), pic.positive, o.tau)
+            for w in widths
+        ]))  # fmt: skip
+    all_links = len(ladder) - 1
+    total = all_links / len(links) * sum(chain)
+    parts["loss/chain"] = total / all_links if shared else total
+
+    narrow = [d for d in dims if 5 * d <= D] if sia.sentences else []
+    if narrow:
+        values = [neighbours(z_SD, memory_MD, s, d, o.tau) for d in narrow for s in range(S)]
+        total = sum(values) / S
+        parts["loss/sentences"] = total / len(narrow) if shared else total
+
+    weights = {"relation": sia.relation_weight, "geometry": sia.geometry_weight,
+               "chain": pic.weight, "sentences": sia.sentences}  # fmt: skip
+    inner = sum(w * parts[f"loss/{k}"] for k, w in weights.items() if f"loss/{k}" in parts)
+    parts["loss"] = o.alpha * parts["loss/mrl"] + (1 - o.alpha) * inner
+    return parts, z_SD.detach()
+
+
+def link(query: Tensor, answer: Tensor, columns: tuple, positive: str, tau: float) -> Any:
+    """One link of the chain (Eq 16): `pair`, an anchor should find its positive among positives and
+    negatives, a positive its anchor among anchors; `self`, each its own among its column."""
+    anchors, positives, negatives = columns
+    if positive == "pair":
+        there, back = answer[positives + negatives], answer[anchors]
+        values = [info_nce(query[s], there, b, tau) for b, s in enumerate(anchors)]
+        return (
+            mean(values) + mean([info_nce(query[s], back, b, tau) for b, s in enumerate(positives)])
+        ) / 2
+    return mean([
+        info_nce(query[s], answer[column], b, tau)
+        for column in columns
+        for b, s in enumerate(column)
+    ])  # fmt: skip
+
+
+def neighbours(z_SD: Tensor, memory_MD: Tensor, s: int, d: int, tau: float) -> Tensor:
+    """The relation between texts: KL from text s's neighbours at full width, without gradient, to
+    those of its first d channels, among all other texts and those in memory."""
+    others_ND = torch.cat([z_SD[:s], z_SD[s + 1 :], memory_MD])
+
+    def log_shares(query: Tensor, others: Tensor) -> Tensor:
+        return torch.log_softmax(normalize(others, dim=1) @ normalize(query, dim=0) / tau, 0)
+
+    teacher = log_shares(z_SD[s], others_ND).detach()
+    return kl(teacher, log_shares(z_SD[s, :d], others_ND[:, :d]))
+
+
+# ---------------------------------------------------------------------------------- the comparison
+
+
+def everyone(mine: list[Text]) -> list[Text]:
+    """The texts of all ranks, in rank order."""
+    found: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(found, mine)
+    return [text for texts in found for text in texts]
+
+
+def compare(flags: list[str], steps: int) -> list[dict[str, Any]]:
+    """Of each step: {part: [real, reference]} and {parameter: [norm of the difference of gradients,
+    norm of the reference's]}; rank 0 computes the reference."""
+    training, first = Training(flags), torch.distributed.get_rank() == 0
+    config, found = training.config, []
+    memory_MD = torch.zeros(0, config.objective.dims[-1], dtype=torch.float64)
+    for step in range(steps):
+        texts = everyone(training.texts(step))
+        model = training.model() if first else None
+        logged, grads = training.run(step)
+        if model is None:
+            continue
+        kept_MD = memory_MD[-config.sia.memory :] if config.sia.memory else memory_MD[:0]
+        parts, z_SD = reference(model, config, texts, *training.sampled(step), kept_MD)
+        memory_MD = torch.cat([memory_MD, z_SD])
+        parameters = model.parameters()
+        wanted = torch.autograd.grad(
+            parts["loss"], list(parameters.values()), allow_unused=True, materialize_grads=True
+        )
+        assert parameters.keys() == grads.keys()
+        found.append({
+            "logged": {k: v for k, v in logged.items() if k.startswith("loss")},
+            "parts": {k: float(v) for k, v in parts.items()},
+            "gradients": {
+                name: [float((grads[name] - want).norm()), float(want.norm())]
+                for name, want in zip(parameters, wanted, strict=True)
+            },
+            "texts": [text.column for text in texts],
+            "sampled": training.sampled(step),
+        })  # fmt: skip
+    return found
+
+
+def main() -> None:
+    start()
+    torch.set_num_threads(1)
+    cases = json.loads(Path(sys.argv[1]).read_text())
+    answers = {name: compare(case["flags"], case["steps"]) for name, case in cases.items()}
+    if torch.distributed.get_rank() == 0:
+        Path(sys.argv[2]).write_text(json.dumps(answers))
+
+
+if __name__ == "__main__":
+    main()
