@@ -173,10 +173,6 @@ def mean(values: list[Any]) -> Any:
     return sum(values) / len(values)
 
 
-def places(texts: list[Text], column: int) -> list[int]:
-    return [s for s, text in enumerate(texts) if text.column == column]
-
-
 def reference(
     model: Model,
     config: Any,
@@ -188,63 +184,41 @@ def reference(
     """The loss and its parts as they are logged, and the last layer's readouts.
 
     texts: those of all ranks, each rank's anchors, positives and negatives after one another.
-    layers, links: what is sampled. memory_MD: readouts of earlier steps, the newest last.
+    layers, links: what is sampled. memory_MD: readouts of earlier steps.
     """
     o, sia, pic = config.objective, config.sia, config.pic
-    dims, prefixes, D = o.dims, o.dims[:-1], o.dims[-1]
+    dims, D, shared = o.dims, o.dims[-1], o.reduction == "mean"
     ladder = [tuple(map(int, point.split("@"))) for point in pic.ladder]  # (dim, layer)
-    last = ladder[-1][1]
     encoded = model.encode(texts, sorted({*layers, *(layer for _, layer in ladder)}))
-    z_SD = encoded[last][1]
-    anchors, positives, negatives = (places(texts, column) for column in range(3))
-    S = len(texts)
+    z_SD = encoded[ladder[-1][1]][1]
+    columns = tuple([s for s, t in enumerate(texts) if t.column == column] for column in range(3))
+    anchors, positives, negatives = columns
     assert len(anchors) == len(positives)
     parts: dict[str, Any] = {}
 
     for d in dims:
         candidates = z_SD[positives + negatives][:, :d]
-        parts[f"loss/mrl@{d}"] = mean(
-            [info_nce(z_SD[a, :d], candidates, b, o.tau) for b, a in enumerate(anchors)]
-        )
-    wide = [1.0 if 2 * d <= D else o.wide_weight for d in dims]
-    parts["loss/mrl"] = sum(
-        w * parts[f"loss/mrl@{d}"] for w, d in zip(o.dim_weights or wide, dims, strict=True)
-    )
+        values = [info_nce(z_SD[a, :d], candidates, b, o.tau) for b, a in enumerate(anchors)]
+        parts[f"loss/mrl@{d}"] = mean(values)
+    weights = o.dim_weights or [1.0 if 2 * d <= D else o.wide_weight for d in dims]
+    parts["loss/mrl"] = sum(w * parts[f"loss/mrl@{d}"] for w, d in zip(weights, dims, strict=True))
 
-    shared, per_layer = o.reduction == "mean", []
-    for layer in layers:
-        tokens, readout_SD = encoded[layer]
-        lifts = model.lifts(layer)
-        per_layer.append((
-            mean([relation(readout_SD[s], tokens[s], lifts, sia.temperature, sia.detach_teacher)
-                  for s in range(S)]),
-            mean([geometry(readout_SD[s], tokens[s], prefixes, sia) for s in range(S)]),
-        ))  # fmt: skip
-    expected = len(sia.layers) / len(layers)  # of the sum over all layers, where some are sampled
-    for name, values in zip(("relation", "geometry"), zip(*per_layer, strict=True), strict=True):
-        total = expected * sum(values)
-        parts[f"loss/{name}"] = total / (len(sia.layers) * len(prefixes)) if shared else total
+    pairs = [sia_of_layer(*encoded[layer], model.lifts(layer), dims[:-1], sia) for layer in layers]
+    for name, values in zip(("relation", "geometry"), zip(*pairs, strict=True), strict=True):
+        total = len(sia.layers) * mean(values)  # where some are sampled: what all would give
+        parts[f"loss/{name}"] = total / (len(sia.layers) * len(dims[:-1])) if shared else total
 
-    chain = []
-    for i in links:
-        (d, shallow), (wider, deep) = ladder[i : i + 2]
-        if pic.widths == "nested":
-            d = wider = D
-        query = model.phi(i, encoded[shallow][1][:, :d])
-        answer = encoded[last if pic.target == "last" else deep][1][:, :wider].detach()
-        widths = [w for w in dims if w <= wider] if pic.widths == "nested" else [wider]
-        chain.append(mean([
-            link(query[:, :w], answer[:, :w], (anchors, positives, negatives), pic.positive, o.tau)
-            for w in widths
-        ]))  # fmt: skip
-    all_links = len(ladder) - 1
-    total = all_links / len(links) * sum(chain)
-    parts["loss/chain"] = total / all_links if shared else total
+    total = (len(ladder) - 1) * mean([
+        link_of(model, i, ladder, encoded, columns, config) for i in links
+    ])  # fmt: skip
+    parts["loss/chain"] = total / (len(ladder) - 1) if shared else total
 
     narrow = [d for d in dims if 5 * d <= D] if sia.sentences else []
     if narrow:
-        values = [neighbours(z_SD, memory_MD, s, d, o.tau) for d in narrow for s in range(S)]
-        total = sum(values) / S
+        total = sum(
+            mean([neighbours(z_SD, memory_MD, s, d, o.tau) for s in range(len(texts))])
+            for d in narrow
+        )
         parts["loss/sentences"] = total / len(narrow) if shared else total
 
     weights = {"relation": sia.relation_weight, "geometry": sia.geometry_weight,
@@ -252,6 +226,36 @@ def reference(
     inner = sum(w * parts[f"loss/{k}"] for k, w in weights.items() if f"loss/{k}" in parts)
     parts["loss"] = o.alpha * parts["loss/mrl"] + (1 - o.alpha) * inner
     return parts, z_SD.detach()
+
+
+def sia_of_layer(
+    tokens: list[Tensor], readout_SD: Tensor, lifts: list[Tensor], dims: list[int], sia: Any
+) -> tuple[Any, Any]:
+    """Relation and geometry of one layer: means over its sentences."""
+    relations, geometries = [], []
+    for query, own in zip(readout_SD, tokens, strict=True):
+        relations.append(relation(query, own, lifts, sia.temperature, sia.detach_teacher))
+        geometries.append(geometry(query, own, dims, sia))
+    return mean(relations), mean(geometries)
+
+
+def link_of(
+    model: Model, i: int, ladder: list, encoded: Encoded, columns: tuple, config: Any
+) -> Any:
+    """Link i of the chain (Eq 15-16); `nested`: the mean over every prefix of both layers."""
+    pic, dims = config.pic, config.objective.dims
+    (d, shallow), (wider, deep) = ladder[i : i + 2]
+    if pic.widths == "nested":
+        d = wider = dims[-1]
+    if pic.target == "last":
+        deep = ladder[-1][1]
+    query_Sd = model.phi(i, encoded[shallow][1][:, :d])
+    answer_Sd = encoded[deep][1][:, :wider].detach()
+    widths = [w for w in dims if w <= wider] if pic.widths == "nested" else [wider]
+    return mean([
+        link(query_Sd[:, :w], answer_Sd[:, :w], columns, pic.positive, config.objective.tau)
+        for w in widths
+    ])  # fmt: skip
 
 
 def link(query: Tensor, answer: Tensor, columns: tuple, positive: str, tau: float) -> Any:
