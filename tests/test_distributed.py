@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from ranks import ROOT, train_cases
 from tiny_models import tiny_bert
 
-STEPS = 3
+STEPS, BF16_STEPS = 3, 5
 BATCH = 8  # anchors over all ranks
 
 
@@ -38,40 +38,60 @@ def arguments(model: Path, world: int, stage: int, lora: int, precision: str, *e
     ]  # fmt: skip
 
 
-def cases_for(model: Path, world: int) -> list[dict]:
+def cases_of(group: str, model: Path, world: int) -> list[dict]:
+    """The trainings that a group's tests compare, named by stage and kind."""
     found = []
-    for stage, lora, precision, again in itertools.product(
-        (0, 1, 2, 3), (0, 4), ("fp32", "bf16"), (False, True)
-    ):
-        if again and stage in (1, 2):  # checkpointing meets the stage only at its ends
-            continue
-        extra = ["--train.gradient_checkpointing", "true"] if again else []
-        name = f"zero{stage}-lora{lora}-{precision}-{'ckpt' if again else 'plain'}"
+
+    def add(name: str, stage: int, *extra: str, precision: str = "fp32", steps: int = STEPS):
         args = arguments(model, world, stage, lora, precision, *extra)
-        found.append({"name": name, "args": args, "steps": STEPS})
-    for stage, lora, chunk in itertools.product((0, 1, 2, 3), (0, 4), (5,)):
-        args = arguments(model, world, stage, lora, "fp32", "--train.chunk_size", str(chunk))
-        found.append({"name": f"zero{stage}-lora{lora}-fp32-chunk", "args": args, "steps": STEPS})
-    for name, more in OBJECTIVES.items():
+        found.append({"name": f"{group}/{name}", "args": args, "steps": steps})
+
+    lora = 0 if group.startswith("full") else 4
+    again = ("--train.gradient_checkpointing", "true")
+    if group in ("full-fp32", "lora-fp32"):
+        for stage in (0, 1, 2, 3):
+            add(f"zero{stage}-plain", stage)
+            add(f"zero{stage}-chunk", stage, "--train.chunk_size", "5")
+        for stage in (0, 3):  # checkpointing meets the stage only at its ends
+            add(f"zero{stage}-ckpt", stage, *again)
+    elif group in ("full-bf16", "lora-bf16"):
+        add("fp32", 1, steps=BF16_STEPS)
+        for stage in (0, 1, 2, 3):
+            add(f"zero{stage}-plain", stage, precision="bf16", steps=BF16_STEPS)
         for stage in (0, 3):
-            args = arguments(model, world, stage, 4, "fp32", *more)
-            found.append({"name": f"{name}-zero{stage}-plain", "args": args, "steps": STEPS})
-        args = arguments(model, world, 2, 4, "fp32", *more, "--train.chunk_tokens", "60")
-        found.append({"name": f"{name}-zero2-chunk", "args": args, "steps": STEPS})
-        args = arguments(model, world, 1, 4, "fp32", *more, "--train.length_groups", "false")
-        found.append({"name": f"{name}-zero1-one", "args": args, "steps": STEPS})
-    sampled = ["--sia.layers_per_step", "1", "--pic.links_per_step", "1"]
-    for stage in (0, 3):
-        args = arguments(model, world, stage, 4, "fp32", *sampled)
-        found.append({"name": f"zero{stage}-lora4-fp32-sampled", "args": args, "steps": STEPS})
+            add(f"zero{stage}-ckpt", stage, *again, precision="bf16", steps=BF16_STEPS)
+    elif group == "sampled":
+        for stage in (0, 3):
+            add(f"zero{stage}", stage, "--sia.layers_per_step", "1", "--pic.links_per_step", "1")
+    else:
+        more = OBJECTIVES[group]
+        for stage in (0, 3):
+            add(f"zero{stage}-plain", stage, *more)
+        add("zero2-chunk", 2, *more, "--train.chunk_tokens", "60")
+        add("zero1-one", 1, *more, "--train.length_groups", "false")
     return found
 
 
 @pytest.fixture(scope="module")
-def answers(tmp_path_factory):
+def answers(request, tmp_path_factory) -> dict[int, dict[str, dict[str, dict]]]:
+    """[ranks][group][case]. One start of the ranks trains all that the chosen tests need, so that
+    `-k` with one case does not wait for the others."""
+    groups = {
+        item.callspec.params["group"]: None
+        for item in request.session.items
+        if item.path == request.path
+    }
     folder = tmp_path_factory.mktemp("ranks")
     model = tiny_bert(folder / "bert")
-    return {w: train_cases(w, cases_for(model, w), folder / str(w)) for w in (1, 2)}
+    found: dict[int, dict[str, dict[str, dict]]] = {}
+    for world in (1, 2):
+        cases = [case for group in groups for case in cases_of(group, model, world)]
+        table: dict[str, dict[str, dict]] = {}
+        for name, answer in train_cases(world, cases, folder / str(world)).items():
+            group, case = name.split("/")
+            table.setdefault(group, {})[case] = answer
+        found[world] = table
+    return found
 
 
 def relative(a: dict, b: dict) -> float:
@@ -84,59 +104,63 @@ def relative(a: dict, b: dict) -> float:
     )
 
 
-@pytest.mark.parametrize("lora", [0, 4])
-def test_fp32_is_the_same_everywhere(answers, lora: int) -> None:
-    reference = answers[1][f"zero0-lora{lora}-fp32-plain"]
-    assert reference["rows"][0]["loss"] != reference["rows"][-1]["loss"]
+def everywhere(answers: dict, group: str) -> Iterator[tuple[tuple[int, str], dict]]:
+    """((ranks, case), its training) of a group."""
     for world in (1, 2):
-        for name, found in answers[world].items():
-            if f"lora{lora}-fp32" in name and "sampled" not in name:
-                assert relative(found, reference) < 2e-4, (world, name)
-                for key, norm in reference["norms"].items():
-                    if "key.bias" in key:  # its gradient is 0 (softmax): Adam magnifies rounding
-                        continue
-                    assert found["norms"][key] == pytest.approx(norm, rel=2e-4, abs=1e-5), (
-                        name,
-                        key,
-                    )
+        for case, found in answers[world][group].items():
+            yield (world, case), found
 
 
-@pytest.mark.parametrize("lora", [0, 4])
-def test_gradient_norms_agree(answers, lora: int) -> None:
+@pytest.mark.parametrize("group", ["full-fp32", "lora-fp32"])
+def test_fp32_is_the_same_everywhere(answers, group: str) -> None:
+    reference = answers[1][group]["zero0-plain"]
+    assert reference["rows"][0]["loss"] != reference["rows"][-1]["loss"]
+    for case, found in everywhere(answers, group):
+        assert relative(found, reference) < 2e-4, case
+        for key, norm in reference["norms"].items():
+            if "key.bias" in key:  # its gradient is 0 (softmax): Adam magnifies rounding
+                continue
+            assert found["norms"][key] == pytest.approx(norm, rel=2e-4, abs=1e-5), (case, key)
+
+
+@pytest.mark.parametrize("group", ["full-fp32", "lora-fp32"])
+def test_gradient_norms_agree(answers, group: str) -> None:
     """Adam hides the scale of a gradient: its norm does not (1/world mistakes show here)."""
-    want = answers[1][f"zero1-lora{lora}-fp32-plain"]["rows"][0]["grad_norm"]
+    want = answers[1][group]["zero1-plain"]["rows"][0]["grad_norm"]
     assert want > 0
-    for world in (1, 2):
-        for name, found in answers[world].items():
-            if f"lora{lora}-fp32" in name and "sampled" not in name:
-                assert found["rows"][0]["grad_norm"] == pytest.approx(want, rel=1e-3), name
+    for case, found in everywhere(answers, group):
+        assert found["rows"][0]["grad_norm"] == pytest.approx(want, rel=1e-3), case
 
 
-@pytest.mark.parametrize("lora", [0, 4])
-def test_bf16_agrees_to_its_precision(answers, lora: int) -> None:
-    reference = answers[1][f"zero0-lora{lora}-fp32-plain"]["rows"]
-    for world in (1, 2):
-        for name, found in answers[world].items():
-            if f"lora{lora}-bf16" in name:
-                for got, want in zip(found["rows"], reference, strict=True):
-                    assert got["loss"] == pytest.approx(want["loss"], rel=3e-2), (world, name)
+@pytest.mark.parametrize("group", ["full-bf16", "lora-bf16"])
+def test_bf16_agrees_to_its_precision(answers, group: str) -> None:
+    """Every stage trains alike. ZeRO-3 and checkpointing have linear layers that round otherwise,
+    by 3e-3 of the first loss, before any update. An update that is .744 of what it should be, as
+    those of ZeRO-0 once were, shows in what is trained from zero: LoRA's B."""
+    reference, fp32 = (answers[1][group][name] for name in ("zero1-plain", "fp32"))
+    for case, found in everywhere(answers, group):
+        for got, want, full in zip(found["rows"], reference["rows"], fp32["rows"], strict=True):
+            assert got["loss"] == pytest.approx(full["loss"], rel=1e-2), case
+            if case[1] != "fp32":
+                near = case in [(1, f"zero{stage}-plain") for stage in (0, 1, 2)]
+                assert got["loss"] == pytest.approx(want["loss"], rel=1e-4 if near else 6e-3), case
+        for key, norm in reference["norms"].items():
+            if "lora_B" in key:
+                assert found["norms"][key] == pytest.approx(norm, rel=2e-2), (case, key)
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
-def test_every_objective_is_the_same_everywhere(answers, name: str) -> None:
-    reference = answers[1][f"{name}-zero0-plain"]
+@pytest.mark.parametrize("group", OBJECTIVES)
+def test_every_objective_is_the_same_everywhere(answers, group: str) -> None:
+    reference = answers[1][group]["zero0-plain"]
     assert reference["rows"][0]["loss"] != reference["rows"][-1]["loss"]
-    want = answers[1][f"{name}-zero1-one"]["rows"][0]["grad_norm"]
-    for world in (1, 2):
-        for case, found in answers[world].items():
-            if case.startswith(f"{name}-"):
-                assert relative(found, reference) < 5e-4, (world, case)
-                assert found["rows"][0]["grad_norm"] == pytest.approx(want, rel=1e-3), (world, case)
+    want = answers[1][group]["zero1-one"]["rows"][0]["grad_norm"]
+    for case, found in everywhere(answers, group):
+        assert relative(found, reference) < 5e-4, case
+        assert found["rows"][0]["grad_norm"] == pytest.approx(want, rel=1e-3), case
 
 
-def test_sampling_makes_the_same_choice_on_every_rank_and_stage(answers) -> None:
-    reference = answers[1]["zero0-lora4-fp32-sampled"]
-    for world in (1, 2):
-        for stage in (0, 3):
-            found = answers[world][f"zero{stage}-lora4-fp32-sampled"]
-            assert relative(found, reference) < 2e-4
+@pytest.mark.parametrize("group", ["sampled"])
+def test_sampling_makes_the_same_choice_on_every_rank_and_stage(answers, group: str) -> None:
+    reference = answers[1][group]["zero0"]
+    for case, found in everywhere(answers, group):
+        assert relative(found, reference) < 2e-4, case

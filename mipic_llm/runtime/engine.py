@@ -133,6 +133,16 @@ def parameter_groups(module: nn.Module, config: Config) -> list[dict[str, Any]]:
     ]
 
 
+def _undo_first_step(optimizer: Any) -> None:
+    """ZeRO-0 in bf16: DeepSpeed makes Adam's state by a step on gradients of zero. That counts as
+    the first step (so the next updates would be .744 of what they should) and decays the weights.
+    """
+    if hasattr(optimizer, "fp32_groups"):
+        optimizer.optimizer.state.clear()
+        for low, full in zip(optimizer.fp16_groups, optimizer.fp32_groups, strict=True):
+            torch._foreach_copy_([p.data for p in full], [p.data for p in low])
+
+
 class Engine:
     """The wrapped module. `forward` is one chunk; `backward` may be called several times a step."""
 
@@ -152,6 +162,8 @@ class Engine:
         )  # fmt: skip
         self.module = self.ds.module
         self.device = self.ds.device
+        if self.stage == 0 and config is not None:
+            _undo_first_step(self.ds.optimizer)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         return self.ds(*args, **kwargs)
