@@ -5,14 +5,14 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
-from transformers import BertConfig, Qwen3Config, T5Config
+import torch
+from torch import nn
+from transformers import BertConfig, BertModel, Qwen3Config, Qwen3Model
 
 from mipic_llm.config.read import load_config
-from mipic_llm.config.schema import resolve
-from mipic_llm.plan.predict import GIB
 from mipic_llm.plan.shapes import SHAPES
+from mipic_llm.runtime import hint
 from mipic_llm.runtime.ds_config import load_ds_config, persistence_threshold
-from mipic_llm.training import hint
 
 BERT = BertConfig(hidden_size=384, num_hidden_layers=6, num_attention_heads=12,
                   intermediate_size=1536)  # fmt: skip
@@ -20,47 +20,52 @@ QWEN_8B = Qwen3Config(hidden_size=4096, num_hidden_layers=36, num_attention_head
                       num_key_value_heads=8, head_dim=128, intermediate_size=12288)  # fmt: skip
 
 
-def resolved(shape, *argv: str):
-    c = load_config(["--objective.dims", "none", "--sia.layers", "none", *argv])
-    return resolve(c, width=shape.hidden_size, n_layers=shape.num_hidden_layers)
-
-
 @pytest.fixture
-def memory(monkeypatch):
-    return lambda gib: monkeypatch.setattr(hint, "device_memory", lambda: (gib * GIB, "GPU"))
+def hint_of(monkeypatch):
+    """The hint for a module on so many ranks whose device has so many GiB."""
+
+    def find(module: nn.Module, gib: float, ranks: int) -> str | None:
+        monkeypatch.setattr(hint, "device_memory", lambda: (gib * hint.GIB, "GPU"))
+        monkeypatch.setattr(hint.dist, "world_size", lambda: ranks)
+        return hint.zero3_hint(module)
+
+    return find
 
 
-def test_a_small_model_gets_the_hint_at_zero3_only(memory) -> None:
-    memory(79)
-    line = hint.zero3_hint(resolved(BERT), BERT, 3, 2)
-    assert line and line.startswith("hint: at ZeRO-2") and "zero2.json" in line
-    assert "\n" not in line and "79.0 GiB" in line
-    assert hint.zero3_hint(resolved(BERT), BERT, 2, 2) is None
+def built(cls, config) -> nn.Module:
+    with torch.device("meta"):
+        return cls(config).bfloat16()
 
 
-def test_no_hint_when_the_lower_stage_would_not_fit(memory) -> None:
-    config = resolved(QWEN_8B, "--lora.rank", "0", "--train.precision", "bf16",
-                      "--train.batch_size", "4")  # fmt: skip
-    memory(60)  # 14 GiB of weights, and 7.6 G parameters x 14 B over 2 ranks: 64
-    assert hint.zero3_hint(config, QWEN_8B, 3, 2) is None
-    assert hint.zero3_hint(config, QWEN_8B, 3, 64) is not None
+def test_a_small_model_gets_the_hint(hint_of) -> None:
+    line = hint_of(built(BertModel, BERT), 79, 2)
+    assert line and line.startswith("hint: at ZeRO-2 weights, gradients and optimizer need 0.2 of")
+    assert "\n" not in line and "79.0 GiB" in line and "zero2.json" in line
+    assert "activations not counted" in line
 
 
-def test_no_hint_without_formulas_or_in_four_bits(memory) -> None:
-    memory(79)
-    assert hint.zero3_hint(resolved(BERT), T5Config(), 3, 2) is None
-    quantised = resolved(BERT, "--model.quantization", "nf4", "--lora.rank", "4")
-    assert hint.zero3_hint(quantised, BERT, 3, 2) is None
+def test_no_hint_when_the_lower_stage_leaves_no_room(hint_of) -> None:
+    model = built(Qwen3Model, QWEN_8B)  # 7.6 G parameters
+    assert hint_of(model, 141, 2) is not None  # 63.4
+    assert hint_of(model, 126, 2) is None
+    assert hint_of(model, 60, 2) is None and hint_of(model, 60, 64) is not None
+
+
+def test_partitioned_and_frozen_parameters_are_counted_as_what_they_are(hint_of) -> None:
+    model = nn.Linear(1, 1, bias=False)
+    model.weight.ds_numel = 2**30  # type: ignore[assignment]  # ZeRO-3's, whose own shape is 0
+    assert "need 12.0 of" in (hint_of(model, 79, 2) or "")  # 4 + (4 + 12) / 2
+    model.weight.requires_grad_(False)
+    assert "need 4.0 of" in (hint_of(model, 79, 2) or "")
 
 
 def test_memory_of_this_machine(monkeypatch) -> None:
-    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
     whole, what = hint.device_memory()
     if what == "GPU":
         return
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    monkeypatch.setattr(hint.dist, "ranks_here", lambda: 4)
     assert hint.device_memory() == (whole / 4, "RAM per rank")
-    assert whole > GIB / 4
+    assert whole > hint.GIB / 4
 
 
 @pytest.mark.parametrize("name", SHAPES)

@@ -28,7 +28,7 @@ ALLOWED = {
     "evaluation": GROUND
     | {"config", "data", "model", "objective", "report", "runtime", "training"},
     "training": GROUND
-    | {"config", "data", "evaluation", "export", "model", "objective", "plan", "report", "runtime",
+    | {"config", "data", "evaluation", "export", "model", "objective", "report", "runtime",
        "tracking"},
     "plan": GROUND | {"config"},
     "study": GROUND | {"config", "evaluation", "report", "tracking"},

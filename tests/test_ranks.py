@@ -47,6 +47,7 @@ def work(group: str, answers: str) -> None:
         "objects": lambda: ranks.gather_objects({"rank": rank}),
         "first": lambda: ranks.from_first(f"from {rank}"),
         "barrier": ranks.barrier,
+        "here": ranks.ranks_here,
         "gather": gathered,
     }
     found = {}
@@ -76,6 +77,7 @@ def test_host_and_device_tensors_go_over_what_serves_them(group: str, tmp_path) 
             "objects": [{"rank": 0}, {"rank": 1}],
             "first": "from 0",
             "barrier": None,
+            "here": 2,
             "gather": [[3, 3], [2 - rank, 3]],
         }
 

@@ -6,6 +6,7 @@ serves that device in the process group (nccl).
 
 from __future__ import annotations
 
+import socket
 from datetime import timedelta
 from functools import lru_cache
 
@@ -24,6 +25,11 @@ def rank() -> int:
 
 def world_size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def ranks_here() -> int:
+    """Ranks on this machine; no two launchers have the same variable for it. All ranks call."""
+    return gather_objects(socket.gethostname()).count(socket.gethostname())
 
 
 def say(text: str) -> None:

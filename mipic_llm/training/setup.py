@@ -27,9 +27,9 @@ from mipic_llm.objective.module import EmbeddingModule
 from mipic_llm.runtime import ranks as dist
 from mipic_llm.runtime.ds_config import load_ds_config
 from mipic_llm.runtime.engine import Engine, loading
+from mipic_llm.runtime.hint import zero3_hint
 from mipic_llm.runtime.ranks import say
 from mipic_llm.training.feed import Data, prepare_data, prompts_of
-from mipic_llm.training.hint import zero3_hint
 from mipic_llm.types import Point
 
 
@@ -214,10 +214,10 @@ def open_engine(config: Config, source: Source, data: Data, total: int) -> Engin
         world_size=dist.world_size(),
         hidden_size=source.config.hidden_size,
     )
-    stage = ds_config["zero_optimization"]["stage"]
-    if hint := zero3_hint(config, source.config, stage, dist.world_size()):
-        say(hint)
     module = build_module(config, source, ds_config, data.unlabelled)
+    whole = config.model.quantization == "none"
+    if ds_config["zero_optimization"]["stage"] == 3 and whole and (line := zero3_hint(module)):
+        say(line)
     t = config.train
     schedule = cosine_with_warmup(total, t.warmup_ratio, t.min_learning_rate_ratio)
     seed_everything(config.seed + 1_000_003 * (dist.rank() + 1))  # own dropout on every rank
