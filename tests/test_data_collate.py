@@ -20,6 +20,7 @@ from mipic_llm.data.batch import (
     chunks,
     n_chunks_of,
     padding,
+    prepare,
 )
 from mipic_llm.data.read.formats import Example
 from mipic_llm.data.tokenise import TextEncoder
@@ -233,3 +234,48 @@ def test_packed_chunk_tokens_are_real_tokens():
     assert n_chunks_of(batch, 0, 10, packed=True) == 3
     assert [len(c.mask_ST.lengths) for c in chunks(batch, 2, packed=True)] == [2, 2, 1]
     assert padding(made) == (20, 1)
+
+
+LIMITS = [(0, 0, 0, False), (3, 0, 0, False), (0, 10, 0, False), (2, 10, 0, True),
+          (0, 0, 64, False), (0, 0, 0, True)]  # fmt: skip
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize(("size", "tokens", "cost", "packed"), LIMITS)
+def test_a_prepared_step_is_what_the_step_would_make(size, tokens, cost, packed, side) -> None:
+    batch = build_step(ROWS * 7, encoder(side))
+    wanted = n_chunks_of(batch, size, tokens, cost, packed)
+    found = prepare(batch, size, tokens, cost, packed)
+    assert len(found.chunks) == wanted and (wanted > 1 or not (size or tokens or cost))
+    for n in (wanted, wanted + 2):
+        then = chunks(batch, size, wanted, tokens, packed)
+        dummies = chunks(batch, 1, len(batch.ids) + 1, packed=packed)[-1:] * (n - wanted)
+        assert str(list(found.passes(n))) == str(then + dummies)
+        assert found.tokens(n) == padding(then + dummies)
+    with pytest.raises(AssertionError):
+        found.passes(wanted - 1)
+
+
+def test_index_sets_are_made_on_the_host() -> None:
+    batch = build_step(ROWS, encoder())
+    for piece in prepare(batch, 4).passes(4):
+        for n in (len(batch.ids), 2 * batch.n_anchors, 0):
+            mask_S = piece.index_S < n
+            here, there = piece.rows_within(n)
+            assert here.tolist() == torch.arange(len(mask_S))[mask_S].tolist()
+            assert there.tolist() == piece.index_S[mask_S].tolist()
+            assert here.dtype == there.dtype == torch.int64
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_pinned_and_moved_chunks_are_equal(packed, monkeypatch) -> None:
+    pinned = []  # pinning needs a GPU
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda t: pinned.append(t) or t.clone())
+    batch = build_step(ROWS, encoder())
+    plain = prepare(batch, 4, packed=packed, pin=False)
+    assert not pinned
+    found = prepare(batch, 4, packed=packed, pin=True)
+    assert len(pinned) == len(found.passes(4)) * (3 if packed else 2)
+    assert str(found) == str(plain)
+    moved = [piece.to(torch.device("cpu")) for piece in plain.passes(4)]
+    assert str(moved) == str(list(plain.passes(4)))

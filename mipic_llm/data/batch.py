@@ -62,6 +62,31 @@ class Chunk(NamedTuple):
     mask_ST: Tensor | Packing
     weight: float
 
+    def rows_within(self, n: int) -> tuple[Tensor, Tensor]:
+        """Which of these sequences are among the step's first n, and their places there; int64, on
+        the host, so that no device has to be asked."""
+        here = (self.index_S < n).nonzero().flatten()
+        return here, self.index_S[here]
+
+    def to(self, device: torch.device) -> Chunk:
+        """Ids and mask on the device, copied while the host goes on where they are pinned."""
+        mask = self.mask_ST
+        if isinstance(mask, Packing):
+            cu_S1, position_N = (t.to(device, non_blocking=True) for t in mask[:2])
+            mask = Packing(cu_S1, position_N, mask.lengths)
+        else:
+            mask = mask.to(device, non_blocking=True)
+        return self._replace(ids_ST=self.ids_ST.to(device, non_blocking=True), mask_ST=mask)
+
+    def pinned(self) -> Chunk:
+        """The same in page-locked memory."""
+        mask = self.mask_ST
+        if isinstance(mask, Packing):
+            mask = Packing(mask.cu_S1.pin_memory(), mask.position_N.pin_memory(), mask.lengths)
+        else:
+            mask = mask.pin_memory()
+        return self._replace(ids_ST=self.ids_ST.pin_memory(), mask_ST=mask)
+
 
 class Padding(NamedTuple):
     """Tokens of a step's forward passes: real ones, and pads (dummies count as pads)."""
@@ -72,6 +97,46 @@ class Padding(NamedTuple):
     @property
     def share(self) -> float:
         return self.padded / max(1, self.useful + self.padded)
+
+
+class Prepared(NamedTuple):
+    """A rank's step, ready for the device.
+
+    chunks: all of its sequences. dummy: the weight-0 chunk of `Chunk`'s description.
+    """
+
+    batch: StepBatch
+    chunks: tuple[Chunk, ...]
+    dummy: Chunk
+
+    def passes(self, n: int) -> tuple[Chunk, ...]:
+        """The chunks, and dummies up to the n that ranks agreed on (the most that any has)."""
+        assert n >= len(self.chunks), f"{len(self.chunks)} chunks do not fit in {n} passes"
+        return self.chunks + (self.dummy,) * (n - len(self.chunks))
+
+    def tokens(self, n: int) -> Padding:
+        """Real and padded tokens of n passes."""
+        return padding(self.passes(n))
+
+
+def prepare(
+    batch: StepBatch,
+    chunk_size: int,
+    chunk_tokens: int = 0,
+    pass_cost: int = 0,
+    packed: bool = False,
+    pin: bool | None = None,
+) -> Prepared:
+    """Cuts the step as this rank alone wants it (see `n_chunks_of`, `chunks`): nothing is asked of
+    other ranks, so a thread may do it ahead.
+
+    pin: put tensors in page-locked memory; None = where there is a GPU.
+    """
+    n = n_chunks_of(batch, chunk_size, chunk_tokens, pass_cost, packed)
+    made, dummy = _cut(batch, chunk_size, n, chunk_tokens, packed)
+    if torch.cuda.is_available() if pin is None else pin:
+        made, dummy = [chunk.pinned() for chunk in made], dummy.pinned()
+    return Prepared(batch, tuple(made), dummy)
 
 
 def build_step(examples: Sequence[Example], encoder: TextEncoder) -> StepBatch:
@@ -137,31 +202,31 @@ def chunks(
     n_chunks: the count to reach with weight-0 chunks. ValueError when there are already more.
     Longest first, so that a step that cannot fit in memory fails at once.
     """
+    made, dummy = _cut(batch, chunk_size, n_chunks or 1, chunk_tokens, packed)
+    if n_chunks is not None and len(made) > n_chunks:
+        raise ValueError(f"{len(made)} chunks do not fit in n_chunks={n_chunks}")
+    return made + [dummy] * ((n_chunks or 0) - len(made))
+
+
+def _cut(
+    batch: StepBatch, chunk_size: int, groups: int, chunk_tokens: int, packed: bool
+) -> tuple[list[Chunk], Chunk]:
+    """-> (all sequences in chunks, a weight-0 chunk of the shortest one)."""
     order = sorted(range(len(batch.ids)), key=lambda s: -len(batch.ids[s]))  # stable
     lengths = [len(batch.ids[s]) for s in order]
     if chunk_size or chunk_tokens:
         starts = _starts(lengths, chunk_size, chunk_tokens, packed)
-    elif packed:
-        starts = [0]
     else:
-        groupings = _groupings(lengths, n_chunks or 1)
-        starts = groupings[-1][1]
-    made = []
-    for start, stop in zip(starts, [*starts[1:], len(order)], strict=True):
-        index = order[start:stop]
-        made.append(Chunk(torch.tensor(index), *_join(batch, index, packed), 1.0))
-    if n_chunks is not None:
-        if len(made) > n_chunks:
-            raise ValueError(f"{len(made)} chunks do not fit in n_chunks={n_chunks}")
-        empty = torch.empty(0, dtype=torch.int64)
-        dummy = Chunk(empty, *_join(batch, order[-1:], packed), 0.0)
-        made += [dummy] * (n_chunks - len(made))
-    return made
+        starts = [0] if packed else _groupings(lengths, groups)[-1][1]
 
+    def join(index: list[int], weight: float) -> Chunk:
+        rows = [batch.ids[s] for s in index]
+        made = pack(rows) if packed else pad(rows, batch.pad_id, batch.padding_side)
+        return Chunk(torch.tensor(index if weight else [], dtype=torch.int64), *made, weight)
 
-def _join(batch: StepBatch, index: Sequence[int], packed: bool) -> tuple[Tensor, Tensor | Packing]:
-    rows = [batch.ids[s] for s in index]
-    return pack(rows) if packed else pad(rows, batch.pad_id, batch.padding_side)
+    stops = [*starts[1:], len(order)]
+    made = [join(order[a:b], 1.0) for a, b in zip(starts, stops, strict=True)]
+    return made, join(order[-1:], 0.0)
 
 
 def _starts(

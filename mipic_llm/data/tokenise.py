@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from itertools import accumulate, chain
 from typing import Any
 
 import numpy as np
@@ -100,23 +99,27 @@ class TextEncoder:
 def pad(ids: Sequence[Sequence[int]], pad_id: int, padding_side: str) -> tuple[Tensor, Tensor]:
     """(ids_ST, mask_ST), int64, padded to the longest; mask 1 at real tokens. Side: left, right."""
     assert padding_side in ("left", "right"), padding_side
-    longest = max(map(len, ids))
-    ids_ST = torch.full((len(ids), longest), pad_id, dtype=torch.int64)
-    mask_ST = torch.zeros_like(ids_ST)
-    for s, row in enumerate(ids):
-        here = slice(longest - len(row), None) if padding_side == "left" else slice(len(row))
-        ids_ST[s, here] = torch.from_numpy(np.asarray(row, dtype=np.int64))
-        mask_ST[s, here] = 1
-    return ids_ST, mask_ST
+    lengths = np.array([len(row) for row in ids])
+    place_T = np.arange(lengths.max())
+    if padding_side == "left":
+        place_T = place_T[::-1]
+    real_ST = place_T < lengths[:, None]
+    ids_ST = np.full(real_ST.shape, pad_id, dtype=np.int64)
+    ids_ST[real_ST] = np.concatenate(ids)
+    return torch.from_numpy(ids_ST), torch.from_numpy(real_ST.astype(np.int64))
 
 
 def pack(ids: Sequence[Sequence[int]]) -> tuple[Tensor, Packing]:
     """(ids_1N int64, packing): the sequences in one row, in their order, without a pad."""
-    lengths = tuple(map(len, ids))
-    ids_1N = torch.tensor([list(chain.from_iterable(ids))], dtype=torch.int64)
-    cu_S1 = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32)
-    start_N = cu_S1[:-1].long().repeat_interleave(torch.tensor(lengths))
-    return ids_1N, Packing(cu_S1, torch.arange(len(start_N)) - start_N, lengths)
+    lengths = np.array([len(row) for row in ids])
+    ends = lengths.cumsum()
+    position_N = np.arange(ends[-1]) - np.repeat(ends - lengths, lengths)
+    ids_1N = np.concatenate(ids)[None].astype(np.int64)
+    cu_S1 = np.concatenate([[0], ends]).astype(np.int32)
+    packing = Packing(
+        torch.from_numpy(cu_S1), torch.from_numpy(position_N), tuple(lengths.tolist())
+    )
+    return torch.from_numpy(ids_1N), packing
 
 
 def resolve_eos(tokenizer: Any, option: str, is_decoder: bool) -> int | None:

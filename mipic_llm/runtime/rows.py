@@ -8,7 +8,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mipic_llm.data.batch import StepBatch
 from mipic_llm.runtime import ranks as dist
 
 
@@ -51,7 +50,12 @@ def _columns(
     return found_anchors, positives, found_negatives
 
 
-def count_rows(batch: StepBatch, n_chunks: int) -> Rows:
-    """All ranks must call."""
-    anchors, negatives, chunks = dist.all_counts(batch.n_anchors, batch.n_negatives, n_chunks)
+def agree(n_anchors: int, n_negatives: int, n_chunks: int) -> Rows:
+    """Every rank's counts, and the most chunks that any rank wants. All ranks must call."""
+    anchors, negatives, chunks = dist.all_counts(n_anchors, n_negatives, n_chunks)
     return Rows(anchors, negatives, max(chunks))
+
+
+def count_rows(batch, n_chunks: int) -> Rows:
+    """`agree` on a batch's numbers of anchors and negatives."""
+    return agree(batch.n_anchors, batch.n_negatives, n_chunks)
