@@ -1,7 +1,8 @@
-"""The shipped demo text: shape, variety, split hygiene, and agreement with its generator."""
+"""The shipped demo text: shape, variety and split hygiene."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -10,7 +11,6 @@ from collections import Counter, defaultdict
 import pytest
 
 from mipic_llm.data.demo import demo_path
-from mipic_llm.data.demo import generate as demo_generate
 
 TRAIN_KEYS = ("anchor", "positive", "negative", "domain")
 PAIR_KEYS = ("sentence1", "sentence2", "score", "domain")
@@ -49,8 +49,6 @@ def test_counts_keys_and_domains(train, validation):
         per_domain = Counter(row["domain"] for row in rows)
         assert len(per_domain) >= 14
         assert min(per_domain.values()) >= 10
-    assert len(demo_generate.parse_frames()) >= 350
-    assert len(demo_generate.parse_scenarios()[0]) >= 130
 
 
 def test_no_empty_or_duplicate_rows(train, validation):
@@ -112,8 +110,8 @@ def test_scores_cover_the_scale(validation):
         assert all(rounded[grade] >= 30 for grade in range(6)), rounded
 
 
-def test_files_match_the_generator(capsys):
-    for split, text in demo_generate.render().items():
-        assert demo_path(split).read_bytes() == text.encode("ascii")
-    assert demo_generate.main(["--check"]) == 0
-    assert capsys.readouterr().err == ""
+@pytest.mark.parametrize(
+    ("split", "digest"), [("train", "bea25bb96d5fa636"), ("validation", "96b2f77e1d718f31")]
+)
+def test_the_text_is_the_one_that_published_figures_were_measured_on(split, digest):
+    assert hashlib.sha256(demo_path(split).read_bytes()).hexdigest().startswith(digest)
