@@ -5,12 +5,20 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+from pathlib import Path
 
+import datasets
 import pyarrow
 import pyarrow.parquet
 import pytest
 
-from mipic_llm.data.read.formats import Example, ReadReport, read_scored_pairs, read_training
+from mipic_llm.data.read.formats import (
+    Example,
+    ReadReport,
+    as_list,
+    read_scored_pairs,
+    read_training,
+)
 from mipic_llm.errors import UserError
 
 
@@ -422,3 +430,56 @@ def test_examples_are_numbered(tmp_path):
     path = write_jsonl(tmp_path / "x.jsonl", FORMATS["query/pos/neg"][0] * 2)
     (source,), _ = read_training([path], negatives=1)
     assert source.examples[3] == Example("a", "q", ("n",), 3)
+
+
+MEMORY = [
+    {"anchor": "a cat", "positive": "the cat", "negative": "a dog", "n": 1},
+    {"anchor": "a car", "positive": ["the car", "my car"], "negative": None, "n": 2},
+]
+WANT = [
+    Example("a cat", "the cat", ("a dog",), 0),
+    Example("a car", "the car", (), 1),
+    Example("a car", "my car", (), 2),
+]
+
+
+def test_rows_in_memory_are_read_as_a_file_of_them_is(tmp_path):
+    file, flat = write_jsonl(tmp_path / "a.jsonl", MEMORY), MEMORY[:1]
+    table = datasets.Dataset.from_list(flat)
+    both = datasets.DatasetDict({"train": table, "test": table})
+    given = [MEMORY, Path(file), table, both, table.to_iterable_dataset(), tuple(flat), file + "=2"]
+    sources, reports = read_training(given, negatives=3)
+    assert [s.examples for s in sources] == [WANT, WANT, *[WANT[:1]] * 4, WANT]
+    assert [s.weight for s in sources] == [1, 1, 1, 1, 1, 1, 2]
+    names = [
+        "rows[0]",
+        file,
+        "Dataset[2]",
+        "DatasetDict[3]",
+        "IterableDataset[4]",
+        "tuple[5]",
+        file,
+    ]
+    assert [s.name for s in sources] == names == [r.path for r in reports]
+    assert str(reports[0]) == (
+        "read 2 rows of rows[0] as anchor/positive/negative, giving 3 examples"
+    )
+    for one in (MEMORY, file, table, both):  # one of them is a list of it
+        assert as_list(one) == [one]
+    assert read_scored_pairs([{"sentence1": "a", "sentence2": "b", "score": n} for n in (1, 2)])
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        ([], "names no data"),
+        ([[]], "rows[0] is empty"),
+        (7, "int[0] is int; give a path, a list of dicts"),
+        ([MEMORY, [{"anchor": "a", "positive": ""}]], "rows[1], row 1: empty positive"),
+        ([["a text"]], "rows[0], row 1: text where an object with columns is expected"),
+        ({"test": MEMORY}, "dict[0] is a dict without the split train (it has test)"),
+        ([{"x": "a"}], "rows[0]: found columns x; rename them"),
+    ],
+)
+def test_rows_in_memory_that_cannot_be_used(data, says):
+    assert says in error(read_training, data, negatives=1)

@@ -8,13 +8,13 @@ import time
 import pytest
 
 from mipic_llm.data.plan import BatchPlan
-from mipic_llm.data.read.formats import Example, Source
+from mipic_llm.data.read.formats import Example, TextSource
 from mipic_llm.errors import UserError
 
 
 def unique(n, name="x", weight=1.0):
     rows = [Example(f"{name}a{i}", f"{name}p{i}", (), i) for i in range(n)]
-    return Source(name, rows, weight)
+    return TextSource(name, rows, weight)
 
 
 def repeating(n, n_anchors, n_positives, seed=0):
@@ -23,7 +23,7 @@ def repeating(n, n_anchors, n_positives, seed=0):
         Example(f"t{draw.randrange(n_anchors)}", f"p{draw.randrange(n_positives)}", (), i)
         for i in range(n)
     ]
-    return Source("r", rows, 1.0)
+    return TextSource("r", rows, 1.0)
 
 
 def epoch_of(plan, epoch):
@@ -115,12 +115,12 @@ def test_batches_hold_no_text_twice(n, n_anchors, n_positives, size):
 
 def test_an_anchor_that_is_another_rows_positive_counts_as_repeated():
     rows = [Example(f"t{i}", f"t{(i + 1) % 40}", (), i) for i in range(40)]  # one long chain
-    sources = [Source("chain", rows, 1.0)]
+    sources = [TextSource("chain", rows, 1.0)]
     plan = BatchPlan(sources, 10, 1, seed=0)
     assert plan.steps_per_epoch == 4
     assert_no_repeats(plan, sources)
     text = [Example(f"t{i % 30}", None, (), i) for i in range(40)]
-    sources = [Source("unlabelled", text, 1.0)]
+    sources = [TextSource("unlabelled", text, 1.0)]
     plan = BatchPlan(sources, 10, 1, seed=0)
     assert plan.steps_per_epoch == 4
     assert_no_repeats(plan, sources)
@@ -129,7 +129,7 @@ def test_an_anchor_that_is_another_rows_positive_counts_as_repeated():
 def test_rows_that_cannot_be_placed_are_dropped_and_counted():
     # 30 rows share one anchor, 20 are unique: with b batches min(30, b) + 20 >= 8 b gives b = 2.
     rows = [Example("same" if i < 30 else f"a{i}", f"p{i}", (), i) for i in range(50)]
-    sources = [Source("s", rows, 1.0)]
+    sources = [TextSource("s", rows, 1.0)]
     plan = BatchPlan(sources, 8, 1, seed=0)
     assert plan.steps_per_epoch == 2
     assert_no_repeats(plan, sources)
@@ -138,14 +138,14 @@ def test_rows_that_cannot_be_placed_are_dropped_and_counted():
     kept = [row for batch in epoch_of(plan, 0) for _, row in batch]
     assert sum(row < 30 for row in kept) == 2
     with pytest.raises(UserError, match="without a repeated text"):
-        BatchPlan([Source("s", rows[:30], 1.0)], 8, 1, seed=0)
+        BatchPlan([TextSource("s", rows[:30], 1.0)], 8, 1, seed=0)
 
 
 def test_entangled_tiny_source_gives_the_same_number_of_steps_in_every_epoch():
     texts = [("a", "p"), ("a", "q"), ("b", "p"), ("c", "q"), ("c", "p")]
     rows = [Example(a, p, (), i) for i, (a, p) in enumerate(texts)]
     for seed in range(20):
-        sources = [Source("s", rows, 1.0)]
+        sources = [TextSource("s", rows, 1.0)]
         plan = BatchPlan(sources, 2, 1, seed=seed)
         assert plan.steps_per_epoch in (1, 2)
         assert_no_repeats(plan, sources, epochs=10)

@@ -10,7 +10,7 @@ from mipic_llm.config.read import load_config
 from mipic_llm.config.schema import resolve
 from mipic_llm.data.batch import StepBatch
 from mipic_llm.data.plan import BatchPlan
-from mipic_llm.data.read.formats import Example, Source
+from mipic_llm.data.read.formats import Example, TextSource
 from mipic_llm.objective.cross import Crossing
 from mipic_llm.objective.memory import Memory
 from mipic_llm.objective.module import Sampled
@@ -258,5 +258,5 @@ def test_mrl_and_simcse(weights: str | None) -> None:
 )  # fmt: skip
 def test_the_memory_is_too_short_for_a_text_of_the_epoch_before(flags, size) -> None:
     config = resolve(load_config(["--recipe", "quickstart", *flags]), width=384, n_layers=6)
-    rows = Source("rows", [Example(f"a{i}", f"b{i}", (), i) for i in range(1000)], 1.0)
+    rows = TextSource("rows", [Example(f"a{i}", f"b{i}", (), i) for i in range(1000)], 1.0)
     assert memory_size(config, BatchPlan([rows], 4, 2, seed=0)) == size

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from mipic_llm.data.read.formats import Example, Source
+from mipic_llm.data.read.formats import Example, TextSource
 from mipic_llm.errors import UserError
 
 _INTERLEAVE = 2**32 - 1  # stands where passes have the source's number
@@ -32,7 +32,7 @@ class BatchPlan:
     """
 
     def __init__(
-        self, sources: Sequence[Source], batch_size: int, world_size: int, seed: int
+        self, sources: Sequence[TextSource], batch_size: int, world_size: int, seed: int
     ) -> None:
         self.batch_size, self.world_size = batch_size, world_size
         rows = batch_size * world_size
@@ -100,7 +100,7 @@ class BatchPlan:
 class _Passes:
     """Shuffled passes over one source, each cut into n_batches clash-free batches."""
 
-    def __init__(self, source: Source, rows: int, seed: tuple[int, int]) -> None:
+    def __init__(self, source: TextSource, rows: int, seed: tuple[int, int]) -> None:
         self._rows, self._seed = rows, seed
         self.n_rows = len(source.examples)
         if self.n_rows < rows:

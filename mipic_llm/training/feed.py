@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mipic_llm.config.schema import Config
 from mipic_llm.data import token_cache
 from mipic_llm.data.batch import StepBatch, join_rows
 from mipic_llm.data.plan import BatchPlan
-from mipic_llm.data.read import formats as data_formats
-from mipic_llm.data.read.formats import read_training
+from mipic_llm.data.read.formats import TextSource, read_training
 from mipic_llm.data.token_cache import LazyTokens, StoredTokens, Tokens, deal
 from mipic_llm.data.tokenise import TextEncoder, resolve_eos
 from mipic_llm.errors import UserError
@@ -46,11 +45,15 @@ class Data(NamedTuple):
         return join_rows(tokens.rows(numbers), self.encoder)
 
 
-def prepare_data(config: Config, source: Source) -> Data:
+def prepare_data(config: Config, source: Source, rows: Any = None) -> Data:
+    """rows: what to train on in place of `data.train`: specs, lists of dicts, datasets.Datasets."""
     d = config.data
     sources, reports = read_training(
-        d.train, negatives=d.negatives, on_bad_rows=d.on_bad_rows, cache_dir=d.cache_dir
-    )
+        d.train if rows is None else rows,
+        negatives=d.negatives,
+        on_bad_rows=d.on_bad_rows,
+        cache_dir=d.cache_dir,
+    )  # fmt: skip
     for report in reports:
         say(str(report))
     plan = BatchPlan(sources, config.train.batch_size, dist.world_size(), config.seed)
@@ -63,7 +66,7 @@ def prepare_data(config: Config, source: Source) -> Data:
     return Data(sources, plan, encoder, tasks, unlabelled, tokens, d.balance_tokens)
 
 
-def open_tokens(source: data_formats.Source, encoder: TextEncoder, option: str) -> Tokens:
+def open_tokens(source: TextSource, encoder: TextEncoder, option: str) -> Tokens:
     """A source's token ids: from the cache, built first where it is not there; or as they come.
 
     On each machine its first rank builds; a shared directory is safe (see token_cache.py).

@@ -224,11 +224,12 @@ def open_engine(config: Config, source: Source, data: Data, total: int) -> Engin
     return Engine(module, ds_config, config, schedule)
 
 
-def open_run(config: Config) -> tuple[Config, Source, Data]:
+def open_run(config: Config, rows: Any = None) -> tuple[Config, Source, Data]:
+    """rows: see `prepare_data`."""
     check_precision(config)
     source = open_source(config.model)
     config = resolve_for(config, source)
-    data = prepare_data(config, source)
+    data = prepare_data(config, source, rows)
     config.sia.memory = memory_size(config, data.plan)
     return config, source, data
 

@@ -1,4 +1,4 @@
-"""Containers to rows: files, folders, globs and Hugging Face data sets, read one row at a time."""
+"""Containers to rows: files, folders, globs, Hugging Face data sets, objects; one row at a time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import json
 import math
 import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,8 +24,8 @@ _HUB_ID = re.compile(
 )
 
 
-class Rows(NamedTuple):
-    """One file, or one data set."""
+class Part(NamedTuple):
+    """One file, one data set or one object in memory."""
 
     path: str
     unit: str  # what the numbers count: lines of a text file, else rows
@@ -45,8 +45,27 @@ def split_weight(spec: str) -> tuple[str, float]:
     return name, weight
 
 
-def containers(spec: str, split: str, cache_dir: str | None) -> list[Rows]:
-    """The files a spec names, ready to be read one after another."""
+def containers(spec: Any, split: str, cache_dir: str | None, name: str = "rows") -> list[Part]:
+    """The files a spec names, ready to be read one after another.
+
+    spec: text or a path; or an object: a list of dicts, a datasets.Dataset, a DatasetDict (its
+    `split`) or any iterable of dicts, called `name` in what is said about it.
+    """
+    if isinstance(spec, Mapping):
+        if split not in spec:
+            raise UserError(
+                f"{name} is a {type(spec).__name__} without the split {split} (it has "
+                f"{', '.join(map(str, spec)) or 'none'}); give one split of it, or a list of dicts"
+            )
+        spec = spec[split]
+    if not isinstance(spec, (str, Path)):
+        try:
+            return [Part(name, "row", iter(enumerate(spec, 1)))]
+        except TypeError:
+            raise UserError(
+                f"{name} is {type(spec).__name__}; give a path, a list of dicts or a Dataset"
+            ) from None
+    spec = str(spec)
     if spec == "demo":
         from mipic_llm.data.demo import demo_path
 
@@ -96,17 +115,17 @@ def _nearest(path: Path) -> str:
     return f"did you mean {path.parent / near[0]}?" if near else "check the path"
 
 
-def _file_rows(path: Path) -> Rows:
+def _file_rows(path: Path) -> Part:
     suffix = _suffix(path)
     if suffix not in SUFFIXES:
         raise UserError(
             f"{path}: unknown file type {suffix or path.name}; accepted: {_suffix_list()}"
         )
     if suffix in (".parquet", ".arrow"):
-        return Rows(str(path), "row", _guarded(path, _arrow))
+        return Part(str(path), "row", _guarded(path, _arrow))
     reader = {".txt": _txt, ".csv": _csv, ".tsv": _csv}.get(suffix, _json)
     unit = "row" if suffix == ".json" and _is_list(path) else "line"
-    return Rows(str(path), unit, _guarded(path, reader))
+    return Part(str(path), unit, _guarded(path, reader))
 
 
 def _guarded(path: Path, reader: Callable[[Path], Iterator[tuple[int, Any]]]):
@@ -212,7 +231,7 @@ def _arrow(path: Path) -> Iterator[tuple[int, Any]]:
         raise UserError(f"{path} cannot be read: {_one_line(bad)}; check the file") from None
 
 
-def _hub_rows(spec: str, match: re.Match, split: str, cache_dir: str | None, near: str) -> Rows:
+def _hub_rows(spec: str, match: re.Match, split: str, cache_dir: str | None, near: str) -> Part:
     import datasets
 
     try:
@@ -228,4 +247,4 @@ def _hub_rows(spec: str, match: re.Match, split: str, cache_dir: str | None, nea
             f"{spec} is no file here ({near}), and as a Hugging Face data set it cannot be loaded: "
             f"{_one_line(bad)}; check the name, config and split, or the network"
         ) from None
-    return Rows(spec, "row", iter(enumerate(data, 1)))
+    return Part(spec, "row", iter(enumerate(data, 1)))

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from mipic_llm.data.read.cells import (
@@ -35,7 +36,7 @@ from mipic_llm.data.read.cells import (
     to_number,
     type_name,
 )
-from mipic_llm.data.read.containers import Rows, containers, split_weight
+from mipic_llm.data.read.containers import Part, containers, split_weight
 from mipic_llm.errors import UserError
 
 
@@ -59,7 +60,7 @@ class ScoredPair(NamedTuple):
     score: float
 
 
-class Source(NamedTuple):
+class TextSource(NamedTuple):
     """What one spec of `data.train` gave. weight = passes over it per epoch in a mixture."""
 
     name: str
@@ -120,23 +121,25 @@ _ACCEPTED = (
 
 
 def read_training(
-    specs: list[str], *, negatives: int, on_bad_rows: str = "error", cache_dir: str | None = None
-) -> tuple[list[Source], list[ReadReport]]:
-    """Reads the training text: one Source per spec, one report per file.
+    specs: Any, *, negatives: int, on_bad_rows: str = "error", cache_dir: str | None = None
+) -> tuple[list[TextSource], list[ReadReport]]:
+    """Reads the training text: one TextSource per spec, one report per file.
 
     A spec is a file, a directory (every data file below it), a glob, a Hugging Face id
-    `id:config@revision[split]` (split train by default) or `demo`; `=weight` may follow.
+    `id:config@revision[split]` (split train by default) or `demo`; `=weight` may follow. An object
+    (see `containers`) stands for a spec, and one spec or object for a list of it.
     negatives: the most hard negatives kept per row (the first ones).
     on_bad_rows: error = stop at the first bad row, skip = leave it out and list it in the report.
     Raises UserError, one line: what, where, what to do.
     """
-    if not specs:
-        raise UserError("data.train names no data; give a file, a Hugging Face id or demo")
     sources, reports = [], []
-    for spec in specs:
-        name, weight = split_weight(spec)
+    for n, spec in enumerate(as_list(specs)):
+        name, weight = f"{'rows' if type(spec) is list else type(spec).__name__}[{n}]", 1.0
+        if isinstance(spec, str | Path):
+            spec, weight = split_weight(str(spec))
+            name = spec
         found: list[tuple[str, str | None, tuple[str, ...]]] = []
-        for part in containers(name, "train", cache_dir):
+        for part in containers(spec, "train", cache_dir, name):
             texts, report = _read_part(part, negatives, on_bad_rows == "skip")
             if found and (texts[0][1] is None) != (found[0][1] is None):
                 raise UserError(
@@ -146,8 +149,19 @@ def read_training(
                 )
             found += texts
             reports.append(report)
-        sources.append(Source(name, [Example(*row, i) for i, row in enumerate(found)], weight))
+        sources.append(TextSource(name, [Example(*row, i) for i, row in enumerate(found)], weight))
     return sources, reports
+
+
+def as_list(data: Any) -> list[Any]:
+    """One spec or object, or several, as a list; a list of dicts is one. UserError when empty."""
+    several = isinstance(data, list | tuple)
+    if several and data and isinstance(data[0], dict) and not hasattr(data[0], "column_names"):
+        several = False  # rows; a DatasetDict is a dict too
+    found = list(data) if several else [data]
+    if not found:
+        raise UserError("data.train names no data; give a file, a Hugging Face id or demo")
+    return found
 
 
 def read_scored_pairs(
@@ -187,7 +201,7 @@ def read_scored_pairs(
 
 
 def collect_rows(
-    part: Rows, pick: Callable[[list[str]], Any], parse: Callable[[dict, Any], Any], skip: bool
+    part: Part, pick: Callable[[list[str]], Any], parse: Callable[[dict, Any], Any], skip: bool
 ) -> tuple[list[Any], int, list[tuple[int, str]]]:
     """parse(row, pick(first row's columns)) of all rows; -> (parsed, n_rows, rejected)."""
     parsed, rejected, shape, n_rows = [], [], None, 0
@@ -218,7 +232,7 @@ def collect_rows(
     return parsed, n_rows, rejected
 
 
-def _read_part(part: Rows, negatives: int, skip: bool):
+def _read_part(part: Part, negatives: int, skip: bool):
     """One file's (anchor, positive, negatives) rows and its report."""
     kind = ""
 
