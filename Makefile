@@ -4,10 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install train test lint clean
+.PHONY: install train test lint wheel-check clean
 install: $(STAMP)
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q --upgrade pip
 	$(BIN)/pip install -q -c constraints.txt -e '.[demo,test]'
@@ -22,5 +22,9 @@ test: install
 lint: install
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
+# The wheel in a new environment, outside the repository.
+wheel-check: install
+	bash tests/wheel_check.sh "$(CURDIR)/$(BIN)/python"
+
 clean:
-	rm -rf outputs build *.egg-info
+	rm -rf outputs build dist *.egg-info

@@ -24,8 +24,8 @@ VARIANTS = {
 
 
 def first_step(begun: float, out: str, arguments: list[str]) -> float:
-    """Run launch/train.py's main up to its first step; -> seconds since `begun`."""
-    from launch import train
+    """Run `mipic train` up to its first step; -> seconds since `begun`."""
+    from mipic_llm.commands import train
     from mipic_llm.training.step import StepRunner
 
     found: list[float] = []

@@ -1,49 +1,6 @@
-"""Judge a finished model at every depth and size.
+"""Score a finished model at every layer and size: `python launch/evaluate.py --help`."""
 
-python launch/evaluate.py --model DIR --data a.jsonl b.jsonl --dims 16 64 --output_dir OUT
-deepspeed --num_accelerators 2 launch/evaluate.py --ds_config ds_configs/zero3.json --model DIR ...
-"""
-
-from __future__ import annotations
-
-import os
-from dataclasses import dataclass
-
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-
-from mipic_llm.config.read import load_config, run_main  # noqa: E402
-from mipic_llm.config.schema import opt  # noqa: E402
-
-
-@dataclass
-class Flags:
-    model: str | None = opt(None, "our export (adapter or merged), a sentence-transformers or "
-                            "transformers directory, a Hugging Face id, or quickstart; None = "
-                            "model.name")  # fmt: skip
-    data: list[str] = opt([], "files or folders, one task each: sentence1, sentence2, score | "
-                          "sentence1, sentence2, label | text, label | a BEIR folder; demo = the "
-                          "built-in pairs")  # fmt: skip
-    suite: str | None = opt(
-        None, "YAML with a list of {name, type, path | train, validation, test}"
-    )
-    mteb: list[str] = opt([], "MTEB tasks by name (needs the mteb package and the hub's data)")
-    rows: bool = opt(False, "also write rows.npz: what the model said of each test row, for paired "
-                     "comparisons of models")  # fmt: skip
-    pca_text: list[str] = opt([], "training text: adds rows of post-hoc PCA fitted on it")
-    layers: list[int] | None = opt(None, "layers to score (1-based); None = all")
-    dims: list[int] | None = opt(None, "prefix widths to score; None = the trained ones, else 16, "
-                                 "32, 64 .. full width")  # fmt: skip
-
-
-def main(argv: list[str]) -> int:
-    config = load_config(argv, extra=Flags, about="Judge a finished model at every depth and size.")
-    from mipic_llm.evaluation.judge import (
-        evaluate,  # after the flags: --help must not load DeepSpeed
-    )
-
-    return evaluate(config)
-
+from mipic_llm.commands.run import run
 
 if __name__ == "__main__":
-    run_main(main)
+    run("evaluate")

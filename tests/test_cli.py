@@ -6,13 +6,14 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 import yaml
 
-from mipic_llm.config import read as cli
-from mipic_llm.config.read import ALIASES, OPTIONS, dump, flatten, load_config, run_main
+from mipic_llm.commands import export, train
+from mipic_llm.commands.run import dispatch, run_main
+from mipic_llm.config import files
+from mipic_llm.config.read import ALIASES, OPTIONS, dump, flatten, load_config
 from mipic_llm.config.schema import Config, opt, resolve
 from mipic_llm.errors import UserError
 
@@ -65,7 +66,7 @@ def test_no_recipe_means_quickstart():
 
 
 def test_bare_names_find_the_recipes_from_anywhere(monkeypatch, tmp_path):
-    by_path = load_config(["--recipe", str(cli.RECIPES / "qwen3-0.6b.yaml")])
+    by_path = load_config(["--recipe", str(files.shipped("recipes") / "qwen3-0.6b.yaml")])
     monkeypatch.chdir(tmp_path)
     for name in ("qwen3-0.6b", "qwen3-0.6b.yaml"):
         config = load_config(["--recipe", name])
@@ -79,12 +80,12 @@ def test_unknown_recipe():
     assert "not found" in refused(["--recipe", "somewhere/bert.yaml"])
 
 
-def test_without_a_launch_directory(monkeypatch, tmp_path):
-    monkeypatch.setattr(cli, "RECIPES", tmp_path / "launch" / "recipes")
-    assert "run from a clone" in refused([])
-    path = tmp_path / "r.yaml"
-    path.write_text("seed: 3")
-    assert load_config(["--recipe", str(path)]).seed == 3
+def test_a_wheel_has_the_recipes_inside(monkeypatch, tmp_path):
+    (tmp_path / "mipic_llm" / "recipes").mkdir(parents=True)
+    (tmp_path / "mipic_llm" / "recipes" / "quickstart.yaml").write_text("seed: 3")
+    monkeypatch.setattr(files, "PACKAGE", tmp_path / "mipic_llm")
+    assert load_config([]).seed == 3
+    assert "one of: quickstart" in refused(["--recipe", "bert"])
 
 
 # ------------------------------------------------------------------------------------------- flags
@@ -345,7 +346,9 @@ def test_dump_reads_back_as_the_same(recipe, make, resolved):
     assert dump(back).splitlines()[1:] == dump(config).splitlines()[1:]
 
 
-@pytest.mark.parametrize("path", sorted(cli.RECIPES.glob("*.yaml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path", sorted(files.shipped("recipes").glob("*.yaml")), ids=lambda p: p.stem
+)
 def test_every_recipe_survives_a_dump(recipe, path):
     config = load_config(["--recipe", str(path)])
     assert load_config(recipe(dump(config))) == config
@@ -468,9 +471,45 @@ def test_run_main_interrupt_and_bugs():
         run_main(bug, [])
 
 
+def test_the_first_word_names_the_command(monkeypatch, capsys):
+    """Launchers put --local_rank in front; what comes after the name is the command's."""
+    seen = []
+    monkeypatch.setattr(train, "main", lambda argv: seen.append(argv))
+    assert dispatch(["--local_rank=1", "train", "--seed", "3"]) is None
+    assert seen == [["--seed", "3"]]
+    assert dispatch([]) == 0
+    assert "  train " in capsys.readouterr().out
+    for argv, words in (
+        (["trian"], "did you mean train?"),
+        (["--seed", "3"], "give one of: train"),
+    ):
+        with pytest.raises(UserError, match=words):
+            dispatch(argv)
+
+
+@pytest.mark.parametrize("argv, found", [
+    (["--point", "64@3"], (3, 64)), (["--layers", "3"], (3, None)), ([], (None, None)),
+])  # fmt: skip
+def test_a_point_of_an_export_is_a_layer_and_a_dim(argv, found):
+    config = load_config(argv, extra=export.Flags)
+    export.read_point(config)
+    assert (config.extra.layers, config.extra.dim) == found
+
+
+@pytest.mark.parametrize("argv, words", [
+    (["--point", "3x64"], "give dim@layer, such as 64@3"),
+    (["--point", "64@3 64@4"], "give dim@layer"),
+    (["--point", "64@3", "--layers", "3"], "give --point, or --layers and --dim"),
+])  # fmt: skip
+def test_a_point_that_is_none(argv, words):
+    with pytest.raises(UserError, match=words):
+        export.read_point(load_config(argv, extra=export.Flags))
+
+
 def test_as_a_process():
     code = (
-        "from mipic_llm.config.read import load_config, run_main\n"
+        "from mipic_llm.commands.run import run_main\n"
+        "from mipic_llm.config.read import load_config\n"
         "run_main(lambda a: print(load_config(a)))"
     )
     env = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE")}
@@ -479,7 +518,7 @@ def test_as_a_process():
         capture_output=True,
         text=True,
         env=env,
-        cwd=Path(cli.__file__).parents[1],
+        cwd=files.PACKAGE,
     )
     assert run.returncode == 2 and run.stdout == ""
     assert run.stderr.count("\n") == 1 and run.stderr.startswith("error: unknown flag --objective")

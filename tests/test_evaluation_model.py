@@ -1,4 +1,4 @@
-"""launch/evaluate.py gives sentence-transformers' own figures, on any number of ranks."""
+"""`mipic evaluate` gives sentence-transformers' own figures, on any number of ranks."""
 
 from __future__ import annotations
 

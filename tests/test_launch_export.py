@@ -1,10 +1,8 @@
-"""launch/export.py: checkpoints of any stage, merged models and shallow cuts, in one process."""
+"""`mipic export`: checkpoints of any stage, merged models and shallow cuts, in one process."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,13 +11,8 @@ from ranks import ROOT, run_ranks
 from safetensors.torch import load_file
 from tiny_models import SENTENCES, tiny_bert, tiny_qwen3
 
+from mipic_llm.commands import export as launcher
 from mipic_llm.errors import UserError
-
-_SPEC = importlib.util.spec_from_file_location("launch_export", ROOT / "launch" / "export.py")
-assert _SPEC and _SPEC.loader
-launcher = importlib.util.module_from_spec(_SPEC)
-sys.modules["launch_export"] = launcher  # dataclasses look their module up
-_SPEC.loader.exec_module(launcher)
 
 
 def train(folder: Path, make, world: int, stage: int, *more: str) -> Path:
@@ -71,7 +64,7 @@ def test_shallow_model_is_the_point_of_the_whole(runs, tmp_path, capsys):
     from transformers import AutoModel
 
     run = runs[3]
-    argv = ["--output_dir", str(run), "--layers", "2", "--dim", "16", "--to", str(tmp_path)]
+    argv = ["--output_dir", str(run), "--point", "16@2", "--to", str(tmp_path)]
     launcher.main(argv)
     folder = tmp_path / "shallow-2x16"
     assert AutoModel.from_pretrained(folder).config.num_hidden_layers == 2

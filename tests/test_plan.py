@@ -14,11 +14,12 @@ import pytest
 from tiny_models import tiny_bert, tiny_qwen3, tiny_xlmr
 from transformers import AutoModel, LlamaConfig, Qwen2Config
 
-from mipic_llm.config.read import load_config, run_main
+from mipic_llm.commands.plan import main
+from mipic_llm.commands.run import run_main
+from mipic_llm.config.read import load_config
 from mipic_llm.config.schema import resolve
 from mipic_llm.errors import UserError
 from mipic_llm.plan import formulas
-from mipic_llm.plan.__main__ import main
 from mipic_llm.plan.advise import Setting, advise, lowest_that_fits
 from mipic_llm.plan.formulas import Work, Zero
 from mipic_llm.plan.predict import GIB, Load, Machine, head_parameters, load_of, predict, work_of
@@ -261,7 +262,7 @@ def test_unknown_architecture(tmp_path):
 
 def test_it_needs_neither_torch_nor_deepspeed():
     code = (
-        "import sys; from mipic_llm.plan.__main__ import main; main(['--recipe', 'bge-m3']); "
+        "import sys; from mipic_llm.commands.plan import main; main(['--recipe', 'bge-m3']); "
         "assert not {'torch', 'deepspeed', 'transformers'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True)

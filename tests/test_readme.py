@@ -25,7 +25,7 @@ COMMANDS = [
 ]
 OWN = {"merged", "layers", "dim", "dims", "model", "data", "checkpoint", "to", "suite", "help",
        "study", "jobs", "print_config", "num_gpus", "num_accelerators", "hostfile",
-       "output", "ranks", "gpu", "sweep", "json", "rows", "pca_text"}  # fmt: skip
+       "output", "ranks", "module", "point", "gpu", "sweep", "json", "rows", "pca_text"}  # fmt: skip
 
 
 def test_flags_exist():
@@ -90,6 +90,13 @@ def test_later_commands_run(trained, command):
 def test_the_plan_answers():
     (command,) = [c for c in COMMANDS if c.startswith("python -m mipic_llm.plan")]
     assert "ZeRO-3" in run(command.split())
+
+
+def test_the_installed_command_answers():
+    found = [c.split() for c in COMMANDS if c.split()[0] == "mipic"]
+    assert found
+    for _, *words in found:
+        assert "plan" in run([sys.executable, "-m", "mipic_llm", *words]) or words[0] == "plan"
 
 
 def test_snippet_runs(trained):

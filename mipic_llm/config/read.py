@@ -1,7 +1,6 @@
 """The command line: defaults < recipe YAML < --section.field flags, read strictly.
 
-`load_config` is all that a program in launch/ needs; `run_main` turns UserError into one line
-and exit code 2.
+`load_config` is all that a command needs.
 """
 
 from __future__ import annotations
@@ -9,18 +8,16 @@ from __future__ import annotations
 import os
 import sys
 import textwrap
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from mipic_llm.config.derive import reconcile
 from mipic_llm.config.fields import Option, convert, nearest, options, split_list
+from mipic_llm.config.files import find_file, not_found
 from mipic_llm.config.recipe import read_rows, to_yaml
 from mipic_llm.config.schema import SECTIONS, Config, validate
-from mipic_llm.errors import EXIT_DONE, EXIT_USER_ERROR, UserError
-from mipic_llm.quiet import quiet
+from mipic_llm.errors import EXIT_DONE, UserError
 
-RECIPES = Path(__file__).resolve().parents[2] / "launch" / "recipes"
 DEFAULT_RECIPE = "quickstart"
 OPTIONS = {option.key: option for option in options(Config)}
 
@@ -79,23 +76,11 @@ def read_flags(argv: list[str]) -> list[Flag]:
 
 
 def find_recipe(text: str) -> Path:
-    """The file of --recipe: a path, or the bare name of a recipe in launch/recipes."""
-    path = Path(text)
-    if path.is_file():
-        return path
-    if not RECIPES.is_dir():
-        raise UserError(
-            f"recipe {text} is not a file, and no launch/recipes stands beside the package; run "
-            "from a clone of the repository or give --recipe FILE"
-        )
-    known = sorted(p.stem for p in RECIPES.glob("*.yaml"))
-    if path.parent == Path() and path.name.removesuffix(".yaml") in known:
-        path = RECIPES / f"{path.name.removesuffix('.yaml')}.yaml"
-        return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-    hint = nearest([path.name.removesuffix(".yaml")], known)
-    raise UserError(
-        f"recipe {text} not found; give a YAML file or one of: {', '.join(known)}{hint}"
-    )
+    """The file of --recipe: a path, or the bare name of a shipped recipe. Raises UserError."""
+    path = find_file("recipes", text)
+    if path is None:
+        raise not_found("recipe", "recipes", text)
+    return path
 
 
 def load_config(argv: list[str], *, extra: type | None = None, about: str = "") -> Config:
@@ -246,21 +231,3 @@ def _show(text: str) -> NoReturn:
     if _is_first_rank():
         print(text, end="", flush=True)
     raise SystemExit(EXIT_DONE)
-
-
-def run_main(main: Callable[[list[str]], int | None], argv: list[str] | None = None) -> NoReturn:
-    """Run main(argv) and exit: its code, 2 after UserError (one line, from rank 0), 130 after ^C.
-
-    Every rank exits with the same code. Other exceptions propagate with their traceback.
-    """
-    quiet()
-    try:
-        code = main(sys.argv[1:] if argv is None else argv)
-    except UserError as error:
-        if _is_first_rank():
-            sys.stdout.flush()
-            print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
-        code = EXIT_USER_ERROR
-    except KeyboardInterrupt:
-        code = 130
-    raise SystemExit(code or EXIT_DONE)

@@ -82,7 +82,7 @@ def _walk(loader: Any, node: Any, prefix: str, path: Path, sections: tuple[str, 
     where = f"{path}:{node.start_mark.line + 1}"
     if not isinstance(node, yaml.MappingNode):
         what = f"section {prefix[:-1]}" if prefix else "a recipe"
-        raise UserError(f"{where}: {what} must be key: value lines; see launch/recipes")
+        raise UserError(f"{where}: {what} must be key: value lines, such as seed: 1")
     seen: dict[Any, int] = {}
     for key_node, value_node in node.value:
         line = key_node.start_mark.line + 1

@@ -264,9 +264,11 @@ class TrackingConfig:
 class Config:
     # Not compared: a dumped configuration read back is the same, wherever it was read from.
     recipe: str | None = field(default=None, compare=False, metadata={"help": "YAML file with any "
-                               "of these fields, or the name of one in launch/recipes; none given "
-                               "= quickstart", "choices": None})  # fmt: skip
-    ds_config: str | None = opt(None, "DeepSpeed JSON (alias --deepspeed); None = ZeRO-0, no file")
+                               "of these fields, or the name of a shipped one; none given = "
+                               "quickstart", "choices": None})  # fmt: skip
+    ds_config: str | None = opt(None, "DeepSpeed JSON (alias --deepspeed), or the name of a "
+                                "shipped one: zero0 to zero3, zero3_offload, zero3_qlora; None = "
+                                "ZeRO-0, no file")  # fmt: skip
     output_dir: str = opt("outputs/quickstart", "everything the run leaves behind")
     overwrite: bool = opt(False, "delete what an earlier run left in output_dir")
     seed: int = opt(42, "seed of data order, dropout, sampling and new weights")

@@ -1,4 +1,4 @@
-"""launch/evaluate.py: a finished model, judged by a suite at every (layer, dim) point."""
+"""`mipic evaluate`: a finished model, judged by a suite at every (layer, dim) point."""
 
 from __future__ import annotations
 

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from mipic_llm.config.files import find_file
 from mipic_llm.data.read.containers import SUFFIXES
 from mipic_llm.data.read.formats import read_scored_pairs
 from mipic_llm.data.read.labelled import columns_of, read_beir, read_labelled
@@ -61,6 +62,7 @@ def load_suite(path: str) -> Read:
     most so many of each file, evenly spaced, for a quicker answer (not for retrieval).
     Raises UserError for a broken file, an unknown key or type, or a name given twice.
     """
+    path = str(find_file("suites", path) or path)
     tasks: list[Task] = []
     reports: list[str] = []
     for number, entry in enumerate(_entries(path), 1):

@@ -71,7 +71,7 @@ def advise(setting: Setting, zeros: list[Zero], ranks: int) -> tuple[list[str], 
             return [
                 f"nothing fits: ZeRO-{least.stage} with checkpointing and chunk_size 1 still needs "
                 f"{least.total / 2**30:.1f} GiB of {setting.machine.memory / 2**30:.1f}; take more "
-                "ranks, LoRA, --train.precision bf16 or ds_configs/zero3_offload.json"
+                "ranks, LoRA, --train.precision bf16 or --ds_config zero3_offload"
             ], None
         return [f"no stage fits as asked; fastest that does: {flags(setting, best)}"], best
     lines = [f"use {flags(setting, row)}: the lowest stage that fits"]

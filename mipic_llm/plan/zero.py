@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from mipic_llm.config.files import find_file
 from mipic_llm.errors import UserError
 from mipic_llm.plan.formulas import Zero
 
@@ -22,7 +23,7 @@ def stages(path: str | None, width: int) -> tuple[list[Zero], int | None]:
         return found, None
     where = f"ds_config {path}"
     try:
-        ds = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+        ds = json.loads((find_file("ds_configs", path) or Path(path)).read_text("utf-8-sig"))
     except OSError as error:
         raise UserError(f"{where} cannot be read: {error.strerror}") from None
     except ValueError as error:

@@ -71,7 +71,7 @@ def read_families(path: str | Path, stage: str | None = None) -> list[tuple[str,
 
 
 def before_and_after(path: str | Path) -> tuple[list[Score], list[Score]]:
-    """The two stages of a run's file; rows without a stage (launch/evaluate.py) count as after."""
+    """The two stages of a run's file; rows without a stage (`mipic evaluate`) count as after."""
     everything, before = read_scores(path), read_scores(path, stage="before")
     after = read_scores(path, stage="after")
     return (before, after) if before or after else ([], everything)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mipic_llm.config.fields import nearest
+from mipic_llm.config.files import find_file, shipped
 from mipic_llm.config.schema import Config
 from mipic_llm.errors import UserError
 
@@ -56,9 +57,9 @@ def load_ds_config(
 ) -> dict[str, Any]:
     """The dictionary for `deepspeed.initialize`, complete and in agreement with `config`.
 
-    path: a DeepSpeed JSON, or None for ZeRO-0. world_size: ranks. hidden_size: width of the
-    backbone, for the bucket sizes left to "auto". Raises UserError naming the file, the key, both
-    values and what to do.
+    path: a DeepSpeed JSON, the name of a shipped one, or None for ZeRO-0. world_size: ranks.
+    hidden_size: width of the backbone, for the bucket sizes left to "auto". Raises UserError naming
+    the file, the key, both values and what to do.
     """
     where = f"ds_config {path}"
     ds = {"zero_optimization": {"stage": 0}} if path is None else _read(Path(path), where)
@@ -101,15 +102,16 @@ def _read(path: Path, where: str) -> dict[str, Any]:
         return out
 
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = (find_file("ds_configs", str(path)) or path).read_text(encoding="utf-8-sig")
         ds = json.loads(text, object_pairs_hook=unique)
     except json.JSONDecodeError as error:
         raise UserError(f"{where}: not valid JSON at line {error.lineno}: {error.msg}") from None
     except UnicodeDecodeError:
         raise UserError(f"{where}: not UTF-8 text; give a DeepSpeed JSON file") from None
     except OSError as error:
+        ready = " ".join(sorted(p.stem for p in shipped("ds_configs").glob("*.json")))
         raise UserError(
-            f"{where} cannot be read: {error.strerror}; the ready ones are in ds_configs/"
+            f"{where} cannot be read: {error.strerror}; shipped ones, in ds_configs/: {ready}"
         ) from None
     if not isinstance(ds, dict):
         raise UserError(f'{where}: must be a JSON object {{"zero_optimization": ...}}')

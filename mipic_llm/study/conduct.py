@@ -1,4 +1,4 @@
-"""launch/study.py: run what is missing, then tables, pictures and the MLflow parent run."""
+"""`mipic study`: run what is missing, then tables, pictures and the MLflow parent run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mipic_llm.tracking import Parent
 
 
 def conduct(
-    path: Path, out: Path | None, *, jobs: int, mlflow: str, report_only: bool = False
+    path: str | Path, out: Path | None, *, jobs: int, mlflow: str, report_only: bool = False
 ) -> int:
     """-> exit code 0, or 1 when a trial failed (the others are done and reported all the same).
 

@@ -1,4 +1,4 @@
-"""Runs the trials of a study as commands of launch/, each once; what is done stays done."""
+"""Runs the trials of a study as commands of the package, each once; what is done stays done."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ from typing import Any
 
 from mipic_llm.errors import UserError
 from mipic_llm.study.spec import UNTRAINED, Evaluation, Study, Trial
-
-LAUNCH = Path(__file__).resolve().parents[2] / "launch"
 
 
 class Job:
@@ -39,7 +37,7 @@ class Job:
                      "true", "--tracking.run_name", str(self.trial)]  # fmt: skip
             if self.study.ds_config:
                 flags += ["--ds_config", self.study.ds_config]
-            found.append(("train", [*self._program("train.py"), *flags, *as_flags(self.flags())]))
+            found.append(("train", [*self._program("train"), *flags, *as_flags(self.flags())]))
         for i, evaluation in enumerate(self.study.evaluate):
             found.append((f"evaluate{i}", self._evaluate(evaluation, i)))
         return found
@@ -57,14 +55,14 @@ class Job:
             kind = "adapter" if (self.model / "adapter").is_dir() else "merged"
             flags["model"] = str(self.model / kind)
         wanted = {k: v for k, v in flags.items() if v not in (None, [])}
-        return [*self._program("evaluate.py"), *as_flags(wanted)]
+        return [*self._program("evaluate"), *as_flags(wanted)]
 
     def _program(self, name: str) -> list[str]:
-        script = str(LAUNCH / name)
         if self.study.ranks == 1:
-            return [sys.executable, script]
+            return [sys.executable, "-m", "mipic_llm", name]
         launcher = Path(sys.executable).with_name("deepspeed")
-        return [str(launcher), "--num_accelerators", str(self.study.ranks), script]
+        ranks = ["--num_accelerators", str(self.study.ranks)]
+        return [sys.executable, str(launcher), *ranks, "--module", "mipic_llm", name]
 
     def run(self, threads: int, extra_env: dict[str, str], say: Callable[[str], None]) -> bool:
         """Do what is not done. -> whether everything succeeded."""

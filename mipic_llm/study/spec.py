@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from mipic_llm.config.fields import nearest
+from mipic_llm.config.files import find_file, not_found
 from mipic_llm.errors import UserError
 
 KEYS = ("name", "recipe", "settings", "conditions", "methods", "seeds", "evaluate", "averages",
@@ -20,7 +21,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 
 
 class Evaluation(NamedTuple):
-    """One call of launch/evaluate.py; None = its default."""
+    """One call of `mipic evaluate`; None = its default."""
 
     data: list[str]
     suite: str | None
@@ -76,16 +77,18 @@ UNTRAINED = "untrained"
 
 
 def read_study(path: str | Path) -> Study:
-    """A study from its YAML. Paths in it are relative to it or to here, as in a suite YAML.
+    """Read a study's YAML: a file, or the name of a shipped one.
+
+    Paths in it are relative to it or to the current directory, as in a suite's YAML.
 
     Raises UserError: unknown keys, wrong types, names that make no folder, a baseline that is no
     method.
     """
-    path = Path(path)
+    path = find_file("studies", str(path)) or Path(path)
     try:
         tree = yaml.safe_load(path.read_text("utf-8"))
     except FileNotFoundError:
-        raise UserError(f"study {path}: no such file") from None
+        raise not_found("study", "studies", str(path)) from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"study {path}: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):

@@ -55,7 +55,7 @@ class _Whole:
 
 
 def export(config: Config) -> int:
-    """launch/export.py. UserError for a run without a model, or a size that it does not have."""
+    """`mipic export`. UserError for a run without a model, or a size that it does not have."""
     own, run_dir = config.extra, Path(config.output_dir)
     finished = _finished(run_dir) if own.checkpoint == "auto" else None
     found = None if finished else _checkpoint(own.checkpoint, run_dir)

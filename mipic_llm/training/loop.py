@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import torch
 
+from mipic_llm.config.files import find_file
 from mipic_llm.config.read import dump, flatten
 from mipic_llm.config.schema import Config, validate
 from mipic_llm.data.batch import Prefetcher, build_step
@@ -136,7 +137,7 @@ def _describe(run: Run) -> None:
         for name in ("config.yaml", "environment.json"):
             run.tracker.artifact(run.out / name)
         if run.config.ds_config:
-            run.tracker.artifact(run.config.ds_config)
+            run.tracker.artifact(find_file("ds_configs", run.config.ds_config))
     parameters = list(run.engine.module.parameters())
     size = {k: sum(getattr(p, "ds_numel", p.numel()) for p in parameters if k or p.requires_grad)
             for k in (0, 1)}  # fmt: skip

@@ -66,10 +66,22 @@ def containers(spec: Any, split: str, cache_dir: str | None, name: str = "rows")
                 f"{name} is {type(spec).__name__}; give a path, a list of dicts or a Dataset"
             ) from None
     spec = str(spec)
+    files = files_of(spec, split)
+    if files is None:
+        near = _nearest(Path(spec).expanduser())
+        return [_hub_rows(spec, _HUB_ID.fullmatch(spec), split, cache_dir, near)]
+    return [_file_rows(file) for file in files]
+
+
+def files_of(spec: str, split: str = "train") -> list[Path] | None:
+    """The files that a spec names: a file, a folder, a glob or `demo`; None for a Hugging Face id.
+
+    Raises UserError where there are none. Imports nothing slow.
+    """
     if spec == "demo":
         from mipic_llm.data.demo import demo_path
 
-        return [_file_rows(Path(demo_path(split)))]
+        return [Path(demo_path(split))]
     path = Path(spec).expanduser()
     if path.is_dir():
         # A saved datasets folder has JSON about itself beside its arrow files.
@@ -77,21 +89,24 @@ def containers(spec: Any, split: str, cache_dir: str | None, name: str = "rows")
         files = [file for file in sorted(path.rglob("*.arrow" if saved else "*")) if _is_data(file)]
         if not files:
             raise UserError(f"{spec} holds no data file; accepted: {_suffix_list()}")
-        return [_file_rows(file) for file in files]
+        return files
     if path.exists():
-        return [_file_rows(path)]
+        return [path]
     named_as_file = _suffix(path) in SUFFIXES or spec.startswith((".", "~", "/"))
     if "*" in spec or "?" in spec or ("[" in spec and named_as_file):
-        files = [
-            file for file in sorted(glob.glob(str(path), recursive=True)) if Path(file).is_file()
-        ]
+        files = [Path(f) for f in sorted(glob.glob(str(path), recursive=True)) if Path(f).is_file()]
         if not files:
             raise UserError(f"no file matches {spec}; check the pattern")
-        return [_file_rows(Path(file)) for file in files]
-    match = _HUB_ID.fullmatch(spec)
-    if named_as_file or match is None:
+        return files
+    if named_as_file or _HUB_ID.fullmatch(spec) is None:
         raise UserError(f"no such file: {spec}; {_nearest(path)}")
-    return [_hub_rows(spec, match, split, cache_dir, _nearest(path))]
+    return None
+
+
+def check_files(specs: list[str]) -> None:
+    """Raise UserError for the first of these specs (`=weight` may follow) that names no file."""
+    for spec in specs:
+        files_of(split_weight(spec)[0])
 
 
 def _suffix(path: Path) -> str:

@@ -1,0 +1,1 @@
+"""What a user starts: one file per command, thin; see run.py."""

@@ -1,0 +1,42 @@
+"""mipic evaluate"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mipic_llm.config.files import check_file
+from mipic_llm.config.read import load_config
+from mipic_llm.config.schema import opt
+
+ABOUT = """Score a finished model at every layer and size.
+
+  mipic evaluate --model DIR --data a.jsonl b.jsonl --dims 16 64 --output_dir OUT
+  deepspeed --num_accelerators 2 --module mipic_llm evaluate --ds_config zero3 --model DIR ..."""
+
+
+@dataclass
+class Flags:
+    model: str | None = opt(None, "our export (adapter or merged), a sentence-transformers or "
+                            "transformers directory, a Hugging Face id, or quickstart; None = "
+                            "model.name")  # fmt: skip
+    data: list[str] = opt([], "files or folders, one task each: sentence1, sentence2, score | "
+                          "sentence1, sentence2, label | text, label | a BEIR folder; demo = the "
+                          "built-in pairs")  # fmt: skip
+    suite: str | None = opt(None, "YAML with a list of {name, type, path | train, validation, "
+                            "test}: a file, or the name of a shipped one")  # fmt: skip
+    mteb: list[str] = opt([], "MTEB tasks by name (needs the mteb package and the hub's data)")
+    rows: bool = opt(False, "also write rows.npz: what the model said of each test row, for paired "
+                     "comparisons of models")  # fmt: skip
+    pca_text: list[str] = opt([], "training text: adds rows of post-hoc PCA fitted on it")
+    layers: list[int] | None = opt(None, "layers to score (1-based); None = all")
+    dims: list[int] | None = opt(None, "prefix widths to score; None = the trained ones, else 16, "
+                                 "32, 64 .. full width")  # fmt: skip
+
+
+def main(argv: list[str]) -> int:
+    config = load_config(argv, extra=Flags, about=ABOUT)
+    check_file("ds_config", "ds_configs", config.ds_config)
+    check_file("--suite", "suites", config.extra.suite)
+    from mipic_llm.evaluation.judge import evaluate
+
+    return evaluate(config)

@@ -1,0 +1,48 @@
+"""mipic export"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mipic_llm.config.check import need, parse_ladder
+from mipic_llm.config.read import load_config
+from mipic_llm.config.schema import Config, opt
+
+ABOUT = """Write portable models from a run, and check them by loading them again. One process.
+
+  mipic export --output_dir RUN                  adapter of the newest checkpoint
+  mipic export --output_dir RUN --merged         base and adapter in one model
+  mipic export --output_dir RUN --point 64@3     a model cut after layer 3, 64 channels"""
+
+
+@dataclass
+class Flags:
+    checkpoint: str = opt("auto", "checkpoint directory to export; auto = the finished model of "
+                          "the run, else its newest complete checkpoint")  # fmt: skip
+    merged: bool = opt(False, "also write a merged model (LoRA runs)")
+    to: str | None = opt(None, "directory to write into; None = output_dir")
+    point: str | None = opt(None, "write a model of this size, dim@layer: cut after the layer "
+                            "(1-based), with the readout's first dim channels")  # fmt: skip
+    layers: int | None = opt(None, "the layer of --point alone, at full width")
+    dim: int | None = opt(None, "the dim of --point alone, at the last layer")
+
+
+def read_point(config: Config) -> None:
+    """--point 64@3 as --layers 3 --dim 64. Raises UserError."""
+    flags = config.extra
+    if flags.point is not None:
+        need(flags.layers is None and flags.dim is None, "give --point, or --layers and --dim")
+        try:
+            (point,) = parse_ladder([flags.point])
+        except ValueError:
+            point = None
+        need(point is not None, f"--point is {flags.point!r}; give dim@layer, such as 64@3")
+        flags.layers, flags.dim = point
+
+
+def main(argv: list[str]) -> int:
+    config = load_config(argv, extra=Flags, about=ABOUT)
+    read_point(config)
+    from mipic_llm.training.exporting import export
+
+    return export(config)

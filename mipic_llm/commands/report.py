@@ -1,0 +1,39 @@
+"""mipic report"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mipic_llm.commands.run import Parser
+
+ABOUT = """Tables and plots of finished runs, from the files they left: no model, no GPU.
+
+  mipic report RUN_DIR [RUN_DIR ...] [--output FILE.png]
+
+Prints one table per run and writes quality.png and loss.png into each run directory. With
+--output, the quality curves of all runs go into that one file instead."""
+
+
+def main(argv: list[str]) -> None:
+    parser = Parser("report", ABOUT)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN_DIR", help="a run's output_dir")
+    parser.add_argument("--output", type=Path, metavar="FILE.png", help="one plot of all the runs")
+    parser.add_argument("--markdown", action="store_true", help="tables in Markdown")
+    args = parser.parse_args(argv)
+    from mipic_llm import report
+
+    curves: dict[str, list[report.Score]] = {}
+    for run in args.runs:
+        before, after = report.before_and_after(run / "scores.jsonl")
+        layer = max((s.point.layer for s in [*before, *after]), default=0)
+        table = report.before_after_table(before, after, layer=layer, markdown=args.markdown)
+        print(f"{run}\n\n{table}\n")
+        curves |= {f"before ({run.name})": before} if not curves and before else {}
+        curves[run.name if run.name not in curves else str(run)] = after
+        if args.output is None:
+            report.quality_plot(before, after, run / "quality.png")
+            report.loss_plot(run / "metrics.jsonl", run / "loss.png")
+            print(f"wrote {run / 'quality.png'} and {run / 'loss.png'}\n")
+    if args.output is not None:
+        report.comparison_plot(curves, args.output)
+        print(f"wrote {args.output}")

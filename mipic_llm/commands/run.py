@@ -1,0 +1,105 @@
+"""`mipic COMMAND`, `python -m mipic_llm COMMAND` and the files of launch/: one way to start.
+
+A command is a file beside this one with `main(argv) -> exit code`. It reads its flags before it
+imports what is slow, so that --help and a wrong flag answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from mipic_llm import __version__
+from mipic_llm.config.fields import nearest
+from mipic_llm.errors import EXIT_DONE, EXIT_USER_ERROR, UserError
+from mipic_llm.quiet import quiet
+
+COMMANDS = {
+    "train": "train a Matryoshka embedding model",
+    "evaluate": "score a finished model at every layer and size",
+    "export": "write portable models from a run: merged, or cut to a layer and a size",
+    "report": "tables and plots of finished runs",
+    "study": "compare methods: methods x seeds x conditions, with confidence intervals",
+    "plan": "predict memory, speed and traffic of a training, without running it",
+}
+SYNOPSIS = f"""\
+usage: mipic COMMAND [flags]        (the same: python -m mipic_llm COMMAND [flags])
+
+{chr(10).join(f"  {name:<10}{text}" for name, text in COMMANDS.items())}
+
+  mipic COMMAND --help    the command's flags
+  mipic --version         the version
+
+First steps:
+  mipic train                                     the built-in example: minutes on two CPU cores
+  mipic train --data.train mine.jsonl --model.name DIR_OR_HUB_ID --output_dir outputs/mine
+  mipic evaluate --model outputs/mine/adapter --data pairs.csv
+
+Several GPUs or processes:
+  deepspeed --num_gpus 8 --module mipic_llm train --ds_config zero2 [flags]
+  torchrun --nproc-per-node 8 -m mipic_llm train --ds_config zero2 [flags]
+"""
+
+
+def run(command: str | None = None) -> NoReturn:
+    """Run a command on sys.argv and exit with its code. None: the first argument names it."""
+    if command is None:
+        run_main(dispatch)
+    run_main(_main_of(command))
+
+
+def dispatch(argv: list[str]) -> int | None:
+    """Run the command that `argv` begins with. Raises UserError for one that does not exist."""
+    while argv and argv[0].startswith(("--local_rank=", "--local-rank=")):
+        argv = argv[1:]  # put first by launchers; ranks come from the environment
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(SYNOPSIS, end="")
+        return EXIT_DONE
+    name, rest = argv[0], argv[1:]
+    if name in ("-V", "--version"):
+        print(__version__)
+        return EXIT_DONE
+    if name not in COMMANDS:
+        hint = nearest([name], COMMANDS) or f"; give one of: {', '.join(COMMANDS)}"
+        raise UserError(f"mipic has no command {name}{hint}")
+    sys.argv = [f"mipic {name}", *rest]  # what --help calls the program
+    return _main_of(name)(rest)
+
+
+def _main_of(command: str) -> Callable[[list[str]], int | None]:
+    return importlib.import_module(f"mipic_llm.commands.{command}").main
+
+
+def run_main(main: Callable[[list[str]], int | None], argv: list[str] | None = None) -> NoReturn:
+    """Run main(argv) and exit: its code, 2 after UserError (one line, from rank 0), 130 after ^C.
+
+    Every rank exits with the same code. Other exceptions propagate with their traceback.
+    """
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # we fork after tokenising
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    quiet()
+    try:
+        code = main(sys.argv[1:] if argv is None else argv)
+    except UserError as error:
+        if os.environ.get("RANK", "0") in ("", "0"):
+            sys.stdout.flush()
+            print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+        code = EXIT_USER_ERROR
+    except KeyboardInterrupt:
+        code = 130
+    raise SystemExit(code or EXIT_DONE)
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are UserErrors: one line, exit code 2."""
+
+    def __init__(self, command: str, about: str | None) -> None:
+        form = argparse.RawDescriptionHelpFormatter
+        super().__init__(prog=f"mipic {command}", description=about, formatter_class=form)
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{self.prog}: {message}; see --help")

@@ -1,0 +1,25 @@
+"""mipic train"""
+
+from __future__ import annotations
+
+from mipic_llm.config.files import check_file
+from mipic_llm.config.read import load_config
+from mipic_llm.data.read.containers import check_files
+
+ABOUT = """Train a Matryoshka embedding model with DeepSpeed.
+
+  mipic train --data.train mine.jsonl                                            one process
+  deepspeed --num_gpus 8 --module mipic_llm train --ds_config zero2 [flags]      8 GPUs
+  deepspeed --num_accelerators 2 --module mipic_llm train [flags]                2 CPU processes
+  torchrun --nproc-per-node 8 -m mipic_llm train --ds_config zero2 [flags]       the same
+  deepspeed launch/train.py --ds_config ds_configs/zero3.json        in a clone of the repository"""
+
+
+def main(argv: list[str]) -> int:
+    config = load_config(argv, about=ABOUT)
+    # Before the seconds of imports:
+    check_file("ds_config", "ds_configs", config.ds_config)
+    check_files([*config.data.train, *config.data.validation])
+    from mipic_llm.training.loop import train
+
+    return train(config)

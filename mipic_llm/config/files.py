@@ -1,0 +1,49 @@
+"""Files that ship with the package, found by name: recipes, studies, suites, DeepSpeed files.
+
+A wheel holds them in mipic_llm/<kind>; a clone of the repository in launch/<kind> and ds_configs.
+setup.py maps the one to the other.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mipic_llm.config.fields import nearest
+from mipic_llm.errors import UserError
+
+PACKAGE = Path(__file__).resolve().parents[1]
+SUFFIXES = {"recipes": ".yaml", "studies": ".yaml", "suites": ".yaml", "ds_configs": ".json"}
+
+
+def shipped(kind: str) -> Path:
+    """The folder of the shipped files of this kind."""
+    packed, clone = PACKAGE / kind, PACKAGE.parent
+    if packed.is_dir():
+        return packed
+    return clone / kind if kind == "ds_configs" else clone / "launch" / kind
+
+
+def find_file(kind: str, text: str) -> Path | None:
+    """The file that `text` names: a path, or the bare name of a shipped file, with or without its
+    suffix. None where there is neither."""
+    path, suffix = Path(text), SUFFIXES[kind]
+    if path.is_file() or path.parent != Path():
+        return path if path.is_file() else None
+    found = shipped(kind) / f"{path.name.removesuffix(suffix)}{suffix}"
+    if not found.is_file():
+        return None
+    here = Path.cwd()
+    return found.relative_to(here) if found.is_relative_to(here) else found
+
+
+def check_file(what: str, kind: str, text: str | None) -> None:
+    """Raise UserError where `text` (None is fine) names no file; what: the option, for the line."""
+    if text is not None and find_file(kind, text) is None:
+        raise not_found(what, kind, text)
+
+
+def not_found(what: str, kind: str, text: str) -> UserError:
+    """The error for a name that `find_file` does not know; it suggests the nearest shipped one."""
+    known = sorted(p.stem for p in shipped(kind).glob(f"*{SUFFIXES[kind]}"))
+    hint = nearest([Path(text).name.removesuffix(SUFFIXES[kind])], known)
+    return UserError(f"{what} {text} not found; give a file or one of: {', '.join(known)}{hint}")
