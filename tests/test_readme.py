@@ -25,7 +25,8 @@ COMMANDS = [
 ]
 OWN = {"merged", "layers", "dim", "dims", "model", "data", "checkpoint", "to", "suite", "help",
        "study", "jobs", "print_config", "num_gpus", "num_accelerators", "hostfile",
-       "output", "ranks", "module", "point", "gpu", "sweep", "json", "rows", "pca_text"}  # fmt: skip
+       "output", "ranks", "module", "point", "gpu", "sweep", "json", "rows",
+       "pca_text"}  # fmt: skip
 
 
 def test_flags_exist():
