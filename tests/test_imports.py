@@ -93,7 +93,7 @@ def graph() -> dict[str, set[str]]:
 def test_there_is_something_to_check():
     assert len(FILES) > 40
     assert any(name.startswith("torch") for name, _ in imports(PACKAGE / "losses" / "mrl.py"))
-    assert {"config", "data"} <= graph()["runtime"] and graph()["losses"] == set()
+    assert {"config", "types"} <= graph()["runtime"] and graph()["losses"] == set()
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
