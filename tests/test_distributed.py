@@ -24,7 +24,6 @@ OBJECTIVES = {
              "--pic.target", "last", "--sia.sentences", "3", "--objective.dims", "4,8,32",
              "--pic.ladder", "4@1,8@2,32@4", "--pic.weight", "2", "--sia.relation_weight", "0.5",
              "--sia.geometry_weight", "3"],
-    "extras": ["--objective.neighbourhood", "0.7", "--objective.decorrelation", "0.3"],
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""ESE, 2DMSE's alignment and the optional terms against references written from their formulas."""
+"""ESE, 2DMSE's alignment and the relation between sentences against naive references."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ import torch
 from mipic_llm.losses import (
     alignment_kl,
     compress,
-    decorrelation,
     layer_weight,
     neighbourhood_kl,
     pca_target,
 )
-from mipic_llm.losses import relation as extra_module
+from mipic_llm.losses import relation as relation_module
 
 
 def randn(*shape, seed=0):
@@ -94,9 +93,9 @@ def test_alignment_kl_teaches_only_the_student():
 def test_row_tiles_of_neighbourhood_kl_change_nothing(monkeypatch, n_kept, own):
     own_B, kept = None if own is None else torch.tensor(own), randn(n_kept, 6)
     found = []
-    two_rows = extra_module._TILE_MATRICES * (9 + n_kept) * 8 * 2
-    for size in (extra_module._TILE_BYTES, two_rows):  # all rows at once; two rows a tile
-        monkeypatch.setattr(extra_module, "_TILE_BYTES", size)
+    two_rows = relation_module._TILE_MATRICES * (9 + n_kept) * 8 * 2
+    for size in (relation_module._TILE_BYTES, two_rows):  # all rows at once; two rows a tile
+        monkeypatch.setattr(relation_module, "_TILE_BYTES", size)
         torch.manual_seed(5)
         q = torch.randn(7, 6, dtype=torch.float64, requires_grad=True)
         c = torch.randn(9, 6, dtype=torch.float64, requires_grad=True)
@@ -138,18 +137,18 @@ def test_neighbourhood_kl_compares_prefix_and_full_rows(n_kept, own):
         torch.testing.assert_close(a, b)
 
 
-def test_decorrelation_is_the_mean_squared_correlation():
-    import numpy as np
-
-    z = randn(12, 5).requires_grad_()
-    table = np.corrcoef(z.detach().numpy().T)
-    want = (table[:2, 2:] ** 2).mean() + (table[:4, 4:] ** 2).mean()
-    got = decorrelation(z, dims=(2, 4))
-    assert got.item() == pytest.approx(want, rel=1e-10)
-    assert torch.autograd.gradcheck(lambda x: decorrelation(x, dims=(2, 4)), (z,))
-    same = z.detach().clone()
-    same[:, 3] = 1.0  # a constant channel correlates with nothing
-    assert math.isfinite(decorrelation(same, dims=(2,)).item())
+def test_neighbourhood_kl_of_each_prefix_with_weights_of_their_own():
+    q, c, kept = (randn(n, 6, seed=n).requires_grad_() for n in (3, 5, 4))
+    options = dict(tau=0.2, own_B=torch.tensor([4, 0, 2]), kept_MD=kept)
+    dims = (1, 2, 4)
+    apart = neighbourhood_kl(q, c, dims=dims, per_dim=True, **options)
+    alone = [neighbourhood_kl(q, c, dims=(d,), **options) for d in dims]
+    torch.testing.assert_close(apart, torch.stack(alone))
+    for weights in ((2.0, -0.5, 3.0), (0.0, 1.0, 0.0), (0.0, 0.0, 0.0)):
+        want = sum(w * v for w, v in zip(weights, alone, strict=True))
+        found = (apart * torch.tensor(weights)).sum()
+        for a, b in zip(gradients(found, q, c), gradients(want, q, c), strict=True):
+            torch.testing.assert_close(a, b)
 
 
 @pytest.mark.parametrize("bad", [0, 7])

@@ -26,12 +26,12 @@ def layer_weight(layer: int) -> float:
 
 
 def pca_target(z_ND: Tensor, k: int, form: str = "softmax") -> Tensor:
-    """What the first k channels should hold: (N, k), without gradient.
+    """Target of `compress` for the first k channels: (N, k) in float32, without gradient.
 
-    form "softmax": the published Z U_k S_k from the singular vectors of A above. "covariance": the
-    coordinates of the centred Z on its first k principal axes (PCA in the usual sense). Signs,
-    which a decomposition leaves open, are fixed: the largest entry of each axis is positive.
-    Raises ValueError for an unknown form or k outside 1 .. D.
+    form "softmax": the published Z U_k S_k from the singular vectors of A above. "covariance": Z on
+    the first k principal axes of the centred Z (usual PCA). Signs, which a decomposition leaves
+    open, are fixed: the largest entry of each axis is positive. Raises ValueError for an unknown
+    form or k outside 1 .. D.
     """
     z_ND = z_ND.detach().double()
     if not 1 <= k <= z_ND.shape[1]:
@@ -39,13 +39,11 @@ def pca_target(z_ND: Tensor, k: int, form: str = "softmax") -> Tensor:
     if form == "softmax":
         A_DD = torch.softmax(z_ND.T @ z_ND / z_ND.shape[1] ** 0.5, dim=-1)
         axes_DD, values_D, _ = torch.linalg.svd(A_DD)
-        axes_Dk = axes_DD[:, :k]
-        scale_k = values_D[:k]
+        axes_Dk, scale_k = axes_DD[:, :k], values_D[:k]
     elif form == "covariance":
         z_ND = z_ND - z_ND.mean(0)
         _, axes_DD = torch.linalg.eigh(z_ND.T @ z_ND)  # rising variance
-        axes_Dk = axes_DD.flip(1)[:, :k]
-        scale_k = axes_Dk.new_ones(k)
+        axes_Dk, scale_k = axes_DD.flip(1)[:, :k], 1.0
     else:
         raise ValueError(f"form must be softmax or covariance, got {form!r}")
     largest_1k = axes_Dk.abs().argmax(0, keepdim=True)
@@ -54,7 +52,8 @@ def pca_target(z_ND: Tensor, k: int, form: str = "softmax") -> Tensor:
 
 
 def alignment_kl(student_Nd: Tensor, teacher_Nd: Tensor, temperature: float = 1.0) -> Tensor:
-    """Mean over rows of T * KL(softmax(teacher / T) || softmax(student / T)); teacher detached."""
+    """Mean over rows of T * KL(softmax(teacher / T) || softmax(student / T)): a scalar, without a
+    gradient to the teacher. Raises ValueError unless the temperature T is positive."""
     check_tau(temperature)
     dtype = compute_dtype(student_Nd, teacher_Nd)
     log_s = torch.log_softmax(student_Nd.to(dtype) / temperature, -1)
@@ -63,9 +62,9 @@ def alignment_kl(student_Nd: Tensor, teacher_Nd: Tensor, temperature: float = 1.
 
 
 def compress(z_Nk: Tensor, target_Nk: Tensor, temperature: float = 1.0) -> Tensor:
-    """ESE's alignment of the first k channels with `pca_target`: mean squared error plus KL.
+    """Mean squared error plus `alignment_kl` of the first k channels to `pca_target`: a scalar.
 
-    Rows may be some of those that the target was computed on. Returns a scalar.
+    Raises ValueError when the shapes differ.
     """
     if z_Nk.shape != target_Nk.shape:
         raise ValueError(f"shapes differ: {tuple(z_Nk.shape)} and {tuple(target_Nk.shape)}")

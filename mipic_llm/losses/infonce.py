@@ -4,7 +4,7 @@ Shape legend: B anchors (rows) of this rank, b of one tile; N candidates of all 
 i index of a prefix.
 
     z^i_bn = cos(q_b[:d_i], c_n[:d_i]) / tau
-    loss_i = mean_b ( logsumexp_n z^i_bn - z^i_b,target(b) )
+    loss_i = mean_b ( logsumexp_n z^i_bn - z^i_b,target(b) ),   slope = softmax(z) - onehot(target)
 """
 
 from __future__ import annotations
@@ -18,19 +18,6 @@ from torch import Tensor
 from mipic_llm.losses.prefixes import check_index, over_prefixes
 
 
-def info_nce(
-    q_BD: Tensor,
-    c_ND: Tensor,
-    *,
-    target_B: Tensor,
-    tau: float,
-    exclude_BN: Tensor | None = None,
-) -> Tensor:
-    """InfoNCE of the full width alone: a scalar. See `mrl_per_dim`."""
-    dims = (q_BD.shape[-1],)
-    return mrl_per_dim(q_BD, c_ND, target_B=target_B, dims=dims, tau=tau, exclude_BN=exclude_BN)[0]
-
-
 def mrl_per_dim(
     q_BD: Tensor,
     c_ND: Tensor,
@@ -42,19 +29,23 @@ def mrl_per_dim(
 ) -> Tensor:
     """InfoNCE of each prefix, unweighted: (n_dims,) in the order of dims (Eq 1, 16, 19).
 
-    Each prefix is sliced first and L2-normalised after. dims ascend and end at D or below.
-    target_B: int64, the index of each anchor's positive in c_ND. exclude_BN: True where a candidate
-    is left out of the anchor's denominator (a duplicate of the anchor, say); the target itself is
-    never left out. Gradients go to both sides. Returns float32, or float64 for float64 inputs.
-    Raises ValueError on wrong shapes, dims or tau. Source: arXiv 2604.24374.
+    Each prefix is sliced first and L2-normalised after. dims ascend within 1 .. D. target_B: int64,
+    the index of each anchor's positive in c_ND. exclude_BN: True where a candidate is left out of
+    the anchor's denominator (a duplicate of the anchor, say); the target itself is never left out.
+    Gradients go to both sides. Returns float32, or float64 for float64 inputs. Raises ValueError on
+    wrong shapes, indices, dims or tau. Source: arXiv 2604.24374.
     """
-    _check(len(q_BD), len(c_ND), target_B, exclude_BN)
+    B, N = len(q_BD), len(c_ND)
+    check_index("target_B", target_B, B, N)
+    if exclude_BN is not None and (exclude_BN.shape != (B, N) or exclude_BN.dtype != torch.bool):
+        raise ValueError(
+            f"exclude_BN must be bool of shape ({B}, {N}), got {exclude_BN.dtype} "
+            f"{tuple(exclude_BN.shape)}"
+        )
     return over_prefixes(q_BD, c_ND, _CrossEntropy(target_B, exclude_BN), dims=dims, tau=tau)
 
 
 class _CrossEntropy(NamedTuple):
-    """Cross-entropy of each row of logits at its target: slope = softmax(z) - onehot(target)."""
-
     target_B: Tensor
     exclude_BN: Tensor | None
 
@@ -73,12 +64,3 @@ class _CrossEntropy(NamedTuple):
             return z_ibN
         out_bN = self.exclude_BN[here].scatter(1, self.target_B[here, None], False)
         return z_ibN.masked_fill(out_bN, -torch.inf)
-
-
-def _check(B: int, N: int, target_B: Tensor, exclude_BN: Tensor | None) -> None:
-    check_index("target_B", target_B, B, N)
-    if exclude_BN is not None and (exclude_BN.shape != (B, N) or exclude_BN.dtype != torch.bool):
-        raise ValueError(
-            f"exclude_BN must be bool of shape ({B}, {N}), got {exclude_BN.dtype} "
-            f"{tuple(exclude_BN.shape)}"
-        )

@@ -19,7 +19,7 @@ A_i = delta^i / (|q||c| tau):
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -39,11 +39,9 @@ class Term(Protocol):
 
     def value(self, z_ibN: Tensor, here: slice) -> Tensor:
         """The loss of each prefix, summed over the tile's rows: (n_dims,). May overwrite z_ibN."""
-        ...
 
     def slope(self, z_ibN: Tensor, here: slice) -> Tensor:
         """d value_i / d z^i_bn, a new tensor (n_dims, b, N)."""
-        ...
 
 
 def over_prefixes(
@@ -55,18 +53,13 @@ def over_prefixes(
     inputs. Raises ValueError on wrong shapes, on tau <= 0, and unless dims ascend within 1 .. D.
     """
     check_tau(tau)
-    if q_BD.dim() != 2 or c_ND.dim() != 2 or q_BD.shape[1] != c_ND.shape[1]:
-        raise ValueError(
-            "rows (B, D) and (N, D) must be matrices of one width, got "
-            f"{tuple(q_BD.shape)} and {tuple(c_ND.shape)}"
-        )
-    if not len(q_BD) or not len(c_ND):
-        raise ValueError(f"a loss needs rows on both sides, got {len(q_BD)} and {len(c_ND)}")
-    dims = tuple(int(d) for d in dims)
-    if not dims or any(a >= b for a, b in zip((0, *dims), dims, strict=False)):
-        raise ValueError(f"dims must ascend from at least 1 without repeats, got {list(dims)}")
-    if dims[-1] > q_BD.shape[1]:
-        raise ValueError(f"dims end at {dims[-1]}, wider than the vectors ({q_BD.shape[1]})")
+    sides = tuple(q_BD.shape), tuple(c_ND.shape)
+    if q_BD.dim() != 2 or c_ND.dim() != 2 or sides[0][1] != sides[1][1] or 0 in sides[0] + sides[1]:
+        raise ValueError("rows must be matrices (B, D) and (N, D) of one width, none empty, "
+                         f"got {sides[0]} and {sides[1]}")  # fmt: skip
+    dims, D = tuple(int(d) for d in dims), q_BD.shape[1]
+    if not dims or dims[-1] > D or any(a >= b for a, b in zip((0, *dims), dims, strict=False)):
+        raise ValueError(f"dims must ascend within 1 .. {D} without repeats, got {list(dims)}")
     return OverPrefixes.apply(q_BD, c_ND, term, dims, float(tau))
 
 
@@ -95,85 +88,63 @@ class OverPrefixes(torch.autograd.Function):
             q_BD, c_ND = q_BD.to(dtype), c_ND.to(dtype)
             total_i = q_BD.new_zeros(len(dims))
             for here in _tiles(q_BD, c_ND, len(dims)):
-                total_i += term.value(_logits(q_BD[here], c_ND, dims, tau).z_ibN, here)
+                total_i += term.value(_Tile(q_BD[here], c_ND, dims, tau).z_ibN, here)
             return total_i / q_BD.shape[0]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_i: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         q_in_BD, c_in_ND = ctx.saved_tensors
-        need_q, need_c = ctx.needs_input_grad[:2]
         dtype = compute_dtype(q_in_BD, c_in_ND)
         with full_precision(q_in_BD.device):
             q_BD, c_ND = q_in_BD.to(dtype), c_in_ND.to(dtype)
-            dq_BD = torch.zeros_like(q_BD) if need_q else None
-            dc_ND = torch.zeros_like(c_ND) if need_c else None
+            dq_BD = torch.zeros_like(q_BD)
+            dc_ND = torch.zeros_like(c_ND) if ctx.needs_input_grad[1] else None
             weight_i = grad_i.to(dtype) / q_BD.shape[0]
             for here in _tiles(q_BD, c_ND, len(ctx.dims)):
-                logits = _logits(q_BD[here], c_ND, ctx.dims, ctx.tau)
-                delta_ibN = ctx.term.slope(logits.z_ibN, here).mul_(weight_i[:, None, None])
-                dq_bD = None if dq_BD is None else dq_BD[here]
-                _add_gradient(q_BD[here], c_ND, logits, delta_ibN, ctx.dims, ctx.tau, dq_bD, dc_ND)
-        dq = None if dq_BD is None else dq_BD.to(q_in_BD.dtype)
+                tile = _Tile(q_BD[here], c_ND, ctx.dims, ctx.tau)
+                delta_ibN = ctx.term.slope(tile.z_ibN, here).mul_(weight_i[:, None, None])
+                tile.add_gradient(delta_ibN, dq_BD[here], dc_ND)
         dc = None if dc_ND is None else dc_ND.to(c_in_ND.dtype)
-        return dq, dc, None, None, None
+        return dq_BD.to(q_in_BD.dtype), dc, None, None, None
 
 
-class _Logits(NamedTuple):
+class _Tile:
     """Logits of one tile, inverse norms 1 / max(|.|, eps) of both sides, and 1 where a column
     belongs to a prefix. Prefixes are stacked, so that few kernels are launched."""
 
-    z_ibN: Tensor
-    rq_ib: Tensor
-    rc_iN: Tensor
-    inside_Di: Tensor
+    def __init__(self, q_bD: Tensor, c_ND: Tensor, dims: tuple[int, ...], tau: float) -> None:
+        self.q_bD, self.c_ND, self.tau = q_bD, c_ND, tau
+        self.blocks = [slice(a, b) for a, b in zip((0, *dims), dims, strict=False)]
+        self.z_ibN = z_ibN = q_bD.new_empty(len(dims), q_bD.shape[0], c_ND.shape[0])
+        torch.mm(q_bD[:, : dims[0]], c_ND[:, : dims[0]].T, out=z_ibN[0])
+        for i, block in enumerate(self.blocks[1:]):
+            torch.addmm(z_ibN[i], q_bD[:, block], c_ND[:, block].T, out=z_ibN[i + 1])
+        column_D1 = torch.arange(q_bD.shape[1], device=q_bD.device)[:, None]
+        inside_Di = column_D1 < constant(dims, torch.int64, q_bD.device)
+        self.inside_Di = inside_Di.to(q_bD.dtype)
+        self.rq_ib, self.rc_iN = (
+            (x_nD.square() @ self.inside_Di).sqrt_().clamp_min_(_EPS).reciprocal_().T.contiguous()
+            for x_nD in (q_bD, c_ND)
+        )
+        z_ibN.mul_((self.rq_ib / tau)[:, :, None]).mul_(self.rc_iN[:, None])
 
-
-def _logits(q_bD: Tensor, c_ND: Tensor, dims: Sequence[int], tau: float) -> _Logits:
-    z_ibN = q_bD.new_empty(len(dims), q_bD.shape[0], c_ND.shape[0])
-    torch.mm(q_bD[:, : dims[0]], c_ND[:, : dims[0]].T, out=z_ibN[0])
-    for i in range(1, len(dims)):
-        block = slice(dims[i - 1], dims[i])
-        torch.addmm(z_ibN[i - 1], q_bD[:, block], c_ND[:, block].T, out=z_ibN[i])
-    column_D1 = torch.arange(q_bD.shape[1], device=q_bD.device)[:, None]
-    inside_Di = (column_D1 < constant(tuple(dims), torch.int64, q_bD.device)).to(q_bD.dtype)
-    rq_ib, rc_iN = (
-        (x_nD.square() @ inside_Di).sqrt_().clamp_min_(_EPS).reciprocal_().T.contiguous()
-        for x_nD in (q_bD, c_ND)
-    )
-    z_ibN.mul_((rq_ib / tau)[:, :, None]).mul_(rc_iN[:, None])
-    return _Logits(z_ibN, rq_ib, rc_iN, inside_Di)
-
-
-def _add_gradient(
-    q_bD: Tensor,
-    c_ND: Tensor,
-    logits: _Logits,
-    delta_ibN: Tensor,
-    dims: tuple[int, ...],
-    tau: float,
-    dq_bD: Tensor | None,
-    dc_ND: Tensor | None,
-) -> None:
-    """Add one tile's gradient into dq_bD and dc_ND; overwrites the logits and delta_ibN."""
-    z_ibN, rq_ib, rc_iN, inside_Di = logits
-    dz_ibN = z_ibN.mul_(delta_ibN)
-    # where a norm is clamped it is a constant: no gradient through it
-    rho_ib = dz_ibN.sum(2) * rq_ib.square() * (rq_ib < 1 / _EPS)
-    rho_iN = dz_ibN.sum(1) * rc_iN.square() * (rc_iN < 1 / _EPS)
-    A_ibN = delta_ibN.mul_((rq_ib / tau)[:, :, None]).mul_(rc_iN[:, None])
-    for i in reversed(range(len(dims))):
-        if i + 1 < len(dims):
-            A_ibN[i] += A_ibN[i + 1]  # suffix sums
-        block = slice(dims[i - 1] if i else 0, dims[i])
-        if dq_bD is not None:
-            dq_bD[:, block].addmm_(A_ibN[i], c_ND[:, block])
+    def add_gradient(self, delta_ibN: Tensor, dq_bD: Tensor, dc_ND: Tensor | None) -> None:
+        """Add this tile's gradient into dq_bD and dc_ND; overwrites the logits and delta_ibN."""
+        dz_ibN, rq_ib, rc_iN = self.z_ibN.mul_(delta_ibN), self.rq_ib, self.rc_iN
+        # where a norm is clamped it is a constant: no gradient through it
+        rho_ib = dz_ibN.sum(2) * rq_ib.square() * (rq_ib < 1 / _EPS)
+        rho_iN = dz_ibN.sum(1) * rc_iN.square() * (rc_iN < 1 / _EPS)
+        A_ibN = delta_ibN.mul_((rq_ib / self.tau)[:, :, None]).mul_(rc_iN[:, None])
+        for i, block in reversed(list(enumerate(self.blocks))):
+            if i + 1 < len(A_ibN):
+                A_ibN[i] += A_ibN[i + 1]  # suffix sums
+            dq_bD[:, block].addmm_(A_ibN[i], self.c_ND[:, block])
+            if dc_ND is not None:
+                dc_ND[:, block].addmm_(A_ibN[i].T, self.q_bD[:, block])
+        dq_bD -= self.q_bD * (rho_ib.T @ self.inside_Di.T)
         if dc_ND is not None:
-            dc_ND[:, block].addmm_(A_ibN[i].T, q_bD[:, block])
-    if dq_bD is not None:
-        dq_bD -= q_bD * (rho_ib.T @ inside_Di.T)
-    if dc_ND is not None:
-        dc_ND -= c_ND * (rho_iN.T @ inside_Di.T)
+            dc_ND -= self.c_ND * (rho_iN.T @ self.inside_Di.T)
 
 
 def _tiles(q_BD: Tensor, c_ND: Tensor, n_dims: int) -> Iterator[slice]:

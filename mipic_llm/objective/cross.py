@@ -71,8 +71,6 @@ class Crossing:
             total = total + spend(self._ese(whole, everyone, batch, rows, sampled, parts))
         elif self.name == "2dmse":
             total = total + spend(self._two_d(whole, batch, rows, sampled, parts))
-        for term in self._extras(everyone, batch, rows, parts):
-            total = total + spend(term)
         return Terms(total, parts)
 
     @staticmethod
@@ -117,7 +115,7 @@ class Crossing:
     def _sentences(self, everyone: Tensor, rows: Rows) -> Tensor:
         """SIA between sentences: among all texts of the step, whatever their column, and those
         kept of earlier steps, a narrow prefix should see the neighbours that the full width,
-        detached, sees (losses/extra.py); reduced over prefixes as `objective.reduction` says."""
+        detached, sees (losses/relation.py); reduced over prefixes as `objective.reduction` says."""
         o, mine = self.config.objective, everyone[_own(rows)]
         value = losses.neighbourhood_kl(
             mine, everyone, dims=self.narrow, tau=o.tau,
@@ -194,20 +192,6 @@ class Crossing:
         align = share * losses.alignment_kl(z_SD, whole.z_SD, self.config.ese.temperature)
         parts |= {"loss/express": inner.item(), "loss/align": align.item()}
         return inner + align
-
-    def _extras(self, everyone: Tensor, batch, rows: Rows, parts: dict) -> Iterator[Tensor]:
-        """Optional research terms (losses/extra.py)."""
-        o = self.config.objective
-        prefixes = (o.dims or [])[:-1]
-        if o.neighbourhood:
-            anchors, candidates = self._sides(everyone, batch, rows)
-            value = losses.neighbourhood_kl(anchors, candidates, dims=prefixes, tau=o.tau)
-            parts["loss/neighbourhood"] = value.item()
-            yield o.neighbourhood * value
-        if o.decorrelation:
-            value = losses.decorrelation(everyone, dims=prefixes)
-            parts["loss/decorrelation"] = value.item()
-            yield o.decorrelation * value
 
 
 def _own(rows: Rows) -> slice:

@@ -126,8 +126,7 @@ def head_options(config: Config) -> dict[str, Any]:
     if (s.relation or s.geometry) and len(dims) > 1:
         sia_options = {
             "dims": dims[:-1], "ratios": s.ratios, "tau": s.temperature, "min_k": s.min_k,
-            "detach_teacher": s.detach_teacher, "similarity": s.similarity, "kl": s.kl,
-            "k_from": s.k_from, "detach_query": s.detach_query, "relation": s.relation,
+            "detach_teacher": s.detach_teacher, "kl": s.kl, "relation": s.relation,
             "geometry": s.geometry,
         }  # fmt: skip
     ladder = parse_ladder(config.pic.ladder or []) if config.pic.enabled else ()

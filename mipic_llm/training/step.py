@@ -159,10 +159,7 @@ class StepRunner:
                        "chain": c.pic.weight, "sentences": s.sentences}  # fmt: skip
             inner = sum(w * parts.get(f"loss/{k}", 0.0) for k, w in weights.items())
             total = alpha * total + (1 - alpha) * inner
-        total += sum(parts.get(f"loss/{k}", 0.0) for k in ("express", "compress", "align"))
-        extras = {"neighbourhood": c.objective.neighbourhood,
-                  "decorrelation": c.objective.decorrelation}  # fmt: skip
-        return total + sum(w * parts.get(f"loss/{k}", 0.0) for k, w in extras.items())
+        return total + sum(parts.get(f"loss/{k}", 0.0) for k in ("express", "compress", "align"))
 
 
 def _outputs(reps: Reps) -> tuple[Tensor, ...]:

@@ -1,63 +1,61 @@
 """Relation term of SIA: one attention row per sentence and prefix (Eq 4-6 of arXiv 2604.24374).
 
 Shape legend:
-    G sentences times layers (layers stacked on the batch axis), T tokens, D full width
+    S sentences, T tokens, D full width; G sentences of several layers, one layer after another
     P truncated prefixes (d_1 < ... < d_P < D); R = P + 1 rows, row 0 the full-width teacher
-    W columns that are touched at all (D, or d_P when only students matter)
 
     teacher  s^0_j = <h_q, h_j> / sqrt(D)
     student  s^i_j = <h_q, P_i^T h_j[:d_i]> / sqrt(D) = <P_i h_q, h_j[:d_i]> / sqrt(D)
-The right-hand form folds the lift into the query, so tokens are never projected up to D and all R
-rows come from one batched product of the tokens with R vectors (zero beyond d_i).
-"cosine" divides each inner product by the norms of its two vectors instead of by sqrt(D):
-    s^0_j = <h_q, h_j> / (|h_q| |h_j|),   s^i_j = <P_i h_q, h_j[:d_i]> / (|P_i h_q| |h_j[:d_i]|)
+    KL_i     between softmax(s^i / tau) and softmax(s^0 / tau), over the real tokens
+The right-hand form needs P_i h_q once per sentence and never projects tokens up to D: all R rows
+are one batched product of the tokens with R vectors (zero beyond d_i).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-_EPS = 1e-12  # smallest norm of the cosine
 
-
-class Scores(NamedTuple):
-    """s_GRT and, for "cosine", the inverse norms that made it (None for "dot")."""
-
-    s_GRT: Tensor
-    inv_vec_GR: Tensor | None
-    inv_tok_GRT: Tensor | None
-
-
-def stack_vectors(query_GD: Tensor, lifted_GK: Tensor, dims: Sequence[int]) -> Tensor:
-    """Row 0 the query, row i the folded query P_i h_q padded with zeros to D: (G, R, D)."""
-    vec_GRD = query_GD.new_zeros(query_GD.shape[0], len(dims) + 1, query_GD.shape[1])
-    vec_GRD[:, 0] = query_GD
+def stack_vectors(
+    query_SD: Tensor, lifted_SK: Tensor, dims: Sequence[int], dtype: torch.dtype
+) -> Tensor:
+    """Row 0 the query, row i the vector P_i h_q padded with zeros to D: (S, R, D) of this dtype."""
+    S, D = query_SD.shape
+    vec_SRD = query_SD.new_zeros(S, len(dims) + 1, D, dtype=dtype)
+    vec_SRD[:, 0] = query_SD
     start = 0
     for i, d in enumerate(dims, 1):
-        vec_GRD[:, i, :d] = lifted_GK[:, start : start + d]
+        vec_SRD[:, i, :d] = lifted_SK[:, start : start + d]
         start += d
-    return vec_GRD
+    return vec_SRD
 
 
-def score(tok_STD: Tensor, vec_SRD: Tensor, dims: Sequence[int], cosine: bool) -> Scores:
-    """Teacher (row 0) and student scores of every token, pads included (Eq 4-5)."""
-    s_SRT = torch.bmm(vec_SRD, tok_STD.transpose(1, 2))
-    if not cosine:
-        return Scores(s_SRT.mul_(tok_STD.shape[2] ** -0.5), None, None)
-    sq_SRT = torch.empty_like(s_SRT)
-    total_ST = tok_STD.new_zeros(tok_STD.shape[:2])
-    edges = (0, *dims, tok_STD.shape[2])
-    for i in range(len(dims) + 1):
-        total_ST = total_ST + tok_STD[:, :, edges[i] : edges[i + 1]].square().sum(2)
-        sq_SRT[:, (i + 1) % (len(dims) + 1)] = total_ST  # the full width is row 0
-    inv_tok_SRT = sq_SRT.sqrt_().clamp_min_(_EPS).reciprocal_()
-    inv_vec_SR = vec_SRD.norm(dim=2).clamp_min_(_EPS).reciprocal_()
-    s_SRT.mul_(inv_tok_SRT).mul_(inv_vec_SR[:, :, None])
-    return Scores(s_SRT, inv_vec_SR, inv_tok_SRT)
+def unstack_vectors(dvec_SRD: Tensor, dims: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Gradients of (query_SD, lifted_SK) from those of `stack_vectors`."""
+    return dvec_SRD[:, 0], torch.cat([dvec_SRD[:, i, :d] for i, d in enumerate(dims, 1)], 1)
+
+
+def score(tok_STD: Tensor, vec_SRD: Tensor) -> Tensor:
+    """Scores of every token, pads included: (S, R, T) (Eq 4-5)."""
+    return torch.bmm(vec_SRD, tok_STD.transpose(1, 2)).mul_(tok_STD.shape[2] ** -0.5)
+
+
+def score_gradient(
+    ds_SRT: Tensor, tok_STD: Tensor, vec_SRD: Tensor, dims: Sequence[int], detach_teacher: bool
+) -> tuple[Tensor, Tensor]:
+    """Gradients of tokens (S, T, D) and vectors (S, R, D) from that of the scores.
+
+    dh_j = sum_i ds^i_j v_i / sqrt(D),      dv_i = sum_j ds^i_j h_j / sqrt(D)
+    """
+    D = tok_STD.shape[2]
+    width, first = (dims[-1], 1) if detach_teacher else (D, 0)  # columns and rows with a gradient
+    ds_SRT = (ds_SRT * D**-0.5)[:, first:]
+    dvec_SRD = torch.zeros_like(vec_SRD)
+    dvec_SRD[:, first:, :width] = torch.bmm(ds_SRT, tok_STD[:, :, :width])
+    return torch.bmm(ds_SRT.transpose(1, 2), vec_SRD[:, first:]), dvec_SRD
 
 
 def _log_softmax(s_GRT: Tensor, mask_GT: Tensor, tau: float) -> tuple[Tensor, Tensor]:
@@ -109,62 +107,3 @@ def kl_gradient(
             kl_GP1 = -(t_G1T * gap_GPT).sum(2, keepdim=True)
             ds_GRT[:, 0] = (t_G1T * (-gap_GPT - kl_GP1)).sum(1)
     return ds_GRT.mul_((grad_G / tau)[:, None, None])
-
-
-class RelationGrad(NamedTuple):
-    """Gradients of one layer: tokens (S, T, D) or None, and the vectors (S, R, D)."""
-
-    tok_STD: Tensor | None
-    vec_SRD: Tensor | None
-
-
-def score_gradient(
-    ds_SRT: Tensor,
-    scores: Scores,
-    tok_STD: Tensor,
-    vec_SRD: Tensor,
-    dims: Sequence[int],
-    detach_teacher: bool,
-    need_tok: bool,
-    need_vec: bool,
-) -> RelationGrad:
-    """Pull the score gradient back to tokens and vectors; one batched product each.
-
-    dot:     dh_j = sum_i ds^i_j v_i / sqrt(D),      dv_i = sum_j ds^i_j h_j / sqrt(D)
-    cosine:  dh_j = sum_i ds^i_j v_i / (|v_i||h_j^i|) - ds^i_j s^i_j h_j[:d_i] / |h_j^i|^2, and
-             dv_i = sum_j ds^i_j h_j / (|v_i||h_j^i|) - ds^i_j s^i_j v_i / |v_i|^2
-    """
-    D, P = tok_STD.shape[2], len(dims)
-    W, first = (dims[-1], 1) if detach_teacher else (D, 0)
-    inv_vec_SR, inv_tok_SRT = scores.inv_vec_GR, scores.inv_tok_GRT
-    cosine = inv_vec_SR is not None and inv_tok_SRT is not None
-    if cosine:
-        outer_SRT = ds_SRT * inv_vec_SR[:, :, None] * inv_tok_SRT
-    else:
-        outer_SRT = ds_SRT * D**-0.5
-    outer_SRT = outer_SRT[:, first:]
-    dtok_STD = dvec_SRD = None
-    if need_tok:
-        dtok_STD = torch.bmm(outer_SRT.transpose(1, 2), vec_SRD[:, first:])
-        if cosine:
-            c_SRT = ds_SRT * scores.s_GRT * inv_tok_SRT.square() * (inv_tok_SRT < 1 / _EPS)
-            edges = (0, *dims, D)
-            for i in range(P + 1):
-                if i == P and detach_teacher:
-                    break
-                block = slice(edges[i], edges[i + 1])
-                c_ST = c_SRT[:, i + 1 :].sum(1) + c_SRT[:, 0]  # row 0 is zero when detached
-                dtok_STD[:, :, block] -= c_ST[:, :, None] * tok_STD[:, :, block]
-    if need_vec:
-        dvec_SRD = torch.zeros_like(vec_SRD)
-        dvec_SRD[:, first:, :W] = torch.bmm(outer_SRT, tok_STD[:, :, :W])
-        if cosine:
-            c_SR = (ds_SRT * scores.s_GRT).sum(2) * inv_vec_SR.square() * (inv_vec_SR < 1 / _EPS)
-            dvec_SRD -= c_SR[:, :, None] * vec_SRD
-    return RelationGrad(dtok_STD, dvec_SRD)
-
-
-def unstack_vectors(dvec_GRD: Tensor, dims: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Gradients of (query_GD, lifted_GK) from those of `stack_vectors`."""
-    parts = [dvec_GRD[:, i, :d] for i, d in enumerate(dims, 1)]
-    return dvec_GRD[:, 0], torch.cat(parts, 1)
