@@ -21,11 +21,10 @@ from mipic_llm.errors import UserError
 from mipic_llm.tracking import (
     JsonlTracker,
     MlflowTracker,
-    MultiTracker,
-    NullTracker,
+    Tracker,
     environment,
     legal,
-    make_tracker,
+    make_trackers,
     mlflow_run,
 )
 
@@ -40,6 +39,19 @@ def _own_environment(monkeypatch):
 @pytest.fixture
 def row():
     return {"loss": 1.5, "loss/mrl": 1.0, "loss/mrl@16": 0.25, "lr": 1e-4}
+
+
+class make_tracker:  # noqa: N801  (stands for the function's result)
+    """make_trackers' trackers, each called in turn, as a run does."""
+
+    def __init__(self, *args, **options):
+        self.trackers = make_trackers(*args, **options)
+
+    def __getattr__(self, name):
+        each = [getattr(t, name) for t in self.trackers]
+        if not callable(each[0]):
+            return next((value for value in each if value), None)
+        return lambda *args: next((x for x in [call(*args) for call in each] if x), None)
 
 
 def rows_of(path):
@@ -134,7 +146,7 @@ def test_default_store_gets_everything_and_resume_goes_on_in_the_same_run(tmp_pa
     (out / "export" / "weights.txt").write_text("w")
 
     start = time.monotonic()
-    tracker = make_tracker(config, out, is_main=True)
+    tracker = make_tracker(config, out)
     tracker.params(params)
     for step in range(1, 1001):
         tracker.metrics({**row, "nan": math.nan}, step)
@@ -168,7 +180,7 @@ def test_default_store_gets_everything_and_resume_goes_on_in_the_same_run(tmp_pa
     assert math.isnan(run.data.metrics["nan"])
 
     caplog.clear()
-    again = make_tracker(config, out, is_main=True, resume_step=900, run_id=run_id)
+    again = make_tracker(config, out, resume_step=900, run_id=run_id)
     assert again.run_id == run_id  # known at once: an early checkpoint keeps the link
     again.params({**params, "train.resume": "auto", "new": 1})
     again.metrics(row, 1001)
@@ -337,17 +349,18 @@ def test_forked_child_neither_hangs_nor_writes(tmp_path, row):
 # ---- make_tracker and the rest
 
 
-def test_only_the_first_rank_tracks(tmp_path):
-    tracker = make_tracker(Config(), tmp_path, is_main=False)
-    assert type(tracker) is NullTracker and not list(tmp_path.iterdir())
+def test_the_base_class_records_nothing():
+    tracker = Tracker()
     tracker.params({"a": 1})
+    tracker.metrics({"loss": 1.0}, 1)
     tracker.close()
+    assert tracker.wait_run_id(1) is None
 
 
 def test_off_writes_the_file_only(tmp_path, row):
     config = Config()
     config.tracking.mlflow = "off"
-    tracker = make_tracker(config, tmp_path, is_main=True)
+    tracker = make_tracker(config, tmp_path)
     tracker.metrics(row, 1)
     tracker.close()
     assert [p.name for p in tmp_path.iterdir()] == ["metrics.jsonl"]
@@ -360,15 +373,14 @@ def test_environment_variables_are_honoured(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "exp")
     monkeypatch.setenv("MLFLOW_RUN_ID", "abc")
     monkeypatch.setenv("MLFLOW_TAGS", '{"team": "a", "n@": 1}')
-    tracker = make_tracker(Config(), tmp_path, is_main=True)
-    assert isinstance(tracker, MultiTracker)
+    tracker = make_tracker(Config(), tmp_path)
     inner = tracker.trackers[1]
     assert isinstance(inner, MlflowTracker)
     assert (inner.uri, inner.experiment, inner.run_id) == ("http://host:1", "exp", "abc")
     assert inner.tags == {"team": "a", "n_at_": "1"} and inner.artifact_location is None
     config = Config()
     config.tracking.mlflow, config.tracking.experiment = "sqlite:///x.db", "mine"
-    inner = make_tracker(config, tmp_path, is_main=True, run_id="ck").trackers[1]  # type: ignore
+    inner = make_tracker(config, tmp_path, run_id="ck").trackers[1]  # type: ignore
     assert (inner.uri, inner.experiment, inner.run_id) == ("sqlite:///x.db", "mine", "ck")
 
 
@@ -376,14 +388,14 @@ def test_environment_variables_are_honoured(tmp_path, monkeypatch):
 def test_bad_tags_are_the_users_error(tmp_path, monkeypatch, tags):
     monkeypatch.setenv("MLFLOW_TAGS", tags)
     with pytest.raises(UserError, match="MLFLOW_TAGS"):
-        make_tracker(Config(), tmp_path, is_main=True)
+        make_tracker(Config(), tmp_path)
 
 
 def test_mistyped_store_is_the_users_error(tmp_path):
     config = Config()
     config.tracking.mlflow = "of"
     with pytest.raises(UserError, match="'of' is no tracking URI"):
-        make_tracker(config, tmp_path, is_main=True)
+        make_tracker(config, tmp_path)
 
 
 def test_environment_names_versions_and_no_paths():

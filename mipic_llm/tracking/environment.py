@@ -10,12 +10,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+PACKAGES = ("mipic_llm torch deepspeed transformers peft tokenizers datasets bitsandbytes mlflow "
+            "numpy flash-attn sentence-transformers")  # fmt: skip
+
 
 def environment() -> dict[str, Any]:
-    """What the run ran on, for environment.json: versions, processors, commit; no host or path."""
-    packages = "torch deepspeed transformers peft tokenizers datasets bitsandbytes mlflow numpy"
+    """Versions, processors and commit for environment.json; no host name and no path."""
     record: dict[str, Any] = {"python": platform.python_version(), "platform": platform.platform()}
-    for package in ("mipic_llm", *packages.split(), "flash-attn", "sentence-transformers"):
+    for package in PACKAGES.split():
         try:
             record[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
@@ -27,26 +29,24 @@ def environment() -> dict[str, Any]:
     usable = getattr(os, "sched_getaffinity", None)
     record["cores"] = len(usable(0)) if usable else os.cpu_count()
     record["cuda"], record["gpus"] = None, []
-    if torch := sys.modules.get("torch"):  # a run has it loaded; nobody else should pay for it
+    if torch := sys.modules.get("torch"):  # loaded in a run; importing it here would take seconds
         record["cuda"] = torch.version.cuda
-        if torch.cuda.is_available():
-            count = range(torch.cuda.device_count())
-            record["gpus"] = [torch.cuda.get_device_name(i) for i in count]
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        record["gpus"] = [torch.cuda.get_device_name(i) for i in range(count)]
     record["commit"] = _commit(Path(__file__).resolve().parents[1])
     return record
 
 
 def _commit(folder: Path) -> str | None:
     """The commit of our checkout, with +changes when files differ from it; None outside of one."""
-    git = ["git", "-C", str(folder)]
     try:
-        # A package installed inside somebody else's checkout is not that checkout.
-        subprocess.run([*git, "ls-files", "--error-unmatch", "__init__.py"],
-                       check=True, capture_output=True, timeout=5)  # fmt: skip
-        head, changes = (
-            subprocess.run([*git, *args], check=True, capture_output=True, text=True, timeout=5)
-            for args in (["rev-parse", "HEAD"], ["status", "--porcelain", "-uno"])
-        )
+        # A package installed inside somebody else's checkout is not that checkout: ls-files fails.
+        _, head, changes = (
+            subprocess.run(["git", "-C", str(folder), *args.split()], check=True, text=True,
+                           capture_output=True, timeout=5).stdout.strip()
+            for args in ("ls-files --error-unmatch __init__.py", "rev-parse HEAD",
+                         "status --porcelain -uno")
+        )  # fmt: skip
     except (OSError, subprocess.SubprocessError):
         return None
-    return head.stdout.strip() + ("+changes" if changes.stdout.strip() else "")
+    return head + ("+changes" if changes else "")

@@ -1,7 +1,5 @@
 """An MLflow run behind a worker thread. The ONLY file that imports mlflow, and only in that thread:
-training never waits for the import, a database migration or a server, and no fault reaches it.
-
-The file is long because of that rule: everything that touches mlflow sits together here.
+training never waits for the import, a database migration or a server, and sees none of its errors.
 """
 
 from __future__ import annotations
@@ -14,30 +12,46 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from hashlib import sha1
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mipic_llm.tracking.base import NullTracker, Status
+from mipic_llm.tracking.base import Status, Tracker
 
 log = logging.getLogger(__name__)
 
 LONG_VALUE = 500  # characters of a parameter that every MLflow server takes
-PARAMS_PER_BATCH, METRICS_PER_BATCH = 100, 1000  # MLflow's own limits
-ROWS_KEPT, ITEMS_KEPT = 20_000, 1_000  # what waits while a server is away; the oldest rows go first
-RETRY_SECONDS = 60.0  # between attempts on a server that is away
-LINGER_SECONDS = 1.0  # between batches to a server that is there
+PARAMS_PER_REQUEST, METRICS_PER_REQUEST = 100, 1000  # MLflow's own limits
+ROWS_PER_REQUEST = 25
+ROWS_KEPT, ITEMS_KEPT = 20_000, 1_000  # buffered while a server is away; the oldest rows go first
+RETRY_SECONDS = 60.0  # between attempts while the server is away
+LINGER_SECONDS = 1.0  # between batches while it is there
 ARTIFACT_ATTEMPTS = 3
 CLOSE_DOWN, CLOSE_HEALTHY = 4.0, 60.0  # seconds that close() may wait
+IMPORT_SECONDS = 30.0
+
+_importing = threading.Event()  # a worker is about to import mlflow, or does
+_imported = threading.Event()
+
+
+def wait_for_import() -> None:
+    """Return when no worker thread is importing mlflow (after 30 seconds in any case).
+
+    For the main thread, before it imports large packages: where two threads import packages that
+    import each other, one of them can see half-initialised modules.
+    """
+    if _importing.is_set():
+        _imported.wait(IMPORT_SECONDS)
 
 
 def legal(name: str) -> str:
     """An MLflow name for ours: `loss/mrl@16` becomes `loss/mrl_at_16`.
 
     MLflow 3.17 takes letters, digits, `_ - . : /` and blanks, up to 250 characters, and no name
-    that a path normalisation would change. `@` becomes `_at_`, any other sign `_`; `:` too, because
-    a server on Windows refuses it. A longer name is cut and ends in a hash of the whole.
+    that a path normalisation would change. `@` becomes `_at_`, any other sign `_` (`:` too, which a
+    server on Windows refuses). A longer name is cut and ends in a hash of the whole.
     """
     safe = re.sub(r"[^\w./\- ]", "_", name.replace("@", "_at_"), flags=re.ASCII)
     safe = "/".join(part for part in safe.split("/") if part not in ("", ".", "..")) or "_"
@@ -45,47 +59,40 @@ def legal(name: str) -> str:
 
 
 class _Artifact(NamedTuple):
-    """Waiting file (`path`) or small JSON document (`content`, kept as `folder`)."""
+    """A file to upload (`path`), or a small JSON document (`content`, stored as `folder`)."""
 
     path: Path | None
     folder: str
     content: Any = None
+    attempts: int = 0
 
 
-class MlflowTracker(NullTracker):
-    """An MLflow run behind a daemon worker thread.
+class MlflowTracker(Tracker):
+    """An MLflow run; methods append to bounded buffers, a daemon thread sends them in batches.
 
-    Calls only append to bounded buffers. The worker begins with the first row of training, or when
-    a caller waits for the run's id or closes: an import of seconds would hold up the loading of the
-    model. It imports mlflow, opens the store, creates the run or re-attaches to `run_id`, and sends
-    what waits in batches. A server that is absent, slow or dies costs one warning; the worker then
-    tries again every `RETRY_SECONDS`, the buffers hold what fits, and `close` gives up after about
-    5 seconds. Values above 500 characters go whole into the artifact `long_params.json`. After a
-    resume, values that differ from those of the first start (MLflow refuses to change a parameter)
-    go into `changed_params_<time>.json`; steps that the killed run had logged beyond its checkpoint
-    appear twice in the run, the later one last.
+    The thread begins with the first row of training, or when a caller waits for the run's id or
+    closes: earlier, its imports would slow down the loading of the model. It creates the run, or
+    goes on with `run_id`. A server that is absent or dies costs one warning and is tried again
+    every `RETRY_SECONDS`; `close` then gives up after about 5 seconds. Values above 500 characters
+    go whole into the artifact `long_params.json`. After a resume, new values of parameters (MLflow
+    cannot change one) go into `changed_params_<time>.json`; steps that the killed run had logged
+    beyond its checkpoint appear twice, the later one last.
     """
 
     def __init__(
-        self,
-        uri: str,
-        experiment: str,
-        run_name: str | None,
-        run_id: str | None = None,
-        *,
-        tags: Mapping[str, str] | None = None,
-        artifact_location: str | None = None,
-    ) -> None:
+        self, uri: str, experiment: str, run_name: str | None, run_id: str | None = None, *,
+        tags: Mapping[str, str] | None = None, artifact_location: str | None = None,
+    ) -> None:  # fmt: skip
+        """artifact_location: of a new experiment; None = the server's choice."""
         self.uri, self.experiment, self.run_name = uri, experiment, run_name
-        self.artifact_location = artifact_location  # for a new experiment; None = the server's own
-        self.tags = dict(tags or {})
+        self.artifact_location, self.tags = artifact_location, dict(tags or {})
         self.run_id = run_id
         self._pid = os.getpid()
         self._wake = threading.Condition()
         self._params: dict[str, str] = {}
         self._rows: deque[tuple[int, int, dict[str, float]]] = deque(maxlen=ROWS_KEPT)
-        self._artifacts: deque[tuple[int, _Artifact]] = deque(maxlen=ITEMS_KEPT)
-        self._begin = False  # see the class
+        self._artifacts: deque[_Artifact] = deque(maxlen=ITEMS_KEPT)
+        self._begin = False
         self._closing: Status | None = None
         self._client: Any = None
         self._settled = threading.Event()  # the run exists, or the first attempt failed
@@ -93,10 +100,10 @@ class MlflowTracker(NullTracker):
         self._busy_since = 0.0  # start of the request under way, 0 = none
         # Short patience, unless the user chose otherwise: the worker has its own retry. Set here,
         # not there: changing the environment beside another thread's getenv is not safe.
-        for name, value in (("MAX_RETRIES", "0"), ("TIMEOUT", "10"), ("BACKOFF_FACTOR", "0")):
-            os.environ.setdefault(f"MLFLOW_HTTP_REQUEST_{name}", value)
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+        for name, value in (("HTTP_REQUEST_MAX_RETRIES", "0"), ("HTTP_REQUEST_TIMEOUT", "10"),
+                            ("HTTP_REQUEST_BACKOFF_FACTOR", "0"), ("DISABLE_TELEMETRY", "true"),
+                            ("SUPPRESS_PRINTING_URL_TO_STDOUT", "true")):  # fmt: skip
+            os.environ.setdefault(f"MLFLOW_{name}", value)
         self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
         self._thread.start()
         mine = self._thread.ident  # urllib3 reports every failed attempt; others' stay visible
@@ -105,8 +112,7 @@ class MlflowTracker(NullTracker):
     # ---- called by training: only buffers, never waits
 
     def wait_run_id(self, timeout: float) -> str | None:
-        if os.getpid() == self._pid and timeout > 0:
-            self._put(lambda: setattr(self, "_begin", True))
+        if timeout > 0 and self._put(lambda: None, begin=True):
             self._settled.wait(timeout)
         return self.run_id
 
@@ -117,33 +123,21 @@ class MlflowTracker(NullTracker):
         self._put(lambda: self._params.update(texts))
 
     def metrics(self, row: Mapping[str, float], step: int) -> None:
-        self._begin = True
-        self._row(row, step)
+        self._row(row, step, begin=True)
 
     def evaluation(self, row: Mapping[str, float], step: int) -> None:
         self._row({k: v for k, v in row.items() if v == v}, step)  # no store takes NaN
 
-    def _row(self, row: Mapping[str, float], step: int) -> None:
+    def _row(self, row: Mapping[str, float], step: int, begin: bool = False) -> None:
         item = (int(time.time() * 1000), int(step), {k: float(v) for k, v in row.items()})
-        self._put(lambda: self._rows.append(item))
+        self._put(lambda: self._rows.append(item), begin)
 
     def artifact(self, path: str | Path, folder: str = "") -> None:
-        self._put(lambda: self._artifacts.append((0, _Artifact(Path(path), folder))))
-
-    def _put(self, change: Any) -> None:
-        # After a fork the worker lives in the parent only, and its lock may be held for ever here.
-        if os.getpid() != self._pid or self._closing:
-            return
-        with self._wake:
-            change()
-            self._wake.notify()
+        self._put(lambda: self._artifacts.append(_Artifact(Path(path), folder)))
 
     def close(self, status: Status = "FINISHED") -> None:
-        if os.getpid() != self._pid or self._closing:
+        if not self._put(lambda: setattr(self, "_closing", status), begin=True):
             return
-        with self._wake:
-            self._closing = status
-            self._wake.notify()
         start = time.monotonic()
         while self._thread.is_alive():
             self._thread.join(0.02)
@@ -154,6 +148,19 @@ class MlflowTracker(NullTracker):
             if now - start > (CLOSE_DOWN if stuck else CLOSE_HEALTHY):
                 self._warn("the last rows were not sent in time")
                 return
+
+    def _put(self, change: Callable[[], Any], begin: bool = False) -> bool:
+        """Change a buffer and wake the worker. -> False in a closed run or a forked child (there is
+        no worker, and the lock may be held for ever)."""
+        if os.getpid() != self._pid or self._closing:
+            return False
+        with self._wake:
+            change()
+            if begin and not self._begin:
+                self._begin = True
+                _importing.set()
+            self._wake.notify()
+        return True
 
     # ---- the worker
 
@@ -175,7 +182,7 @@ class MlflowTracker(NullTracker):
                 if closing:
                     self._call("set_terminated", status=closing)
                 retry_at = time.monotonic() + LINGER_SECONDS
-            except Exception as error:  # any fault of a tracking server must stay in here
+            except Exception as error:  # no error of a tracking server may end the run
                 self._down = True
                 retry_at = time.monotonic() + RETRY_SECONDS
                 self._warn(_short(error))
@@ -193,7 +200,10 @@ class MlflowTracker(NullTracker):
     def _connect(self) -> None:
         if self.uri.startswith("sqlite:///"):
             Path(self.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-        import mlflow
+        try:
+            import mlflow
+        finally:
+            _imported.set()
 
         for name in ("mlflow", "alembic"):
             level = os.environ.get("MLFLOW_LOGGING_LEVEL", "CRITICAL").upper()
@@ -231,7 +241,7 @@ class MlflowTracker(NullTracker):
         return run
 
     def _send(self) -> None:
-        """All that waits, in order: parameters, rows, files. What was sent leaves the buffers."""
+        """Everything buffered, in order: parameters, rows, files. What was sent is removed."""
         from mlflow.entities import Metric
 
         with self._wake:
@@ -240,27 +250,19 @@ class MlflowTracker(NullTracker):
             self._send_params(params)
             with self._wake:
                 self._params = {k: v for k, v in self._params.items() if params.get(k) != v}
-        while True:
-            batch: list[Any] = []
-            taken: list[Any] = []
+        while self._rows:
             with self._wake:
-                waiting = list(self._rows)
-            for item in waiting:
-                when, step, row = item
-                if taken and len(batch) + len(row) > METRICS_PER_BATCH:
-                    break
-                batch += [Metric(legal(k), v, when, step) for k, v in row.items()]
-                taken.append(item)
-            if not taken:
-                break
-            for start in range(0, len(batch), METRICS_PER_BATCH):
-                self._call("log_batch", metrics=batch[start : start + METRICS_PER_BATCH])
-            sent = {id(item) for item in taken}
+                taken = list(islice(self._rows, ROWS_PER_REQUEST))
+            batch = [Metric(legal(k), v, when, step) for when, step, row in taken
+                     for k, v in row.items()]  # fmt: skip
+            for start in range(0, len(batch), METRICS_PER_REQUEST):
+                self._call("log_batch", metrics=batch[start : start + METRICS_PER_REQUEST])
             with self._wake:
-                while (
-                    self._rows and id(self._rows[0]) in sent
-                ):  # the oldest may have been pushed out
-                    self._rows.popleft()
+                for item in taken:
+                    if (
+                        self._rows and self._rows[0] is item
+                    ):  # else the full buffer has dropped it meanwhile
+                        self._rows.popleft()
         while self._artifacts:
             self._send_artifact()
 
@@ -270,27 +272,22 @@ class MlflowTracker(NullTracker):
         long = {k: v for k, v in params.items() if len(v) > LONG_VALUE}
         short = {legal(k): "see long_params.json" if k in long else v for k, v in params.items()}
         new = [Param(k, v) for k, v in short.items() if k not in self._logged]
-        for start in range(0, len(new), PARAMS_PER_BATCH):
-            self._call("log_batch", params=new[start : start + PARAMS_PER_BATCH])
-        changed = {
-            k: {"was": self._logged[k], "now": v}
-            for k, v in short.items()
-            if self._logged.get(k, v) != v
-        }
+        for start in range(0, len(new), PARAMS_PER_REQUEST):
+            self._call("log_batch", params=new[start : start + PARAMS_PER_REQUEST])
+        changed = {k: {"was": self._logged[k], "now": v} for k, v in short.items()
+                   if self._logged.get(k, v) != v}  # fmt: skip
         self._logged.update({p.key: p.value for p in new})
         stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
         documents = [("long_params.json", long), (f"changed_params_{stamp}.json", changed)]
         with self._wake:
-            for name, content in documents:
-                if content:
-                    self._artifacts.append((0, _Artifact(None, name, content)))
+            self._artifacts += [_Artifact(None, name, found) for name, found in documents if found]
 
     def _send_artifact(self) -> None:
-        """The oldest waiting file. A faulty one is given up after a few rounds; a dead server is
-        noticed first, by the cheap call, and costs the file nothing."""
+        """The oldest file. One that fails is given up after a few attempts; the cheap call before
+        it notices a dead server, which costs the file no attempt."""
         self._call("get_run")
         with self._wake:
-            attempts, item = self._artifacts.popleft()
+            item = self._artifacts.popleft()
         try:
             if item.path is None:
                 self._client.log_dict(self.run_id, item.content, item.folder)
@@ -301,14 +298,14 @@ class MlflowTracker(NullTracker):
                 self._client.log_artifact(self.run_id, str(item.path), item.folder or None)
         except Exception as error:
             gone = item.path is not None and not item.path.exists()
-            if not (gone or self._closing) and attempts + 1 < ARTIFACT_ATTEMPTS:
+            if not (gone or self._closing) and item.attempts + 1 < ARTIFACT_ATTEMPTS:
                 with self._wake:
-                    self._artifacts.appendleft((attempts + 1, item))
+                    self._artifacts.appendleft(item._replace(attempts=item.attempts + 1))
                 raise
             self._warn_item(f"{item.path or item.folder} was not uploaded: {_short(error)}")
 
     def _call(self, name: str, **what: Any) -> None:
-        """One request. What MLflow finds malformed is left out (one warning), not sent again."""
+        """One request. What MLflow finds malformed is left out with a warning, not sent again."""
         self._busy_since = time.monotonic()
         try:
             getattr(self._client, name)(self.run_id, **what)
@@ -329,8 +326,8 @@ def _short(error: BaseException) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     if cause := re.search(r"Connection refused|timed out|Name or service not known", text):
         return cause.group(0).lower()
-    return text[:160]
+    return _no_password(text)[:160]
 
 
-def _no_password(uri: str) -> str:
-    return re.sub(r"//[^/@]*@", "//...@", uri)
+def _no_password(text: str) -> str:
+    return re.sub(r"//[^/@\s]*@", "//...@", text)

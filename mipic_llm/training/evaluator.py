@@ -1,45 +1,38 @@
-"""Evaluation of the live model: before, during and after training; the best checkpoint; patience.
+"""Evaluation of the live model before, during and after training; the best checkpoint.
 
-Rows go to <output_dir>/scores.jsonl with stage before, during (and a step) or after, and to
-MLflow as `eval/<task>/<metric>@<layer>x<dim>`. metrics.jsonl keeps to one row per training step.
+Rows go to <output_dir>/scores.jsonl with stage before, during (and a step) or after; then the hook
+`on_evaluation` is called. metrics.jsonl keeps to one row per training step.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
 from mipic_llm.config.fields import nearest
-from mipic_llm.config.read import dump
 from mipic_llm.config.schema import parse_ladder
 from mipic_llm.errors import UserError
 from mipic_llm.evaluation.encode import encode
 from mipic_llm.evaluation.suite import PREFIX, run_suite
 from mipic_llm.report.scores import read_scores, write_scores
 from mipic_llm.runtime import checkpoint
-from mipic_llm.runtime import ranks as dist
 from mipic_llm.runtime.ranks import say
 from mipic_llm.training import setup
+from mipic_llm.training.callbacks import emit, key_of
+from mipic_llm.training.run import LiveRun, save
 from mipic_llm.types import Best, Point, RunState, Score
-
-if TYPE_CHECKING:
-    from mipic_llm.training.loop import Run
-
-
-def key_of(score: Score) -> str:
-    """`<task>/<metric>@<layer>x<dim>`: what eval.best names."""
-    return f"{score.task}/{score.metric}@{score.point.layer}x{score.point.dim}"
 
 
 class Evaluator:
-    """All ranks call every method; files and trackers are rank 0's."""
+    """Scores the run's validation tasks. All ranks call every method; rank 0 writes the file."""
 
-    def __init__(self, run: Run, best: Best | None) -> None:
-        self.run, self.best = run, best
+    def __init__(self, run: LiveRun) -> None:
+        self.run = run
         self.options = run.config.eval
         depth = run.source.config.num_hidden_layers
         self.layers, self.points = setup.eval_points(run.config, depth)
@@ -49,10 +42,10 @@ class Evaluator:
         self.path = run.out / "scores.jsonl"
         self.folder = run.out / "best"
 
-    def before(self, step: int) -> list[Score]:
-        """All points; a resumed run keeps the figures of its first start."""
-        if step > 0 and self.path.is_file():
-            self._drop_after(step)
+    def before(self) -> list[Score]:
+        """Scores at all points; a resumed run keeps the figures of its first start."""
+        if self.run.step > 0 and self.path.is_file():
+            self._drop_after(self.run.step)
             return read_scores(self.path, stage="before")
         scores = self._score(self.points)
         if self.options.best:
@@ -62,56 +55,45 @@ class Evaluator:
                     f"eval.best: {self.options.best!r} is not measured"
                     f"{nearest([self.options.best], names)}; there are: {', '.join(names[:6])} .."
                 )
-        self._keep(scores, "before", step)
+        self._keep(scores, "before")
         return scores
 
-    def after(self, step: int) -> list[Score]:
-        """All points, on the best checkpoint's weights where eval.best asked for one."""
-        if self.options.best and self.best is not None and self.best.step != step:
-            path = self.folder / f"step-{self.best.step:08d}"
-            checkpoint.load(path, self.run.engine, lora=self.run.config.lora.rank > 0)
-            say(f"going on with step {self.best.step}, the best by {self.options.best}: "
-                f"{self.best.value:.4f}")  # fmt: skip
+    def after(self) -> list[Score]:
+        """Scores at all points, of the best checkpoint's weights where eval.best names a figure."""
+        run, best = self.run, self.run.best
+        if self.options.best and best is not None and best.step != run.step:
+            checkpoint.load(self.folder / f"step-{best.step:08d}", run.engine, lora=run.lora)
+            say(f"going on with step {best.step}, the best by {self.options.best}: "
+                f"{best.value:.4f}")  # fmt: skip
         scores = self._score(self.points)
-        self._keep(scores, "after", step)
+        self._keep(scores, "after")
         return scores
 
-    def due(self, step: int) -> bool:
-        """After this step, if eval.every says so; the last step's turn comes in `after`, but for a
-        comparison of checkpoints it counts too."""
-        every = self.options.every
-        last = step == self.run.total
-        return bool(every) and (step % every == 0 or last) and (not last or bool(self.options.best))
-
-    def during(self, step: int, state: RunState) -> bool:
-        """The chosen points; keeps the checkpoint if it is the best. -> whether to stop early."""
-        scores = self._score(self.some)
-        self._keep(scores, "during", step)
-        if not self.options.best:
+    def due(self) -> bool:
+        """Whether eval.every asks for an evaluation after this step. `after` scores the last step,
+        but for a comparison of checkpoints (eval.best) it counts too."""
+        every, last = self.options.every, self.run.step == self.run.total
+        if not every or (last and not self.options.best):
             return False
-        value = {key_of(s): s.value for s in scores}[self.options.best]
-        value = -math.inf if math.isnan(value) else value
-        if self.best is None or value > self.best.value:
-            self.best = Best(step, value, 0)
-            self._save(state)
-        else:
-            self.best = self.best._replace(worse=self.best.worse + 1)
-        patience = self.options.patience
-        if patience and self.best.worse >= patience:
-            say(f"stopping at step {step}: {self.options.best} was best at step {self.best.step} "
-                f"and {self.best.worse} evaluations since were no better")  # fmt: skip
-            return True
-        return False
+        return last or self.run.step % every == 0
 
-    def _save(self, state: RunState) -> None:
-        run = self.run
-        state = state._replace(best=self.best)
-        lora = run.config.lora.rank > 0
-        kept = checkpoint.save(self.folder, run.engine, state, dump(run.config), lora=lora)
-        if dist.rank() == 0:
-            for old in self.folder.iterdir():
-                if old != kept:
-                    shutil.rmtree(old)
+    def during(self, state: Callable[[], RunState]) -> None:
+        """Scores at the chosen points. If they are the best so far, the checkpoint `state()` is
+        kept in <output_dir>/best."""
+        run, scores = self.run, self._score(self.some)
+        if self.options.best:
+            value = {key_of(s): s.value for s in scores}[self.options.best]
+            value = -math.inf if math.isnan(value) else value
+            if run.best is None or value > run.best.value:
+                run.best = Best(run.step, value, 0)
+                kept = save(run, self.folder, state())
+                for old in self.folder.iterdir() if run.rank == 0 else ():
+                    if old != kept:
+                        shutil.rmtree(old)
+                emit(run, "on_save", kept)
+            else:
+                run.best = run.best._replace(worse=run.best.worse + 1)
+        self._keep(scores, "during")
 
     def _score(self, points: list[Point]) -> list[Score]:
         run = self.run
@@ -125,17 +107,18 @@ class Evaluator:
 
         return run_suite(run.data.tasks, vectors, layers=layers, points=points)[PREFIX]
 
-    def _keep(self, scores: list[Score], stage: str, step: int) -> None:
-        if dist.rank() == 0 and scores:
+    def _keep(self, scores: list[Score], stage: str) -> None:
+        step = self.run.step
+        if not scores:
+            return
+        if self.run.rank == 0:
             mark = step if stage == "during" else None
             write_scores(self.path, scores, stage=stage, append=stage != "before", step=mark)
-            self.run.tracker.evaluation({f"eval/{key_of(s)}": s.value for s in scores}, step)
+        emit(self.run, "on_evaluation", step, scores)
 
     def _drop_after(self, step: int) -> None:
         """Rows that the killed run wrote beyond the checkpoint; they will be written again."""
-        import json
-
-        if dist.rank() != 0:
+        if self.run.rank != 0:
             return
         lines = self.path.read_text("utf-8").splitlines(keepends=True)
         kept = [

@@ -26,10 +26,9 @@ from mipic_llm.report import read_scores
 from mipic_llm.runtime import checkpoint
 from mipic_llm.runtime.engine import consolidated
 from mipic_llm.runtime.ranks import say
-from mipic_llm.tracking import NullTracker
 from mipic_llm.training import finish, setup
 from mipic_llm.training.feed import Data, make_encoder
-from mipic_llm.training.loop import Run
+from mipic_llm.training.run import LiveRun
 from mipic_llm.types import Point, Score
 
 TIMED_TEXTS, TIMED_RUNS = 64, 5
@@ -122,7 +121,7 @@ def _from_checkpoint(config: Config, source: Source, data: Data, found: Path, ou
             f"{len(unexpected)} unknown, such as {(left or unexpected)[0]}"
         )
     engine: Any = _Whole(module)
-    finish.export(Run(config, source, data, engine, NullTracker(), out, 0))
+    finish.export(LiveRun(config, source, data, engine, out, 0))
     kinds = ["adapter", "merged"] if config.lora.rank else ["merged"]
     for kind in kinds[: 1 + config.export.merged]:
         say(f"{kind}: {out / kind} (reloaded and compared: {out / 'parity.json'})")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -13,19 +12,18 @@ from mipic_llm.export import merge_adapter, prove, write_adapter, write_merged
 from mipic_llm.model.backbone import base_of
 from mipic_llm.model.load import dtype_of
 from mipic_llm.runtime import ranks as dist
+from mipic_llm.tracking import wait_for_import
 from mipic_llm.training import setup
-
-if TYPE_CHECKING:
-    from mipic_llm.training.loop import Run
+from mipic_llm.training.callbacks import emit
+from mipic_llm.training.run import LiveRun
 
 PROBES = 16  # texts whose vectors are compared
-IMPORTS = 30.0  # seconds that the end of a run waits for the tracker's first contact
 
 
-def export(run: Run) -> None:
+def export(run: LiveRun) -> None:
     """Adapter (LoRA) or merged model (full), then what was asked for, each proved on rank 0."""
     config, engine = run.config, run.engine
-    lora = config.lora.rank > 0
+    lora = run.lora
     texts = _probe_texts(run)
     last = engine.module.backbone.n_layers
     # One text at a time, as the reload does: bf16 rounds differently in padded batches.
@@ -34,22 +32,23 @@ def export(run: Run) -> None:
     problem = None
     # The tracker's thread may still be importing mlflow, and a reload imports the same large
     # packages: two threads inside one cycle of imports can meet half-made modules.
-    run.tracker.wait_run_id(IMPORTS)
+    wait_for_import()
     if dist.rank() == 0:
         assert state is not None
         try:
             report = _write(run, state, texts, live_ND)
             text = json.dumps(report, indent=2, sort_keys=True)
             (run.out / "parity.json").write_text(text + "\n", encoding="utf-8")
-            run.tracker.artifact(run.out / "parity.json")
-            run.tracker.artifact(run.out / ("adapter" if lora else "merged"))
         except (RuntimeError, UserError, OSError) as error:
             problem = error
     if dist.from_first(None if problem is None else str(problem)):
         raise problem or RuntimeError("export failed on rank 0")
+    written = ["parity.json", "adapter" if lora else "merged"]
+    for name in written + ["merged"] * (lora and config.export.merged):
+        emit(run, "on_save", run.out / name)
 
 
-def _bare(run: Run):
+def _bare(run: LiveRun):
     """The run's tokenisation without prompts: exports are compared on plain text."""
     from mipic_llm.data.tokenise import TextEncoder
 
@@ -58,12 +57,12 @@ def _bare(run: Run):
                        padding_side=own.padding_side)  # fmt: skip
 
 
-def _probe_texts(run: Run) -> list[str]:
+def _probe_texts(run: LiveRun) -> list[str]:
     rows = [e.anchor for s in run.data.sources for e in s.examples[:PROBES]]
     return list(dict.fromkeys(rows))[:PROBES]
 
 
-def _write(run: Run, state, texts: list[str], live_ND: torch.Tensor) -> dict:
+def _write(run: LiveRun, state, texts: list[str], live_ND: torch.Tensor) -> dict:
     config = run.config
     spec = setup.make_spec(config, run.source, run.data.encoder)
     dtype = dtype_of(config.train.precision)

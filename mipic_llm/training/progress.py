@@ -25,9 +25,13 @@ class Progress:
     `tokens_per_second`, `padding_share` (0 to 1), `memory_gib`.
     """
 
-    def __init__(self, total_steps: int, start_step: int = 0, enabled: bool = True) -> None:
+    def __init__(
+        self, total_steps: int, start_step: int = 0, enabled: bool = True,
+        began: float | None = None,
+    ) -> None:  # fmt: skip
+        """began: time.monotonic() at the start of the first step; None = now."""
         self.total, self.enabled = total_steps, enabled
-        self._start_step, self._start = start_step, time.monotonic()
+        self._start_step, self._start = start_step, time.monotonic() if began is None else began
         self._first: tuple[int, float] | None = None  # first step of this process, when it ended
         self._last_step, self._last_line = start_step, float("-inf")
         self._bar: Any = None

@@ -1,0 +1,180 @@
+"""Callbacks: five hooks of a run. Tracking, progress and early stopping are three of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from mipic_llm.config.fields import nearest
+from mipic_llm.config.files import find_file
+from mipic_llm.config.read import flatten
+from mipic_llm.errors import UserError
+from mipic_llm.runtime import ranks as dist
+from mipic_llm.tracking import Status, Tracker
+from mipic_llm.training.progress import Progress
+from mipic_llm.training.run import LiveRun
+from mipic_llm.types import Score
+
+
+class Callback(Protocol):
+    """What a run tells of itself. Override any hook; the others do nothing.
+
+    Every rank calls every hook in the same order; files and prints belong to `run.rank == 0`. A run
+    stops cleanly after the step (with its evaluation and export) when `on_step` or `on_evaluation`
+    returns "stop" on any rank, or when a hook called `run.stop(reason)`. A hook that raises ends
+    the run as a failed one, with an error that names it.
+    """
+
+    def on_start(self, run: LiveRun) -> None:
+        """Model and data are loaded; nothing was evaluated or trained yet."""
+
+    def on_step(self, run: LiveRun, step: int, row: Mapping[str, float]) -> Any:
+        """After optimizer step `step` (from 1). row: the keys of metrics.jsonl; reading a value
+        waits for the device, so read it only when it is needed."""
+
+    def on_evaluation(self, run: LiveRun, step: int, scores: Sequence[Score]) -> Any:
+        """After an evaluation: before the first step, during training, and after the last one."""
+
+    def on_save(self, run: LiveRun, path: Path) -> None:
+        """A file or directory is complete: a checkpoint, the exported model, a table, a plot."""
+
+    def on_end(self, run: LiveRun, status: Status) -> None:
+        """The last hook, always called: FINISHED, KILLED (stopped by a signal) or FAILED."""
+
+
+HOOKS = ("on_start", "on_step", "on_evaluation", "on_save", "on_end")
+STOPPING = ("on_step", "on_evaluation")
+
+
+class CallbackError(RuntimeError):
+    """A callback raised; the message names the callback and the hook."""
+
+
+def check_callbacks(callbacks: Iterable[Any]) -> None:
+    """Raises UserError for an object without any hook, and for a misspelt hook."""
+    for callback in callbacks:
+        own = [name for name in dir(callback) if name.startswith("on_")]
+        name, wrong = _name(callback), [name for name in own if name not in HOOKS]
+        if isinstance(callback, type):
+            raise UserError(f"callbacks: {name} is a class; give an instance, {name}()")
+        if wrong:
+            raise UserError(
+                f"callbacks: {name}.{wrong[0]} is not a hook{nearest(wrong[:1], HOOKS)}"
+            )
+        if not own:
+            raise UserError(f"callbacks: {name} has none of the hooks {', '.join(HOOKS)}")
+
+
+def emit(run: LiveRun, hook: str, *args: Any) -> None:
+    """Call one hook of every callback. An error is kept in run.failure; `settle` raises it."""
+    for callback in run.callbacks:
+        method = getattr(callback, hook, None)
+        if method is None:
+            continue
+        try:
+            answer = method(run, *args)
+        except Exception as error:
+            if run.failure is None:
+                text = f"callback {_name(callback)}.{hook}: {type(error).__name__}: {error}"
+                run.failure = CallbackError(text)
+                run.failure.__cause__ = error
+            continue
+        if answer and hook in STOPPING:
+            run.stop(f"{_name(callback)} asked for it")
+
+
+def settle(run: LiveRun, signalled: bool = False) -> tuple[bool, bool]:
+    """Agree over ranks on the errors and stops that hooks left; all ranks call.
+
+    -> (whether the run stops, whether any rank got a signal). Raises CallbackError on every rank
+    where a hook raised on one.
+    """
+    own = torch.tensor([run.failure is not None, run.stop_reason is not None, signalled]).float()
+    failed, stopping, signalled = (dist.mean_over_ranks(own) > 0).tolist()
+    if failed:
+        raise run.failure or CallbackError("a callback raised on another rank")
+    if stopping:
+        run.stop("a callback on another rank asked for it")
+    return stopping, signalled
+
+
+def _name(callback: Any) -> str:
+    return callback.__name__ if isinstance(callback, type) else type(callback).__name__
+
+
+def key_of(score: Score) -> str:
+    """`<task>/<metric>@<layer>x<dim>`: what eval.best names."""
+    return f"{score.task}/{score.metric}@{score.point.layer}x{score.point.dim}"
+
+
+class Tracking(Callback):
+    """Rows, scores and files go to a tracker (metrics.jsonl, MLflow); on rank 0 only."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self.tracker = tracker
+
+    def on_start(self, run: LiveRun) -> None:
+        if run.step == 0:  # a resumed run has them already
+            self.tracker.params(flatten(run.config) | run.facts)
+            if run.config.ds_config:
+                self.tracker.artifact(find_file("ds_configs", run.config.ds_config))
+
+    def on_step(self, run: LiveRun, step: int, row: Mapping[str, float]) -> None:
+        run.mlflow_run_id = self.tracker.run_id or run.mlflow_run_id
+        if step % run.config.train.log_every == 0 or step == run.total:
+            self.tracker.metrics(row, step)
+
+    def on_evaluation(self, run: LiveRun, step: int, scores: Sequence[Score]) -> None:
+        self.tracker.evaluation({f"eval/{key_of(s)}": s.value for s in scores}, step)
+
+    def on_save(self, run: LiveRun, path: Path) -> None:
+        checkpoints = path.parent.name in ("checkpoints", "best")
+        if not checkpoints and not (run.lora and path.name == "merged"):
+            self.tracker.artifact(path)
+
+    def on_end(self, run: LiveRun, status: Status) -> None:
+        self.tracker.close(status)
+
+
+class ShowProgress(Callback):
+    """The progress bar or lines of rank 0."""
+
+    def __init__(self) -> None:
+        self.display: Progress | None = None
+
+    def on_step(self, run: LiveRun, step: int, row: Mapping[str, float]) -> None:
+        if self.display is None:
+            self.display = Progress(run.total, step - 1, run.rank == 0, began=run.began)
+        self.display.update(step, row)
+        if step == run.total:
+            self.display.close()
+
+    def on_evaluation(self, run: LiveRun, step: int, scores: Sequence[Score]) -> None:
+        self._close_if(run.stop_reason is not None)
+
+    def on_save(self, run: LiveRun, path: Path) -> None:
+        self._close_if(run.stop_reason is not None)
+
+    def on_end(self, run: LiveRun, status: Status) -> None:
+        self._close_if(True)
+
+    def _close_if(self, over: bool) -> None:
+        if over and self.display is not None:
+            self.display.close()
+
+
+class EarlyStopping(Callback):
+    """Stops after `patience` evaluations without a better eval.best."""
+
+    def __init__(self, patience: int) -> None:
+        self.patience = patience
+
+    def on_evaluation(self, run: LiveRun, step: int, scores: Sequence[Score]) -> None:
+        if run.best is not None and run.best.worse >= self.patience:
+            run.stop(
+                f"{run.config.eval.best} was best at step {run.best.step} and {run.best.worse} "
+                "evaluations since were no better"
+            )

@@ -1,0 +1,57 @@
+"""What is tried on the user's own rows before the first step."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from mipic_llm.data.batch import build_step, chunks
+from mipic_llm.errors import UserError
+from mipic_llm.runtime import checkpoint
+from mipic_llm.runtime import ranks as dist
+from mipic_llm.runtime.ranks import say
+from mipic_llm.training import selfcheck
+from mipic_llm.training.run import LiveRun
+
+
+def canary(run: LiveRun) -> None:
+    """Refuse unlabelled text when both views of a text are the same vector."""
+    if not run.data.unlabelled:
+        return
+    source = next(s for s in run.data.sources if s.examples[0].positive is None)
+    batch = build_step(list(source.examples[:2]), run.data.encoder)
+    piece = chunks(batch, 0)[0]
+    device = run.engine.device
+    run.engine.train(True)
+    keep = checkpoint.rng_state()
+    layer = (run.engine.module.backbone.n_layers,)
+    with torch.no_grad():
+        args = piece.ids_ST.to(device), piece.mask_ST.to(device)
+        one, two = (run.engine.forward(*args, layers=layer) for _ in range(2))
+    checkpoint.set_rng_state(keep)
+    if not torch.equal(one, two):
+        return
+    key = "model.dropout"
+    has_dropout = any(isinstance(m, nn.Dropout) for m in run.engine.module.backbone.modules())
+    if has_dropout and run.config.model.dropout == 0:
+        raise UserError(
+            f"data.train: unlabelled text trains on two views of each text, made by dropout, but "
+            f"{key} is 0 (set by the {run.config.origins.get(key, 'preset')}); give --{key} 0.1"
+        )
+    raise UserError(
+        "data.train: unlabelled text, but this backbone gives the same vector twice (it has no "
+        "dropout), so the loss would learn nothing; give --model.view_noise 0.1"
+    )
+
+
+def check_chunks(run: LiveRun) -> None:
+    """The self-check of GradCache on the shortest rows of this rank's first batch."""
+    data = run.data
+    rows = data.plan.local(data.plan.batch(0, 0), dist.rank())
+    examples = [data.sources[s].examples[i] for s, i in rows]
+    texts = [(e.anchor, e.positive or "", *e.negatives) for e in examples]
+    chosen = selfcheck.shortest([sum(map(len, row)) for row in texts])
+    batch = build_step([examples[b] for b in chosen], data.encoder)
+    loss, gradient = selfcheck.selfcheck(run.engine, run.config, batch)
+    say(f"self-check: a step in chunks equals a plain one (loss to {loss:.0e}, gradients to "
+        f"{gradient:.0e})")  # fmt: skip
