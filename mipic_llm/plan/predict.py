@@ -12,7 +12,7 @@ from mipic_llm.plan.shapes import Shape
 
 GIB = 2**30
 WORKSPACE = 1.0 * GIB  # of a CUDA context, NCCL and libraries, beside what tensors take
-RELATION_TILE = 512 * 2**20  # of the relation between texts, at most (losses/extra.py)
+RELATION_TILE = 512 * 2**20  # of the relation between texts, at most (losses/relation.py)
 # Host time of one pass over one layer in eager code, s: PERFORMANCE.md's host floor, 3.6k tokens
 # (full) and 7k (LoRA) of Qwen3-0.6B per micro-step at 153k and 214k tokens/s, over 28 layers.
 HOST_FULL, HOST_LORA = 3600 / 153e3 / 28, 7000 / 214e3 / 28
