@@ -207,8 +207,8 @@ def check_ranks(only: str = "") -> list[Case]:
     from ranks import run_ranks
 
     from mipic_llm.config.read import load_config
+    from mipic_llm.plan.advise import stages
     from mipic_llm.plan.predict import load_of, work_of
-    from mipic_llm.plan.zero import stages
 
     with tempfile.TemporaryDirectory() as folder:
         cases, answers = Path(folder, "cases.json"), Path(folder, "answers.json")
@@ -234,8 +234,8 @@ def check_ranks(only: str = "") -> list[Case]:
         at_rest = states.weights + states.gradients + states.optimizer
         for what, predicted, key in (
             ("MB of states", at_rest, "states"),
-            ("MB at the end of backward", states.total, "peak"),
-            ("MB sent per step", sent.total, "sent"),
+            ("MB at the end of backward", sum(states), "peak"),
+            ("MB sent per step", sum(sent), "sent"),
         ):
             rows.append(Case(what, case["name"], predicted / 1e6, measured[key] / 1e6))
         if os.environ.get("PLAN_CHECK_DETAILS"):

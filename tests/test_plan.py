@@ -1,4 +1,4 @@
-"""`python -m mipic_llm.plan`: its formulas against real classes and the published limits; its use.
+"""`mipic plan`: its formulas against real classes and the published limits; its use.
 
 Expected values of hand-made cases are derived in the comments.
 """
@@ -20,11 +20,10 @@ from mipic_llm.config.read import load_config
 from mipic_llm.config.schema import resolve
 from mipic_llm.errors import UserError
 from mipic_llm.plan import formulas
-from mipic_llm.plan.advise import Setting, advise, lowest_that_fits
+from mipic_llm.plan.advise import Setting, advise, lowest_that_fits, stages
 from mipic_llm.plan.formulas import Work, Zero
 from mipic_llm.plan.predict import GIB, Load, Machine, head_parameters, load_of, predict, work_of
 from mipic_llm.plan.shapes import SHAPES, find_shape, from_config
-from mipic_llm.plan.zero import stages
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -69,7 +68,8 @@ def test_kin_of_the_table(config):
     assert shape.parameters == sum(p.numel() for p in model.parameters())
     wrapped = plan_check.build(config, 3, "eager")
     adapter = sum(p.numel() for n, p in wrapped.named_parameters() if "lora_" in n)
-    assert shape.lora_parameters(3, ["all-linear"]) == adapter > 0
+    linears = tuple(shape.lora_linears(["all-linear"]).values())
+    assert Work(shape, 3, linears, 0, False, False, 4).lora_parameters == adapter > 0
 
 
 def test_flops_agree_with_torch_s_counter():
@@ -116,7 +116,7 @@ def test_the_published_limits(name, full, lora, states, none, checkpointed):
     assert 0.55 * 790e12 / formulas.flops_per_token(w, 512) == pytest.approx(full, rel=0.015)
     thin = work(name, 16)
     assert 0.55 * 790e12 / formulas.flops_per_token(thin, 512) == pytest.approx(lora, rel=0.015)
-    assert formulas.states(w, Zero(1), 1).total / GIB == pytest.approx(states, rel=0.02)
+    assert sum(formulas.states(w, Zero(1), 1)) / GIB == pytest.approx(states, rel=0.02)
     if none:
         assert formulas.activation_bytes(w) == pytest.approx(none, rel=0.03)
     again = w._replace(checkpointing=True)
@@ -131,9 +131,9 @@ def test_states_by_stage():
     assert [s.gradients for s in four] == [2 * p, p / 2, p / 2, p / 2]
     assert [s.optimizer for s in four] == [12 * p, 3 * p, 3 * p, 3 * p]
     sixteen = formulas.states(w, Zero(1), 1)  # 2 + 2 + 12 bytes
-    assert sixteen.total == 16 * p
+    assert sum(sixteen) == 16 * p
     thin = work("Qwen/Qwen3-Embedding-0.6B", 16)
-    assert formulas.states(thin, Zero(1), 1).total == 2 * p + 16 * thin.trainable
+    assert sum(formulas.states(thin, Zero(1), 1)) == 2 * p + 16 * thin.trainable
 
 
 def test_bytes_on_the_wire():
@@ -156,7 +156,7 @@ def test_bytes_on_the_wire():
     # 8 pairs, 3 other ranks, two columns: gathered (4 B) and reduced (4 B); two links with
     # two columns of targets each (4 B)
     assert formulas.wire(w, Zero(0), 4, 1, 8, 2, 2).readouts == 8 * 3 * d * (2 * 8 + 4 * 2 * 2)
-    assert formulas.wire(w, Zero(3), 1, 3, 8, 2, 2).total == 0
+    assert sum(formulas.wire(w, Zero(3), 1, 3, 8, 2, 2)) == 0
 
 
 # ------------------------------------------------------------------------------- the predictions
@@ -213,7 +213,7 @@ def test_files_name_the_stage_and_offloading():
     found, stage = stages(str(ROOT / "ds_configs/zero3_offload.json"), 1024)
     assert stage == 3 and found[3].offload_optimizer and found[3].offload_param
     w = work("Qwen/Qwen3-Embedding-8B")
-    assert formulas.states(w, found[3], 2).total < 3 * GIB
+    assert sum(formulas.states(w, found[3], 2)) < 3 * GIB
 
 
 # ------------------------------------------------------------------------------ the command

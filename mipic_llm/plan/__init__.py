@@ -1,5 +1,4 @@
-"""What a run will need and how fast it will go, on paper: `python -m mipic_llm.plan --help`.
+"""What a run will need and how fast it will go, by arithmetic; see `mipic plan --help`.
 
-Arithmetic only: nothing here imports torch or DeepSpeed, except to read a config.json of a model
-directory (transformers). benchmarks/plan_check.py compares the formulas with measurements.
+Nothing here imports torch or DeepSpeed; transformers only to read a model's config.json.
 """

@@ -1,8 +1,9 @@
-"""The formulas of PERFORMANCE.md: FLOPs and activations per token, states, bytes on the wire.
+"""FLOPs and activations per token, bytes of the states, bytes on the wire.
 
 Symbols: N matrix weights without embeddings, a FLOPs of attention per token in the forward pass,
 P parameters, P_t trainable ones, R ranks, f = (R - 1) / R, m passes (chunks) of a step, b bytes of
-a weight or activation (2 in bf16, 4 in fp32), D width.
+a weight or activation (2 in bf16, 4 in fp32), D width, L layers.
+benchmarks/plan_check.py compares the formulas with measurements.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import NamedTuple
 
 from mipic_llm.plan.shapes import Shape
 
-FUSED = "fused"  # flash, varlen, sdpa: nothing of size T x T is kept, backward computes it again
+FUSED = "fused"  # flash, varlen, sdpa: keep nothing of size T x T, compute it again in backward
 EAGER = "eager"
 
 
@@ -19,17 +20,18 @@ class Work(NamedTuple):
     """How a model is trained, as far as memory and FLOPs follow from it.
 
     lora: rank, 0 = full. lora_linears: (inputs, outputs) of the linear layers under LoRA in one
-    transformer layer. bytes: of a weight and of an activation. kernel: FUSED or EAGER attention.
-    causal_half: the kernel skips what a causal mask hides. tokens_layers: layers whose tokens
-    SIA reads. inner_norm: inner layers pass through the final norm (decoders only).
+    transformer layer. heads: parameters of the trainable heads. cached: GradCache, one more forward
+    pass. bytes: b. kernel: FUSED or EAGER attention. causal_half: the kernel skips what a causal
+    mask hides. tokens_layers: layers whose tokens SIA reads. inner_norm: inner layers pass through
+    the final norm (decoders only).
     """
 
     shape: Shape
     lora: int
     lora_linears: tuple[tuple[int, int], ...]
-    heads: int  # parameters of the trainable heads (lifts and chain)
+    heads: int
     checkpointing: bool
-    cached: bool  # GradCache: one more forward pass
+    cached: bool
     bytes: int
     kernel: str = FUSED
     causal_half: bool = True
@@ -40,10 +42,9 @@ class Work(NamedTuple):
 
     @property
     def lora_parameters(self) -> int:
-        """Of the adapter over all layers."""
-        return self.shape.layers * sum(
-            self.lora * (a + b) + (b if self.dora else 0) for a, b in self.lora_linears
-        )
+        """Of the adapter over all layers (A, B and DoRA's magnitudes)."""
+        sizes = (self.lora * (a + b) + b * self.dora for a, b in self.lora_linears)
+        return self.shape.layers * sum(sizes)
 
     @property
     def parameters(self) -> int:
@@ -56,46 +57,37 @@ class Work(NamedTuple):
         return (self.lora_parameters if self.lora else self.shape.parameters) + self.heads
 
 
-def attention_flops(w: Work, tokens: float) -> float:
-    """a: both products of attention per token, over all layers; tokens: of one text."""
-    half = 0.5 if w.shape.decoder and w.kernel == FUSED and w.causal_half else 1.0
-    return half * 4 * tokens * w.shape.q * w.shape.layers
-
-
 def sia_flops(w: Work, tokens: float) -> float:
-    """Forward pass of SIA per token: scores of all prefixes, Grams of the chosen tokens (folded and
-    nested, METHOD.md 6; at most 0.7 of the tokens are chosen)."""
+    """Forward FLOPs of SIA per token: scores of all prefixes, and Grams of the chosen tokens
+    (folded and nested, METHOD.md 6; at most 0.7 of the tokens are chosen)."""
     if not w.tokens_layers or not w.dims:
         return 0.0
     scores = 2 * w.shape.width + 2 * sum(w.dims)
-    grams = 2 * 0.7**2 * tokens * w.shape.width
-    return w.tokens_layers * (scores + grams)
+    return w.tokens_layers * (scores + 2 * 0.7**2 * tokens * w.shape.width)
 
 
 def flops_per_token(w: Work, tokens: float) -> float:
     """Full 6N + 3.5a, LoRA 4N + 3.5a; checkpointing and GradCache each one forward, 2N + a, more.
 
-    Eager attention: 3a (its backward computes nothing again). LoRA's own products are added.
+    a: both products of attention over all layers. Eager attention: 3a (its backward computes
+    nothing again). LoRA's own products are added. tokens: of one text.
     """
-    n, a = w.shape.weights, attention_flops(w, tokens)
-    forwards = 1 + w.checkpointing + w.cached
-    backward = 2 * n if w.lora else 4 * n
-    again = 2.5 if w.kernel == FUSED else 2.0
+    half = 0.5 if w.shape.decoder and w.kernel == FUSED and w.causal_half else 1.0
+    n, a = w.shape.weights, half * 4 * tokens * w.shape.q * w.shape.layers
     lora = w.lora_parameters if w.lora else 0
-    return forwards * (2 * n + a + 2 * lora) + backward + again * a + 4 * lora
+    forwards = 1 + w.checkpointing + w.cached
+    backward = (2 if w.lora else 4) * n + (2.5 if w.kernel == FUSED else 2.0) * a + 4 * lora
+    return forwards * (2 * n + a + 2 * lora) + backward
 
 
 def activation_bytes(w: Work) -> float:
-    """Kept for the backward pass, per token: one layer's parts, times the layers.
+    """Kept for the backward pass, per token: one layer's parts times the layers, and the norm
+    before (encoder) or after (decoder) them.
 
-    With checkpointing only each layer's input stays, L * D * b, and one layer at a time is whole:
-    see `working_layer_bytes`. The norm before (encoder) or after (decoder) the layers is added.
+    With checkpointing only each layer's input stays, L * D * b (and see `working_layer_bytes`).
     """
     s, full = w.shape, 0 if w.lora else 1
-    if s.decoder:
-        ends = s.width * (4 + full * w.bytes) + 4
-    else:
-        ends = full * w.bytes * (s.width + 2)
+    ends = s.width * (4 + full * w.bytes) + 4 if s.decoder else full * w.bytes * (s.width + 2)
     return ends + s.layers * (s.width * w.bytes if w.checkpointing else layer_bytes(w))
 
 
@@ -109,12 +101,10 @@ def layer_bytes(w: Work) -> float:
 
     Decoder: RMSNorm keeps its input in fp32, and the normed input where its own weight is
     trained; linear layers keep their input; attention keeps q, k, v and its output; SwiGLU four
-    times the inner width. Encoder: LayerNorm keeps its input, linear layers theirs (what LayerNorm
-    gave), attention q, k, v and its output, GELU its input and output. Both: a few numbers per
-    token from norms and softmax. Measured: benchmarks/plan_check.py.
+    times the inner width. Encoder: LayerNorm keeps its input, linear layers theirs, attention q, k,
+    v and its output, GELU its input and output. Both: a few numbers of norms and softmax.
     """
-    s, b = w.shape, w.bytes
-    full = 0 if w.lora else 1
+    s, b, full = w.shape, w.bytes, 0 if w.lora else 1
     low_rank = w.lora * len(w.lora_linears) * b
     if not s.decoder:
         return b * (4 * s.width + 4 * s.q + 2 * s.inner + 4) + 4 * s.heads + low_rank
@@ -122,8 +112,7 @@ def layer_bytes(w: Work) -> float:
     norms = 2 * (s.width * (upcast + full * b + b) + upcast)
     if s.qk_norm:
         norms += (s.q + s.kv) * (upcast + full * b) + upcast * (s.q + s.kv) / s.qk_norm
-    attention = b * (2 * s.q + 2 * s.kv) + 4 * s.heads
-    return norms + attention + b * 4 * s.inner + low_rank
+    return norms + b * (2 * s.q + 2 * s.kv) + 4 * s.heads + b * 4 * s.inner + low_rank
 
 
 def captured_bytes(w: Work) -> float:
@@ -135,18 +124,13 @@ def captured_bytes(w: Work) -> float:
 
 
 class States(NamedTuple):
-    """Bytes per rank of everything that lives between steps, and its largest temporary."""
+    """Bytes per rank of everything that lives between steps, and the buffers of ZeRO."""
 
     weights: float
     gradients: float
     optimizer: float
     buckets: float
     gathered: float
-
-    @property
-    def total(self) -> float:
-        """Their sum."""
-        return sum(self)
 
 
 class Zero(NamedTuple):
@@ -206,11 +190,6 @@ class Wire(NamedTuple):
     weights: float
     readouts: float
 
-    @property
-    def total(self) -> float:
-        """Their sum."""
-        return sum(self)
-
 
 def wire(
     w: Work, zero: Zero, ranks: int, passes: int, pairs: int, columns: int, links: int
@@ -224,8 +203,7 @@ def wire(
     come back by a reduce-scatter, 4 B; a chain link's deeper side is gathered without (links: those
     whose deeper side is not the last layer's, which is there already).
     """
-    f = (ranks - 1) / ranks
-    b, d = w.bytes, w.shape.width
+    f, b = (ranks - 1) / ranks, w.bytes
     if zero.stage == 3:
         gathers = (3 if w.cached else 2) * passes * w.parameters
         if passes == 1:
@@ -233,5 +211,4 @@ def wire(
         weights = b * (gathers + w.trainable) * f
     else:
         weights = b * w.trainable * f * (2 if zero.stage == 0 else 2 + zero.all_reduce)
-    readouts = pairs * columns * (ranks - 1) * d * (8 + 4 * links)
-    return Wire(weights, readouts)
+    return Wire(weights, pairs * columns * (ranks - 1) * w.shape.width * (8 + 4 * links))

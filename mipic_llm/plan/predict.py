@@ -13,8 +13,8 @@ from mipic_llm.plan.shapes import Shape
 GIB = 2**30
 WORKSPACE = 1.0 * GIB  # of a CUDA context, NCCL and libraries, beside what tensors take
 RELATION_TILE = 512 * 2**20  # of the relation between texts, at most (losses/relation.py)
-# Host time of one pass over one layer in eager code, s: PERFORMANCE.md's host floor, 3.6k tokens
-# (full) and 7k (LoRA) of Qwen3-0.6B per micro-step at 153k and 214k tokens/s, over 28 layers.
+# Host time of one pass over one layer in eager code, s: 3.6k tokens (full) and 7k (LoRA) of
+# Qwen3-0.6B per micro-step at 153k and 214k tokens/s, over 28 layers.
 HOST_FULL, HOST_LORA = 3600 / 153e3 / 28, 7000 / 214e3 / 28
 
 
@@ -54,9 +54,7 @@ class Load(NamedTuple):
     @property
     def peak_tokens(self) -> float:
         """Tokens of the largest pass: of a chunk all may be of full length."""
-        if self.passes == 1:
-            return self.texts * self.tokens
-        return self.chunk * self.longest
+        return self.texts * self.tokens if self.passes == 1 else self.chunk * self.longest
 
 
 class Row(NamedTuple):
@@ -83,7 +81,7 @@ class Row(NamedTuple):
     @property
     def total(self) -> float:
         """Bytes of a rank, with the workspace of the libraries."""
-        return self.states.total + self.activations + self.readouts + WORKSPACE
+        return sum(self.states) + self.activations + self.readouts + WORKSPACE
 
     @property
     def fits(self) -> bool:
@@ -94,16 +92,16 @@ class Row(NamedTuple):
 def work_of(config: Config, shape: Shape, *, kernel: str = formulas.FUSED) -> tuple[Config, Work]:
     """-> (resolved config, what it means for memory and FLOPs)."""
     found = resolve(config, width=shape.width, n_layers=shape.layers)
-    dims, mipic = trained_dims(found), found.objective.name == "mipic"
+    mipic, t, rank = found.objective.name == "mipic", found.train, found.lora.rank
     sia = found.sia.layers or [] if mipic and (found.sia.relation or found.sia.geometry) else []
-    t, rank = found.train, found.lora.rank
     linears = shape.lora_linears(found.lora.target_modules) if rank else {}
     work = Work(
         shape, rank, tuple(linears.values()), head_parameters(found, shape.width),
         t.gradient_checkpointing, bool(t.chunk_size or t.chunk_tokens),
         2 if t.precision == "bf16" else 4, kernel=kernel,
         tokens_layers=found.sia.layers_per_step or len(sia) if sia else 0,
-        dims=tuple(dims), inner_norm=found.model.inner_norm == "final", dora=found.lora.use_dora,
+        dims=tuple(trained_dims(found)), inner_norm=found.model.inner_norm == "final",
+        dora=found.lora.use_dora,
     )  # fmt: skip
     return found, work
 
@@ -113,8 +111,7 @@ def head_parameters(config: Config, width: int) -> int:
     if config.objective.name != "mipic":
         return 0
     dims, found = trained_dims(config), 0
-    lifted = config.sia.lift_init != "fixed" and (config.sia.relation or config.sia.geometry)
-    if lifted and len(dims) > 1:
+    if config.sia.lift_init != "fixed" and (config.sia.relation or config.sia.geometry):
         found += len(config.sia.layers or []) * sum(dims[:-1]) * width
     if config.pic.enabled:
         ladder = parse_ladder(config.pic.ladder or [])
@@ -134,13 +131,11 @@ def load_of(config: Config, tokens: float) -> Load:
     if t.chunk_tokens:
         chunk = min(texts, max(1, t.chunk_tokens // config.data.max_length))
     links = 0
-    if config.objective.name == "mipic" and config.pic.enabled:
+    if config.objective.name == "mipic" and config.pic.enabled and config.pic.target != "last":
         links = config.pic.links_per_step or max(0, len(config.pic.ladder or []) - 1)
-        links = 0 if config.pic.target == "last" else links
     relation = bool(narrow_dims(config))
-    memory = config.sia.memory or 0
     return Load(texts, tokens, config.data.max_length, chunk, t.batch_size, columns, links,
-                relation, memory if relation else 0)  # fmt: skip
+                relation, config.sia.memory or 0 if relation else 0)  # fmt: skip
 
 
 def predict(
@@ -149,29 +144,30 @@ def predict(
     """One stage. fabric: bytes/s of a rank; mfu: the share of peak that the model's FLOPs reach.
 
     Compute and the weights' traffic overlap (overlap_comm), so the longer counts; readouts, and
-    what ZeRO-1 and 2 gather after the update, do not. Latency of
-    collectives is not modelled.
+    what ZeRO-1 and 2 gather after the update, do not. Latency of collectives is not modelled.
     """
     work = work._replace(cached=load.passes > 1)
     per_token = formulas.flops_per_token(work, load.tokens)
     per_token += (3 + work.cached) * formulas.sia_flops(work, load.tokens)
-    found = formulas.states(work, zero, ranks)
     sent = formulas.wire(work, zero, ranks, load.passes, load.pairs, load.columns, load.links)
-    compute = load.texts * load.tokens * per_token / (mfu * machine.flops)
     host = (HOST_LORA if work.lora else HOST_FULL) * work.shape.layers * load.passes
-    launches = host * (1 + (work.checkpointing + work.cached) / 3)
     share = 1 / ranks if zero.stage else 1
-    optimizer = 28 * work.trainable * share / machine.bandwidth  # read and write 12 + gradient
     gathered = sent.weights / (2 + zero.all_reduce)
     late = sent.readouts + (gathered if zero.stage in (1, 2) else 0)
-    overlapped = (sent.total - late) / fabric
-    busy = max(compute, launches, overlapped)
-    step = busy + optimizer + late / fabric
+    times = {
+        "compute": load.texts * load.tokens * per_token / (mfu * machine.flops),
+        "launches": host * (1 + (work.checkpointing + work.cached) / 3),
+        "fabric": sum(sent) / fabric,
+        "optimizer": 28 * work.trainable * share / machine.bandwidth,  # read, write 12 + gradient
+    }
+    busy = max(times["compute"], times["launches"], (sum(sent) - late) / fabric)
+    step = busy + times["optimizer"] + late / fabric
     return Row(
-        zero.stage, ranks, load.chunk, work.checkpointing, found, activations(work, load),
-        readouts(work, load, ranks), sent, compute, optimizer, launches, sent.total / fabric,
-        step, ranks * load.texts * load.tokens / step,
-        bound(compute, launches, sent.total / fabric, optimizer), machine.memory,
+        zero.stage, ranks, load.chunk, work.checkpointing, formulas.states(work, zero, ranks),
+        activations(work, load), readouts(work, load, ranks), sent, times["compute"],
+        times["optimizer"], times["launches"], times["fabric"], step,
+        ranks * load.texts * load.tokens / step, max(times, key=lambda name: times[name]),
+        machine.memory,
     )  # fmt: skip
 
 
@@ -190,14 +186,6 @@ def readouts(work: Work, load: Load, ranks: int) -> float:
     candidates = ranks * load.pairs * (load.columns - 1)
     gathered = 8 * ranks * load.texts * width * (1 + load.links)
     rows = load.pairs if candidates < 16384 else min(load.pairs, max(1, 2**24 // candidates))
-    relation = 0
-    if load.relation:
-        seen = ranks * load.texts + load.memory
-        relation = min(RELATION_TILE, 5 * 4 * load.texts * seen)
+    seen = ranks * load.texts + load.memory
+    relation = min(RELATION_TILE, 5 * 4 * load.texts * seen) if load.relation else 0
     return own + gathered + 3 * 4 * rows * candidates + relation + 4 * load.memory * width
-
-
-def bound(compute: float, launches: float, fabric: float, optimizer: float) -> str:
-    """The largest of a step's times, in a word."""
-    times = {"compute": compute, "launches": launches, "fabric": fabric, "optimizer": optimizer}
-    return max(times, key=lambda name: times[name])

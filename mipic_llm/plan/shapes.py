@@ -1,4 +1,4 @@
-"""The numbers of an architecture that memory and time follow from; exact parameter counts."""
+"""The sizes of an architecture, from which memory and time follow; exact parameter counts."""
 
 from __future__ import annotations
 
@@ -10,14 +10,18 @@ from mipic_llm.errors import UserError
 ENCODERS = ("bert", "roberta", "xlm-roberta", "camembert")
 DECODERS = ("qwen3", "qwen2", "llama", "mistral")
 BUILT_IN = "built-in table"
+# Names of linear layers in lora.target_modules -> ours.
+_DECODER_NAMES = {f"{name}_proj": name for name in ("q", "k", "v", "o", "up", "down", "gate")}
+_ENCODER_NAMES = {"query": "q", "key": "k", "value": "v", "attention.output.dense": "o",
+                  "intermediate.dense": "up"}  # fmt: skip
 
 
 class Shape(NamedTuple):
-    """An encoder (BERT and its kin) or a decoder (Qwen3, Llama and their kin), no head, no pooler.
+    """An encoder (BERT and its kin) or decoder (Qwen3, Llama and their kin), without a head.
 
     q, kv: channels of all query heads and of all key (or value) heads. embeddings: rows of all
-    embedding tables (tokens, positions, types). linear_bias, q_bias, o_bias: which linear layers
-    have biases. qk_norm: channels of the norms on q and k per head (0 = none).
+    embedding tables (tokens, positions, types). *_bias: which linear layers have biases. qk_norm:
+    channels per head of the norms on q and k (0 = none).
     """
 
     decoder: bool
@@ -36,16 +40,14 @@ class Shape(NamedTuple):
 
     def linears(self) -> dict[str, tuple[int, int]]:
         """Linear layers of one transformer layer: name -> (inputs, outputs)."""
-        found = {
-            "q": (self.width, self.q), "k": (self.width, self.kv), "v": (self.width, self.kv),
-            "o": (self.q, self.width), "up": (self.width, self.inner),
-            "down": (self.inner, self.width),
-        }  # fmt: skip
-        return found | ({"gate": (self.width, self.inner)} if self.decoder else {})
+        d, up = self.width, (self.width, self.inner)
+        found = {"q": (d, self.q), "k": (d, self.kv), "v": (d, self.kv), "o": (self.q, d), "up": up,
+                 "down": (self.inner, d)}  # fmt: skip
+        return found | ({"gate": up} if self.decoder else {})
 
     @property
     def layer_weights(self) -> int:
-        """Matrix weights of one layer: what tokens are multiplied with."""
+        """Matrix weights of one layer."""
         return sum(a * b for a, b in self.linears().values())
 
     @property
@@ -58,7 +60,7 @@ class Shape(NamedTuple):
 
     @property
     def weights(self) -> int:
-        """N of PERFORMANCE.md: all matrix weights without the embedding tables."""
+        """N: all matrix weights without the embedding tables."""
         return self.layers * self.layer_weights
 
     @property
@@ -67,23 +69,11 @@ class Shape(NamedTuple):
         ends = self.width if self.decoder else 2 * self.width  # final norm, or embedding norm
         return self.embeddings * self.width + ends + self.layers * self.layer_parameters
 
-    def lora_parameters(self, rank: int, targets: list[str], dora: bool = False) -> int:
-        """Of LoRA (A, B and DoRA's magnitudes) on the linear layers that `targets` name."""
-        chosen = self.lora_linears(targets)
-        per_layer = sum(rank * (a + b) + (b if dora else 0) for a, b in chosen.values())
-        return self.layers * per_layer
-
     def lora_linears(self, targets: list[str]) -> dict[str, tuple[int, int]]:
-        """The linear layers of one layer under LoRA. UserError for names that plan cannot place."""
+        """The linear layers of one layer under LoRA. UserError for names unknown here."""
         if list(targets) == ["all-linear"]:
             return self.linears()
-        names = {
-            "q_proj": "q", "k_proj": "k", "v_proj": "v", "o_proj": "o", "up_proj": "up",
-            "down_proj": "down", "gate_proj": "gate",
-        } if self.decoder else {
-            "query": "q", "key": "k", "value": "v", "attention.output.dense": "o",
-            "intermediate.dense": "up",
-        }  # fmt: skip
+        names = _DECODER_NAMES if self.decoder else _ENCODER_NAMES
         unknown = [t for t in targets if t not in names]
         if unknown:
             raise UserError(
@@ -133,9 +123,8 @@ def from_config(c: Any) -> Shape:
             heads=c.num_attention_heads,
         )  # fmt: skip
     if kind not in DECODERS:
-        known = ", ".join(ENCODERS + DECODERS)
         raise UserError(f"model.name: plan has no formulas for the architecture {kind}, only for "
-                        f"{known}")  # fmt: skip
+                        f"{', '.join(ENCODERS + DECODERS)}")  # fmt: skip
     head = getattr(c, "head_dim", None) or width // c.num_attention_heads
     bias = bool(getattr(c, "attention_bias", False))
     return Shape(
