@@ -23,6 +23,7 @@ from mipic_llm.report import (
     read_scores,
     write_scores,
 )
+from mipic_llm.report.plots import loss_parts
 from mipic_llm.training import progress
 from mipic_llm.training.progress import Progress, clock, describe
 from mipic_llm.types import Point, Score
@@ -181,6 +182,24 @@ def test_loss_plot(tmp_path, steps):
     loss_plot(tmp_path / "metrics.jsonl", tmp_path / "l.png")
     width, height = size_of_png(tmp_path / "l.png")
     assert width > height and ink(tmp_path / "l.png")[0] > 0.01
+
+
+def test_every_part_of_the_loss_gets_a_panel(tmp_path):
+    """Those nobody knew when the plot was written too; dims of a part share one."""
+    rows = [
+        {"step": s, "loss": 1.0, "loss/mrl": 2.0, "loss/mrl@128": 1.0, "loss/mrl@16": 3.0,
+         "loss/brand_new": s / 2, "loss/brand_new@16": None, "lr": 9.0} for s in (1, 2)
+    ]  # fmt: skip
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"note": 1, "loss": 7}\n')
+    assert loss_parts(path) == {
+        "total": {"": [(1, 1.0), (2, 1.0)]},
+        "MRL": {"": [(1, 2.0), (2, 2.0)]},
+        "brand_new": {"": [(1, 0.5), (2, 1.0)]},
+        "MRL per dim": {"16": [(1, 3.0), (2, 3.0)], "128": [(1, 1.0), (2, 1.0)]},
+    }
+    loss_plot(path, tmp_path / "l.png")
+    assert size_of_png(tmp_path / "l.png") == (1584, 848)  # two rows of at most three panels
 
 
 def test_loss_plot_without_losses_is_the_users_error(tmp_path):

@@ -1,4 +1,4 @@
-"""Pictures that compare sizes and methods: curves with intervals, heat maps, retention.
+"""Pictures that compare sizes and methods: curves with spreads, heat maps, retention.
 
 Told apart by dash, marker and fill as well as by colour, so that they are right in greyscale.
 Values are x 100 everywhere here.
@@ -7,10 +7,10 @@ Values are x 100 everywhere here.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from mipic_llm.report.plots import STYLES, new_figure
+from mipic_llm.report.plots import panel_figure, style
 
 
 class Estimate(NamedTuple):
@@ -25,47 +25,34 @@ Curves = Mapping[str, Mapping[int, Estimate]]  # method -> dim -> estimate
 
 def curves_figure(panels: Mapping[str, Curves], ylabel: str) -> Any:
     """Quality against size, one panel per title, spread as error bars. -> a matplotlib Figure."""
-    columns = min(3, len(panels))
-    lines = -(-len(panels) // columns)
-    figure, flat = new_figure(lines, columns, (4.6 * columns, 3.5 * lines + 0.4))
+    figure, grid, _ = panel_figure(len(panels), (4.6, 3.5))
     names = list(dict.fromkeys(name for curves in panels.values() for name in curves))
-    for axes, (title, curves) in zip(flat, panels.items(), strict=False):
+    for axes, (title, curves) in zip(grid, panels.items(), strict=True):
         dims = sorted({dim for curve in curves.values() for dim in curve})
-        place = {dim: i for i, dim in enumerate(dims)}
         for number, (name, curve) in enumerate(curves.items()):
-            colour, dash, marker, fill = STYLES[names.index(name) % len(STYLES)]
             nudge = 0.05 * (number - (len(curves) - 1) / 2)  # error bars side by side
             known = {d: e for d, e in sorted(curve.items()) if math.isfinite(e.mean)}
             axes.errorbar(
-                [place[d] + nudge for d in known],
-                [e.mean for e in known.values()],
+                [dims.index(d) + nudge for d in known], [e.mean for e in known.values()],
                 yerr=[0.0 if math.isnan(e.spread) else e.spread for e in known.values()],
-                color=colour, linestyle=dash, marker=marker, markerfacecolor=fill,
-                markeredgecolor=colour, markersize=5.5, linewidth=1.6, capsize=2.5, elinewidth=0.9,
-                label=name,
+                markersize=5.5, linewidth=1.6, capsize=2.5, elinewidth=0.9, label=name,
+                **style(names.index(name)),
             )  # fmt: skip
         axes.set_xticks(range(len(dims)), [str(d) for d in dims])
-        axes.set_title(title, loc="left", fontweight="bold")
-        axes.set_xlabel("dimensions kept")
-        axes.tick_params(labelbottom=True)
-    flat[0].set_ylabel(ylabel)
-    handles, labels = flat[0].get_legend_handles_labels()
+        _titled(axes, title)
+    grid[0].set_ylabel(ylabel)
+    handles, labels = grid[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(6, max(1, len(labels))),
                   frameon=False, handlelength=3.0)  # fmt: skip
-    for axes in flat[len(panels) :]:
-        axes.set_visible(False)
     return figure
 
 
 def heat_figure(maps: Mapping[str, Mapping[tuple[int, int], float]], label: str) -> Any:
     """Layer x dim, one map per title on one scale, each cell with its number."""
-    columns = min(3, len(maps))
-    lines = -(-len(maps) // columns)
     values = [v for cells in maps.values() for v in cells.values() if math.isfinite(v)]
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
-    figure, flat = new_figure(lines, columns, (4.4 * columns, 3.1 * lines + 0.3))
-    image = None
-    for axes, (title, cells) in zip(flat, maps.items(), strict=False):
+    figure, panels, _ = panel_figure(len(maps), (4.4, 3.1))
+    for axes, (title, cells) in zip(panels, maps.items(), strict=True):
         layers, dims = (sorted({key[i] for key in cells}) for i in (0, 1))
         grid = [[cells.get((layer, d), math.nan) for d in dims] for layer in layers]
         image = axes.imshow(grid, origin="lower", aspect="auto", cmap="cividis", vmin=low,
@@ -78,16 +65,17 @@ def heat_figure(maps: Mapping[str, Mapping[tuple[int, int], float]], label: str)
                               color="white" if dark else "black")  # fmt: skip
         axes.set_xticks(range(len(dims)), [str(d) for d in dims])
         axes.set_yticks(range(len(layers)), [str(layer) for layer in layers])
-        axes.tick_params(labelbottom=True)
         axes.grid(False)
-        axes.set_title(title, loc="left", fontweight="bold")
-        axes.set_xlabel("dimensions kept")
-    flat[0].set_ylabel("layer")
-    for axes in flat[len(maps) :]:
-        axes.set_visible(False)
-    if image is not None:
-        figure.colorbar(image, ax=flat[: len(maps)], label=label, shrink=0.9)
+        _titled(axes, title)
+    panels[0].set_ylabel("layer")
+    figure.colorbar(image, ax=panels, label=label, shrink=0.9)
     return figure
+
+
+def _titled(axes: Any, title: str) -> None:
+    axes.set_title(title, loc="left", fontweight="bold")
+    axes.set_xlabel("dimensions kept")
+    axes.tick_params(labelbottom=True)
 
 
 def retention(curves: Curves) -> dict[str, dict[int, Estimate]]:
@@ -102,17 +90,3 @@ def retention(curves: Curves) -> dict[str, dict[int, Estimate]]:
             found[name] = {d: Estimate(100 * e.mean / full, 100 * e.spread / full)
                            for d, e in curve.items()}  # fmt: skip
     return found
-
-
-def parts_figure(series: Mapping[str, Sequence[tuple[int, float]]]) -> Any:
-    """One panel per named loss part over steps."""
-    columns = min(3, len(series))
-    lines = -(-len(series) // columns)
-    figure, flat = new_figure(lines, columns, (3.6 * columns, 2.4 * lines + 0.3))
-    for axes, (title, points) in zip(flat, series.items(), strict=False):
-        axes.plot(*zip(*points, strict=True), color=STYLES[1][0], linewidth=1.3)
-        axes.set_title(title, loc="left", fontweight="bold")
-        axes.tick_params(labelbottom=True)
-    for axes in flat[len(series) :]:
-        axes.set_visible(False)
-    return figure

@@ -24,6 +24,10 @@ STYLES = [
     ("#1f1f1f", (0, (1, 1)), "X", "#1f1f1f"),
     ("#6fa3c9", (0, (8, 2, 2, 2)), "<", "#6fa3c9"),
 ]
+# Titles of the loss panels; a part that is not here goes by its own name.
+TITLES = {"loss": "total", "loss/mrl": "MRL", "loss/chain": "PIC chain",
+          "loss/relation": "SIA relation", "loss/geometry": "SIA geometry"}  # fmt: skip
+Points = list[tuple[int, float]]  # (step, value)
 
 
 def quality_plot(before: Sequence[Score], after: Sequence[Score], path: str | Path) -> None:
@@ -33,26 +37,20 @@ def quality_plot(before: Sequence[Score], after: Sequence[Score], path: str | Pa
 
 def comparison_plot(runs: Mapping[str, Sequence[Score]], path: str | Path) -> None:
     """PNG of Spearman against dim at the last layer, one line per named set of scores."""
-    scored = [s for scores in runs.values() for s in scores if is_spearman(s)]
-    if not scored:
+    tasks = list(dict.fromkeys(s.task for many in runs.values() for s in many if is_spearman(s)))
+    if not tasks:
         raise UserError(f"{path}: no plot: there are no Spearman scores; set data.validation")
-    tasks = list(dict.fromkeys(s.task for s in scored))
-    figure, (axes,) = new_figure(1, 1, (6.4, 4.2))
-    curves = {name: _curve(scores) for name, scores in runs.items()}
-    curves = {name: curve for name, curve in curves.items() if curve}
+    figure, (axes,), _ = panel_figure(1, (6.4, 3.9))
+    curves = {name: curve for name, scores in runs.items() if (curve := _curve(scores))}
     for number, (name, curve) in enumerate(curves.items()):
-        colour, dash, marker, fill = STYLES[number % len(STYLES)]
-        axes.plot(
-            list(curve), list(curve.values()), color=colour, linestyle=dash, marker=marker,
-            markerfacecolor=fill, markeredgecolor=colour, markersize=6.5, linewidth=1.8, label=name,
-        )  # fmt: skip
+        axes.plot(list(curve), list(curve.values()), markersize=6.5, linewidth=1.8, label=name,
+                  **style(number))  # fmt: skip
     if list(curves) == ["before training", "after training"]:
         first, last = curves.values()
         for dim in sorted(set(first) & set(last)):
-            change = last[dim] - first[dim]
             axes.annotate(
-                f"{change:+.1f}", (dim, max(last[dim], first[dim])), (-4, 9), color=INK,
-                textcoords="offset points", ha="center", fontsize=9,
+                f"{last[dim] - first[dim]:+.1f}", (dim, max(last[dim], first[dim])), (-4, 9),
+                color=INK, textcoords="offset points", ha="center", fontsize=9,
             )  # fmt: skip
     dims = sorted({dim for curve in curves.values() for dim in curve})
     axes.set_xscale("log", base=2)
@@ -78,60 +76,56 @@ def _curve(scores: Sequence[Score]) -> dict[int, float]:
     return {dim: sum(v) / len(v) for dim, v in sorted(values.items())}
 
 
+def loss_parts(metrics_jsonl: str | Path) -> dict[str, dict[str, Points]]:
+    """Every loss of a run as panels: title -> label -> points.
+
+    The total and each `loss/<part>` have a panel with one unnamed line; the `loss/<part>@<dim>` of
+    a part share a panel, one line per dim. Order: as in the file, the panels of dims last.
+    """
+    parts: dict[str, dict[str, Points]] = {}
+    per_dim: dict[str, dict[str, Points]] = {}
+    for _, row in rows_of(metrics_jsonl):
+        for key, value in row.items():
+            if not (key == "loss" or key.startswith("loss/")) or "step" not in row:
+                continue
+            part, _, dim = key.partition("@")
+            title = TITLES.get(part, part.removeprefix("loss/")) + (" per dim" if dim else "")
+            points = (per_dim if dim else parts).setdefault(title, {}).setdefault(dim, [])
+            if isinstance(value, int | float):
+                points.append((row["step"], value))
+    for title, lines in per_dim.items():
+        per_dim[title] = dict(sorted(lines.items(), key=lambda item: (len(item[0]), item[0])))
+    found = {t: {k: p for k, p in v.items() if p} for t, v in (parts | per_dim).items()}
+    return {title: lines for title, lines in found.items() if lines}
+
+
 def loss_plot(metrics_jsonl: str | Path, path: str | Path) -> None:
     """PNG of the total loss and its parts over steps, one panel each (their scales differ)."""
-    rows = [row for _, row in rows_of(metrics_jsonl) if "step" in row]
-    keys = ["loss", "loss/mrl", "loss/relation", "loss/geometry", "loss/chain"]
-    series = {key: _series(rows, key) for key in keys}
-    series = {key: points for key, points in series.items() if points}
-    if not series:
+    panels = loss_parts(metrics_jsonl)
+    if not panels:
         raise UserError(f"{metrics_jsonl}: no plot: it has no losses yet")
-    names = {key for row in rows for key in row if key.startswith("loss/mrl@")}
-    per_dim = sorted(names, key=lambda key: int(key.split("@")[1]))
-    panels = len(series) + bool(per_dim)
-    columns = min(3, panels)
-    lines = math.ceil(panels / columns)
-    figure, flat = new_figure(lines, columns, (3.3 * columns, 2.5 * lines + 0.3))
-    titles = {"loss": "total", "loss/mrl": "MRL", "loss/chain": "PIC chain",
-              "loss/relation": "SIA relation", "loss/geometry": "SIA geometry"}  # fmt: skip
-    for axes, (key, points) in zip(flat, series.items(), strict=False):
-        steps, values = zip(*points, strict=True)
-        smooth = _smooth(values)
-        if smooth is None:
-            axes.plot(steps, values, color=INK, linewidth=1.5)
-        else:
-            axes.plot(steps, values, color=GREY, linewidth=0.7, alpha=0.7)
-            axes.plot(steps, smooth, color=INK, linewidth=1.8)
-        axes.set_title(titles[key], loc="left", fontweight="bold")
-    if per_dim:
-        _per_dim_panel(flat[len(series)], [(k.split("@")[1], _series(rows, k)) for k in per_dim])
-    for number, axes in enumerate(flat):
-        axes.set_visible(number < panels)
-        if panels - columns <= number < panels:
-            axes.set_xlabel("step")
-            axes.tick_params(labelbottom=True)
+    figure, grid, columns = panel_figure(len(panels), (3.3, 2.5))
+    for axes, (title, lines) in zip(grid, panels.items(), strict=True):
+        for number, (dim, points) in enumerate(lines.items()):
+            steps, values = zip(*points, strict=True)
+            smooth = _smooth(values)
+            if dim:  # dark = wide, and the dash differs too
+                shade = str(0.65 - 0.6 * number / max(1, len(lines) - 1))
+                axes.plot(steps, smooth or values, color=shade, linewidth=1.4, label=dim,
+                          linestyle=("-", "--", "-.", ":")[number % 4])  # fmt: skip
+            elif smooth is None:
+                axes.plot(steps, values, color=INK, linewidth=1.5)
+            else:
+                axes.plot(steps, values, color=GREY, linewidth=0.7, alpha=0.7)
+                axes.plot(steps, smooth, color=INK, linewidth=1.8)
+        if "" not in lines:
+            axes.legend(frameon=False, fontsize=7, ncols=2, handlelength=2.2, columnspacing=1.0)
+        axes.set_title(title, loc="left", fontweight="bold")
+    for axes in grid[-columns:]:
+        axes.set_xlabel("step")
+        axes.tick_params(labelbottom=True)
     figure.suptitle("Training loss and its parts", x=0.01, ha="left", fontweight="bold")
     save(figure, path)
-
-
-def _per_dim_panel(axes: Any, lines: list[tuple[str, list[tuple[int, float]]]]) -> None:
-    """InfoNCE at every prefix: dark = wide, and the dash differs too."""
-    dashes = ["-", "--", "-.", ":"]
-    for number, (dim, points) in enumerate(lines):
-        if not points:
-            continue
-        steps, values = zip(*points, strict=True)
-        shade = 0.65 - 0.6 * number / max(1, len(lines) - 1)
-        axes.plot(
-            steps, _smooth(values) or values, color=str(shade), linewidth=1.4, label=dim,
-            linestyle=dashes[number % len(dashes)],
-        )  # fmt: skip
-    axes.set_title("MRL per dim", loc="left", fontweight="bold")
-    axes.legend(frameon=False, fontsize=7, ncols=2, handlelength=2.2, columnspacing=1.0)
-
-
-def _series(rows: list[dict[str, Any]], key: str) -> list[tuple[int, float]]:
-    return [(row["step"], row[key]) for row in rows if isinstance(row.get(key), int | float)]
 
 
 def _smooth(values: Sequence[float]) -> list[float] | None:
@@ -143,8 +137,15 @@ def _smooth(values: Sequence[float]) -> list[float] | None:
     return [sum(window) / len(window) for window in windows]
 
 
-def new_figure(lines: int, columns: int, size: tuple[float, float]) -> tuple[Any, list[Any]]:
-    """An empty figure in our style and its axes, row by row.
+def style(number: int) -> dict[str, Any]:
+    """The matplotlib options of a plot's n-th line."""
+    colour, dash, marker, fill = STYLES[number % len(STYLES)]
+    return {"color": colour, "linestyle": dash, "marker": marker, "markerfacecolor": fill,
+            "markeredgecolor": colour}  # fmt: skip
+
+
+def panel_figure(panels: int, size: tuple[float, float]) -> tuple[Any, list[Any], int]:
+    """-> (figure, axes of so many panels in rows of at most three, columns); size: inches of one.
 
     Drawn by Agg without pyplot: no display needed, and a caller's own backend stays as it is.
     matplotlib is imported here, so that only those who draw pay for it.
@@ -153,16 +154,22 @@ def new_figure(lines: int, columns: int, size: tuple[float, float]) -> tuple[Any
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    style = {"axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
-             "grid.color": "#d9dce0", "grid.linewidth": 0.6, "axes.axisbelow": True,
-             "axes.edgecolor": "#5b6068", "axes.titlesize": 11}  # fmt: skip
-    with matplotlib.rc_context(style):
-        figure = Figure(figsize=size, layout="constrained")
+    columns = min(3, panels)
+    lines = -(-panels // columns)
+    look = {"axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
+            "grid.color": "#d9dce0", "grid.linewidth": 0.6, "axes.axisbelow": True,
+            "axes.edgecolor": "#5b6068", "axes.titlesize": 11}  # fmt: skip
+    with matplotlib.rc_context(look):
+        inches = (size[0] * columns, size[1] * lines + 0.3)
+        figure = Figure(figsize=inches, layout="constrained")
         FigureCanvasAgg(figure)
-        grid = figure.subplots(lines, columns, squeeze=False, sharex=lines * columns > 1)
-    return figure, list(grid.flat)
+        grid = list(figure.subplots(lines, columns, squeeze=False, sharex=panels > 1).flat)
+    for axes in grid[panels:]:
+        axes.set_visible(False)
+    return figure, grid[:panels], columns
 
 
 def save(figure: Any, path: str | Path) -> None:
+    """Write a figure as PNG, its folder too."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=160, format="png")

@@ -14,22 +14,16 @@ from mipic_llm.types import Point, Score
 
 
 def write_scores(
-    path: str | Path,
-    scores: Iterable[Score],
-    stage: str | None = None,
-    append: bool = False,
-    readout: str | None = None,
-    step: int | None = None,
-) -> None:
-    """One row {task, metric, layer, dim, value, n} per score, with `stage`, `readout` and `step` if
-    given.
+    path: str | Path, scores: Iterable[Score], stage: str | None = None, append: bool = False,
+    readout: str | None = None, step: int | None = None,
+) -> None:  # fmt: skip
+    """One row {task, metric, layer, dim, value, n} per score, with stage, readout, step if given.
 
     Replaces the file in one move, or adds to it with `append`.
     """
     path = Path(path)
-    mark = {} if stage is None else {"stage": stage}
-    mark |= {} if readout is None else {"readout": readout}
-    mark |= {} if step is None else {"step": int(step)}
+    mark = {"stage": stage, "readout": readout, "step": None if step is None else int(step)}
+    mark = {key: value for key, value in mark.items() if value is not None}
     text = ""
     for task, metric, point, value, n in scores:
         row = {"task": task, "metric": metric, "layer": int(point.layer), "dim": int(point.dim)}
@@ -44,16 +38,15 @@ def write_scores(
 
 
 def read_scores(path: str | Path, stage: str | None = None) -> list[Score]:
-    """The scores of a file, or those of one `stage`; of the model's own vectors (no PCA).
+    """The scores of a file (or of one `stage`) of the model's own vectors, without PCA's.
 
     Raises UserError for a file that is missing or a line that is no score.
     """
-    # Other families (readout pca ..) have figures of their own at the same points.
-    return [s for family, s in read_families(path, stage) if family == "prefix"]
+    return [score for family, score in read_families(path, stage) if family == "prefix"]
 
 
 def read_families(path: str | Path, stage: str | None = None) -> list[tuple[str, Score]]:
-    """(family, score) of every row: prefix, or pca (post-hoc)."""
+    """(family, score) of every row; family: prefix, or pca (post-hoc). See `read_scores`."""
     scores = []
     for number, row in rows_of(path):
         try:
@@ -72,9 +65,8 @@ def read_families(path: str | Path, stage: str | None = None) -> list[tuple[str,
 
 def before_and_after(path: str | Path) -> tuple[list[Score], list[Score]]:
     """The two stages of a run's file; rows without a stage (`mipic evaluate`) count as after."""
-    everything, before = read_scores(path), read_scores(path, stage="before")
-    after = read_scores(path, stage="after")
-    return (before, after) if before or after else ([], everything)
+    before, after = (read_scores(path, stage) for stage in ("before", "after"))
+    return (before, after) if before or after else ([], read_scores(path))
 
 
 def rows_of(path: str | Path) -> list[tuple[int, dict[str, Any]]]:

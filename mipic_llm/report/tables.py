@@ -36,7 +36,8 @@ def before_after_table(
                 name = str(point.dim) if head == "dim" else str(point)
                 rows.append([name, _x100(a), _x100(b), _x100(b - a, sign=True)])
             caption = f"{task}: Spearman x 100, {title}, {n:,} pairs"
-            blocks.append(_markdown(caption, rows) if markdown else _plain(caption, rows))
+            blocks.append(f"**{caption}**\n\n{markdown_table(rows)}" if markdown
+                          else f"{caption}\n{plain_table(rows)}")  # fmt: skip
     return "\n\n".join(blocks) if blocks else "no Spearman scores"
 
 
@@ -48,13 +49,16 @@ def _x100(value: float, sign: bool = False) -> str:
     return "-" if math.isnan(value) else f"{100 * value:{'+' if sign else ''}.2f}"
 
 
-def _plain(caption: str, rows: list[list[str]]) -> str:
-    widths = [max(len(row[i]) for row in rows) + (3 if i else 2) for i in range(4)]
+def plain_table(rows: Sequence[Sequence[str]]) -> str:
+    """Right-aligned columns; the first row is the head."""
+    widths = [
+        max(map(len, column)) + (3 if i else 2) for i, column in enumerate(zip(*rows, strict=True))
+    ]
     lines = ["".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]
-    rule = "  " + "-" * (sum(widths) - 2)
-    return "\n".join([caption, lines[0], rule, *lines[1:]])
+    return "\n".join([lines[0], "  " + "-" * (sum(widths) - 2), *lines[1:]])
 
 
-def _markdown(caption: str, rows: list[list[str]]) -> str:
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join([f"**{caption}**", "", lines[0], "|---:|---:|---:|---:|", *lines[1:]])
+def markdown_table(rows: Sequence[Sequence[str]], first: str = "---:") -> str:
+    """The same in Markdown; first: alignment of the first column."""
+    head, *lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([head, "|".join(["", first, *["---:"] * (len(rows[0]) - 1), ""]), *lines])
