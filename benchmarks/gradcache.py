@@ -42,7 +42,7 @@ def peak(
         batch = build_step(data.cycled(pairs, B, step * B), encoder)
         counted: list[float] = []
         samples.append(harness.timed(
-            lambda b=batch, n=step, c=counted: c.append(made.runner.run(b, n + 1)[1][0].item())
+            lambda b=batch, n=step, c=counted: c.append(made.runner.run(b, n + 1)["useful"])
         ))  # fmt: skip
         tokens = counted[0]
     timing = harness.summary(samples)

@@ -116,16 +116,16 @@ class Stepper:
         self._fill_memory()
 
     def _fill_memory(self) -> None:
-        """As it is in the middle of a run: full (training/memory.py)."""
-        memory, engine = self.made.runner.cross.memory, self.made.runner.engine
+        """As it is in the middle of a run: full (objective/memory.py)."""
+        memory, engine = self.made.runner.objective.memory, self.made.runner.engine
         width = engine.module.backbone.width
         memory.restore((torch.randn(memory.size, width), 0), engine.device)
 
     def __call__(self) -> dict[str, float]:
         batch = self.batches[self.count % len(self.batches)]
-        self.parts, tokens = self.made.runner.run(batch, self.count)
+        self.parts = self.made.runner.run(batch, self.count)
         self.count += 1
-        self.useful, self.padded = tokens.tolist()
+        self.useful, self.padded = self.parts.pop("useful"), self.parts.pop("padded")
         return self.parts
 
     @property

@@ -76,8 +76,8 @@ class Ours:
         return build_step(rows, self.encoder)
 
     def __call__(self, rows: Sequence[Example]) -> None:
-        _, tokens = self.made.runner.run(self.batch(rows), self.steps)
-        self.tokens += tokens
+        row = self.made.runner.run(self.batch(rows), self.steps)
+        self.tokens += torch.tensor([row["useful"], row["padded"]])
         self.steps += 1
 
     def gradients(self, rows: Sequence[Example]) -> Gradients:
@@ -93,7 +93,7 @@ class Ours:
 
         runner.engine.step = keep
         try:
-            parts, _ = runner.run(self.batch(rows), 0)
+            parts = runner.run(self.batch(rows), 0)
         finally:
             del runner.engine.step
         return parts["loss/mrl"], found

@@ -50,8 +50,7 @@ def regions(meter: Meter) -> Iterator[None]:
     from mipic_llm.losses.prefixes import OverPrefixes
     from mipic_llm.losses.sia.function import SiaFunction
     from mipic_llm.model.backbone import Backbone
-    from mipic_llm.objective.cross import Crossing
-    from mipic_llm.objective.module import EmbeddingModule
+    from mipic_llm.objective import EmbeddingModule, Objective
     from mipic_llm.runtime.engine import Engine
     from mipic_llm.training import step
 
@@ -62,7 +61,7 @@ def regions(meter: Meter) -> Iterator[None]:
         (SiaFunction, "backward", "SIA backward"),
         (OverPrefixes, "forward", "InfoNCE of MRL and chain, forward"),
         (OverPrefixes, "backward", "InfoNCE of MRL and chain, backward"),
-        (Crossing, "__call__", "the rest of the cross terms"),
+        (Objective, "across", "the rest of the cross terms"),
         (Engine, "backward", "backbone and heads backward"),
         (Engine, "step", "clipping, AdamW"),
         (step, "chunks", "padding"),

@@ -64,31 +64,19 @@ class Encoded(NamedTuple):
 
 
 class Reps(NamedTuple):
-    """What crosses examples, and so leaves the wrapped module: small readout vectors only.
+    """What leaves the wrapped module: small readout vectors of a chunk's sequences.
 
-    z_SD: full-width readout of the last layer.
-    chain_S: per sampled PIC link, phi_i(z_i[:d_i]), each (S, d_{i+1}).
-    target_S: per sampled PIC link, the deeper readout cut to d_{i+1}, each (S, d_{i+1}); none where
-        every link looks for the last layer's, which is z_SD.
-    inner_S: per asked inner layer (ESE, 2DMSE), its full-width readout, each (S, D).
-    local: weighted sum over this chunk of the per-example terms (already scaled), scalar.
-    relation, geometry: unweighted sums over this chunk's sequences, detached scalars for logs.
+    outputs: with gradients, (S, d) each: the readouts that the objective gathers, the last layer's
+        first, then what its terms make with their heads.
+    constants: gathered readouts without gradients, (S, D) each.
+    local: the per-example terms of this chunk, weighted and scaled, a scalar.
+    sums: their unweighted sums over the chunk's sequences, detached, for the log (n,).
     """
 
-    z_SD: Tensor
-    chain_S: tuple[Tensor, ...]
-    target_S: tuple[Tensor, ...]
-    inner_S: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    constants: tuple[Tensor, ...]
     local: Tensor
-    relation: Tensor
-    geometry: Tensor
-
-
-class Terms(NamedTuple):
-    """A loss to be descended and its parts for the log (detached)."""
-
-    total: Tensor
-    parts: dict[str, float]
+    sums: Tensor
 
 
 class Score(NamedTuple):

@@ -61,7 +61,7 @@ def run(case: dict) -> dict:
         assert torch.equal(before, checkpoint.rng_state()["torch"])
         print(case["name"], found, flush=True)
     engine.train(True)
-    rows = [runner.run(batch(step), step)[0] for step in range(case["steps"])]
+    rows = [runner.run(batch(step), step) for step in range(case["steps"])]
     state = engine.state(trainable_only=True) or {}
     return {"rows": rows, "weights": {k: v.flatten().tolist() for k, v in state.items()}}
 

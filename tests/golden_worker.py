@@ -30,7 +30,7 @@ def train(flags: list[str], steps: int) -> list[dict[str, float]]:
     for step in range(steps):
         local = data.plan.local(data.plan.batch(0, step), dist.rank())
         examples = [data.sources[s].examples[i] for s, i in local]
-        rows.append(runner.run(build_step(examples, data.encoder), step)[0])
+        rows.append(runner.run(build_step(examples, data.encoder), step))
     return rows
 
 

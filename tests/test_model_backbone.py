@@ -92,7 +92,7 @@ def test_heads() -> None:
     h = torch.randn(5, 8)
     lifted = LiftHead(8, [2, 4], "prefix")(h)
     torch.testing.assert_close(lifted, torch.cat([h[:, :2], h[:, :4]], 1))
-    fixed = FixedLift([2, 4])
+    fixed = FixedLift([2, 4], 8)
     assert torch.equal(fixed(h), torch.cat([h[:, :2], h[:, :4]], 1))
     assert torch.equal(fixed(h[None])[0], fixed(h)) and not list(fixed.parameters())
     assert ChainHead(4, 8)(h[:, :4]).shape == (5, 8)

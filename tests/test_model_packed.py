@@ -7,13 +7,14 @@ import torch
 from tiny_models import tiny_bert, tiny_qwen3, tiny_xlmr
 from transformers import AutoModel
 
+from mipic_llm.config.derive import resolve
+from mipic_llm.config.read import load_config
 from mipic_llm.data.tokenise import pack, pad
 from mipic_llm.errors import UserError
 from mipic_llm.model import attention
 from mipic_llm.model.backbone import Backbone
-from mipic_llm.objective.module import EmbeddingModule, Sampled
+from mipic_llm.objective import EmbeddingModule, build_objective
 from mipic_llm.runtime.packing import check_packing
-from mipic_llm.types import Point
 
 KINDS = {  # builder, pooling, pad id
     "bert": (tiny_bert, "mean", 0),
@@ -45,20 +46,20 @@ def module(models, kind: str, attn: str, *, again: bool = False, dropout: float 
     if again:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     pooling = options.pop("pooling", KINDS[kind][1])
-    net = EmbeddingModule(
-        Backbone(model, pooling=pooling, **options),
-        sia_layers=[1, 2, 4],
-        ladder=[Point(1, 8), Point(2, 16), Point(4, 32)],
-        sia_options={"dims": [8, 16], "ratios": [0.3, 0.6], "tau": 1.0, "min_k": 2,
-                     "detach_teacher": False},
-    )  # fmt: skip
-    return net.double().train()
+    flags = ["--objective.dims", "8,16,32", "--sia.layers", "1,2,4", "--sia.ratios", "0.3,0.6",
+             "--pic.ladder", "8@1,16@2,32@4", "--sia.temperature", "1", "--sia.min_k", "2",
+             "--sia.detach_teacher", "false", "--sia.lift_init", "prefix", "--pic.head", "mlp",
+             "--pic.widths", "point", "--pic.target", "next"]  # fmt: skip
+    objective = build_objective(
+        resolve(load_config(flags), width=32, n_layers=4), width=32, depth=4
+    )
+    return EmbeddingModule(Backbone(model, pooling=pooling, **options), objective).double().train()
 
 
 def run(net, ids, mask):
     """Readouts, chain, SIA, and every parameter's gradient of a scalar of them all."""
-    out = net(ids, mask, Sampled((0, 1, 2), (0, 1)), 0.1)
-    parts = [out.z_SD, *out.chain_S]
+    out = net(ids, mask, net.objective.draw(0), 10.0)
+    parts = list(out.outputs)
     g = torch.Generator().manual_seed(1)
     total = out.local + sum(
         (p * torch.randn(p.shape, generator=g, dtype=p.dtype)).sum() for p in parts
@@ -66,7 +67,7 @@ def run(net, ids, mask):
     net.zero_grad()
     total.backward()
     grads = {k: p.grad for k, p in net.named_parameters() if p.grad is not None}
-    return [*parts, out.relation, out.geometry], grads
+    return [*parts, out.sums], grads
 
 
 def same(one, two, tolerance=1e-9):

@@ -87,19 +87,15 @@ def test_activations_agree_with_what_autograd_saves():
 
 
 def test_head_parameters_are_those_of_the_module():
-    from mipic_llm.model.backbone import Backbone
-    from mipic_llm.objective.module import EmbeddingModule
-    from mipic_llm.training.setup import head_options
+    from mipic_llm.objective import build_objective
 
-    config = plan_check.small_configs()["bert 4x64"]
     for preset in ("paper", "balanced"):
         c = load_config(["--objective.dims", "16,32,64", "--sia.layers", "2,4", "--pic.ladder",
                          "16@1,32@2,64@4", "--objective.preset", preset])  # fmt: skip
         c = resolve(c, width=64, n_layers=4)
-        backbone = Backbone(plan_check.build(config, 0, "eager"), pooling="mean")
-        module = EmbeddingModule(backbone, **head_options(c))
-        heads = [*module.lifts.parameters(), *module.phis.parameters()]
-        assert head_parameters(c, 64) == sum(p.numel() for p in heads) > 0
+        heads = build_objective(c, width=64, depth=4).heads()
+        found = sum(p.numel() for each in heads.values() for p in each.parameters())
+        assert heads.keys() == {"lifts", "phis"} and head_parameters(c, 64) == found > 0
 
 
 # ----------------------------------------------------------------- against PERFORMANCE's limits

@@ -69,13 +69,16 @@ class Training:
             return update()
 
         with mock.patch.object(self.engine, "step", keep_gradients):
-            logged, _ = self.runner.run(self.data.step((0, step)), step)
+            logged = self.runner.run(self.data.step((0, step)), step)
         return logged, grads
 
     def sampled(self, step: int) -> tuple[list[int], list[int]]:
         """Layers under SIA (1-based) and links (from 0) that this step looks at."""
-        found = self.runner._sample(step)
-        return [self.config.sia.layers[k] for k in found.layers], list(found.links)
+        objective = self.runner.objective
+        drawn = dict(zip([type(t).__name__ for t in objective.terms], objective.draw(step),
+                         strict=True))  # fmt: skip
+        layers = [self.config.sia.layers[k] for k in drawn.get("Sia", ())]
+        return layers, list(drawn.get("Pic", ()))
 
     def model(self) -> Model:
         """The present weights in float64, apart from the training."""

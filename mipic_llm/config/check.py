@@ -128,6 +128,7 @@ def _validate_numbers(c: Config) -> None:
         ("train.batch_size", t.batch_size, t.batch_size >= 1, "1 or more"),
         ("train.chunk_size", t.chunk_size, t.chunk_size >= 0, "0 (one pass) or more"),
         ("train.chunk_tokens", t.chunk_tokens, t.chunk_tokens >= 0, "0 (one pass) or more"),
+        ("objective.gor", o.gor, o.gor >= 0, "0 (off) or more"),
         ("objective.neighbourhood", o.neighbourhood, o.neighbourhood >= 0, "0 (off) or more"),
         ("objective.decorrelation", o.decorrelation, o.decorrelation >= 0, "0 (off) or more"),
         ("sia.relation_weight", s.relation_weight, s.relation_weight >= 0, "0 or more"),

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mipic_llm.config.check import need, parse_ladder, validate_sizes
-from mipic_llm.config.presets import PRESETS
+from mipic_llm.config.presets import OBJECTIVES, PRESETS
 from mipic_llm.types import Point
 
 if TYPE_CHECKING:
@@ -55,18 +55,18 @@ def trained_dims(config: Config) -> list[int]:
 
     objective.dims stays the list that evaluation and export use, whatever was trained.
     """
-    dims, name = config.objective.dims, config.objective.name
+    dims = config.objective.dims
     assert dims, "call resolve() first"
-    if name == "ese":
-        return [config.ese.k or dims[0], dims[-1]]
-    return dims[-1:] if name == "simcse" else dims
+    return {
+        "all": dims, "full": dims[-1:], "ese": [config.ese.k or dims[0], dims[-1]],
+    }[OBJECTIVES[config.objective.name].widths]  # fmt: skip
 
 
 def narrow_dims(config: Config) -> list[int]:
     """The prefixes under SIA's relation between texts (after `resolve`), none where it is off: at
     most a fifth of the full width, where a published negative result says that Matryoshka
     training pays at all."""
-    if config.objective.name != "mipic" or not config.sia.sentences:
+    if "sentences" not in OBJECTIVES[config.objective.name].terms or not config.sia.sentences:
         return []
     dims = trained_dims(config)
     return [d for d in dims if 5 * d <= dims[-1]]

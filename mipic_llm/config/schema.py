@@ -124,6 +124,8 @@ class ObjectiveConfig:
     tau: float = opt(0.05, "InfoNCE temperature of MRL and PIC")
     reduction: str | None = opt(None, "SIA and PIC over layers, prefixes and links; None = by "
                                 "preset", ("sum", "mean"))  # fmt: skip
+    gor: float = opt(0.0, "weight of GOR, the spread-out term, at every prefix, beside any "
+                     "objective: mean squared cosine of different texts")  # fmt: skip
     neighbourhood: float = opt(0.0, "weight of an extra term beside any objective: KL from the "
                                "full width's in-batch neighbours to each prefix's")  # fmt: skip
     decorrelation: float = opt(0.0, "weight of an extra term beside any objective: squared "

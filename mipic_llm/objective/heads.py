@@ -11,12 +11,14 @@ from mipic_llm.config.derive import chain_hidden
 
 
 class FixedLift(nn.Module):
-    """P_i = [I 0], not trained: the student score stays the truncated dot product, so what the
-    relation teaches must be learnt by the prefix and not by a head that is dropped at export."""
+    """P_i = [I 0], not trained: (S, D) -> the first d_i channels of each prefix, (S, sum d_i).
 
-    def __init__(self, dims: Sequence[int]) -> None:
+    What the relation teaches is then learnt by the prefix, not by a head dropped at export.
+    """
+
+    def __init__(self, dims: Sequence[int], width: int) -> None:
         super().__init__()
-        self.dims = tuple(dims)
+        self.dims, self.dim_in = tuple(dims), width
 
     def forward(self, h_SD: Tensor) -> Tensor:
         return torch.cat([h_SD[..., :d] for d in self.dims], dim=-1)
@@ -31,6 +33,7 @@ class LiftHead(nn.Linear):
 
     def __init__(self, width: int, dims: Sequence[int], init: str) -> None:
         super().__init__(width, sum(dims), bias=False)
+        self.dim_in = width
         if init == "prefix":
             with torch.no_grad():
                 self.weight.copy_(torch.cat([torch.eye(d, width) for d in dims]))
@@ -47,7 +50,7 @@ class ChainHead(nn.Module):
 
     def __init__(self, dim_in: int, dim_out: int, form: str = "mlp") -> None:
         super().__init__()
-        hidden = chain_hidden(dim_in, dim_out, form)
+        self.dim_in, hidden = dim_in, chain_hidden(dim_in, dim_out, form)
         self.down = nn.Linear(dim_in, hidden)
         self.up = nn.Linear(hidden, dim_out)
         self.residual = form == "residual"

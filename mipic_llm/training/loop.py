@@ -180,7 +180,7 @@ def _steps(run: LiveRun, state: RunState, evaluator: Evaluator, signals: Signals
     """Steps until the last one, or until something stops the run. -> exit code."""
     options, data, folder = run.config.train, run.data, run.out / "checkpoints"
     runner = StepRunner(run.engine, run.config)
-    runner.cross.memory.restore(state.memory, run.engine.device)
+    runner.objective.memory.restore(state.memory, run.engine.device)
 
     def make(position):
         return position, data.step(position)
@@ -210,24 +210,27 @@ def _steps(run: LiveRun, state: RunState, evaluator: Evaluator, signals: Signals
 
 
 def _step(run: LiveRun, runner: StepRunner, batch: StepBatch) -> Row:
-    """One optimizer step. -> its row of figures, the same on every rank."""
-    begun, rate = time.perf_counter(), run.engine.learning_rate
-    parts, tokens = runner.run(batch, run.step)
-    run.step += 1
-    useful, padded = (dist.mean_over_ranks(tokens) * dist.world_size()).tolist()
-    row = Row(parts)
+    """One optimizer step. -> its row of figures, the same on every rank; empty where it is not
+    logged, since reading figures means waiting for the device."""
+    begun, rate, step = time.perf_counter(), run.engine.learning_rate, run.step + 1
+    logged = step % run.config.train.log_every == 0 or step == run.total
+    row = runner.run(batch, run.step, logged)
+    run.step = step
+    if not logged:
+        return Row({})
+    useful, padded = row.pop("useful"), row.pop("padded")
     row.update(
         lr=rate, tokens_per_second=useful / (time.perf_counter() - begun),
         padding_share=padded / (useful + padded), memory_gib=memory_gib(),
     )  # fmt: skip
-    return row
+    return Row(row)
 
 
 def _state(run: LiveRun, runner: StepRunner, epoch: int, cursor: int) -> RunState:
     """What a checkpoint keeps beside the engine; the next batch is (epoch, cursor)."""
     if cursor >= run.data.plan.steps_per_epoch:
         epoch, cursor = epoch + 1, 0
-    rng, memory = checkpoint.rng_state(), runner.cross.memory.state()
+    rng, memory = checkpoint.rng_state(), runner.objective.memory.state()
     return RunState(run.step, epoch, cursor, rng, run.mlflow_run_id, run.best, memory)
 
 

@@ -19,7 +19,7 @@ from mipic_llm.errors import UserError
 from mipic_llm.runtime import checkpoint
 from mipic_llm.runtime import ranks as dist
 from mipic_llm.runtime.engine import Engine
-from mipic_llm.training.step import StepRunner
+from mipic_llm.training.step import StepRunner, metrics
 
 ROWS = 4  # of each rank's first batch, the shortest: a plain pass over them fits where a chunk does
 CHUNKS = 3
@@ -53,7 +53,7 @@ def selfcheck(engine: Engine, config: Config, batch: StepBatch) -> tuple[float, 
     for cached in (False, True):
         checkpoint.set_rng_state(keep)
         parts, _ = runner.gradients(batch, 0, chunk_size=size, chunk_tokens=0, cached=cached)
-        found.append((parts["loss"], _signatures(engine)))
+        found.append((metrics(parts, {})["loss"], _signatures(engine)))
         engine.forget_gradients()
     checkpoint.set_rng_state(keep)
     loss, where, worst = dist.from_first(_compare(*found))

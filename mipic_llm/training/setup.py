@@ -15,15 +15,15 @@ import numpy as np
 import torch
 
 from mipic_llm.config.derive import narrow_dims
-from mipic_llm.config.schema import Config, parse_ladder, resolve, trained_dims
+from mipic_llm.config.schema import Config, parse_ladder, resolve
 from mipic_llm.data.plan import BatchPlan
 from mipic_llm.data.tokenise import TextEncoder
 from mipic_llm.errors import UserError
 from mipic_llm.export.portable import EmbeddingSpec
 from mipic_llm.model.backbone import Backbone
 from mipic_llm.model.fused import apply_liger, compile_layers
-from mipic_llm.model.load import Source, add_lora, load_model, open_source
-from mipic_llm.objective.module import EmbeddingModule
+from mipic_llm.model.load import Source, add_lora, dtype_of, load_model, open_source
+from mipic_llm.objective import EmbeddingModule, build_objective
 from mipic_llm.runtime import ranks as dist
 from mipic_llm.runtime.ds_config import load_ds_config
 from mipic_llm.runtime.engine import Engine, loading
@@ -110,34 +110,10 @@ def build_module(
         model, pooling=source.pooling, inner_norm=config.model.inner_norm or "raw",
         view_noise=config.model.view_noise,
     )  # fmt: skip
-    module = EmbeddingModule(backbone, **head_options(config))
-    dtype = torch.bfloat16 if config.train.precision == "bf16" else torch.float32
-    for part in (module.lifts, module.phis):
-        part.to(dtype)
-    return module
-
-
-def head_options(config: Config) -> dict[str, Any]:
-    """What `EmbeddingModule` needs beside the backbone, for a resolved configuration."""
-    dims, s = trained_dims(config), config.sia
-    if config.objective.name != "mipic":
-        return {}
-    sia_options = None
-    if (s.relation or s.geometry) and len(dims) > 1:
-        sia_options = {
-            "dims": dims[:-1], "ratios": s.ratios, "tau": s.temperature, "min_k": s.min_k,
-            "detach_teacher": s.detach_teacher, "kl": s.kl, "relation": s.relation,
-            "geometry": s.geometry,
-        }  # fmt: skip
-    ladder = parse_ladder(config.pic.ladder or []) if config.pic.enabled else ()
-    if config.pic.widths == "nested":  # each link trains every prefix, so no readout is cut
-        ladder = tuple(point._replace(dim=dims[-1]) for point in ladder)
-    return {
-        "sia_layers": s.layers or (), "sia_options": sia_options, "ladder": ladder,
-        "lift_init": s.lift_init or "prefix", "phi": config.pic.head or "mlp",
-        "target": config.pic.target or "next",
-        "sia_weights": (s.relation_weight, s.geometry_weight),
-    }  # fmt: skip
+    objective = build_objective(config, width=backbone.width, depth=backbone.n_layers)
+    for heads in objective.heads().values():
+        heads.to(dtype_of(config.train.precision))
+    return EmbeddingModule(backbone, objective)
 
 
 def cosine_with_warmup(total: int, warmup_ratio: float, floor: float):

@@ -1,0 +1,38 @@
+"""Matryoshka contrastive loss (Eq 1 and 19 of arXiv 2604.24374).
+
+    L_MRL = sum_i weight_i InfoNCE_tau(q[:, :d_i], c[:, :d_i])
+candidates: the positives and hard negatives of all ranks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from torch import Tensor
+
+from mipic_llm import losses
+from mipic_llm.config.derive import trained_dims
+from mipic_llm.config.presets import OBJECTIVES
+from mipic_llm.config.schema import Config
+from mipic_llm.objective.term import Seen, Term, Value, per_dim
+
+
+def task(seen: Seen, readout_ND: Tensor, dims: Sequence[int], tau: float) -> Tensor:
+    """InfoNCE of this rank's anchors at each dim, (n_dims,)."""
+    anchors, candidates, target_B = seen.sides(readout_ND)
+    return losses.mrl_per_dim(anchors, candidates, target_B=target_B, dims=dims, tau=tau)
+
+
+class Mrl(Term):
+    def __init__(self, config: Config, width: int, depth: int, weight: float) -> None:
+        super().__init__(weight)
+        o, form = config.objective, OBJECTIVES[config.objective.name]
+        self.dims, self.tau = trained_dims(config), o.tau
+        self.weights = o.dim_weights if form.widths == "all" else None
+        if self.weights is None and form.mixed:
+            self.weights = [o.wide_weight if 2 * d > width else 1.0 for d in self.dims]
+
+    def across(self, seen: Seen, drawn: tuple[int, ...]) -> Iterator[Value]:
+        value_P = task(seen, seen.everyone(), self.dims, self.tau)
+        weights_P = None if self.weights is None else value_P.new_tensor(self.weights)
+        yield per_dim("mrl", value_P, self.dims, weights_P)

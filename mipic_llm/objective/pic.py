@@ -1,0 +1,88 @@
+"""Progressive information chaining (Eq 15-17 of arXiv 2604.24374).
+
+    L_PIC = sum_i InfoNCE_tau(phi_i(z_i[:d_i]), z_{i+1}[:d_{i+1}])
+z_i: the readout of the ladder's layer l_i; the deeper side gets no gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from mipic_llm import losses
+from mipic_llm.config.check import parse_ladder
+from mipic_llm.config.derive import trained_dims
+from mipic_llm.config.schema import Config
+from mipic_llm.objective.heads import ChainHead
+from mipic_llm.objective.term import Inside, Needs, Seen, Term, Value
+
+
+class Pic(Term):
+    """Units are links; the heads are their phi.
+
+    `pic.positive: pair`: a shallow anchor is to find its positive's deeper readout among all
+    deeper candidates, and a shallow positive its anchor's. `self`: each text its own, among those
+    of its column. `pic.widths: nested`: a link is the mean over every prefix at full width.
+    """
+
+    def __init__(self, config: Config, width: int, depth: int, weight: float) -> None:
+        super().__init__(weight)
+        p, dims = config.pic, trained_dims(config)
+        self.ladder = parse_ladder(p.ladder or [])
+        self.dims: list[int] | None = None
+        if p.widths == "nested":
+            self.ladder = tuple(point._replace(dim=width) for point in self.ladder)
+            self.dims = dims
+        self.links = tuple(pairwise(self.ladder))
+        self.units = self.parts = len(self.links)
+        self.per_step, self.tau = p.links_per_step, config.objective.tau
+        self.pair, self.to_last, self.last = p.positive == "pair", p.target == "last", depth
+        self.heads["phis"] = nn.ModuleList(ChainHead(a.dim, b.dim, p.head) for a, b in self.links)
+
+    def needs(self, drawn: tuple[int, ...]) -> Needs:
+        links = [self.links[i] for i in drawn]
+        deep = () if self.to_last else tuple(b.layer for _, b in links)
+        return Needs(readouts=tuple(a.layer for a, _ in links), constants=deep,
+                     crossing=len(links), pairs=self.pair)  # fmt: skip
+
+    def crossing(self, inside: Inside, drawn: tuple[int, ...]) -> tuple[Tensor, ...]:
+        phis = self.heads["phis"]
+        shallow = [self.links[i][0] for i in drawn]
+        ends = [inside.readout[point.layer][:, : point.dim] for point in shallow]
+        return tuple(phis[i](z_Sd) for i, z_Sd in zip(drawn, ends, strict=True))
+
+    def across(self, seen: Seen, drawn: tuple[int, ...]) -> Iterator[Value]:
+        for at, i in enumerate(drawn):
+            deep = self.links[i][1]
+            layer = self.last if self.to_last else deep.layer
+            deeper_Nd = seen.everyone(layer).detach()[:, : deep.dim]
+            yield Value("chain", self._link(seen, seen.crossing[at], deeper_Nd))
+
+    def _link(self, seen: Seen, projected: Tensor, deeper_Nd: Tensor) -> Tensor:
+        n = seen.n_anchors
+        anchors, positives, negatives = seen.columns()
+        if self.pair:
+            _, candidates, target_B = seen.sides(deeper_Nd)
+            there = self._info_nce(projected[:n], candidates, target_B)
+            questions = deeper_Nd.index_select(0, anchors)
+            back = self._info_nce(projected[n : 2 * n], questions, target_B)
+            return (there + back) / 2
+        total, start = deeper_Nd.new_zeros(()), 0
+        for column, counts, size in (
+            (anchors, seen.rows.anchors, n), (positives, seen.rows.anchors, n),
+            (negatives, seen.rows.negatives, seen.n_negatives),
+        ):  # fmt: skip
+            if size:
+                query, there = projected[start : start + size], deeper_Nd.index_select(0, column)
+                value = self._info_nce(query, there, seen.place(counts, size))
+                total = total + seen.part(value, size)
+            start += size
+        return total
+
+    def _info_nce(self, query: Tensor, candidates: Tensor, target_B: Tensor) -> Tensor:
+        """One direction of a link (Eq 16), the mean over its prefixes."""
+        dims = self.dims or [query.shape[1]]
+        value_P = losses.mrl_per_dim(query, candidates, target_B=target_B, dims=dims, tau=self.tau)
+        return value_P.mean()

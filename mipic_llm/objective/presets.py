@@ -1,0 +1,58 @@
+"""The table of terms, and an objective made of those that its preset lists.
+
+A new term is one file and one line here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from mipic_llm.config.derive import narrow_dims, trained_dims
+from mipic_llm.config.presets import OBJECTIVES
+from mipic_llm.config.schema import Config
+from mipic_llm.objective.ese import Ese
+from mipic_llm.objective.mrl import Mrl
+from mipic_llm.objective.objective import Objective
+from mipic_llm.objective.pic import Pic
+from mipic_llm.objective.sentences import Sentences
+from mipic_llm.objective.sia import Sia
+from mipic_llm.objective.term import Term
+from mipic_llm.objective.twodmse import TwoDMse
+
+
+class Row(NamedTuple):
+    """make(config, width, depth, weight); whether and how much a resolved configuration asks for
+    it; beside: it is added to any objective, outside of Eq 18's alpha."""
+
+    make: Callable[..., Term]
+    wanted: Callable[[Config], bool] = lambda c: True
+    weight: Callable[[Config], float] = lambda c: 1.0
+    beside: bool = False
+
+
+TERMS = {
+    "mrl": Row(Mrl),
+    "sia": Row(Sia, lambda c: (c.sia.relation or c.sia.geometry) and len(trained_dims(c)) > 1),
+    "pic": Row(Pic, lambda c: c.pic.enabled, lambda c: c.pic.weight),
+    "sentences": Row(Sentences, lambda c: bool(narrow_dims(c)), lambda c: c.sia.sentences),
+    "ese": Row(Ese),
+    "2dmse": Row(TwoDMse),
+}
+
+
+def build_objective(config: Config, *, width: int, depth: int) -> Objective:
+    """The terms of `objective.name`, for a backbone of so many channels and layers.
+
+    config: resolved. Eq 18: alpha weighs the first, contrastive term, 1 - alpha the others.
+    """
+    o = config.objective
+    form, terms = OBJECTIVES[o.name], []
+    for name, row in TERMS.items():
+        if not (row.beside or name in form.terms) or not row.wanted(config):
+            continue
+        weight = row.weight(config)
+        if form.mixed and not row.beside:
+            weight *= o.alpha if name == form.terms[0] else 1 - o.alpha
+        terms.append(row.make(config, width, depth, weight))
+    return Objective(terms, last=depth, mean=o.reduction == "mean", seed=config.seed)

@@ -1,0 +1,140 @@
+"""Terms against naive references in float64: the whole gradient, on one rank and on real ranks.
+
+A case is (flags, naive). naive(world: World) gives the loss of the global batch from all readouts,
+without any of the package's maths; `judge` compares the value that is logged and the gradient of
+every readout and head with what `Objective` finds on each rank. A new term needs one such function
+and one line in CASES of tests/test_terms.py.
+
+Run by `ranks.run_ranks`, this file judges all cases on every rank. argv: file for the answers.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, normalize
+
+from mipic_llm.config.derive import resolve
+from mipic_llm.config.read import load_config
+from mipic_llm.objective import Objective, build_objective
+from mipic_llm.objective.term import Inside
+from mipic_llm.runtime import ranks
+from mipic_llm.runtime.rows import Rows
+from mipic_llm.training.step import metrics
+
+D, DEPTH, TAU, KEPT = 20, 3, 0.5, 7
+FLAGS = ["--objective.dims", "2,4,20", "--sia.layers", "1,2,3", "--pic.ladder", "2@1,4@2,20@3",
+         "--objective.tau", str(TAU), "--sia.ratios", "none"]  # fmt: skip
+COUNTS = {1: [(5, 4)], 2: [(3, 1), (3, 4)]}  # (anchors, negatives) of each rank
+
+
+class World(NamedTuple):
+    """The global batch. z: layer -> (N, D) readouts, rank by rank; anchors, positives, negatives:
+    their rows; kept: readouts of earlier steps; heads, drawn: of the objective."""
+
+    z: dict[int, Tensor]
+    anchors: list[int]
+    positives: list[int]
+    negatives: list[int]
+    kept: Tensor
+    heads: dict[str, torch.nn.ModuleList]
+    drawn: tuple[tuple[int, ...], ...]
+
+
+Naive = Callable[[World], Tensor]
+
+
+def info_nce(query: Tensor, candidates: Tensor, target: list[int] | range, d: int) -> Tensor:
+    """Cross-entropy of cosines of the first d channels over TAU."""
+    logits = normalize(query[:, :d], dim=1) @ normalize(candidates[:, :d], dim=1).T / TAU
+    return cross_entropy(logits, torch.tensor(list(target)))
+
+
+def task(world: World, z: Tensor, d: int) -> Tensor:
+    candidates = z[world.positives + world.negatives]
+    return info_nce(z[world.anchors], candidates, range(len(world.anchors)), d)
+
+
+def setting(*flags: str) -> Objective:
+    """The objective of these flags, its heads in float64 and its memory filled."""
+    config = resolve(load_config([*FLAGS, *flags]), width=D, n_layers=DEPTH)
+    torch.manual_seed(3)
+    objective = build_objective(config, width=D, depth=DEPTH)
+    for heads in objective.heads().values():
+        heads.double()
+        for parameter in heads.parameters():  # a residual head begins at zero: tell it apart
+            torch.nn.init.normal_(parameter, std=0.2)
+    if objective.memory.size:
+        objective.memory.look(torch.randn(KEPT, D, dtype=torch.float64))
+        objective.memory.keep()
+    return objective
+
+
+def readouts(world: int) -> tuple[dict[int, Tensor], Rows]:
+    """Random readouts of every layer for the global batch, the same on every rank."""
+    counts = COUNTS[world]
+    rows = Rows(tuple(a for a, _ in counts), tuple(n for _, n in counts), 1)
+    torch.manual_seed(5)
+    return {layer: torch.randn(rows.total, D, dtype=torch.float64, requires_grad=True)
+            for layer in range(1, DEPTH + 1)}, rows  # fmt: skip
+
+
+def found(objective: Objective, z: dict[int, Tensor], rows: Rows, step: int = 0):
+    """What `Objective` makes of this rank's rows of z: (logged row, surrogate to differentiate)."""
+    first = sum(rows.per_rank[: ranks.rank()])
+    own = slice(first, first + rows.per_rank[ranks.rank()])
+    inside = Inside({layer: value[own] for layer, value in z.items()}, {}, torch.ones(1, 1))
+    drawn = objective.draw(step)
+    outputs, constants = objective.outputs(inside, drawn)
+    limits = objective.limits(drawn, rows)
+    outputs = [value[:n] for value, n in zip(outputs, limits, strict=True)]
+    grads, parts = objective.across([v.detach() for v in outputs], constants, rows, drawn)
+    surrogate = sum((v * g).sum() for v, g in zip(outputs, grads, strict=True))
+    return metrics(parts, {}), surrogate
+
+
+def judge(flags: list[str], naive: Naive, step: int = 0) -> dict[str, float]:
+    """-> largest relative errors: of the loss, of the gradients; and the size of the gradient."""
+    size = ranks.world_size()
+    objective = setting(*flags)
+    # Terms inside texts want a backbone: tests/test_whole_step.py has them.
+    objective.terms = [term for term in objective.terms if not term.local]
+    z, rows = readouts(size)
+    heads = objective.heads()
+    columns = [c.tolist() for c in rows.columns(torch.device("cpu"))]
+    kept = objective.memory.state()
+    world = World(z, *columns, kept[0] if kept else z[1][:0], heads, objective.draw(step))
+    wanted = naive(world)
+    leaves = [*z.values(), *(p for h in heads.values() for p in h.parameters())]
+    want = torch.autograd.grad(wanted, leaves, allow_unused=True)
+    row, surrogate = found(objective, z, rows, step)
+    have = torch.autograd.grad(surrogate, leaves, allow_unused=True)
+    error, largest = 0.0, 0.0
+    for w, h in zip(want, have, strict=True):
+        h = torch.zeros(()) if h is None else ranks.mean_over_ranks(h)  # as DeepSpeed does
+        w = torch.zeros(()) if w is None else w
+        error = max(error, float((h - w).abs().max()))
+        largest = max(largest, float(w.abs().max()))
+    gap = abs(row["loss"] - wanted.item()) / abs(wanted.item())
+    return {"loss": gap, "gradient": error / largest, "size": largest}
+
+
+def main() -> None:
+    from test_terms import CASES
+
+    from mipic_llm.runtime.engine import start
+
+    start()
+    answers = {name: judge(*case) for name, case in CASES.items()}
+    if ranks.rank() == 0:
+        Path(sys.argv[1]).write_text(json.dumps(answers))
+
+
+if __name__ == "__main__":
+    main()

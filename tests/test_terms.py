@@ -1,0 +1,227 @@
+"""Every cross-example term against its naive reference (tests/terms.py), on one and two ranks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+import torch
+from ranks import ROOT, run_ranks
+from terms import KEPT, D, World, found, info_nce, judge, readouts, setting, task
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from mipic_llm.config.derive import resolve
+from mipic_llm.config.read import load_config
+from mipic_llm.data.plan import BatchPlan
+from mipic_llm.data.read.formats import Example, TextSource
+from mipic_llm.losses import alignment_kl, compress, layer_weight, pca_target
+from mipic_llm.objective.memory import Memory
+from mipic_llm.runtime.rows import Rows
+from mipic_llm.training.setup import memory_size
+
+DIMS = (2, 4, D)
+OFF = ["--sia.sentences", "0", "--pic.enabled", "false"]
+CHAIN = ["--sia.sentences", "0", "--objective.alpha", "0.3", "--pic.weight", "3",
+         "--objective.wide_weight", "1"]  # fmt: skip
+RELATION = ["--pic.enabled", "false", "--objective.alpha", "0.3", "--sia.sentences", "5",
+            "--objective.wide_weight", "1"]  # fmt: skip
+
+
+def mrl(weights: tuple[float, ...] = (1, 1, 1), dims: tuple[int, ...] = DIMS) -> Callable:
+    def naive(world: World) -> Tensor:
+        terms = [w * task(world, world.z[3], d) for w, d in zip(weights, dims, strict=True)]
+        return torch.stack(terms).sum()
+
+    return naive
+
+
+def chain(*, paired: bool, nested: bool, last: bool, mean: bool) -> Callable:
+    """Links 2@1 -> 4@2 -> 20@3; nested: of full width, the mean over all dims."""
+
+    def link(world: World, i: int) -> Tensor:
+        d_in, d_out = (D, D) if nested else ((2, 4), (4, D))[i]
+        query = world.heads["phis"][i](world.z[i + 1][:, :d_in])
+        deeper = world.z[3 if last else i + 2].detach()[:, :d_out]
+        values = []
+        for d in DIMS if nested else [d_out]:
+            a, p, n = world.anchors, world.positives, world.negatives
+            if paired:  # an anchor finds its positive's deeper readout, a positive its anchor's
+                there = info_nce(query[a], deeper[p + n], range(len(a)), d)
+                back = info_nce(query[p], deeper[a], range(len(a)), d)
+                values.append((there + back) / 2)
+            else:  # each column of sentences among itself, every sentence its own positive
+                each = [info_nce(query[c], deeper[c], range(len(c)), d) * len(c) for c in (a, p, n)]
+                values.append(sum(each) / len(query))
+        return sum(values) / len(values)
+
+    def naive(world: World) -> Tensor:
+        drawn = world.drawn[-1]
+        total = sum(link(world, i) for i in drawn) * 2 / len(drawn)
+        return 0.3 * mrl()(world) + 0.7 * 3 * (total / 2 if mean else total)
+
+    return naive
+
+
+def relation(mean: bool) -> Callable:
+    """KL(full width's neighbours || a narrow prefix's): dims of at most a fifth of 20, 2 and 4."""
+
+    def neighbours(world: World, z: Tensor, d: int) -> Tensor:
+        unit, old = normalize(z[:, :d], dim=1), normalize(world.kept[:, :d], dim=1)
+        rows = []
+        for i in range(len(z)):
+            others = torch.cat([unit[[j for j in range(len(z)) if j != i]], old])
+            rows.append((unit[i] @ others.T / 0.5).softmax(0))
+        return torch.stack(rows)
+
+    def naive(world: World) -> Tensor:
+        z = world.z[3]
+        full = neighbours(world, z.detach(), D)
+        terms = [(full * (full / neighbours(world, z, d)).log()).sum(1).mean() for d in (2, 4)]
+        return 0.3 * mrl()(world) + 0.7 * 5 * sum(terms) / (2 if mean else 1)
+
+    return naive
+
+
+def ese(world: World) -> Tensor:
+    """k = 4; losses/ese.py has references of its own."""
+    total = mrl((1, 1), (4, D))(world)
+    for layer, z in world.z.items():
+        weight = 1.0 if layer == 3 else layer_weight(layer) / 2
+        total = total + weight * compress(z[:, :4], pca_target(z, 4))
+        total = total + (0 if layer == 3 else weight * task(world, z, 4))
+    return total
+
+
+def two_d(world: World) -> Tensor:
+    ((layer, dim),) = world.drawn
+    z, last = world.z[layer], world.z[3]
+    total = sum(task(world, each, d) for each in (z, last) for d in (dim, D))
+    return total + alignment_kl(z, last)
+
+
+CASES: dict[str, tuple] = {
+    "simcse": (["--objective.name", "simcse"], mrl((1,), (D,))),
+    "mrl": (["--objective.name", "mrl"], mrl()),
+    "mrl-weights": (["--objective.name", "mrl", "--objective.dim_weights", "1,2,3"],
+                    mrl((1, 2, 3))),
+    "wide": ([*RELATION, "--sia.sentences", "0", "--pic.enabled", "true", "--pic.weight", "0",
+              "--objective.wide_weight", "8"], lambda w: 0.3 * mrl((1, 1, 8))(w)),
+    "relation-mean": (RELATION, relation(mean=True)),
+    "relation-sum": ([*RELATION, "--objective.reduction", "sum"], relation(mean=False)),
+    "relation-no-memory": ([*RELATION, "--sia.memory", "0"], relation(mean=True)),
+    "ese": (["--objective.name", "ese"], ese),
+    "2dmse": (["--objective.name", "2dmse"], two_d),
+    "2dmse-later": (["--objective.name", "2dmse"], two_d, 1),
+}  # fmt: skip
+for _paired in (False, True):
+    for _nested in (False, True):
+        for _last in (False, True):
+            for _mean in (False, True):
+                _flags = [
+                    *CHAIN, "--pic.positive", "pair" if _paired else "self", "--pic.widths",
+                    "nested" if _nested else "point", "--pic.target", "last" if _last else "next",
+                    "--objective.reduction", "mean" if _mean else "sum", "--pic.head",
+                    "residual" if _last else "mlp",
+                ]  # fmt: skip
+                _naive = chain(paired=_paired, nested=_nested, last=_last, mean=_mean)
+                _name = f"chain-{_flags[-9]}-{_flags[-7]}-{_flags[-5]}-{_flags[-3]}"
+                CASES[_name] = (_flags, _naive)
+                if not _mean and _last:
+                    CASES[f"sampled-{_name}"] = ([*_flags, "--pic.links_per_step", "1"], _naive)
+
+
+@pytest.fixture(scope="module")
+def on_two_ranks(tmp_path_factory):
+    answers = tmp_path_factory.mktemp("terms") / "answers.json"
+    code, output = run_ranks(2, ROOT / "tests" / "terms.py", [str(answers)])
+    assert code == 0, output[-6000:]
+    return json.loads(answers.read_text())
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_value_and_gradient(name: str, on_two_ranks) -> None:
+    for errors in (judge(*CASES[name]), on_two_ranks[name]):
+        assert errors["loss"] < 1e-6, errors
+        assert errors["gradient"] < 1e-6 and errors["size"] > 1e-3, errors
+
+
+def test_columns_of_ranks_that_hold_different_numbers() -> None:
+    """Each rank holds its anchors, then as many positives, then its negatives."""
+    rows, wanted, start = Rows((3, 1, 2), (2, 0, 5), 1), ([], [], []), 0
+    for a, n in zip(rows.anchors, rows.negatives, strict=True):
+        for column, size in zip(wanted, (a, a, n), strict=True):
+            column.extend(range(start, start + size))
+            start += size
+    assert start == rows.total
+    assert [c.tolist() for c in rows.columns(torch.device("cpu"))] == list(wanted)
+
+
+def test_what_terms_draw_is_a_function_of_seed_and_step_and_uniform() -> None:
+    flags = ("--sia.layers_per_step", "2", "--pic.links_per_step", "1")
+    one, other = setting(*flags), setting(*flags)
+    assert [one.draw(step) for step in range(9)] == [other.draw(step) for step in range(9)]
+    assert setting().draw(4)[:3] == ((), (0, 1, 2), (0, 1))
+    hits = torch.zeros(3)
+    for step in range(2000):
+        hits[list(one.draw(step)[1])] += 1
+    assert (hits / 2000 - 2 / 3).abs().max() < 0.05
+
+
+def test_the_relation_remembers_the_texts_of_earlier_steps() -> None:
+    """The newest 11 of them, without gradients, and only those of steps that were kept."""
+    objective = setting(*RELATION, "--sia.memory", "11")
+    z, rows = readouts(1)
+    before = objective.memory.state()
+    objective.terms = [term for term in objective.terms if not term.local]
+    found(objective, z, rows)  # as a self-check: not kept
+    assert torch.equal(objective.memory.state()[0], before[0])
+    found(objective, z, rows)
+    objective.memory.keep()
+    newest, following = objective.memory.state()
+    wanted = torch.cat([before[0], z[3].detach()])[-11:]
+    assert torch.equal(newest.roll(-following, 0), wanted) and KEPT + rows.total > 11
+    resumed = setting(*RELATION, "--sia.memory", "11")
+    resumed.terms = [term for term in resumed.terms if not term.local]
+    assert found(resumed, z, rows)[0] != found(objective, z, rows)[0]
+    resumed.memory.restore(objective.memory.state(), newest.device)
+    assert found(resumed, z, rows)[0] == found(objective, z, rows)[0]
+
+
+@pytest.mark.parametrize("size", [11, 7, 30])
+def test_a_restored_memory_goes_on_where_it_was(size: int) -> None:
+    """At its own size with every row in its place, at another size with the newest rows."""
+    rows, memory = torch.arange(60.0).reshape(20, 3), Memory(11)
+    for start in (0, 5, 10):
+        memory.look(rows[start : start + 5])
+        memory.keep()
+    other = Memory(size)
+    other.restore(memory.state(), rows.device)
+    for each in (memory, other):
+        each.look(rows[15:])
+        each.keep()
+    (mine, here), (theirs, there) = memory.state(), other.state()
+    if size == 11:
+        assert here == there and torch.equal(mine, theirs)
+    n = {11: 11, 7: 7, 30: 16}[size]  # 30: the 11 that were left, and 5
+    theirs = theirs if len(theirs) < size else theirs.roll(-there, 0)
+    assert torch.equal(theirs, rows[-n:])
+
+
+@pytest.mark.parametrize(
+    ("flags", "size"),
+    [
+        ([], 16_384),
+        (["--train.epochs", "3"], 500),  # 2 texts x 1,000 rows an epoch, a quarter of them
+        (["--train.epochs", "3", "--train.max_steps", "125"], 16_384),  # one epoch after all
+        (["--train.epochs", "3", "--sia.memory", "300"], 300),
+        (["--objective.name", "mrl"], 0),
+        (["--sia.sentences", "0"], 0),
+        (["--objective.dims", "128,384", "--pic.ladder", "none"], 0),  # no prefix is narrow
+    ],
+)  # fmt: skip
+def test_the_memory_is_too_short_for_a_text_of_the_epoch_before(flags, size) -> None:
+    config = resolve(load_config(["--recipe", "quickstart", *flags]), width=384, n_layers=6)
+    rows = TextSource("rows", [Example(f"a{i}", f"b{i}", (), i) for i in range(1000)], 1.0)
+    assert memory_size(config, BatchPlan([rows], 4, 2, seed=0)) == size
