@@ -101,7 +101,18 @@ def two_d(world: World) -> Tensor:
     return total + alignment_kl(z, last)
 
 
+def gor(world: World) -> Tensor:
+    total = mrl((1,), (D,))(world)
+    for rows in (world.anchors, world.positives + world.negatives):
+        for d in DIMS:
+            unit = normalize(world.z[3][rows, :d], dim=1)
+            pairs = [(unit[a] @ unit[b]) ** 2 for a in range(len(rows)) for b in range(a)]
+            total = total + 0.7 * torch.stack(pairs).mean() / 3
+    return total
+
+
 CASES: dict[str, tuple] = {
+    "gor": (["--objective.name", "simcse", "--objective.gor", "0.7"], gor),
     "simcse": (["--objective.name", "simcse"], mrl((1,), (D,))),
     "mrl": (["--objective.name", "mrl"], mrl()),
     "mrl-weights": (["--objective.name", "mrl", "--objective.dim_weights", "1,2,3"],

@@ -12,6 +12,7 @@ from mipic_llm.config.derive import narrow_dims, trained_dims
 from mipic_llm.config.presets import OBJECTIVES
 from mipic_llm.config.schema import Config
 from mipic_llm.objective.ese import Ese
+from mipic_llm.objective.gor import Gor
 from mipic_llm.objective.mrl import Mrl
 from mipic_llm.objective.objective import Objective
 from mipic_llm.objective.pic import Pic
@@ -38,6 +39,7 @@ TERMS = {
     "sentences": Row(Sentences, lambda c: bool(narrow_dims(c)), lambda c: c.sia.sentences),
     "ese": Row(Ese),
     "2dmse": Row(TwoDMse),
+    "gor": Row(Gor, lambda c: c.objective.gor > 0, lambda c: c.objective.gor, beside=True),
 }
 
 
