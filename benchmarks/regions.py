@@ -64,7 +64,7 @@ def regions(meter: Meter) -> Iterator[None]:
         (Objective, "across", "the rest of the cross terms"),
         (Engine, "backward", "backbone and heads backward"),
         (Engine, "step", "clipping, AdamW"),
-        (step, "chunks", "padding"),
+        (step, "prepare", "padding"),
     ]
     kept = [(owner, name, vars(owner)[name]) for owner, name, _ in places]
     for owner, name, label in places:

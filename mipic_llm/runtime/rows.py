@@ -54,8 +54,3 @@ def agree(n_anchors: int, n_negatives: int, n_chunks: int) -> Rows:
     """Every rank's counts, and the most chunks that any rank wants. All ranks must call."""
     anchors, negatives, chunks = dist.all_counts(n_anchors, n_negatives, n_chunks)
     return Rows(anchors, negatives, max(chunks))
-
-
-def count_rows(batch, n_chunks: int) -> Rows:
-    """`agree` on a batch's numbers of anchors and negatives."""
-    return agree(batch.n_anchors, batch.n_negatives, n_chunks)

@@ -15,7 +15,7 @@ import torch
 
 from mipic_llm.config.read import dump
 from mipic_llm.config.schema import Config, validate
-from mipic_llm.data.batch import Prefetcher, StepBatch
+from mipic_llm.data.batch import Prefetcher, Prepared
 from mipic_llm.errors import EXIT_DONE, EXIT_STOPPED, UserError
 from mipic_llm.model.attention import choose
 from mipic_llm.report import before_after_table, loss_plot, quality_plot
@@ -183,7 +183,7 @@ def _steps(run: LiveRun, state: RunState, evaluator: Evaluator, signals: Signals
     runner.objective.memory.restore(state.memory, run.engine.device)
 
     def make(position):
-        return position, data.step(position)
+        return position, runner.prepare(data.step(position))
 
     run.engine.train(True)
     run.began = time.monotonic()
@@ -209,7 +209,7 @@ def _steps(run: LiveRun, state: RunState, evaluator: Evaluator, signals: Signals
     return EXIT_DONE
 
 
-def _step(run: LiveRun, runner: StepRunner, batch: StepBatch) -> Row:
+def _step(run: LiveRun, runner: StepRunner, batch: Prepared) -> Row:
     """One optimizer step. -> its row of figures, the same on every rank; empty where it is not
     logged, since reading figures means waiting for the device."""
     begun, rate, step = time.perf_counter(), run.engine.learning_rate, run.step + 1

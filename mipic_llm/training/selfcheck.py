@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mipic_llm.config.schema import Config
-from mipic_llm.data.batch import StepBatch
+from mipic_llm.data.batch import StepBatch, prepare
 from mipic_llm.errors import UserError
 from mipic_llm.runtime import checkpoint
 from mipic_llm.runtime import ranks as dist
@@ -47,12 +47,13 @@ def selfcheck(engine: Engine, config: Config, batch: StepBatch) -> tuple[float, 
     """
     runner = StepRunner(engine, config)
     size = math.ceil(len(batch.ids) / CHUNKS)
+    made = prepare(batch, size, packed=runner.packed)
     keep = checkpoint.rng_state()
     engine.train(True)
     found = []
     for cached in (False, True):
         checkpoint.set_rng_state(keep)
-        parts, _ = runner.gradients(batch, 0, chunk_size=size, chunk_tokens=0, cached=cached)
+        parts, _ = runner.gradients(made, 0, cached=cached)
         found.append((metrics(parts, {})["loss"], _signatures(engine)))
         engine.forget_gradients()
     checkpoint.set_rng_state(keep)

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from mipic_llm.config.schema import Config
-from mipic_llm.data.batch import Chunk, StepBatch, chunks, n_chunks_of, padding
+from mipic_llm.data.batch import Chunk, Prepared, StepBatch, prepare
 from mipic_llm.objective import Part
 from mipic_llm.objective.objective import Drawn
 from mipic_llm.runtime import ranks
 from mipic_llm.runtime.engine import Engine
-from mipic_llm.runtime.rows import count_rows
+from mipic_llm.runtime.rows import agree
 from mipic_llm.types import Reps
 
 # What one more forward and backward pass of a length group costs beside its tokens, in padded
@@ -39,36 +39,37 @@ class StepRunner:
         self.packed = engine.module.backbone.packed
         self.pass_cost = PASS_COST.get(engine.device.type, 4096) if t.length_groups else 0
 
-    def run(self, batch: StepBatch, step: int, wanted: bool = True) -> dict[str, float]:
+    def prepare(self, batch: StepBatch) -> Prepared:
+        """The batch cut into this rank's passes, padded or packed, on the host; for any thread."""
+        t = self.config.train
+        return prepare(batch, t.chunk_size, t.chunk_tokens, self.pass_cost, self.packed)
+
+    def run(self, batch: StepBatch | Prepared, step: int, wanted: bool = True) -> dict[str, float]:
         """Forward, backward and update; all ranks call.
 
         -> the metrics of the step over all ranks: loss and its parts, grad_norm, and how many
         tokens were `useful` and `padded`; nothing where they are not wanted, which saves waiting
         for the device.
         """
-        t = self.config.train
-        parts, pieces = self.gradients(
-            batch, step, chunk_size=t.chunk_size, chunk_tokens=t.chunk_tokens, cached=self.cached
-        )
+        made = batch if isinstance(batch, Prepared) else self.prepare(batch)
+        parts, passes = self.gradients(made, step, cached=self.cached)
         grad_norm = self.engine.step()
         self.objective.memory.keep()
         if not wanted:
             return {}
-        share = padding(pieces)
+        share = made.tokens(passes)
         row = metrics(parts, {"useful": share.useful, "padded": share.padded})
         return row | {"grad_norm": grad_norm}
 
-    def gradients(
-        self, batch: StepBatch, step: int, *, chunk_size: int, chunk_tokens: int, cached: bool
-    ) -> tuple[list[Part], list[Chunk]]:
+    def gradients(self, made: Prepared, step: int, *, cached: bool) -> tuple[list[Part], int]:
         """Forward and backward, without the update. -> (the parts of the loss, the passes).
 
         cached: every chunk is run twice and only one has a graph; else all graphs are kept.
         """
-        n = n_chunks_of(batch, chunk_size, chunk_tokens, self.pass_cost, self.packed)
-        rows = count_rows(batch, n)
+        batch = made.batch
+        rows = agree(batch.n_anchors, batch.n_negatives, len(made.chunks))
+        pieces = [piece.to(self.engine.device) for piece in made.passes(rows.chunks)]
         drawn = self.objective.draw(step)
-        pieces = chunks(batch, chunk_size, rows.chunks, chunk_tokens, self.packed)
         sequences = rows.total / ranks.world_size()
         cached = cached and len(pieces) > 1
         whole = _Whole(len(batch.ids), self.objective.limits(drawn, rows))
@@ -97,12 +98,11 @@ class StepRunner:
             _set_rng_state(after)
         else:
             self.engine.backward(iter([sum(totals())]), 1)
-        return parts, pieces
+        return parts, len(pieces)
 
     def _forward(self, piece: Chunk, drawn: Drawn, sequences: float) -> Reps:
-        ids_ST, mask_ST = (x.to(self.engine.device) for x in (piece.ids_ST, piece.mask_ST))
         counted = sequences if piece.weight else math.inf
-        return self.engine.forward(ids_ST, mask_ST, drawn, counted)
+        return self.engine.forward(piece.ids_ST, piece.mask_ST, drawn, counted)
 
 
 def metrics(parts: list[Part], counts: dict[str, float]) -> dict[str, float]:
@@ -159,12 +159,9 @@ class _Whole:
 
 
 def _rows_within(piece: Chunk, n: int, device: torch.device) -> tuple[slice | Tensor, Tensor]:
-    """Which of a chunk's sequences are among the step's first n, and their places there. Found on
-    the host: nothing waits for the device."""
-    here = torch.nonzero(piece.index_S < n)[:, 0]
-    at = piece.index_S[here].to(device, non_blocking=True)
-    whole = len(here) == len(piece.index_S)
-    return slice(None) if whole else here.to(device, non_blocking=True), at
+    """`Chunk.rows_within` on the device; a slice where all of a chunk's rows are."""
+    here, there = (x.to(device, non_blocking=True) for x in piece.rows_within(n))
+    return slice(None) if len(here) == len(piece.index_S) else here, there
 
 
 def _rng_state() -> tuple:
