@@ -117,7 +117,7 @@ def test_padding_share():
 
 
 def alive():
-    return [t for t in threading.enumerate() if t.name == "prefetch" and t.is_alive()]
+    return [t for t in threading.enumerate() if t.name.startswith("prefetch") and t.is_alive()]
 
 
 def test_prefetcher_keeps_order_and_ends():

@@ -6,9 +6,9 @@ A step's order of sequences is fixed: anchors, positives, negatives. Chunks perm
 
 from __future__ import annotations
 
-import queue
-import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -25,6 +25,7 @@ MOST_GROUPS = 8  # length groups of one step; more save little
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
+_END = object()
 
 
 class StepBatch(NamedTuple):
@@ -69,23 +70,20 @@ class Chunk(NamedTuple):
         return here, self.index_S[here]
 
     def to(self, device: torch.device) -> Chunk:
-        """Ids and mask on the device, copied while the host goes on where they are pinned."""
-        mask = self.mask_ST
-        if isinstance(mask, Packing):
-            cu_S1, position_N = (t.to(device, non_blocking=True) for t in mask[:2])
-            mask = Packing(cu_S1, position_N, mask.lengths)
-        else:
-            mask = mask.to(device, non_blocking=True)
-        return self._replace(ids_ST=self.ids_ST.to(device, non_blocking=True), mask_ST=mask)
+        """Ids and mask on the device; pinned ones are copied while the host goes on."""
+        return self._each(lambda t: t.to(device, non_blocking=True))
 
     def pinned(self) -> Chunk:
         """The same in page-locked memory."""
+        return self._each(lambda t: t.pin_memory())
+
+    def _each(self, move: Callable[[Tensor], Tensor]) -> Chunk:
         mask = self.mask_ST
         if isinstance(mask, Packing):
-            mask = Packing(mask.cu_S1.pin_memory(), mask.position_N.pin_memory(), mask.lengths)
+            mask = Packing(move(mask.cu_S1), move(mask.position_N), mask.lengths)
         else:
-            mask = mask.pin_memory()
-        return self._replace(ids_ST=self.ids_ST.pin_memory(), mask_ST=mask)
+            mask = move(mask)
+        return self._replace(ids_ST=move(self.ids_ST), mask_ST=mask)
 
 
 class Padding(NamedTuple):
@@ -284,7 +282,8 @@ def padding(made: Iterable[Chunk]) -> Padding:
 
 
 class Prefetcher(Generic[Item, Made]):
-    """Iterates over make(item) for items, made up to `depth` ahead in one background thread.
+    """Iterates over make(item) for items, made ahead in one background thread: `depth` are ready
+    while the next is made.
 
     What make or items raise is raised by the iteration, at the step it belongs to. Use it in a
     `with` block (or call close): leaving it stops the thread, also in the middle of the items.
@@ -292,52 +291,38 @@ class Prefetcher(Generic[Item, Made]):
     """
 
     def __init__(self, make: Callable[[Item], Made], items: Iterable[Item], depth: int = 2) -> None:
-        self._queue: queue.Queue = queue.Queue(maxsize=depth)
-        self._stop = threading.Event()
-        self._ended = False
-        self._thread = threading.Thread(
-            target=self._work, args=(make, items), name="prefetch", daemon=True
-        )
-        self._thread.start()
+        source = iter(items)
 
-    def _work(self, make: Callable[[Item], Made], items: Iterable[Item]) -> None:
-        try:
-            for item in items:
-                if self._stop.is_set() or not self._put((make(item), None)):
-                    return
-        except BaseException as bad:  # handed over, whatever it is, and raised in the main thread
-            if isinstance(bad, StopIteration):  # would look like the end of the items
-                bad = RuntimeError(f"make raised {bad!r}")
-            self._put((None, bad))
-        else:
-            self._put((None, StopIteration()))
+        def one() -> Made | object:
+            item = next(source, _END)
+            return _END if item is _END else make(item)  # type: ignore[arg-type]
 
-    def _put(self, entry: tuple) -> bool:
-        while not self._stop.is_set():
-            try:
-                self._queue.put(entry, timeout=0.1)
-                return True
-            except queue.Full:
-                continue
-        return False
+        self._one, self._pool = one, ThreadPoolExecutor(1, "prefetch")
+        self._ahead = deque(self._pool.submit(one) for _ in range(depth + 1))
 
     def __iter__(self) -> Iterator[Made]:
         return self
 
     def __next__(self) -> Made:
-        if self._ended:
+        if not self._ahead:
             raise StopIteration
-        value, bad = self._queue.get()
-        if bad is not None:
+        try:
+            made = self._ahead.popleft().result()
+        except BaseException as bad:
             self.close()
-            raise bad
-        return value
+            if isinstance(bad, StopIteration):  # would look like the end of the items
+                raise RuntimeError(f"make raised {bad!r}") from bad
+            raise
+        if made is _END:
+            self.close()
+            raise StopIteration
+        self._ahead.append(self._pool.submit(self._one))
+        return made  # type: ignore[return-value]
 
     def close(self) -> None:
         """Stops the thread and waits for it; what was made ahead is thrown away."""
-        self._ended = True
-        self._stop.set()
-        self._thread.join()
+        self._ahead.clear()
+        self._pool.shutdown(cancel_futures=True)
 
     def __enter__(self) -> Prefetcher[Item, Made]:
         return self

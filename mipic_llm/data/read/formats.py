@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -89,7 +90,9 @@ class ReadReport(NamedTuple):
         return text
 
 
-class _Shape(NamedTuple):
+class _Columns(NamedTuple):
+    """Which columns hold what; kind: their names for the report."""
+
     kind: str
     anchor: str
     positive: str | None
@@ -172,39 +175,47 @@ def read_scored_pairs(
     Any container of `read_training`; a Hugging Face id without [split] means its validation
     split. Several files make one list and one report. Any bad row is a UserError.
     """
-    pairs: list[ScoredPair] = []
-    n_rows = 0
-    for part in containers(spec, "validation", cache_dir):
 
-        def pick(columns: list[str], path: str = part.path) -> str:
-            column = next((name for name in _SCORES if name in columns), None)
-            if column is None or not {"sentence1", "sentence2"} <= set(columns):
-                raise UserError(
-                    f"{path}: found columns {', '.join(columns)}, but scored pairs need sentence1, "
-                    "sentence2 and score (or label); rename the columns"
-                )
-            return column
+    def pick(columns: list[str]) -> str:
+        column = next((name for name in _SCORES if name in columns), None)
+        if column is None or not {"sentence1", "sentence2"} <= set(columns):
+            raise UserError(
+                f"{spec}: found columns {', '.join(columns)}, but scored pairs need sentence1, "
+                "sentence2 and score (or label); rename the columns"
+            )
+        return column
 
-        def parse(row: dict, column: str) -> ScoredPair:
-            one, two = (one_text(row, name) for name in ("sentence1", "sentence2"))
-            return ScoredPair(one, two, to_number(row.get(column), column))
+    def parse(row: dict, column: str) -> ScoredPair:
+        one, two = (one_text(row, name) for name in ("sentence1", "sentence2"))
+        return ScoredPair(one, two, to_number(row.get(column), column))
 
-        rows, n, _ = collect_rows(part, pick, parse, skip=False)
-        pairs += rows
-        n_rows += n
+    pairs = read_rows(spec, "validation", parse, pick, cache_dir)
     if len({pair.score for pair in pairs}) < 2:
         raise UserError(
             f"{spec}: every pair has the same score, so no correlation can be computed; give pairs "
             "with different scores"
         )
-    return pairs, ReadReport(spec, "sentence1/sentence2/score", n_rows, len(pairs), [])
+    return pairs, ReadReport(spec, "sentence1/sentence2/score", len(pairs), len(pairs), [])
+
+
+def read_rows(
+    spec: Any,
+    split: str,
+    parse: Callable[[dict, Any], Any],
+    pick: Callable[[list[str]], Any] = lambda columns: None,
+    cache_dir: str | None = None,
+) -> list[Any]:
+    """parse(row, pick(columns of its file's first row)) of every row of every file of a spec; any
+    bad row is a UserError."""
+    parts = containers(spec, split, cache_dir)
+    return [row for part in parts for row in collect_rows(part, pick, parse, skip=False)[0]]
 
 
 def collect_rows(
     part: Part, pick: Callable[[list[str]], Any], parse: Callable[[dict, Any], Any], skip: bool
-) -> tuple[list[Any], int, list[tuple[int, str]]]:
-    """parse(row, pick(first row's columns)) of all rows; -> (parsed, n_rows, rejected)."""
-    parsed, rejected, shape, n_rows = [], [], None, 0
+) -> tuple[list[Any], Any, int, list[tuple[int, str]]]:
+    """-> (parse(row, picked) of all rows, picked = pick(first row's columns), n_rows, rejected)."""
+    parsed, rejected, picked, n_rows = [], [], None, 0
     for number, row in part.rows:
         n_rows += 1
         try:
@@ -212,9 +223,9 @@ def collect_rows(
                 raise row
             if not isinstance(row, dict):
                 raise BadRow(f"{type_name(row)} where an object with columns is expected")
-            if shape is None:
-                shape = pick([str(name) for name in row])
-            parsed.append(parse(row, shape))
+            if picked is None:
+                picked = pick([str(name) for name in row])
+            parsed.append(parse(row, picked))
         except BadRow as bad:
             if not skip:
                 raise UserError(
@@ -229,44 +240,38 @@ def collect_rows(
             f"{part.path}: none of its {n_rows:,} rows can be used ({part.unit} {rejected[0][0]}: "
             f"{rejected[0][1]}); mend the file"
         )
-    return parsed, n_rows, rejected
+    return parsed, picked, n_rows, rejected
 
 
 def _read_part(part: Part, negatives: int, skip: bool):
     """One file's (anchor, positive, negatives) rows and its report."""
-    kind = ""
 
-    def pick(columns: list[str]) -> _Shape:
-        nonlocal kind
-        shape = _detect(columns, part.path)
-        kind = shape.kind
-        return shape
-
-    def parse(row: dict, shape: _Shape):
-        if shape.negative == "label":
+    def parse(row: dict, columns: _Columns):
+        if columns.negative == "label":
             texts = (one_text(row, name) for name in _NLI[:2])
             return (*texts, nli_label(row.get("label")))
-        anchor = one_text(row, shape.anchor)
-        if shape.positive is None:
+        anchor = one_text(row, columns.anchor)
+        if columns.positive is None:
             return [(anchor, None, ())]
-        hard = tuple(negative_texts(row, shape.negative))[:negatives]
-        return [(anchor, positive, hard) for positive in column_texts(row, shape.positive)]
+        hard = tuple(negative_texts(row, columns.negative))[:negatives]
+        return [(anchor, positive, hard) for positive in column_texts(row, columns.positive)]
 
-    parsed, n_rows, rejected = collect_rows(part, pick, parse, skip)
-    if kind == "/".join(_NLI):
+    detect = partial(_detect, path=part.path)
+    parsed, columns, n_rows, rejected = collect_rows(part, detect, parse, skip)
+    if columns.negative == "label":
         rows = _nli_rows(parsed, negatives)
         if not rows:
             raise UserError(f"{part.path} holds no entailment pair; training needs some")
     else:
         rows = [row for group in parsed for row in group]
-    return rows, ReadReport(part.path, kind, n_rows, len(rows), rejected, part.unit)
+    return rows, ReadReport(part.path, columns.kind, n_rows, len(rows), rejected, part.unit)
 
 
-def _detect(columns: list[str], path: str) -> _Shape:
-    """The shape of a file whose first row has these columns."""
+def _detect(columns: list[str], path: str) -> _Columns:
+    """What a file means whose first row has these columns."""
     have = set(columns)
     if have.issuperset(_NLI):
-        return _Shape("/".join(_NLI), "premise", "hypothesis", "label")
+        return _Columns("/".join(_NLI), "premise", "hypothesis", "label")
     for anchor, positive, negative in _LABELLED:
         if not {anchor, positive} <= have:
             continue
@@ -278,10 +283,10 @@ def _detect(columns: list[str], path: str) -> _Shape:
                 "evaluation; use the file as data.validation, or for training keep only the pairs "
                 f"that mean the same and drop the column {score}"
             )
-        return _Shape("/".join([anchor, positive, *found[:1]]), anchor, positive, negative)
+        return _Columns("/".join([anchor, positive, *found[:1]]), anchor, positive, negative)
     for name in ("text", "sentence"):
         if name in have:
-            return _Shape(name, name, None, None)
+            return _Columns(name, name, None, None)
     raise UserError(
         f"{path}: found columns {', '.join(columns) or 'none'}; rename them to one of: {_ACCEPTED}"
     )

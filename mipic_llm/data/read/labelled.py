@@ -9,7 +9,7 @@ from typing import Any
 
 from mipic_llm.data.read.cells import BadRow, one_text, to_number
 from mipic_llm.data.read.containers import containers
-from mipic_llm.data.read.formats import collect_rows
+from mipic_llm.data.read.formats import read_rows
 from mipic_llm.errors import UserError
 
 
@@ -43,10 +43,7 @@ def read_labelled(
     def parse(row: dict, _: None) -> tuple[str, ...]:
         return (*(one_text(row, name) for name in texts), _label(row.get(label), label))
 
-    found: list[tuple[str, ...]] = []
-    for part in containers(spec, split, None):
-        found += collect_rows(part, pick, parse, skip=False)[0]
-    return found
+    return read_rows(spec, split, parse, pick)
 
 
 def _label(value: Any, column: str) -> str:
@@ -86,11 +83,10 @@ def _by_id(folder: Path, name: str) -> dict[str, str]:
         return str(row["_id"]), f"{title} {text}".strip()
 
     found: dict[str, str] = {}
-    for part in containers(str(path), "test", None):
-        for key, text in collect_rows(part, lambda _: None, parse, skip=False)[0]:
-            if key in found:
-                raise UserError(f"{path}: the _id {key} is given twice; ids must be unique")
-            found[key] = text
+    for key, text in read_rows(path, "test", parse):
+        if key in found:
+            raise UserError(f"{path}: the _id {key} is given twice; ids must be unique")
+        found[key] = text
     return found
 
 
@@ -99,7 +95,7 @@ def _qrels(path: Path) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {}
     with path.open(encoding="utf-8-sig", newline="") as file:
         for number, row in enumerate(csv.reader(file, delimiter="\t"), 1):
-            if not row or (number == 1 and not _is_number(row[-1])):
+            if not row:
                 continue
             if len(row) != 3:
                 raise UserError(
@@ -109,16 +105,10 @@ def _qrels(path: Path) -> dict[str, dict[str, float]]:
             try:
                 grade = to_number(row[2], "score")
             except BadRow as bad:
+                if number == 1:  # the header
+                    continue
                 raise UserError(f"{path}, line {number}: {bad}; mend that line") from None
             found.setdefault(row[0], {})[row[1]] = grade
     if not found:
         raise UserError(f"{path} is empty; give at least one judged document")
     return found
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
