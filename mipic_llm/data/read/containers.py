@@ -10,26 +10,31 @@ import json
 import math
 import re
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mipic_llm.data.read.cells import BadRow
 from mipic_llm.errors import UserError
 
-SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".txt")
+_JSON = (".jsonl", ".json")
+SUFFIXES = (*_JSON, ".csv", ".tsv", ".parquet", ".arrow", ".txt")
+ACCEPTED = f"{' '.join(SUFFIXES)}, text ones also with .gz"
 _HUB_ID = re.compile(
     r"(?P<id>[\w.-]+(/[\w.-]+)?)(:(?P<config>[^@\[\]]+))?(@(?P<revision>[^@\[\]]+))?"
     r"(\[(?P<split>[^\[\]]+(\[[^\[\]]*\])?)\])?"  # the split may itself be a slice: train[:10%]
 )
 
 
+Numbered = Iterator[tuple[int, Any]]  # a BadRow in place of a row that cannot even be decoded
+
+
 class Part(NamedTuple):
-    """One file, one data set or one object in memory."""
+    """One file, one data set or one object in memory; unit: what the numbers of its rows count."""
 
     path: str
-    unit: str  # what the numbers count: lines of a text file, else rows
-    rows: Iterator[tuple[int, Any]]  # a BadRow in place of a row that cannot even be decoded
+    unit: str
+    rows: Numbered
 
 
 def split_weight(spec: str) -> tuple[str, float]:
@@ -59,17 +64,13 @@ def containers(spec: Any, split: str, cache_dir: str | None, name: str = "rows")
             )
         spec = spec[split]
     if not isinstance(spec, (str, Path)):
-        try:
-            return [Part(name, "row", iter(enumerate(spec, 1)))]
-        except TypeError:
-            raise UserError(
-                f"{name} is {type(spec).__name__}; give a path, a list of dicts or a Dataset"
-            ) from None
-    spec = str(spec)
-    files = files_of(spec, split)
+        if not isinstance(spec, Iterable):
+            what = f"{name} is {type(spec).__name__}"
+            raise UserError(f"{what}; give a path, a list of dicts or a Dataset")
+        return [Part(name, "row", iter(enumerate(spec, 1)))]
+    files = files_of(str(spec), split)
     if files is None:
-        near = _nearest(Path(spec).expanduser())
-        return [_hub_rows(spec, _HUB_ID.fullmatch(spec), split, cache_dir, near)]
+        return [_hub_rows(str(spec), split, cache_dir)]
     return [_file_rows(file) for file in files]
 
 
@@ -88,7 +89,7 @@ def files_of(spec: str, split: str = "train") -> list[Path] | None:
         saved = (path / "dataset_info.json").exists()
         files = [file for file in sorted(path.rglob("*.arrow" if saved else "*")) if _is_data(file)]
         if not files:
-            raise UserError(f"{spec} holds no data file; accepted: {_suffix_list()}")
+            raise UserError(f"{spec} holds no data file; accepted: {ACCEPTED}")
         return files
     if path.exists():
         return [path]
@@ -113,10 +114,6 @@ def _suffix(path: Path) -> str:
     return Path(path.name.lower().removesuffix(".gz")).suffix
 
 
-def _suffix_list() -> str:
-    return f"{' '.join(SUFFIXES)}, text ones also with .gz"
-
-
 def _is_data(path: Path) -> bool:
     return path.is_file() and not path.name.startswith(".") and _suffix(path) in SUFFIXES
 
@@ -133,17 +130,14 @@ def _nearest(path: Path) -> str:
 def _file_rows(path: Path) -> Part:
     suffix = _suffix(path)
     if suffix not in SUFFIXES:
-        raise UserError(
-            f"{path}: unknown file type {suffix or path.name}; accepted: {_suffix_list()}"
-        )
-    if suffix in (".parquet", ".arrow"):
-        return Part(str(path), "row", _guarded(path, _arrow))
-    reader = {".txt": _txt, ".csv": _csv, ".tsv": _csv}.get(suffix, _json)
-    unit = "row" if suffix == ".json" and _is_list(path) else "line"
-    return Part(str(path), unit, _guarded(path, reader))
+        raise UserError(f"{path}: unknown file type {suffix or path.name}; accepted: {ACCEPTED}")
+    readers = {".parquet": _arrow, ".arrow": _arrow, ".txt": _txt, ".csv": _csv, ".tsv": _csv}
+    by_line = suffix in (".txt", ".csv", ".tsv") or (suffix in _JSON and not _is_list(path))
+    rows = _guarded(path, readers.get(suffix, _json))
+    return Part(str(path), "line" if by_line else "row", rows)
 
 
-def _guarded(path: Path, reader: Callable[[Path], Iterator[tuple[int, Any]]]):
+def _guarded(path: Path, reader: Callable[[Path], Numbered]) -> Numbered:
     """A reader whose failures of the file itself are the user's to mend."""
     try:
         yield from reader(path)
@@ -163,7 +157,7 @@ def _one_line(bad: Exception) -> str:
     return " ".join(str(bad).split())[:300] or type(bad).__name__
 
 
-def _txt(path: Path) -> Iterator[tuple[int, Any]]:
+def _txt(path: Path) -> Numbered:
     """Blank lines at the end of the file are no rows; elsewhere they are bad ones."""
     blank: list[int] = []
     with _open(path) as file:
@@ -176,13 +170,12 @@ def _txt(path: Path) -> Iterator[tuple[int, Any]]:
             yield number, {"text": line.rstrip("\n")}
 
 
-def _csv(path: Path) -> Iterator[tuple[int, Any]]:
+def _csv(path: Path) -> Numbered:
     csv.field_size_limit(2**31 - 1)
     with _open(path) as file:
         # strict: a stray quote is an error, not a field that swallows the lines below it.
-        reader = csv.DictReader(
-            file, delimiter="\t" if _suffix(path) == ".tsv" else ",", strict=True
-        )
+        mark = "\t" if _suffix(path) == ".tsv" else ","
+        reader = csv.DictReader(file, delimiter=mark, strict=True)
         for row in reader:
             if None in row or None in row.values():
                 expected = len(reader.fieldnames or ())
@@ -197,38 +190,32 @@ def _is_list(path: Path) -> bool:
     """Is a .json file one list (else it is read as JSON lines)?"""
     try:
         with _open(path) as file:
-            return file.read(4096).lstrip().startswith("[")
+            return _suffix(path) == ".json" and file.read(4096).lstrip().startswith("[")
     except (OSError, EOFError, zlib.error, UnicodeDecodeError):
         return False  # the reader will meet the same and say so
 
 
-def _json(path: Path) -> Iterator[tuple[int, Any]]:
-    if _suffix(path) == ".json" and _is_list(path):
-        with _open(path) as file:
-            try:
-                rows = json.load(file)
-            except json.JSONDecodeError as bad:
-                raise UserError(
-                    f"{path}, line {bad.lineno}: broken JSON ({bad.msg}); mend the file"
-                ) from None
-        yield from enumerate(rows, 1)
-        return
+def _json(path: Path) -> Numbered:
     with _open(path) as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
+        if _is_list(path):
             try:
-                row = json.loads(line)
+                yield from enumerate(json.load(file), 1)
             except json.JSONDecodeError as bad:
-                row = BadRow(f"broken JSON ({bad.msg} at column {bad.colno})")
-            yield number, row
+                what = f"{path}, line {bad.lineno}: broken JSON ({bad.msg})"
+                raise UserError(f"{what}; mend the file") from None
+            return
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                try:
+                    yield number, json.loads(line)
+                except json.JSONDecodeError as bad:
+                    yield number, BadRow(f"broken JSON ({bad.msg} at column {bad.colno})")
 
 
-def _arrow(path: Path) -> Iterator[tuple[int, Any]]:
+def _arrow(path: Path) -> Numbered:
     import pyarrow
     import pyarrow.parquet
 
-    number = 0
     try:
         if _suffix(path) == ".parquet":
             batches = pyarrow.parquet.ParquetFile(path).iter_batches()
@@ -238,26 +225,23 @@ def _arrow(path: Path) -> Iterator[tuple[int, Any]]:
                 batches = pyarrow.ipc.open_file(mapped).read_all().to_batches()
             except pyarrow.ArrowInvalid:  # not the file format: datasets writes streams
                 batches = pyarrow.ipc.open_stream(mapped)
-        for batch in batches:
-            for row in batch.to_pylist():
-                number += 1
-                yield number, row
+        yield from enumerate((row for batch in batches for row in batch.to_pylist()), 1)
     except pyarrow.ArrowException as bad:
         raise UserError(f"{path} cannot be read: {_one_line(bad)}; check the file") from None
 
 
-def _hub_rows(spec: str, match: re.Match, split: str, cache_dir: str | None, near: str) -> Part:
+def _hub_rows(spec: str, split: str, cache_dir: str | None) -> Part:
     import datasets
 
+    match = _HUB_ID.fullmatch(spec)
+    assert match is not None, spec
     try:
         data = datasets.load_dataset(
-            match["id"],
-            match["config"],
-            revision=match["revision"],
+            match["id"], match["config"], revision=match["revision"], cache_dir=cache_dir,
             split=match["split"] or split,
-            cache_dir=cache_dir,
-        )
+        )  # fmt: skip
     except Exception as bad:  # whatever fails in there is about the id or the network
+        near = _nearest(Path(spec).expanduser())
         raise UserError(
             f"{spec} is no file here ({near}), and as a Hugging Face data set it cannot be loaded: "
             f"{_one_line(bad)}; check the name, config and split, or the network"
