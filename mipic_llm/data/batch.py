@@ -144,20 +144,15 @@ def build_step(examples: Sequence[Example], encoder: TextEncoder) -> StepBatch:
 
 def join_rows(rows: Sequence[RowTokens], encoder: TextEncoder) -> StepBatch:
     """A step's sequences from its rows; unlabelled rows stand twice. Nothing is copied."""
-    unlabelled = rows[0].positive is None
-    anchors = [row.anchor for row in rows]
-    positives = [row.anchor if row.positive is None else row.positive for row in rows]
-    owner = [b for b, row in enumerate(rows) for _ in row.negatives]
-    negatives = [ids for row in rows for ids in row.negatives]
-    n = len(anchors)
+    n, owner = len(rows), [b for b, row in enumerate(rows) for _ in row[2:]]
     return StepBatch(
-        ids=anchors + positives + negatives,
-        column_S=torch.tensor([ANCHOR] * n + [POSITIVE] * n + [NEGATIVE] * len(negatives)),
+        ids=[row[0] for row in rows] + [row[1] for row in rows] + [x for r in rows for x in r[2:]],
+        column_S=torch.tensor([ANCHOR] * n + [POSITIVE] * n + [NEGATIVE] * len(owner)),
         example_S=torch.tensor([*range(n), *range(n), *owner]),
         n_anchors=n,
         n_positives=n,
-        n_negatives=len(negatives),
-        unlabelled=unlabelled,
+        n_negatives=len(owner),
+        unlabelled=rows[0][0] is rows[0][1],
         pad_id=encoder.pad_id,
         padding_side=encoder.padding_side,
     )

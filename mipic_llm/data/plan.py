@@ -37,18 +37,16 @@ class BatchPlan:
         self.batch_size, self.world_size = batch_size, world_size
         rows = batch_size * world_size
         seed %= 2**63  # numpy takes no negative seeds
+        self._seed, self._names = seed, [source.name for source in sources]
         self._passes = [_Passes(s, rows, (seed, i)) for i, s in enumerate(sources)]
-        self._steps = [
-            round(s.weight * p.n_batches) for s, p in zip(sources, self._passes, strict=True)
-        ]
-        for source, steps in zip(sources, self._steps, strict=True):
-            if steps == 0:
+        self._steps: list[int] = []
+        for source, passes in zip(sources, self._passes, strict=True):
+            self._steps.append(round(source.weight * passes.n_batches))
+            if not self._steps[-1]:
                 raise UserError(
                     f"{source.name}: weight {source.weight:g} leaves less than one batch of {rows} "
                     "rows per epoch; raise the weight or lower train.batch_size"
                 )
-        self._seed = seed
-        self._names = [source.name for source in sources]
         self.steps_per_epoch = sum(self._steps)
         self._order: tuple[int, np.ndarray, np.ndarray] | None = None
 
@@ -229,9 +227,6 @@ def _fill(
 def _text_codes(examples: Sequence[Example]) -> np.ndarray:
     """(2, rows) numbers of the anchor's and the positive's text; equal texts, equal numbers."""
     known: dict[str, int] = {}
-    anchors = [known.setdefault(row.anchor, len(known)) for row in examples]
-    positives = [
-        known.setdefault(row.anchor if row.positive is None else row.positive, len(known))
-        for row in examples
-    ]
-    return np.array([anchors, positives])
+    positives = [row.anchor if row.positive is None else row.positive for row in examples]
+    columns = ([row.anchor for row in examples], positives)
+    return np.array([[known.setdefault(text, len(known)) for text in c] for c in columns])

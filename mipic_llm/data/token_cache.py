@@ -15,8 +15,9 @@ import os
 import shutil
 import socket
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -28,12 +29,9 @@ MANIFEST = "manifest.json"
 BLOCK = 1024  # rows tokenised at a time
 
 
-class RowTokens(NamedTuple):
-    """Token ids of one training row, int32, read only. positive None = unlabelled."""
-
-    anchor: np.ndarray
-    positive: np.ndarray | None
-    negatives: tuple[np.ndarray, ...]
+# Token ids of a training row: anchor, positive, negatives; int32, read only. Unlabelled text is its
+# own positive: the same array twice.
+RowTokens = tuple[np.ndarray, ...]
 
 
 class LazyTokens:
@@ -43,12 +41,11 @@ class LazyTokens:
         self.examples, self.encoder = examples, encoder
 
     def rows(self, numbers: Iterable[int]) -> list[RowTokens]:
-        chosen = [self.examples[i] for i in numbers]
-        return list(_tokenise(chosen, self.encoder.arrays))
+        return list(_tokenise([self.examples[i] for i in numbers], self.encoder.arrays))
 
     def lengths(self, numbers: Sequence[int]) -> np.ndarray:
         """Tokens of each row over all its forward passes."""
-        return np.array([_length(row) for row in self.rows(numbers)])
+        return np.array([sum(map(len, row)) for row in self.rows(numbers)])
 
 
 class StoredTokens:
@@ -66,10 +63,8 @@ class StoredTokens:
     def _row(self, number: int) -> RowTokens:
         first, last = int(self._first[number]), int(self._first[number + 1])
         starts = self.starts[first : last + 1].tolist()
-        ids = [np.asarray(self._ids[a:b]) for a, b in zip(starts[:-1], starts[1:], strict=True)]
-        if not self.labelled:
-            return RowTokens(ids[0], None, ())
-        return RowTokens(ids[0], ids[1], tuple(ids[2:]))
+        ids = [np.asarray(self._ids[a:b]) for a, b in pairwise(starts)]
+        return tuple(ids) if self.labelled else (ids[0], ids[0])
 
     def lengths(self, numbers: Sequence[int]) -> np.ndarray:
         """Tokens of each row over all its forward passes."""
@@ -81,25 +76,20 @@ class StoredTokens:
 Tokens = LazyTokens | StoredTokens
 
 
-def _length(row: RowTokens) -> int:
-    positive = row.anchor if row.positive is None else row.positive
-    return len(row.anchor) + len(positive) + sum(map(len, row.negatives))
-
-
 def _tokenise(examples: Sequence[Example], ids: Any) -> Iterable[RowTokens]:
     """ids(texts, kind) is asked once per column. Anchors take the query prompt, the others the
     document prompt; unlabelled text is a query in both views, or the prompt would tell them apart.
     """
     anchors = ids([e.anchor for e in examples], "query")
-    unlabelled = [e.positive is None for e in examples]
-    assert all(unlabelled) or not any(unlabelled), "sources mixed in a step"
-    if all(unlabelled):
-        yield from (RowTokens(anchor, None, ()) for anchor in anchors)
+    labelled = {e.positive is not None for e in examples}
+    assert len(labelled) == 1, "sources mixed in a step"
+    if labelled == {False}:
+        yield from ((anchor, anchor) for anchor in anchors)
         return
     positives = ids([e.positive or "" for e in examples], "document")
     negatives = iter(ids([text for e in examples for text in e.negatives], "document"))
     for example, anchor, positive in zip(examples, anchors, positives, strict=True):
-        yield RowTokens(anchor, positive, tuple(next(negatives) for _ in example.negatives))
+        yield anchor, positive, *(next(negatives) for _ in example.negatives)
 
 
 def key_of(examples: Sequence[Example], encoder: TextEncoder) -> str | None:
@@ -147,15 +137,14 @@ def build(folder: Path, examples: Sequence[Example], encoder: TextEncoder) -> No
 
 
 def _write(fresh: Path, examples: Sequence[Example], encoder: TextEncoder) -> None:
-    lengths, per_row = [], []
+    lengths, per_row, labelled = [], [], examples[0].positive is not None
     with (fresh / "ids.bin").open("wb") as file:
         for start in range(0, len(examples), BLOCK):
             for row in _tokenise(examples[start : start + BLOCK], encoder.fresh):
-                positive = () if row.positive is None else (row.positive,)
-                sequences = (row.anchor, *positive, *row.negatives)
-                per_row.append(len(sequences))
-                lengths += map(len, sequences)
-                file.writelines(ids.tobytes() for ids in sequences)
+                texts = row if labelled else row[:1]
+                per_row.append(len(texts))
+                lengths += map(len, texts)
+                file.writelines(ids.tobytes() for ids in texts)
         file.flush()
         os.fsync(file.fileno())
     for name, counts in (("starts.npy", lengths), ("rows.npy", per_row)):
@@ -163,8 +152,8 @@ def _write(fresh: Path, examples: Sequence[Example], encoder: TextEncoder) -> No
             np.save(file, np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
             file.flush()
             os.fsync(file.fileno())
-    table = {"labelled": examples[0].positive is not None,
-             "files": {p.name: p.stat().st_size for p in sorted(fresh.iterdir())}}  # fmt: skip
+    sizes = {p.name: p.stat().st_size for p in sorted(fresh.iterdir())}
+    table = {"labelled": labelled, "files": sizes}
     (fresh / MANIFEST).write_text(json.dumps(table), encoding="utf-8")
 
 

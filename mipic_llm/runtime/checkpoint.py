@@ -47,24 +47,25 @@ def save(folder: Path, engine: Engine, state: RunState, config_yaml: str, *, lor
     if dist.rank() == 0:
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(parents=True)
+        (fresh / "config.yaml").write_text(config_yaml, encoding="utf-8")
     dist.barrier()
     engine.save(fresh, trainable_only=lora)
     if dist.rank():  # the same on every rank
         state = state._replace(memory=None)
     torch.save(state._asdict(), fresh / f"rank_{dist.rank()}.pt")
     dist.barrier()
+    written = sorted(p for p in fresh.rglob("*") if p.is_file())
+    dist.barrier()  # all have looked before rank 0 writes the manifest
+    own = {}
+    for path in written[dist.rank() :: dist.world_size()]:  # hundreds of GB: each its share
+        _sync(path)
+        own[str(path.relative_to(fresh))] = _fingerprint(path)
+    parts = dist.gather_objects(own)
     if dist.rank() == 0:
-        (fresh / "config.yaml").write_text(config_yaml, encoding="utf-8")
-        table = {
-            "step": state.step, "world_size": dist.world_size(), "zero_stage": engine.stage,
-            "files": {str(p.relative_to(fresh)): _fingerprint(p)
-                      for p in sorted(fresh.rglob("*")) if p.is_file()},
-        }  # fmt: skip
-        path = fresh / MANIFEST
-        path.write_text(json.dumps(table, indent=1), encoding="utf-8")
-        for file in fresh.rglob("*"):
-            if file.is_file():
-                _sync(file)
+        table = {"step": state.step, "world_size": dist.world_size(), "zero_stage": engine.stage,
+                 "files": {name: part[name] for part in parts for name in part}}  # fmt: skip
+        (fresh / MANIFEST).write_text(json.dumps(table, indent=1), encoding="utf-8")
+        _sync(fresh / MANIFEST)
         shutil.rmtree(final, ignore_errors=True)
         fresh.rename(final)
         _sync(folder)
@@ -73,10 +74,8 @@ def save(folder: Path, engine: Engine, state: RunState, config_yaml: str, *, lor
 
 
 def _fingerprint(path: Path) -> list:
-    digest = hashlib.blake2b(digest_size=16)
     with path.open("rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
+        digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16))
     return [path.stat().st_size, digest.hexdigest()]
 
 
@@ -94,11 +93,9 @@ def is_complete(folder: Path) -> bool:
         files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
     except (OSError, ValueError, KeyError):
         return False
-    return all(
-        (folder / name).is_file()
-        and (folder / name).stat().st_size == size
-        and _fingerprint(folder / name)[1] == digest
-        for name, (size, digest) in files.items()
+    paths = [(folder / name, found) for name, found in files.items()]
+    return all(p.is_file() and p.stat().st_size == size for p, (size, _) in paths) and all(
+        _fingerprint(path) == found for path, found in paths
     )
 
 

@@ -48,12 +48,10 @@ class Data(NamedTuple):
 def prepare_data(config: Config, source: Source, rows: Any = None) -> Data:
     """rows: what to train on in place of `data.train`: specs, lists of dicts, datasets.Datasets."""
     d = config.data
+    given = d.train if rows is None else rows
     sources, reports = read_training(
-        d.train if rows is None else rows,
-        negatives=d.negatives,
-        on_bad_rows=d.on_bad_rows,
-        cache_dir=d.cache_dir,
-    )  # fmt: skip
+        given, negatives=d.negatives, on_bad_rows=d.on_bad_rows, cache_dir=d.cache_dir
+    )
     for report in reports:
         say(str(report))
     plan = BatchPlan(sources, config.train.batch_size, dist.world_size(), config.seed)
@@ -82,6 +80,8 @@ def open_tokens(source: TextSource, encoder: TextEncoder, option: str) -> Tokens
         return lazy
     problem, hit = None, token_cache.is_whole(folder / key)
     dist.barrier()  # all have looked before anyone builds
+    if not hit:
+        say(f"{source.name}: tokenising {len(source.examples):,} rows for the cache")
     if not hit and int(os.environ.get("LOCAL_RANK") or 0) == 0:
         try:
             token_cache.build(folder / key, source.examples, encoder)

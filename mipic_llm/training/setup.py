@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import math
-import os
 import random
 import shutil
-import sys
 from pathlib import Path
 from typing import IO, Any
 
@@ -207,7 +205,3 @@ def open_run(config: Config, rows: Any = None) -> tuple[Config, Source, Data]:
     data = prepare_data(config, source, rows)
     config.sia.memory = memory_size(config, data.plan)
     return config, source, data
-
-
-def command() -> str:
-    return " ".join([os.path.basename(sys.argv[0]), *sys.argv[1:]])
