@@ -57,7 +57,7 @@ def weights(out: Path) -> bytes:
     return (out / "adapter" / "adapter_model.safetensors").read_bytes()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=[2, 3], ids=lambda stage: f"zero{stage}")
 def whole(request, tmp_path_factory):
     """The uninterrupted run: (stage, base model, its output directory)."""
     folder = tmp_path_factory.mktemp(f"zero{request.param}")
@@ -68,13 +68,11 @@ def whole(request, tmp_path_factory):
     return request.param, base, folder / "whole"
 
 
-# The way of a polite signal does not depend on the stage: ZeRO-3 shows it.
-CASES = [(2, signal.SIGKILL), (3, signal.SIGKILL), (3, signal.SIGTERM)]
-
-
-@pytest.mark.parametrize("whole, how", CASES, indirect=["whole"])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=lambda s: s.name)
 def test_resumed_equals_uninterrupted(whole, tmp_path, how):
     stage, base, reference = whole
+    if how is signal.SIGTERM and stage == 2:
+        pytest.skip("not run: the path of a signal does not depend on the stage; ZeRO-3 shows it")
     out = tmp_path / "broken"
     arguments = flags(base, out, stage)
     codes = interrupt(arguments, out, how, tmp_path / "log")
@@ -89,7 +87,6 @@ def test_resumed_equals_uninterrupted(whole, tmp_path, how):
     assert weights(out) == weights(reference)
 
 
-@pytest.mark.parametrize("whole", [2, 3], indirect=True)
 def test_only_complete_checkpoints_are_found(whole, tmp_path):
     _, _, reference = whole
     folder = tmp_path / "checkpoints"

@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import io
 import logging
+import math
 import os
 import sys
 from collections.abc import Iterator
@@ -25,23 +26,13 @@ if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # what it would find, with a warning
 
 
-@contextmanager
-def _absent(name: str) -> Iterator[None]:
-    """Inside, the package `name` cannot be imported, unless it was already."""
-    hidden = name not in sys.modules
-    if hidden:
-        sys.modules[name] = None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        if hidden:
-            del sys.modules[name]
+# Its autotuner would import mlflow, and half of PyPI with it, for which training has no use.
+_hidden = sys.modules.setdefault("mlflow", None) is None  # type: ignore[arg-type]
+import deepspeed  # noqa: E402  (its logger must be quiet before it speaks)
+from deepspeed.utils import safe_get_full_grad  # noqa: E402
 
-
-with _absent("mlflow"):  # its autotuner would import that and half of PyPI; training has no use
-    import deepspeed  # noqa: E402  (its logger must be quiet before it speaks)
-    from deepspeed.utils import safe_get_full_grad  # noqa: E402
-
+if _hidden:
+    del sys.modules["mlflow"]
 # An op for its inference only, compiled at the first start on a CPU. Without it no compiler is
 # needed, and a start killed while compiling leaves no lock on which later ones wait for ever.
 deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
@@ -208,14 +199,13 @@ class Engine:
 
     def step(self) -> float:
         """Clip, update, advance the schedule. -> the gradient norm before clipping."""
-        plain = None
+        plain = math.nan
         if self.stage == 0:  # DeepSpeed keeps no norm there; gradients are already averaged
             grads = [p.grad for p in self.module.parameters() if p.grad is not None]
-            plain = torch.nn.utils.get_total_norm(grads) if grads else None
+            plain = torch.nn.utils.get_total_norm(grads) if grads else math.nan
         self.ds.step()
         norm = self.ds.get_global_grad_norm()
-        norm = plain if norm is None else norm
-        return float(norm) if norm is not None else float("nan")
+        return float(plain if norm is None else norm)
 
     @property
     def learning_rate(self) -> float:
@@ -240,11 +230,9 @@ class Engine:
 
     def save(self, folder: Path, *, trainable_only: bool) -> None:
         self.ds.save_checkpoint(
-            str(folder),
-            tag="deepspeed",
-            save_latest=False,
+            str(folder), tag="deepspeed", save_latest=False,
             exclude_frozen_parameters=trainable_only,
-        )
+        )  # fmt: skip
 
     def load(self, folder: Path, *, trainable_only: bool) -> None:
         path, _ = self.ds.load_checkpoint(
