@@ -23,6 +23,8 @@ COMMANDS = [
     for line in block.replace("\\\n", " ").splitlines()
     if line.split("#")[0].strip()
 ]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *ROOT.glob("benchmarks/*.md")])
+LINKS = re.compile(r"\]\((?!https?:)([^()#\s]*)#?([^()\s]*)\)")
 OWN = {"merged", "layers", "dim", "dims", "model", "data", "checkpoint", "to", "suite", "help",
        "study", "jobs", "print_config", "num_gpus", "num_accelerators", "hostfile",
        "output", "ranks", "module", "point", "gpu", "sweep", "json", "rows",
@@ -40,6 +42,17 @@ def test_files_exist():
     assert len(named) > 8
     for name in named:
         assert list(ROOT.glob(name.rstrip("/"))), name
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda p: p.name)
+def test_links_lead_somewhere(path):
+    for name, anchor in LINKS.findall(path.read_text(encoding="utf-8")):
+        page = path.parent / name if name else path
+        assert page.exists(), f"{path.name}: {name}"
+        if anchor:
+            heads = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.M)
+            anchors = {re.sub(r"[^a-z0-9 -]", "", h.lower()).replace(" ", "-") for h in heads}
+            assert anchor in anchors, f"{path.name}: {name}#{anchor}"
 
 
 def test_make_targets_exist():

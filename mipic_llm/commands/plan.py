@@ -91,6 +91,6 @@ def main(argv: list[str]) -> int:
     print("\n".join([*heading(config, setting, origin), "", table(rows, chosen), "", *lines]))
     print(
         "GiB per rank, 1 GiB for libraries included; MB sent by a rank per step; not modelled: "
-        "latency of collectives, padding, data loading (NOTES.md has the measured errors)"
+        "latency of collectives, padding, data loading (measured errors: docs/notes/decisions.md)"
     )
     return 0

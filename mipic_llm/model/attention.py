@@ -50,7 +50,7 @@ def choose(option: str, precision: str, config: Any) -> Kernel:
             raise UserError(f"model.attn: {option} {problem}; use --model.attn sdpa")
         return Kernel(option, _about(option, precision))
     if not cuda:
-        # torch's fused backward takes ten times as long there in bf16 (NOTES.md)
+        # torch's fused backward takes ten times as long there in bf16
         return Kernel(*[(n, _about(n, precision)) for n in ("sdpa", "eager")][precision == "bf16"])
     if precision != "bf16":
         return Kernel("sdpa", f"{_about('sdpa', precision)} (packed kernels want bf16)")
@@ -245,7 +245,7 @@ def _attend(
         return nn.functional.scaled_dot_product_attention(
             q, k, v, attn_mask=seen_TT, is_causal=causal, scale=scale, dropout_p=dropout
         )
-    # half precision on a CPU: the fused backward takes ten times as long (NOTES.md)
+    # half precision on a CPU: the fused backward takes ten times as long
     if causal:
         seen_TT = torch.ones(T, T, dtype=torch.bool, device=q.device).tril()
     score_rHTT = (q @ k.transpose(2, 3)) * (q.shape[-1] ** -0.5 if scale is None else scale)

@@ -73,8 +73,8 @@ class _GatherRows(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad_Nd: Tensor):
-        # Every rank used our rows: their gradients add up. No other factor (see NOTES.md). A rank
-        # gets the sum for its own rows only: half of what an all-reduce would send.
+        # Every rank used our rows: their gradients add up. No other factor. A rank gets
+        # the sum for its own rows only: half of what an all-reduce would send.
         rows, parts = max(ctx.counts), []
         for part in grad_Nd.contiguous().split(list(ctx.counts)):
             if len(part) < rows:

@@ -21,7 +21,7 @@ from mipic_llm.model.load import Source
 from mipic_llm.runtime import ranks as dist
 from mipic_llm.runtime.ranks import say
 
-CACHE_ROWS = 10_000  # below, tokenising takes seconds (NOTES.md) and is spread over the steps
+CACHE_ROWS = 10_000  # below, tokenising takes seconds and is spread over the steps
 
 
 class Data(NamedTuple):

@@ -24,7 +24,7 @@ from mipic_llm.runtime.rows import agree
 from mipic_llm.types import Reps
 
 # What one more forward and backward pass of a length group costs beside its tokens, in padded
-# tokens (see NOTES.md): launches on a GPU, Python on a CPU.
+# tokens: launches on a GPU, Python on a CPU.
 PASS_COST = {"cpu": 64, "cuda": 4096}
 
 
