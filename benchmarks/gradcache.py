@@ -27,8 +27,8 @@ def peak(
 ) -> dict[str, float]:
     """Train `rows` rows in batches of B; -> peak and warm MiB, CPU ms and tokens per step."""
     from mipic_llm.data.batch import build_step
+    from mipic_llm.evaluation.encode import make_encoder
     from mipic_llm.runtime.engine import start
-    from mipic_llm.training.feed import make_encoder
 
     start()
     examples, _ = data.triplets(path)

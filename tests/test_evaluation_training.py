@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from ranks import ROOT, run_ranks
-from tiny_models import tiny_bert
+from tiny_models import SENTENCES, tiny_bert, tiny_qwen3
 
 from mipic_llm.report import read_scores
 from mipic_llm.training.evaluator import key_of
@@ -115,3 +115,40 @@ def test_key_is_what_mlflow_gets() -> None:
     from mipic_llm.types import Score
 
     assert key_of(Score("stsb", "spearman", Point(6, 64), 0.5, 9)) == "stsb/spearman@6x64"
+
+
+@pytest.mark.parametrize("symmetric", ["default", "query"])
+def test_the_evaluate_command_finds_the_last_figures_of_a_run(base, tmp_path, symmetric) -> None:
+    """Symmetric texts, queries and documents get the same prompts in training as afterwards."""
+    _, pairs = base
+    model = tiny_qwen3(tmp_path / "qwen3", sentence_transformers=True)
+    search = tmp_path / "search"
+    (search / "qrels").mkdir(parents=True)
+    texts = {f"d{i}": text for i, text in enumerate(SENTENCES)}
+    for name, rows in (("corpus", texts), ("queries", {f"q{k[1:]}": v[4:14] for k, v in
+                                                       texts.items()})):  # fmt: skip
+        lines = [json.dumps({"_id": k, "text": v}) for k, v in rows.items()]
+        (search / f"{name}.jsonl").write_text("\n".join(lines))
+    judged = ["query-id\tcorpus-id\tscore", *(f"q{i}\td{i}\t1" for i in range(len(texts)))]
+    (search / "qrels" / "test.tsv").write_text("\n".join(judged))
+    data, out = [str(pairs), str(search)], tmp_path / "run"
+    told = ["--eval.symmetric_prompt", symmetric, "--tracking.mlflow", "off"]
+    code, text = run_ranks(1, SCRIPT, [
+        "--model.name", str(model), "--objective.dims", "8", "32", "--sia.layers", "none",
+        "--sia.ratios", "none", "--pic.ladder", "none", "--data.max_length", "160",
+        "--data.negatives", "0", "--data.validation", *data, "--train.batch_size", "4",
+        "--train.max_steps", "2", "--train.learning_rate", "1e-2", "--output_dir", str(out), *told,
+    ])  # fmt: skip
+    assert code == 0, text[-4000:]
+    code, text = run_ranks(1, ROOT / "launch" / "evaluate.py", [
+        "--model", str(out / "adapter"), "--data", *data, "--output_dir", str(tmp_path / "scores"),
+        *told,
+    ])  # fmt: skip
+    assert code == 0, text[-4000:]
+    later = {key_of(s): s.value for s in read_scores(tmp_path / "scores" / "scores.jsonl")}
+    after = {key_of(s): s.value for s in read_scores(out / "scores.jsonl", stage="after")}
+    assert {key.split("@")[0] for key in after} == {
+        "pairs/spearman", "search/ndcg", "search/recall"
+    }  # fmt: skip
+    for key, value in after.items():
+        assert later[key] == pytest.approx(value, abs=1e-6) and value == value, key

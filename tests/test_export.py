@@ -18,6 +18,7 @@ from mipic_llm.export import (
     ExportError,
     check_weights,
     compare,
+    make_spec,
     merge_adapter,
     reload_vectors,
     rounding_limits,
@@ -60,7 +61,7 @@ class Trained:
         own = data.encoder
         self.encoder = TextEncoder(own.tokenizer, own.max_length, append_eos_id=own.append_eos_id,
                                    prompts={}, padding_side=own.padding_side)  # fmt: skip
-        self.spec = setup.make_spec(self.config, self.source, own)
+        self.spec = make_spec(self.config, self.source, own)
 
     def state(self) -> dict[str, torch.Tensor]:
         return {

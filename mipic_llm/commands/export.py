@@ -43,6 +43,6 @@ def read_point(config: Config) -> None:
 def main(argv: list[str]) -> int:
     config = load_config(argv, extra=Flags, about=ABOUT)
     read_point(config)
-    from mipic_llm.training.exporting import export
+    from mipic_llm.export.run import export
 
     return export(config)

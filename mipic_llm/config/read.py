@@ -83,12 +83,15 @@ def find_recipe(text: str) -> Path:
     return path
 
 
-def load_config(argv: list[str], *, extra: type | None = None, about: str = "") -> Config:
+def load_config(
+    argv: list[str], *, extra: type | None = None, about: str = "", world_size: int | None = None
+) -> Config:
     """Read the command line `argv` (without the program's name) into a validated Config.
 
     extra: a dataclass of `opt` fields with the command's own flags; its instance comes back as
-    `config.extra`. about: first line of --help. --help and --print_config print (rank 0) and
-    raise SystemExit(0). Raises UserError for everything else that is not a legal command line.
+    `config.extra`. about: first line of --help. world_size: see `validate`. --help and
+    --print_config print (rank 0) and raise SystemExit(0). Raises UserError for everything else that
+    is not a legal command line.
     """
     own = {o.key: o for o in options(extra)} if extra else {}
     known = {**OPTIONS, **own}
@@ -123,7 +126,7 @@ def load_config(argv: list[str], *, extra: type | None = None, about: str = "") 
             _set(config, option.key, value)
             config.origins[option.key] = "flag"
     reconcile(config)
-    validate(config)
+    validate(config, world_size)
     if any(flag.name == "print_config" for flag in flags):
         _show(dump(config) + "".join(f"# note: {note}\n" for note in config.config_notes))
     return config

@@ -13,6 +13,7 @@ from torch import Tensor
 from mipic_llm.errors import UserError
 from mipic_llm.types import Packing
 
+KINDS = ("query", "document", "symmetric")  # anchors; the rest of a row; both sides of STS
 ENDOFTEXT = "<|endoftext|>"  # the pooled terminator of Qwen3-Embedding, which is not its eos token
 
 # A fast tokenizer keeps truncation as state and raises "Already borrowed" when two threads use it
@@ -25,7 +26,7 @@ class TextEncoder:
 
     Every distinct (kind, text) is tokenised once per run. Memory: 4 bytes per token and about 200
     bytes per text, so 1M texts of 30 tokens cost about 0.3 GiB per rank.
-    prompts: text put before texts of kind "query" or "document", verbatim; a kind may be absent.
+    prompts: text put before texts of a kind (KINDS), verbatim; a kind may be absent.
     append_eos_id: exactly one such id ends every sequence, truncated ones too; None = as the
     tokenizer does it (see resolve_eos).
     padding_side: left, right, or auto = the tokenizer's own; used by the batches made from here.
@@ -47,7 +48,7 @@ class TextEncoder:
                 f"data.max_length {max_length} leaves no room for text beside the special tokens; "
                 f"give at least {max_length - room + 1}"
             )
-        unknown = set(prompts) - {"query", "document"}
+        unknown = set(prompts) - set(KINDS)
         assert not unknown, f"prompts for {unknown}"
         self.tokenizer, self.max_length = tokenizer, max_length
         self.append_eos_id, self.prompts = append_eos_id, prompts
@@ -55,10 +56,15 @@ class TextEncoder:
         # Pads are masked, so any id will do where the tokenizer names none.
         ids = (tokenizer.pad_token_id, append_eos_id, tokenizer.eos_token_id, 0)
         self.pad_id: int = next(i for i in ids if i is not None)
-        self._known: dict[str, dict[str, np.ndarray]] = {"query": {}, "document": {}}
+        self._known: dict[str, dict[str, np.ndarray]] = {kind: {} for kind in KINDS}
+
+    def bare(self) -> TextEncoder:
+        """The same without prompts."""
+        return TextEncoder(self.tokenizer, self.max_length, append_eos_id=self.append_eos_id,
+                           prompts={}, padding_side=self.padding_side)  # fmt: skip
 
     def ids(self, texts: Sequence[str], kind: str = "query") -> list[list[int]]:
-        """Token ids of each text, at most max_length; kind: query or document (the prompt)."""
+        """Token ids of each text, at most max_length; kind: of KINDS (the prompt)."""
         return [row.tolist() for row in self.arrays(texts, kind)]
 
     def arrays(self, texts: Sequence[str], kind: str = "query") -> list[np.ndarray]:

@@ -1,15 +1,42 @@
-"""Texts to readouts with the live model, sharded over ranks, at any ZeRO stage."""
+"""Texts to readouts with a live model, sharded over ranks, at any ZeRO stage."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from mipic_llm.data.tokenise import TextEncoder, pad
+from mipic_llm.config.schema import Config
+from mipic_llm.data.tokenise import TextEncoder, pad, resolve_eos
+from mipic_llm.errors import UserError
+from mipic_llm.model.directory import Source, prompts_by_kind
 from mipic_llm.runtime import ranks as dist
 from mipic_llm.runtime.engine import Engine
+from mipic_llm.runtime.ranks import say
+
+
+def make_encoder(config: Config, source: Source) -> TextEncoder:
+    """The model's tokenisation of every kind of text, for training, evaluation and export alike."""
+    option = config.model.append_eos
+    # A portable directory's own tokenizer ends texts as its author wants; we add nothing to it.
+    option = "none" if source.portable and option == "auto" else option
+    eos = resolve_eos(source.tokenizer, option, source.is_decoder)
+    if not source.is_decoder and source.tokenizer.padding_side == "left":
+        if config.model.padding_side == "left":
+            raise UserError(
+                "model.padding_side: left padding shifts the positions of an encoder, so that a "
+                "text's vector would depend on its batch; use right (left is for decoders)"
+            )
+        source.tokenizer.padding_side = "right"
+        say("note: the tokenizer pads left; an encoder needs right, which is used and exported")
+    prompts = prompts_by_kind(source, config.data, config.eval.symmetric_prompt)
+    return TextEncoder(
+        source.tokenizer, config.data.max_length, append_eos_id=eos,
+        prompts={kind: prompt for kind, prompt in prompts.items() if prompt},
+        padding_side=source.tokenizer.padding_side,
+    )  # fmt: skip
 
 
 def encode(
@@ -23,14 +50,16 @@ def encode(
 ) -> Tensor:
     """(N, L, D) float32 readouts on CPU, on every rank; all ranks must call.
 
-    Sorted by length; each rank runs the same number of batches (dummies where it has none), since
-    under ZeRO-3 every forward is a collective.
+    kind: symmetric, query or document, which decides the prompt. Batches are sorted by length; each
+    rank runs the same number of them (dummies where it has none), since under ZeRO-3 every forward
+    is a collective. Layers are gathered one at a time.
     """
     ids = encoder.ids(list(texts), kind)
     order = sorted(range(len(ids)), key=lambda i: (-len(ids[i]), i))
     batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
-    world, rank = dist.world_size(), dist.rank()
-    own: list[tuple[list[int], Tensor]] = []
+    world, rank, width = dist.world_size(), dist.rank(), engine.module.backbone.width
+    own = [torch.empty(0, len(layers), width)]
+    training = engine.module.training
     engine.train(False)
     with torch.no_grad():
         for first in range(0, len(batches), world):
@@ -41,11 +70,23 @@ def encode(
                 ids_ST.to(engine.device), mask_ST.to(engine.device), layers=tuple(layers)
             )
             if mine:
-                own.append((mine, out_LSD.float().cpu().transpose(0, 1).contiguous()))
-    engine.train(True)
-    width = engine.module.backbone.width
-    readout_NLD = torch.zeros(len(ids), len(layers), width)
-    for part in dist.gather_objects([(rows, values.numpy()) for rows, values in own]):
-        for rows, values in part:
-            readout_NLD[rows] = torch.from_numpy(values)
+                own.append(out_LSD.float().cpu().transpose(0, 1))
+        engine.train(training)
+        own_NLD = torch.cat(own)
+        rows_of = [[i for batch in batches[r::world] for i in batch] for r in range(world)]
+        counts, order = tuple(map(len, rows_of)), [i for rows in rows_of for i in rows]
+        readout_NLD = torch.empty(len(ids), len(layers), width)
+        for column in range(len(layers)):
+            layer_ND = own_NLD[:, column].contiguous()
+            readout_NLD[order, column] = dist.gather_host_rows(layer_ND, counts)
     return readout_NLD
+
+
+def spread_over_ranks(jobs: Sequence[Callable[[], Any]]) -> list[Any]:
+    """Every world-size-th job here, all results in order on every rank; all ranks must call."""
+    rank, world = dist.rank(), dist.world_size()
+    parts = dist.gather_objects([job() for job in jobs[rank::world]])
+    found: list[Any] = [None] * len(jobs)
+    for r, part in enumerate(parts):
+        found[r::world] = part
+    return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,9 @@ from torch import Tensor
 from mipic_llm.config.schema import Config
 from mipic_llm.data.read.formats import read_training
 from mipic_llm.errors import EXIT_DONE, UserError
+from mipic_llm.evaluation.encode import encode, spread_over_ranks
 from mipic_llm.evaluation.mteb import load_mteb, run_mteb
-from mipic_llm.evaluation.open import Opened, open_finished, vectors_of
+from mipic_llm.evaluation.open import Opened, open_finished
 from mipic_llm.evaluation.read import load_suite, load_tasks
 from mipic_llm.evaluation.suite import PREFIX, Rows, all_points, run_suite
 from mipic_llm.evaluation.table import points_table
@@ -22,7 +22,6 @@ from mipic_llm.report import write_scores
 from mipic_llm.runtime import ranks as dist
 from mipic_llm.runtime.engine import start
 from mipic_llm.runtime.ranks import say
-from mipic_llm.training.setup import check_precision
 from mipic_llm.types import Score
 
 PCA_TEXTS = 10  # per channel; a covariance wants no more, and encoding them takes the most time
@@ -40,25 +39,25 @@ def evaluate(config: Config) -> int:
     out = _output(config)
     tasks = _tasks(flags)
     mteb_tasks = load_mteb(flags.mteb)
-    check_precision(config)
     name = flags.model or config.model.name
     opened = open_finished(config, name)
     say(opened.about)
     layers, dims = _sizes(opened, flags.layers, flags.dims)
     pca_texts = _pca_texts(flags.pca_text, PCA_TEXTS * opened.width)
 
-    def encode(texts: list[str], kind: str) -> Tensor:
+    def vectors(texts: list[str], kind: str) -> Tensor:
         say(f"encoding {len(texts):,} {kind} texts at {len(layers)} layer(s)")
-        return vectors_of(opened, texts, kind, layers, config.eval.batch_size)
+        return encode(opened.engine, opened.encoder, texts, layers,
+                      batch_size=config.eval.batch_size, kind=kind)  # fmt: skip
 
     rows: Rows | None = {} if flags.rows else None
     scores = run_suite(
-        tasks, encode, layers=layers, points=all_points(layers, dims), pca_texts=pca_texts,
+        tasks, vectors, layers=layers, points=all_points(layers, dims), pca_texts=pca_texts,
         spread=spread_over_ranks, rows=rows,
     )  # fmt: skip
     if mteb_tasks:
         points = all_points(layers, dims)
-        found = run_mteb(mteb_tasks, encode, layers=layers, points=points, name=Path(name).name)
+        found = run_mteb(mteb_tasks, vectors, layers=layers, points=points, name=Path(name).name)
         scores[PREFIX] += found
     if dist.rank() == 0:
         write(out / "scores.jsonl", scores)
@@ -69,16 +68,6 @@ def evaluate(config: Config) -> int:
             print("\n" + points_table(found, family if len(scores) > 1 else ""))
         print(f"\nscores: {out / 'scores.jsonl'}", flush=True)
     return EXIT_DONE
-
-
-def spread_over_ranks(jobs: Sequence[Callable[[], Any]]) -> list[Any]:
-    """Every world-size-th job here, all results in order on every rank; all ranks must call."""
-    rank, world = dist.rank(), dist.world_size()
-    parts = dist.gather_objects([job() for job in jobs[rank::world]])
-    found: list[Any] = [None] * len(jobs)
-    for r, part in enumerate(parts):
-        found[r::world] = part
-    return found
 
 
 def write(path: Path, scores: dict[str, list[Score]]) -> None:

@@ -11,13 +11,18 @@ import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mipic_llm.config.schema import Config
+from mipic_llm.data.tokenise import TextEncoder
 from mipic_llm.errors import UserError
+from mipic_llm.model.directory import Source, lower_all, prompts_by_kind
 
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt",
     "vocab.json", "merges.txt", "added_tokens.json", "sentencepiece.bpe.model",
     "tokenizer.model", "spiece.model", "chat_template.jinja",
 )  # fmt: skip
+_MODES = {"cls": "cls_token", "mean": "mean_tokens", "last": "lasttoken"}
+_OTHER_MODES = ("max_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens")
 
 
 class EmbeddingSpec(NamedTuple):
@@ -36,6 +41,39 @@ class EmbeddingSpec(NamedTuple):
     inner_norm: str = "raw"
     truncate_dim: int | None = None  # written only into models cut to one width
     notes: tuple[str, ...] = ()  # lines for the model card
+    revision: str | None = None  # of base_model on the hub
+    trust_remote_code: bool = False
+    default_prompt: str | None = None  # its name
+    lower_case: bool = False
+    tokenizer_files: tuple[str, ...] = ()  # what its class reads beside TOKENIZER_FILES
+
+    @property
+    def hub(self) -> dict[str, Any]:
+        """Keywords for loading base_model, or an adapter on it."""
+        return {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
+
+
+def make_spec(config: Config, source: Source, encoder: TextEncoder) -> EmbeddingSpec:
+    """Of a run: its resolved config, its base and its tokenisation."""
+    shape, eos, base = source.config, encoder.append_eos_id, Path(source.backbone)
+    prompts = prompts_by_kind(source, config.data)
+    return EmbeddingSpec(
+        base_model=str(base.resolve()) if base.is_dir() else source.backbone,
+        pooling=source.pooling,
+        width=shape.hidden_size,
+        n_layers=shape.num_hidden_layers,
+        dims=tuple(config.objective.dims or (shape.hidden_size,)),
+        max_seq_length=config.data.max_length,
+        prompts=source.prompts | {kind: prompts[kind] for kind in ("query", "document")},
+        padding_side=encoder.padding_side,
+        append_eos=None if eos is None else source.tokenizer.convert_ids_to_tokens(eos),
+        objective=config.objective.name,
+        inner_norm=config.model.inner_norm or "raw",
+        **source.hub,
+        default_prompt=source.default_prompt,
+        lower_case=source.lower_case,
+        tokenizer_files=tuple(getattr(source.tokenizer, "vocab_files_names", {}).values()),
+    )
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -46,90 +84,91 @@ def write_json(path: Path, value: Any) -> None:
 def write_portable(folder: Path, spec: EmbeddingSpec) -> None:
     """Tokenizer files and the sentence-transformers files (not the weights)."""
     copy_tokenizer(folder, spec)
-    kinds = ("Transformer", "Pooling", "Normalize")
-    paths = ("", "1_Pooling", "2_Normalize")
-    write_json(
-        folder / "modules.json",
-        [
-            {"idx": i, "name": str(i), "path": p, "type": f"sentence_transformers.models.{k}"}
-            for i, (k, p) in enumerate(zip(kinds, paths, strict=True))
-        ],
-    )
+    kinds = {"Transformer": "", "Pooling": "1_Pooling", "Normalize": "2_Normalize"}
+    write_json(folder / "modules.json", [
+        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for i, (kind, path) in enumerate(kinds.items())
+    ])  # fmt: skip
     write_json(
         folder / "sentence_bert_config.json",
-        {"max_seq_length": spec.max_seq_length, "do_lower_case": False},
+        {"max_seq_length": spec.max_seq_length, "do_lower_case": spec.lower_case},
     )
     write_json(
         folder / "config_sentence_transformers.json",
         {
             "model_type": "SentenceTransformer",
             "prompts": {"query": "", "document": "", **spec.prompts},
-            "default_prompt_name": None,
+            "default_prompt_name": spec.default_prompt,
             "similarity_fn_name": "cosine",
+            "inner_norm": spec.inner_norm,
+            "matryoshka_dimensions": list(spec.dims),  # for ours
             **({"truncate_dim": spec.truncate_dim} if spec.truncate_dim else {}),
-        },
+        },  # fmt: skip
     )
-    modes = {"cls": "cls_token", "mean": "mean_tokens", "last": "lasttoken"}
-    names = ("cls_token", "max_tokens", "mean_tokens", "mean_sqrt_len_tokens",
-             "weightedmean_tokens", "lasttoken")  # fmt: skip
-    pooling: dict[str, Any] = {
-        f"pooling_mode_{name}": name == modes[spec.pooling] for name in names
-    }
-    pooling.update(
-        embedding_dimension=spec.width,
-        word_embedding_dimension=spec.width,
-        pooling_mode={"cls": "cls", "mean": "mean", "last": "lasttoken"}[spec.pooling],
-        include_prompt=True,
-    )
-    write_json(folder / "1_Pooling" / "config.json", pooling)
+    modes = {f"pooling_mode_{n}": n == _MODES[spec.pooling]
+             for n in (*_MODES.values(), *_OTHER_MODES)}  # fmt: skip
+    own = {"embedding_dimension": spec.width, "word_embedding_dimension": spec.width,
+           "pooling_mode": "lasttoken" if spec.pooling == "last" else spec.pooling,
+           "include_prompt": True}  # fmt: skip
+    write_json(folder / "1_Pooling" / "config.json", modes | own)
     write_json(folder / "2_Normalize" / "config.json", {})
     (folder / "README.md").write_text(model_card(spec), encoding="utf-8")
 
 
-def base_directory(base_model: str) -> Path:
+def _base_directory(spec: EmbeddingSpec) -> Path:
     """The base model's own files on disk."""
-    if Path(base_model).is_dir():
-        return Path(base_model)
+    if Path(spec.base_model).is_dir():
+        return Path(spec.base_model)
     from huggingface_hub import snapshot_download
 
+    patterns = ["*.json", "*.txt", "*.model", "*.py", "*.jinja", *spec.tokenizer_files]
     try:
-        found = snapshot_download(base_model, allow_patterns=["*.json", "*.txt", "*.model"])
+        return Path(snapshot_download(spec.base_model, revision=spec.revision,
+                                      allow_patterns=patterns))  # fmt: skip
     except Exception as error:  # the hub raises many kinds; the user can only do one thing
-        raise UserError(f"export: cannot read the files of {base_model!r}: {error}") from error
-    return Path(found)
+        raise UserError(f"export: cannot read the files of {spec.base_model!r}: {error}") from error
 
 
 def copy_tokenizer(folder: Path, spec: EmbeddingSpec) -> None:
-    """Byte for byte from the base, but for an EOS or padding side that its files lack."""
-    base = base_directory(spec.base_model)
-    for name in TOKENIZER_FILES:
+    """Byte for byte from the base, but for an EOS, a lower case or a padding side that its files
+    lack."""
+    base = _base_directory(spec)
+    names = {*TOKENIZER_FILES, *spec.tokenizer_files}
+    names |= {path.name for path in base.glob("*.py")} if spec.trust_remote_code else set()
+    for name in sorted(names):
         if (base / name).is_file():
             shutil.copyfile(base / name, folder / name)
     path = folder / "tokenizer_config.json"
     settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    changed = dict(settings)
     if settings.get("padding_side", "right") != spec.padding_side:
-        write_json(path, {**settings, "padding_side": spec.padding_side})
-    if spec.append_eos:
-        append_token(folder / "tokenizer.json", spec.append_eos)
+        changed["padding_side"] = spec.padding_side
+    if spec.lower_case:  # classes that make their normaliser anew look here, the others below
+        changed["do_lower_case"] = True
+    if changed != settings:
+        write_json(path, changed)
+    if spec.append_eos or spec.lower_case:
+        _change_tokenizer(folder / "tokenizer.json", spec.append_eos, spec.lower_case)
 
 
-def append_token(path: Path, token: str) -> None:
-    """Make tokenizer.json end every text with `token`, so that any loader pools the same place."""
+def _change_tokenizer(path: Path, token: str | None, lower_case: bool) -> None:
+    """Make tokenizer.json end every text with `token`, so that any loader pools the same place, and
+    lower the case first."""
     from tokenizers import Tokenizer, processors
 
     tokenizer = Tokenizer.from_file(str(path))
-    at = tokenizer.token_to_id(token)
-    if at is None:
-        raise UserError(f"model.append_eos: {path.name} has no token {token!r}")
-    ends = processors.TemplateProcessing(
-        single=f"$A:0 {token}:0", pair=f"$A:0 {token}:0 $B:1 {token}:1",
-        special_tokens=[(token, at)],
-    )  # fmt: skip
-    own = tokenizer.post_processor
-    keep = own is None or type(own).__name__ == "ByteLevel"  # only trims offsets: safe to chain
-    tokenizer.post_processor = (
-        ends if own is None else processors.Sequence([own, ends]) if keep else ends
-    )
+    if lower_case:
+        lower_all(tokenizer)
+    if token:
+        at = tokenizer.token_to_id(token)
+        if at is None:
+            raise UserError(f"model.append_eos: {path.name} has no token {token!r}")
+        ends = processors.TemplateProcessing(
+            single=f"$A:0 {token}:0", pair=f"$A:0 {token}:0 $B:1 {token}:1",
+            special_tokens=[(token, at)],
+        )  # fmt: skip
+        own = tokenizer.post_processor
+        tokenizer.post_processor = ends if own is None else processors.Sequence([own, ends])
     tokenizer.save(str(path))
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +15,13 @@ from mipic_llm.export.portable import EmbeddingSpec
 from mipic_llm.export.write import ExportError
 
 ROUNDING, ROUNDING_CAP = 3.0, 0.1  # two roundings, live and reloaded, and some room
-LOADERS = ("automodel", "peft", "sentence-transformers")
+
+
+def loaders(spec: EmbeddingSpec, *, adapter: bool) -> list[str]:
+    """Libraries on this machine that load an adapter, or a whole model."""
+    st = importlib.util.find_spec("sentence_transformers") is not None
+    st = st and not (adapter and spec.revision)  # it reads an adapter's base at its main branch
+    return ["automodel", *(["peft"] if adapter else []), *(["sentence-transformers"] if st else [])]
 
 
 def reload_vectors(
@@ -23,18 +31,19 @@ def reload_vectors(
     if loader == "sentence-transformers":
         from sentence_transformers import SentenceTransformer
 
-        model = SentenceTransformer(str(folder), device="cpu", model_kwargs={"dtype": dtype})
+        model = SentenceTransformer(str(folder), device="cpu", model_kwargs={"dtype": dtype},
+                                    **spec.hub)  # fmt: skip
         return torch.as_tensor(model.encode(list(texts), prompt="", batch_size=1)).float()
     from transformers import AutoModel, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, **spec.hub)
     if loader == "peft":
         from peft import PeftModel
 
-        base = AutoModel.from_pretrained(spec.base_model, dtype=dtype)
+        base = AutoModel.from_pretrained(spec.base_model, dtype=dtype, **spec.hub)
         net = PeftModel.from_pretrained(base, str(folder))
     else:
-        net = AutoModel.from_pretrained(folder, dtype=dtype)
+        net = AutoModel.from_pretrained(folder, dtype=dtype, **spec.hub)
     net.eval()
     rows = []
     for text in texts:
@@ -95,22 +104,26 @@ def prove(
     texts: Sequence[str],
     spec: EmbeddingSpec,
     *,
-    loader: str,
+    name: str,
+    adapter: bool,
     dtype: torch.dtype,
     tolerance: float,
-    where: str,
-) -> dict[str, dict[str, float]]:
-    """Reload and `compare`; below float32 within `rounding_limits` of the reloaded files.
+) -> dict[str, Any]:
+    """Reload in every library that is here and `compare`; below float32 within `rounding_limits`
+    of the reloaded files.
 
-    -> for parity.json: the differences under `where`, and the limits of each dim where they are
-    not all `tolerance`.
+    -> for parity.json: the differences under "NAME in LOADER", and the limits of each dim where
+    they are not all `tolerance`.
     """
-    vectors = reload_vectors(folder, texts, spec, loader=loader, dtype=dtype)
-    limits = {str(d): tolerance for d in spec.dims}
-    if dtype != torch.float32:
-        exact = reload_vectors(folder, texts, spec, loader=loader, dtype=torch.float32)
-        limits = rounding_limits(vectors, exact, spec.dims, tolerance)
-    report = {where: compare(live_ND, vectors, spec.dims, limits, where)}
-    if any(limit > tolerance for limit in limits.values()):
-        report[f"{where}: allowed for rounding"] = limits
+    report: dict[str, Any] = {}
+    for loader in loaders(spec, adapter=adapter):
+        where = f"{name} in {loader}"
+        vectors = reload_vectors(folder, texts, spec, loader=loader, dtype=dtype)
+        limits = {str(d): tolerance for d in spec.dims}
+        if dtype != torch.float32:
+            exact = reload_vectors(folder, texts, spec, loader=loader, dtype=torch.float32)
+            limits = rounding_limits(vectors, exact, spec.dims, tolerance)
+        report[where] = compare(live_ND, vectors, spec.dims, limits, where)
+        if any(limit > tolerance for limit in limits.values()):
+            report[f"{where}: allowed for rounding"] = limits
     return report

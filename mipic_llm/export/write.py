@@ -1,10 +1,10 @@
-"""Adapter and merged model directories, written aside, verified, then renamed into place."""
+"""Adapter and merged model directories: written aside, proved, then renamed into place."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mipic_llm.export.portable import EmbeddingSpec, write_json, write_portable
+
+Check = Callable[[Path], None]  # of the files, before they take their place; raises
 
 
 class ExportError(RuntimeError):
@@ -35,19 +37,23 @@ def check_weights(state: dict[str, Tensor], *, trained: bool = True) -> None:
 
 
 @contextmanager
-def replacing(folder: Path) -> Iterator[Path]:
+def _replacing(folder: Path) -> Iterator[Path]:
     """A fresh sibling directory that takes the place of `folder` when all went well."""
     fresh = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
-    yield fresh
-    shutil.rmtree(folder, ignore_errors=True)
-    fresh.rename(folder)
+    try:
+        yield fresh
+        shutil.rmtree(folder, ignore_errors=True)
+        fresh.rename(folder)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
 
 
 def write_adapter(
-    folder: Path, state: dict[str, Tensor], peft_config: Any, spec: EmbeddingSpec
-) -> None:
+    folder: Path, state: dict[str, Tensor], peft_config: Any, spec: EmbeddingSpec,
+    check: Check = lambda _: None,
+) -> None:  # fmt: skip
     """A peft adapter that sentence-transformers and AutoModel load too.
 
     state: LoRA weights by name as peft names them in the live model (`...lora_A.default.weight`).
@@ -61,37 +67,47 @@ def write_adapter(
         tensors[key] = state[name].contiguous()
     settings = peft_config.to_dict()
     settings.update(
-        inference_mode=True,
-        base_model_name_or_path=spec.base_model,
+        inference_mode=True, base_model_name_or_path=spec.base_model, revision=spec.revision,
         task_type="FEATURE_EXTRACTION",
-    )
+    )  # fmt: skip
     if any(".encoder.layer." in key for key in tensors):
         # BERT-like: we train without the pooler; a loader's AutoModel has one, not to be adapted.
         settings["exclude_modules"] = ".*pooler.*"
     settings = {k: sorted(v) if isinstance(v, set) else v for k, v in settings.items()}
-    with replacing(folder) as fresh:
+    if spec.revision:
+        spec = spec._replace(notes=(
+            *spec.notes, f"The base is {spec.base_model} at revision {spec.revision}: give it to "
+            f"`AutoModel.from_pretrained(PATH, revision={spec.revision!r})`. sentence-transformers "
+            "reads an adapter's base at its main branch: give it the merged model instead.",
+        ))  # fmt: skip
+    with _replacing(folder) as fresh:
         save_file(tensors, fresh / "adapter_model.safetensors", metadata={"format": "pt"})
         text = json.dumps(settings, indent=2, sort_keys=True, default=str)
         (fresh / "adapter_config.json").write_text(text + "\n", encoding="utf-8")
         write_portable(fresh, spec)
+        check(fresh)
 
 
-def write_merged(folder: Path, model: Any, spec: EmbeddingSpec, shard: str = "5GB") -> None:
+def write_merged(
+    folder: Path, model: Any, spec: EmbeddingSpec, check: Check = lambda _: None
+) -> None:
     """A whole model (a plain transformers model on CPU), adapter already merged in."""
     check_weights(dict(model.state_dict()))
-    with replacing(folder) as fresh:
-        model.save_pretrained(fresh, max_shard_size=shard)
+    with _replacing(folder) as fresh:
+        model.save_pretrained(fresh, max_shard_size="5GB")
         path = fresh / "config.json"
         settings = json.loads(path.read_text(encoding="utf-8"))
         settings.update(is_matryoshka=True, matryoshka_dimensions=list(spec.dims))
         write_json(path, settings)
         write_portable(fresh, spec)
+        check(fresh)
 
 
-def merge_adapter(base_model: str, adapter: Path, dtype: torch.dtype) -> Any:
-    """The base loaded afresh on CPU with the adapter merged in fp32, cast to dtype."""
+def merge_adapter(base_model: str, adapter: Path, dtype: torch.dtype, **hub: Any) -> Any:
+    """The base loaded afresh on CPU with the adapter merged in fp32, cast to dtype. hub: revision
+    and trust_remote_code of the base."""
     from peft import PeftModel
     from transformers import AutoModel
 
-    base = AutoModel.from_pretrained(base_model, dtype=torch.float32)
+    base = AutoModel.from_pretrained(base_model, dtype=torch.float32, **hub)
     return PeftModel.from_pretrained(base, str(adapter)).merge_and_unload().to(dtype)

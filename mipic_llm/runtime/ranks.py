@@ -60,16 +60,19 @@ def barrier() -> None:
         dist.barrier(group=_host())
 
 
+def _rows(x_Nd: Tensor, counts: tuple[int, ...], group: dist.ProcessGroup | None) -> Tensor:
+    own = x_Nd.new_zeros((max(counts), *x_Nd.shape[1:]))
+    own[: len(x_Nd)] = x_Nd
+    parts = [torch.empty_like(own) for _ in counts]
+    dist.all_gather(parts, own, group=group)
+    return torch.cat([part[:n] for part, n in zip(parts, counts, strict=True)])
+
+
 class _GatherRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x_Nd: Tensor, counts: tuple[int, ...]) -> Tensor:
         ctx.counts = counts
-        rows = max(counts)
-        own = x_Nd.new_zeros((rows, *x_Nd.shape[1:]))
-        own[: len(x_Nd)] = x_Nd
-        parts = [torch.empty_like(own) for _ in counts]
-        dist.all_gather(parts, own)
-        return torch.cat([part[:n] for part, n in zip(parts, counts, strict=True)])
+        return _rows(x_Nd, counts, None)
 
     @staticmethod
     def backward(ctx, grad_Nd: Tensor):
@@ -93,6 +96,11 @@ def gather_rows(x_Nd: Tensor, counts: tuple[int, ...]) -> Tensor:
     if world_size() == 1 or max(counts) == 0:
         return x_Nd
     return _GatherRows.apply(x_Nd, counts)
+
+
+def gather_host_rows(x_Nd: Tensor, counts: tuple[int, ...]) -> Tensor:
+    """The same of a tensor on the host, without gradients."""
+    return x_Nd if world_size() == 1 else _rows(x_Nd, counts, _host())
 
 
 def all_counts(*numbers: int) -> list[tuple[int, ...]]:

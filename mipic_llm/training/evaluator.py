@@ -17,7 +17,7 @@ import torch
 from mipic_llm.config.fields import nearest
 from mipic_llm.config.schema import parse_ladder
 from mipic_llm.errors import UserError
-from mipic_llm.evaluation.encode import encode
+from mipic_llm.evaluation.encode import encode, spread_over_ranks
 from mipic_llm.evaluation.suite import PREFIX, run_suite
 from mipic_llm.report.scores import read_scores, write_scores
 from mipic_llm.runtime import checkpoint
@@ -103,9 +103,10 @@ class Evaluator:
 
         def vectors(texts: list[str], kind: str) -> torch.Tensor:
             return encode(run.engine, run.data.encoder, texts, layers,
-                          batch_size=self.options.batch_size)  # fmt: skip
+                          batch_size=self.options.batch_size, kind=kind)  # fmt: skip
 
-        return run_suite(run.data.tasks, vectors, layers=layers, points=points)[PREFIX]
+        return run_suite(run.data.tasks, vectors, layers=layers, points=points,
+                         spread=spread_over_ranks)[PREFIX]  # fmt: skip
 
     def _keep(self, scores: list[Score], stage: str) -> None:
         step = self.run.step

@@ -13,11 +13,12 @@ from mipic_llm.data.batch import StepBatch, join_rows
 from mipic_llm.data.plan import BatchPlan
 from mipic_llm.data.read.formats import TextSource, read_training
 from mipic_llm.data.token_cache import LazyTokens, StoredTokens, Tokens, deal
-from mipic_llm.data.tokenise import TextEncoder, resolve_eos
+from mipic_llm.data.tokenise import TextEncoder
 from mipic_llm.errors import UserError
+from mipic_llm.evaluation.encode import make_encoder
 from mipic_llm.evaluation.read import load_tasks
 from mipic_llm.evaluation.tasks.base import Task
-from mipic_llm.model.load import Source
+from mipic_llm.model.directory import Source
 from mipic_llm.runtime import ranks as dist
 from mipic_llm.runtime.ranks import say
 
@@ -99,26 +100,3 @@ def open_tokens(source: TextSource, encoder: TextEncoder, option: str) -> Tokens
     say(f"{source.name}: tokenised {len(stored.starts) - 1:,} texts, {int(stored.starts[-1]):,} "
         f"tokens, cache {'hit' if hit else 'miss'} ({folder / key})")  # fmt: skip
     return stored
-
-
-def make_encoder(config: Config, source: Source) -> TextEncoder:
-    eos = resolve_eos(source.tokenizer, config.model.append_eos, source.is_decoder)
-    if not source.is_decoder and source.tokenizer.padding_side == "left":
-        if config.model.padding_side == "left":
-            raise UserError(
-                "model.padding_side: left padding shifts the positions of an encoder, so that a "
-                "text's vector would depend on its batch; use right (left is for decoders)"
-            )
-        source.tokenizer.padding_side = "right"
-        say("note: the tokenizer pads left; an encoder needs right, which is used and exported")
-    return TextEncoder(
-        source.tokenizer, config.data.max_length, append_eos_id=eos,
-        prompts=prompts_of(config, source), padding_side=source.tokenizer.padding_side,
-    )  # fmt: skip
-
-
-def prompts_of(config: Config, source: Source) -> dict[str, str]:
-    d = config.data
-    own = {"query": d.query_prompt, "document": d.document_prompt}
-    both = {k: source.prompts.get(k) if v is None else v for k, v in own.items()}
-    return {k: v for k, v in both.items() if v}

@@ -12,7 +12,7 @@ import torch
 
 from mipic_llm.config.read import dump
 from mipic_llm.config.schema import Config
-from mipic_llm.model.load import Source
+from mipic_llm.model.directory import Source
 from mipic_llm.runtime import checkpoint
 from mipic_llm.runtime import ranks as dist
 from mipic_llm.runtime.engine import Engine

@@ -15,19 +15,18 @@ import torch
 from mipic_llm.config.derive import narrow_dims
 from mipic_llm.config.schema import Config, parse_ladder, resolve
 from mipic_llm.data.plan import BatchPlan
-from mipic_llm.data.tokenise import TextEncoder
 from mipic_llm.errors import UserError
-from mipic_llm.export.portable import EmbeddingSpec
 from mipic_llm.model.backbone import Backbone
+from mipic_llm.model.directory import Source, open_source
 from mipic_llm.model.fused import apply_liger, compile_layers
-from mipic_llm.model.load import Source, add_lora, dtype_of, load_model, open_source
+from mipic_llm.model.load import add_lora, check_precision, dtype_of, load_model
 from mipic_llm.objective import EmbeddingModule, build_objective
 from mipic_llm.runtime import ranks as dist
 from mipic_llm.runtime.ds_config import load_ds_config
 from mipic_llm.runtime.engine import Engine, loading
 from mipic_llm.runtime.hint import zero3_hint
 from mipic_llm.runtime.ranks import say
-from mipic_llm.training.feed import Data, prepare_data, prompts_of
+from mipic_llm.training.feed import Data, prepare_data
 from mipic_llm.types import Point
 
 
@@ -147,29 +146,6 @@ def memory_size(config: Config, plan: BatchPlan) -> int:
     return size
 
 
-def check_precision(config: Config) -> None:
-    if config.train.precision == "bf16" and torch.cuda.is_available():
-        if not torch.cuda.is_bf16_supported():
-            raise UserError("train.precision: this GPU has no bf16; use --train.precision fp32")
-
-
-def make_spec(config: Config, source: Source, encoder: TextEncoder) -> EmbeddingSpec:
-    shape, eos = source.config, encoder.append_eos_id
-    name = source.name
-    return EmbeddingSpec(
-        base_model=str(Path(name).resolve()) if Path(name).is_dir() else name,
-        pooling=source.pooling,
-        width=shape.hidden_size,
-        n_layers=shape.num_hidden_layers,
-        dims=tuple(config.objective.dims or (shape.hidden_size,)),
-        max_seq_length=config.data.max_length,
-        prompts=prompts_of(config, source),
-        padding_side=encoder.padding_side,
-        append_eos=None if eos is None else source.tokenizer.convert_ids_to_tokens(eos),
-        objective=config.objective.name,
-    )
-
-
 def eval_points(config: Config, n_layers: int) -> tuple[list[int], list[Point]]:
     """Layers to capture and points to score: the last layer at every dim, and the ladder's."""
     dims = config.objective.dims or []
@@ -199,8 +175,10 @@ def open_engine(config: Config, source: Source, data: Data, total: int) -> Engin
 
 def open_run(config: Config, rows: Any = None) -> tuple[Config, Source, Data]:
     """rows: see `prepare_data`."""
-    check_precision(config)
+    check_precision(config.train.precision)
     source = open_source(config.model)
+    for note in source.notes:
+        say(f"note: {note}")
     config = resolve_for(config, source)
     data = prepare_data(config, source, rows)
     config.sia.memory = memory_size(config, data.plan)

@@ -1,0 +1,293 @@
+"""Exports: of a live model at the end of its training, and after the fact by the export command,
+from a checkpoint of any ZeRO stage or a finished run.
+
+The command is one process without a launcher: partitioned checkpoints are put together on CPU.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mipic_llm.config.read import load_config
+from mipic_llm.config.schema import Config, resolve
+from mipic_llm.data.read.formats import read_training
+from mipic_llm.data.tokenise import TextEncoder, pad
+from mipic_llm.errors import EXIT_DONE, UserError
+from mipic_llm.evaluation.encode import make_encoder
+from mipic_llm.export.portable import EmbeddingSpec, make_spec, write_json
+from mipic_llm.export.verify import prove, reload_vectors
+from mipic_llm.export.write import merge_adapter, write_adapter, write_merged
+from mipic_llm.model.backbone import Backbone, base_of, cut_layers, final_norm_of
+from mipic_llm.model.directory import Source, open_source
+from mipic_llm.model.load import add_lora, dtype_of, load_model
+from mipic_llm.report import read_scores
+from mipic_llm.runtime import checkpoint
+from mipic_llm.runtime.engine import consolidated
+from mipic_llm.runtime.ranks import say
+from mipic_llm.types import Point, Score
+
+PROBES = 16  # texts whose vectors are compared
+TIMED_TEXTS, TIMED_RUNS = 64, 5
+
+
+def export_model(
+    model: Any,
+    state: dict[str, Tensor],
+    live_ND: Tensor,
+    texts: Sequence[str],
+    *,
+    config: Config,
+    source: Source,
+    encoder: TextEncoder,
+    out: Path,
+) -> None:
+    """Write and prove adapter/ (LoRA) or merged/ (full fine-tuning), then merged/ of a LoRA run if
+    export.merged asks for it; parity.json says how far the reloaded vectors differ. One process.
+
+    model: the live transformers or peft model, of which only configurations are read. state: its
+    trained parameters by name, whole, on CPU. live_ND: its vectors of texts, without prompts, one
+    text at a time. Raises ExportError where a reload differs; nothing is left then.
+    """
+    spec, dtype = make_spec(config, source, encoder), dtype_of(config.train.precision)
+    parts: dict[str, Any] = {}
+
+    def check(name: str, tolerance: float) -> Any:
+        return lambda fresh: parts.update(
+            prove(
+                fresh,
+                live_ND,
+                texts,
+                spec,
+                name=name,
+                adapter=name == "adapter",
+                dtype=dtype,
+                tolerance=tolerance,
+            )  # fmt: skip
+        )
+
+    tolerance, rounded = _tolerances(config)
+    if config.lora.rank:
+        adapter = out / "adapter"
+        peft_config = model.peft_config["default"]
+        write_adapter(adapter, state, peft_config, spec, check("adapter", tolerance))
+        if config.export.merged:
+            merged = merge_adapter(spec.base_model, adapter, dtype, **spec.hub)
+            write_merged(out / "merged", merged, spec, check("merged", rounded))
+    else:
+        base = base_of(model)
+        whole = type(base)._from_config(base.config, dtype=dtype)
+        missing, unexpected = whole.load_state_dict(state, strict=False)
+        assert not unexpected, unexpected
+        left = [k for k in missing if "pooler" not in k and k in dict(whole.named_parameters())]
+        assert not left, left
+        if getattr(whole, "pooler", None) is not None:
+            whole.pooler = None
+        write_merged(out / "merged", whole, spec, check("merged", tolerance))
+    write_json(out / "parity.json", _parity(config, texts, tolerance) | parts)
+
+
+def _tolerances(config: Config) -> tuple[float, float]:
+    """Allowed for what was trained, and for a merged adapter: adding B A to a bf16 weight rounds
+    it."""
+    exact = config.train.precision == "fp32"
+    tolerance = config.export.tolerance or (1e-5 if exact else 2e-2)
+    return tolerance, tolerance if exact else 3 * tolerance
+
+
+def _parity(config: Config, texts: Sequence[str], tolerance: float) -> dict[str, Any]:
+    dtype = str(dtype_of(config.train.precision)).removeprefix("torch.")
+    return {"tolerance": tolerance, "texts": len(texts), "dtype": dtype}
+
+
+# ------------------------------------------------------------------------------------- the command
+
+
+def export(config: Config) -> int:
+    """launch/export.py. UserError for a run without a model, or a size that it does not have."""
+    own, run_dir = config.extra, Path(config.output_dir)
+    kinds = (run_dir / "adapter", run_dir / "merged")
+    finished = next((p for p in kinds if p.is_dir()), None) if own.checkpoint == "auto" else None
+    found = None if finished else _checkpoint(own.checkpoint, run_dir)
+    settings = (found or run_dir) / "config.yaml"
+    if not settings.is_file():
+        raise UserError(f"output_dir: {settings} is missing, so {run_dir} is no run of ours")
+    out = Path(own.to) if own.to else run_dir
+    argv = ["--recipe", str(settings), "--output_dir", str(out)]
+    if config.origins.get("model.name") == "flag":
+        argv += ["--model.name", config.model.name]
+    config = load_config(argv, world_size=2)  # the run was checked with its own ranks, not ours
+    source = open_source(config.model)
+    shape = source.config
+    config = resolve(config, width=shape.hidden_size, n_layers=shape.num_hidden_layers)
+    config = dataclasses.replace(
+        config, export=dataclasses.replace(config.export, merged=own.merged)
+    )
+    encoder = make_encoder(config, source)
+    bare, texts = encoder.bare(), _texts()
+    out.mkdir(parents=True, exist_ok=True)
+    if found:
+        say(f"exporting {found}")
+        backbone = _restored(config, source, found)
+        live_ND = _readouts(backbone, bare, texts[:PROBES], backbone.n_layers)
+        state = {k: v.detach() for k, v in backbone.model.named_parameters()
+                 if v.requires_grad or not config.lora.rank}  # fmt: skip
+        export_model(backbone.model, state, live_ND, texts[:PROBES], config=config, source=source,
+                     encoder=encoder, out=out)  # fmt: skip
+        written = ["adapter", "merged"] if config.lora.rank else ["merged"]
+        for kind in written[: 1 + own.merged]:
+            say(f"{kind}: {out / kind} (reloaded and compared: {out / 'parity.json'})")
+        finished = out / written[0]
+    assert finished is not None
+    spec = make_spec(config, source, encoder)
+    if own.layers or own.dim:
+        point = Point(own.layers or spec.n_layers, own.dim or spec.width)
+        _shallow(config, spec, bare, texts, finished, run_dir, out, point)
+    elif own.merged and not found:
+        if finished.name == "merged":
+            raise UserError(f"merged: {finished} is a merged model already (full fine-tuning)")
+        dtype, probes = dtype_of(config.train.precision), texts[:PROBES]
+        live_ND = reload_vectors(finished, probes, spec, loader="automodel", dtype=dtype)
+        model = _whole_model(config, finished, spec)
+        _write_proved(out / "merged", model, spec, config, live_ND, probes)
+    elif not found:
+        say(f"{finished} is written and proved already; ask for --merged, --layers or --dim")
+    return EXIT_DONE
+
+
+def _checkpoint(option: str, run_dir: Path) -> Path:
+    if option != "auto":
+        if not checkpoint.is_complete(Path(option)):
+            raise UserError(f"checkpoint: {option} is no complete checkpoint; try auto")
+        return Path(option)
+    found = checkpoint.newest_complete(run_dir / "checkpoints")
+    if found is None:
+        raise UserError(
+            f"output_dir: {run_dir} holds neither a finished model nor a complete checkpoint"
+        )
+    return found
+
+
+def _texts() -> list[str]:
+    """The built-in ones, to compare and to time: the run's data may be elsewhere."""
+    sources, _ = read_training(["demo"], negatives=0, on_bad_rows="error", cache_dir=None)
+    return list(dict.fromkeys(e.anchor for e in sources[0].examples))[:TIMED_TEXTS]
+
+
+def _restored(config: Config, source: Source, found: Path) -> Backbone:
+    """The checkpoint's backbone on CPU, with its own LoRA or its own whole weights."""
+    lora, m = config.lora.rank > 0, config.model
+    m = dataclasses.replace(m, attn=m.attn if m.attn == "eager" else "sdpa")
+    model = load_model(source, m, precision=config.train.precision, dropout=m.dropout or 0.0)
+    if lora:
+        model = add_lora(model, config.lora)
+    prefix = "backbone.model."
+    whole = consolidated(found, trainable_only=lora)
+    weights = {k.removeprefix(prefix): v for k, v in whole.items() if k.startswith(prefix)}
+    missing, unexpected = model.load_state_dict(weights, strict=False)
+    left = sorted({k for k, v in model.named_parameters() if v.requires_grad} & set(missing))
+    if left or unexpected:
+        raise UserError(
+            f"checkpoint: {found} does not fit its own config.yaml: {len(left)} weights missing, "
+            f"{len(unexpected)} unknown, such as {(left or unexpected)[0]}"
+        )
+    inner_norm = config.model.inner_norm or "raw"
+    return Backbone(model, pooling=source.pooling, inner_norm=inner_norm).eval()
+
+
+def _whole_model(config: Config, finished: Path, spec: EmbeddingSpec) -> Any:
+    from transformers import AutoModel
+
+    dtype = dtype_of(config.train.precision)
+    if finished.name == "adapter":
+        return merge_adapter(spec.base_model, finished, dtype, **spec.hub)
+    return AutoModel.from_pretrained(finished, dtype=dtype, **spec.hub)
+
+
+def _write_proved(
+    folder: Path, model: Any, spec: EmbeddingSpec, config: Config, live_ND: Tensor,
+    texts: Sequence[str],
+) -> None:  # fmt: skip
+    """A whole model that must give live_ND, with a parity.json of its own."""
+    _, tolerance = _tolerances(config)
+    dtype = dtype_of(config.train.precision)
+
+    def check(fresh: Path) -> None:
+        found = prove(fresh, live_ND, texts, spec, name=folder.name, adapter=False, dtype=dtype,
+                      tolerance=tolerance)  # fmt: skip
+        found = {key.removeprefix(f"{folder.name} in "): value for key, value in found.items()}
+        write_json(fresh / "parity.json", _parity(config, texts, tolerance) | found)
+
+    write_merged(folder, model, spec, check)
+    say(f"{folder.name}: {folder} (reloaded and compared: {folder / 'parity.json'})")
+
+
+def _shallow(
+    config: Config, spec: EmbeddingSpec, bare: TextEncoder, texts: list[str], finished: Path,
+    run_dir: Path, out: Path, point: Point,
+) -> None:  # fmt: skip
+    """A model that ends after the point's layer, cut to its dim: the same vectors as the point."""
+    if not 1 <= point.layer <= spec.n_layers:
+        raise UserError(f"layers: {point.layer} is not in 1..{spec.n_layers}, the model's layers")
+    if not 1 <= point.dim <= spec.width:
+        raise UserError(f"dim: {point.dim} is not in 1..{spec.width}, the model's width")
+    model = _whole_model(config, finished, spec)
+    if point.layer < spec.n_layers and final_norm_of(model) and spec.inner_norm == "raw":
+        raise UserError(
+            "layers: this run read its inner layers before the final norm, which no model "
+            "directory can express; train with --model.inner_norm final to cut"
+        )
+    whole = Backbone(model, pooling=spec.pooling, inner_norm=spec.inner_norm).eval()
+    live_ND = _readouts(whole, bare, texts[:PROBES], point.layer)
+    before = _seconds(whole, bare, texts)
+    cut_layers(base_of(model), point.layer)
+    shallow = Backbone(model, pooling=spec.pooling, inner_norm=spec.inner_norm).eval()
+    speed = before / _seconds(shallow, bare, texts)
+    notes = [f"Cut after layer {point.layer} of {spec.n_layers}, width {point.dim} of "
+             f"{spec.width}: encodes {speed:.2f} times as fast as the whole model (CPU, "
+             f"{len(texts)} texts)."]  # fmt: skip
+    notes += [f"{s.metric} on {s.task} at this size: {s.value:.4f} ({s.n} rows)."
+              for s in _scores(run_dir, point)]  # fmt: skip
+    dims = tuple(sorted({d for d in spec.dims if d < point.dim} | {point.dim}))
+    cut = spec._replace(
+        n_layers=point.layer, dims=dims, notes=tuple(notes),
+        truncate_dim=point.dim if point.dim < spec.width else None,
+    )  # fmt: skip
+    folder = out / f"shallow-{point.layer}x{point.dim}"
+    _write_proved(folder, model, cut, config, live_ND, texts[:PROBES])
+    for note in notes:
+        say(note)
+
+
+def _readouts(backbone: Backbone, bare: TextEncoder, texts: Sequence[str], layer: int) -> Tensor:
+    """(N, D) float32 readouts, one text at a time, as the reload does."""
+    return torch.cat([_batch(backbone, bare, [text], layer) for text in texts])
+
+
+def _batch(backbone: Backbone, bare: TextEncoder, texts: list[str], layer: int) -> Tensor:
+    ids_ST, mask_ST = pad(bare.ids(texts), bare.pad_id, bare.padding_side)
+    with torch.no_grad():
+        return backbone(ids_ST, mask_ST, [layer], []).readout_LSD[0].float()
+
+
+def _seconds(backbone: Backbone, bare: TextEncoder, texts: list[str]) -> float:
+    """Median wall time of encoding the texts in one batch, after one untimed pass."""
+    times = []
+    for _ in range(TIMED_RUNS + 1):
+        begun = time.perf_counter()
+        _batch(backbone, bare, texts, backbone.n_layers)
+        times.append(time.perf_counter() - begun)
+    return statistics.median(times[1:])
+
+
+def _scores(run_dir: Path, point: Point) -> list[Score]:
+    path = run_dir / "scores.jsonl"
+    found = read_scores(path, stage="after") if path.is_file() else []
+    return [s for s in found if s.point == point]
