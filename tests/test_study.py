@@ -6,9 +6,11 @@ import csv
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,9 +21,12 @@ from tiny_models import tiny_bert
 from mipic_llm.errors import UserError
 from mipic_llm.evaluation.metrics import accuracy, average_precision, macro_f1
 from mipic_llm.report.html import from_markdown
-from mipic_llm.study.runner import Job, as_flags
+from mipic_llm.study import identity, runner
+from mipic_llm.study.collect import provenance
+from mipic_llm.study.runner import Job, as_flags, run_all
 from mipic_llm.study.spec import Trial, read_study
 from mipic_llm.study.stats import draw_rows, interval, resampled
+from mipic_llm.study.tables import markdown
 
 RNG = np.random.default_rng(0)
 
@@ -48,8 +53,8 @@ evaluate: {data: demo, layers: [1, 2]}
     assert trials[:2] == ["a/untrained", "b/untrained"]
     assert trials[2:6] == ["a/mrl/seed5", "a/mipic/seed5", "b/mrl/seed5", "b/mipic/seed5"]
     job = Job(study, Trial("a", "mrl", 6), tmp_path / "out")
-    (_, train), (_, judge) = job.commands()
-    words = " ".join(train)
+    assert job.steps() == ["train", "evaluate0"]
+    judge, words = job.command("evaluate0"), " ".join(job.command("train"))
     assert "--train.max_steps 3" in words and "--data.max_length 9" in words
     assert "--objective.name mrl" in words and "--seed 6" in words
     assert "--layers 1 2" in " ".join(judge) and "--rows true" in " ".join(judge)
@@ -71,6 +76,9 @@ def test_flags_are_spelled_as_the_command_line_wants_them():
         ("methods: {a: null}\nbaseline: b", "baseline b is no method"),
         ("methods: {a: 3}", "must be a mapping such as"),
         ("methods: {a: null}\nevaluate: {layers: [1]}", "evaluate names no data"),
+        ("name: ../../x\nmethods: {a: null}", "cannot name a folder"),
+        ("methods: {a: null}\naverages: 3", "a value of a wrong type"),
+        ("methods: {a: null}\nranks: many", "a value of a wrong type"),
         ("- a", "it must be a mapping"),
         ("a: [", "study"),
     ],
@@ -86,7 +94,7 @@ def test_shipped_studies_are_legal():
     files = sorted((ROOT / "launch" / "studies").glob("*.yaml"))
     assert files
     for path in files:
-        check(read_study(path), Path("nowhere"))
+        check(read_study(path), Path("nowhere"), files=False)  # their data is the user's
 
 
 # ---- the bootstrap
@@ -199,6 +207,66 @@ def test_second_start_runs_nothing_again(finished):
     assert before == {p: p.stat().st_mtime_ns for p in out.rglob("*.safetensors")}
 
 
+def test_what_counts_as_done(tmp_path, monkeypatch):
+    """The same command, code and data. Each is changed on its own; `keep` looks at the command."""
+    (tmp_path / "train.csv").write_text("anchor,positive\na,b\n")
+    (tmp_path / "pairs.csv").write_text("sentence1,sentence2,score\na,b,1\n")
+    (tmp_path / "suite.yaml").write_text("- {test: pairs.csv}\n")
+    started: list[str] = []
+
+    def start(words, **_):
+        started.append("train" if "train" in words else "evaluate")
+        return subprocess.CompletedProcess(words, 0)
+
+    monkeypatch.setattr(runner, "subprocess", SimpleNamespace(run=start, STDOUT=None))
+
+    def again(text: str = "", keep: bool = False) -> list[str]:
+        started.clear()
+        small = read_study(write(tmp_path, "methods: {a: null}\nuntrained: false\n"
+                                 "settings: {data.train: train.csv, data.validation: none}\n"
+                                 "evaluate: {suite: suite.yaml}\n" + text))  # fmt: skip
+        identity.code.cache_clear()
+        assert run_all(small, tmp_path / "out", jobs=1, extra_env={}, keep=keep) == []
+        return list(started)
+
+    assert again() == ["train", "evaluate"] and again() == []
+    (tmp_path / "pairs.csv").write_text("sentence1,sentence2,score\na,b,2\n")
+    assert again(keep=True) == [] and again() == ["evaluate"] and again() == []
+    (tmp_path / "train.csv").write_text("anchor,positive\na,c\n")
+    assert again() == ["train", "evaluate"] and again() == []
+    assert again("ds_config: zero2\n") == ["train", "evaluate"]
+    monkeypatch.setattr(identity, "commit", lambda: "0" * 40 + "+changes")
+    assert again("ds_config: zero2\n") == [], "a commit that changes none of our sources"
+    files = tmp_path / "sources"
+    shutil.copytree(identity.PACKAGE, files, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(identity, "PACKAGE", files)
+    assert again("ds_config: zero2\n") == []
+    for place, runs in (("study/spec.py", []), ("losses/mrl.py", ["train", "evaluate"])):
+        with (files / place).open("a") as file:
+            file.write("# changed\n")
+        assert again("ds_config: zero2\n", keep=True) == []
+        assert again("ds_config: zero2\n") == runs, place
+    assert identity.code()[0] == "000000000000 +changes"
+
+
+def test_trials_of_different_code_or_data_are_named(tmp_path):
+    study = read_study(write(tmp_path, "methods: {a: null, b: null}\nuntrained: false"))
+
+    def done(method: str, code: str, digest: str) -> None:
+        folder = tmp_path / "runs" / "all" / method / "seed42"
+        folder.mkdir(parents=True, exist_ok=True)
+        row = {"code": code, "commit": f"c{code}", "data": {"x.csv": digest}, "seconds": 1}
+        (folder / "train.done.json").write_text(json.dumps(row))
+
+    done("a", "1", "p"), done("b", "1", "p")
+    assert provenance(study, tmp_path) == ["Code: c1 (1)."]
+    done("b", "2", "q")
+    code, data = provenance(study, tmp_path)
+    assert code.startswith("**The trials were not run by the same code.** c1 (1): all/a/seed42")
+    assert "`x.csv` changed between the trials" in data and "q: all/b/seed42 train" in data
+    assert code in markdown(study, {}, {}, [], [code, data])
+
+
 def test_trials_are_child_runs(finished):
     import mlflow
 
@@ -216,8 +284,9 @@ def test_trials_are_child_runs(finished):
 
 def test_markdown_becomes_html():
     page = from_markdown("# A & B\n\n| m | 1 |\n| --- | ---: |\n| **x** | 1.0 +- 0.2 |\n\n`c`")
-    assert "<h1>A &amp; B</h1>" in page and "<td><b>x</b></td><td>1.0 &plusmn; 0.2</td>" in page
-    assert "<th>1</th>" in page and "<p><code>c</code></p>" in page
+    assert "<h1>A &amp; B</h1>" in page and "<td><strong>x</strong></td>" in page
+    assert '<td style="text-align:right">1.0 \u00b1 0.2</td>' in page
+    assert '<th style="text-align:right">1</th>' in page and "<p><code>c</code></p>" in page
 
 
 def test_retention_is_relative_to_the_methods_own_full_width():

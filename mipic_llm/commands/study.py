@@ -11,8 +11,9 @@ ABOUT = """Compare methods on equal terms: methods x seeds x conditions of one Y
 
   mipic study [--study FILE or a shipped one's name] [--output_dir DIR] [--jobs N]
 
-Trains and scores each trial once (run again to go on with what is missing), then writes
-study.md, figures.csv and report.html into the output directory, and logs them to MLflow."""
+Trains and scores each trial once, then writes study.md, figures.csv and report.html into the
+output directory, and logs them to MLflow. Run it again to go on with what is missing; a trial whose
+settings, code or data changed is run again."""
 
 
 def main(argv: list[str]) -> int:
@@ -24,10 +25,12 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--mlflow", default="auto", help="auto = MLFLOW_TRACKING_URI, else sqlite "
                         "in the output directory; off; or a tracking URI")  # fmt: skip
     parser.add_argument("--report_only", action="store_true", help="tables of what is done so far")
+    parser.add_argument("--keep", action="store_true", help="finished trials count as done even if "
+                        "code or data changed since; the tables say so")  # fmt: skip
     args = parser.parse_args(argv)
     if args.jobs < 1:
         raise UserError(f"--jobs is {args.jobs}; give 1 or more")
     from mipic_llm.study.conduct import conduct
 
     return conduct(args.study, args.output_dir, jobs=args.jobs, mlflow=args.mlflow,
-                   report_only=args.report_only)  # fmt: skip
+                   report_only=args.report_only, keep=args.keep)  # fmt: skip

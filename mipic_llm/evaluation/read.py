@@ -87,6 +87,13 @@ def load_suite(path: str) -> Read:
     return tasks, reports
 
 
+def suite_specs(path: str) -> list[str]:
+    """The suite's file and the data that it names. Raises UserError."""
+    path = str(find_file("suites", path) or path)
+    entries = [entry for entry in _entries(path) if isinstance(entry, dict)]
+    return [path, *(_beside(e[k], path) for e in entries for k in ("path", *ROLES) if e.get(k))]
+
+
 def _entries(path: str) -> list[Any]:
     import yaml
 

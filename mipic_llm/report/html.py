@@ -6,7 +6,6 @@ import base64
 import html
 import io
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -48,35 +47,8 @@ def picture(figure: Any, caption: str, png: str | Path | None = None) -> str:
 
 
 def from_markdown(text: str) -> str:
-    """The little Markdown that our tables use: #, paragraphs, | tables |, **bold**, `code`."""
-    out: list[str] = []
-    lines = text.splitlines()
-    i = 0
-    while i < len(lines):
-        line = lines[i]
-        if line.startswith("|"):
-            rows = []
-            while i < len(lines) and lines[i].startswith("|"):
-                rows.append([_inline(cell.strip()) for cell in lines[i].strip("|").split("|")])
-                i += 1
-            out.append(_table(rows[0], rows[2:]))
-            continue
-        if mark := re.match(r"(#+) +(.*)", line):
-            level = len(mark.group(1))
-            out.append(f"<h{level}>{_inline(mark.group(2))}</h{level}>")
-        elif line.strip():
-            out.append(f"<p>{_inline(line)}</p>")
-        i += 1
-    return "\n".join(out)
+    """Our reports' Markdown (headings, paragraphs, tables, **bold**, `code`) as HTML."""
+    from markdown_it import MarkdownIt
 
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    top = "".join(f"<th>{cell}</th>" for cell in head)
-    body = "".join("<tr>" + "".join(f"<td>{c}</td>" for c in row) + "</tr>\n" for row in rows)
-    return f"<table><tr>{top}</tr>\n{body}</table>"
-
-
-def _inline(text: str) -> str:
-    text = html.escape(text, quote=False).replace("+-", "&plusmn;")
-    text = re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", text)
-    return re.sub(r"`(.+?)`", r"<code>\1</code>", text)
+    reader = MarkdownIt("commonmark", {"html": False}).enable("table")
+    return reader.render(text.replace("+-", "\u00b1"))

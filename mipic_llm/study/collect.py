@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from mipic_llm.report.scores import read_families
-from mipic_llm.study.runner import folders, seconds_of
+from mipic_llm.report.scores import read_families, rows_of
+from mipic_llm.study.runner import folders, read_done
 from mipic_llm.study.spec import UNTRAINED, Study
 from mipic_llm.study.stats import draw_rows, interval, resampled
 from mipic_llm.types import Point
@@ -43,78 +42,77 @@ class Cell(NamedTuple):
     high: float = math.nan
 
 
-class _Trials(NamedTuple):
-    """One method under one condition. values and draws: per key (without condition and method),
-    per seed."""
-
-    values: dict[tuple, dict[int, float]]
-    draws: dict[tuple, dict[int, np.ndarray]]
+class _Figure(NamedTuple):
+    value: float
+    draws: np.ndarray | None  # on resampled test rows; None where a task has no rows
 
 
 def collect(study: Study, out: Path) -> dict[Key, Cell]:
-    """Every figure of every trial that is done, averages over tasks included.
+    """Every figure of every finished evaluation, averages over tasks included.
 
-    Reads scores.jsonl and rows.npz of each. Trials that are missing are left out, so that a
-    running study can be looked at; a gap is over the seeds that both have.
+    Reads scores.jsonl and rows.npz of each. What is missing is left out, so that a running study
+    can be looked at; a gap is over the seeds that both methods have.
     """
-    found: dict[tuple[str, str], _Trials] = {}
+    found: dict[Key, dict[int, _Figure]] = {}
     for trial, folder in folders(study, out):
-        part = found.setdefault((trial.condition, trial.method), _Trials({}, {}))
-        _read(study, folder, trial.seed if trial.seed is not None else -1, part)
-    for part in found.values():
-        _add_averages(study, part)
-    cells: dict[Key, Cell] = {}
-    for (condition, method), part in found.items():
-        base = found[condition, study.baseline]
-        for place, values in part.values.items():
-            finite = [v for v in values.values() if math.isfinite(v)]
-            if not finite:
-                continue
-            spread = float(np.std(finite, ddof=1)) if len(finite) > 1 else math.nan
-            gap = low = high = math.nan
-            seeds = sorted(set(values) & set(base.values.get(place, {})))
-            if method not in (study.baseline, UNTRAINED) and seeds and place in part.draws:
-                gap = float(np.mean([values[s] - base.values[place][s] for s in seeds]))
-                low, high = interval(
-                    [part.draws[place][s] for s in seeds], [base.draws[place][s] for s in seeds]
-                )
-            cells[Key(condition, method, *place)] = Cell(
-                float(np.mean(finite)), spread, len(finite), gap, low, high
-            )
-    return cells
-
-
-def _read(study: Study, folder: Path, seed: int, into: _Trials) -> None:
-    for i in range(len(study.evaluate)):
-        where = folder / f"scores{i}"
-        if not (folder / f"evaluate{i}.done.json").is_file():
-            continue
-        for family, s in read_families(where / "scores.jsonl"):
-            into.values.setdefault((family, s.task, s.metric, s.point), {})[seed] = s.value
-        with np.load(where / "rows.npz", allow_pickle=False) as rows:
-            gold = {n.split("|")[1]: rows[n] for n in rows.files if n.startswith("gold|")}
-            for name in rows.files:
-                if name.startswith("gold|"):
-                    continue
-                family, task, metric, layer, dim = name.split("|")
-                draw_RN = draw_rows(len(rows[name]), 0)
-                values = resampled(metric, rows[name], gold.get(task), draw_RN)
-                place = (family, task, metric, Point(int(layer), int(dim)))
-                into.draws.setdefault(place, {})[seed] = values
-
-
-def _add_averages(study: Study, part: _Trials) -> None:
-    """Means over the tasks of each named average, under that name, where all are there."""
+        seed = -1 if trial.seed is None else trial.seed
+        for number in range(len(study.evaluate)):
+            if read_done(folder, f"evaluate{number}"):
+                for place, figure in _read(folder / f"scores{number}").items():
+                    found.setdefault(Key(*trial[:2], *place), {})[seed] = figure
     for name, tasks in study.averages.items():
-        for held in (part.values, part.draws):
-            places: dict[tuple, list[dict]] = {}
-            for (family, task, metric, point), per_seed in held.items():
-                if task in tasks:
-                    places.setdefault((family, name, metric, point), []).append(per_seed)
-            for place, parts in places.items():
-                seeds = set.intersection(*(set(p) for p in parts))
-                if len(parts) == len(tasks) and seeds:
-                    held[place] = {s: np.mean([p[s] for p in parts], axis=0) for s in seeds}
+        _add_average(found, name, tasks)
+    return {key: cell for key, seeds in found.items()
+            if (cell := _cell(study, key, seeds, found)) is not None}  # fmt: skip
+
+
+def _read(where: Path) -> dict[tuple, _Figure]:
+    """(family, task, metric, point) -> figure, of one evaluation's directory."""
+    figures = {}
+    with np.load(where / "rows.npz", allow_pickle=False) as rows:
+        for family, s in read_families(where / "scores.jsonl"):
+            name, gold = "|".join(map(str, (family, s.task, s.metric, *s.point))), f"gold|{s.task}"
+            draws = None
+            if name in rows.files:
+                said_N, truth_N = rows[name], rows[gold] if gold in rows.files else None
+                draws = resampled(s.metric, said_N, truth_N, draw_rows(len(said_N), 0))
+            figures[family, s.task, s.metric, s.point] = _Figure(s.value, draws)
+    return figures
+
+
+def _add_average(found: dict[Key, dict[int, _Figure]], name: str, tasks: list[str]) -> None:
+    """Means over the tasks under that name, for the seeds that have all of them."""
+    places: dict[Key, list[dict[int, _Figure]]] = {}
+    for key, seeds in found.items():
+        if key.task in tasks:
+            places.setdefault(key._replace(task=name), []).append(seeds)
+    for key, parts in places.items():
+        shared = set.intersection(*map(set, parts))
+        if len(parts) == len(tasks) and shared:
+            found[key] = {}
+            for seed in sorted(shared):
+                values, draws = zip(*(part[seed] for part in parts), strict=True)
+                mean = None if any(d is None for d in draws) else np.mean(draws, axis=0)
+                found[key][seed] = _Figure(float(np.mean(values)), mean)
+
+
+def _cell(
+    study: Study, key: Key, seeds: dict[int, _Figure], found: dict[Key, dict[int, _Figure]]
+) -> Cell | None:
+    """Mean, spread and difference from the baseline; None without a finite value."""
+    finite = [f.value for f in seeds.values() if math.isfinite(f.value)]
+    if not finite:
+        return None
+    spread = float(np.std(finite, ddof=1)) if len(finite) > 1 else math.nan
+    cell = Cell(float(np.mean(finite)), spread, len(finite))
+    base = found.get(key._replace(method=study.baseline), {})
+    pairs = [(seeds[s], base[s]) for s in sorted(set(seeds) & set(base))]
+    draws = [(a.draws, b.draws) for a, b in pairs if a.draws is not None and b.draws is not None]
+    if key.method in (study.baseline, UNTRAINED) or not draws:
+        return cell
+    low, high = interval(*zip(*draws, strict=True))
+    return cell._replace(gap=float(np.mean([a.value - b.value for a, b in pairs])), low=low,
+                         high=high)  # fmt: skip
 
 
 class Cost(NamedTuple):
@@ -127,18 +125,43 @@ class Cost(NamedTuple):
 
 def costs(study: Study, out: Path) -> dict[tuple[str, str], Cost]:
     """By (condition, method): wall time of the training command, rate and peak memory of a step."""
-    from mipic_llm.report.scores import rows_of
-
     found: dict[tuple[str, str], list[Cost]] = {}
     for trial, folder in folders(study, out):
-        seconds = seconds_of(folder)
-        if seconds is None:
-            continue
-        rows = [row for _, row in rows_of(folder / "train" / "metrics.jsonl")]
-        rate = float(np.median([r["tokens_per_second"] for r in rows]))
-        memory = max(r["memory_gib"] for r in rows)
-        found.setdefault((trial.condition, trial.method), []).append(Cost(seconds, rate, memory))
+        if done := read_done(folder):
+            rows = [row for _, row in rows_of(folder / "train" / "metrics.jsonl")]
+            rate = float(np.median([r["tokens_per_second"] for r in rows]))
+            memory = max(r["memory_gib"] for r in rows)
+            found.setdefault(trial[:2], []).append(Cost(done["seconds"], rate, memory))
     return {k: Cost(*np.median(v, axis=0).tolist()) for k, v in found.items()}
+
+
+def provenance(study: Study, out: Path) -> list[str]:
+    """Lines about the code and data of the finished trials: a warning where they differ."""
+    codes: dict[tuple, list[str]] = {}
+    data: dict[str, dict[str, list[str]]] = {}
+    for trial, folder in folders(study, out):
+        for step in ("train", *(f"evaluate{i}" for i in range(len(study.evaluate)))):
+            if done := read_done(folder, step):
+                name = f"{trial} {step}"
+                codes.setdefault((done.get("code"), done.get("commit")), []).append(name)
+                for spec, digest in done.get("data", {}).items():
+                    data.setdefault(spec, {}).setdefault(digest, []).append(name)
+    names = {key: f"{key[1] or 'unknown'} ({key[0]})" for key in codes}
+    lines = []
+    if len({code for code, _ in codes}) > 1:
+        parts = [f"{names[key]}: {_some(trials)}" for key, trials in codes.items()]
+        lines.append(f"**The trials were not run by the same code.** {'; '.join(parts)}.")
+    elif names:
+        lines.append(f"Code: {', '.join(names.values())}.")
+    for spec, found in data.items():
+        if len(found) > 1:
+            parts = [f"{digest}: {_some(trials)}" for digest, trials in found.items()]
+            lines.append(f"**`{spec}` changed between the trials.** {'; '.join(parts)}.")
+    return lines
+
+
+def _some(trials: list[str]) -> str:
+    return ", ".join(trials[:4]) + (f" and {len(trials) - 4} more" if len(trials) > 4 else "")
 
 
 def write_csv(cells: dict[Key, Cell], path: Path) -> None:
@@ -149,7 +172,3 @@ def write_csv(cells: dict[Key, Cell], path: Path) -> None:
         for key, cell in cells.items():
             numbers = [f"{100 * v:.3f}" if isinstance(v, float) else v for v in cell]
             writer.writerow([*key[:-1], *key.point, *("" if n == "nan" else n for n in numbers)])
-
-
-def points_of(cells: dict[Key, Cell]) -> Sequence[Point]:
-    return sorted({key.point for key in cells})

@@ -1,4 +1,4 @@
-"""Runs the trials of a study as commands of the package, each once; what is done stays done."""
+"""Runs the trials of a study as commands of the package; what is done and unchanged stays done."""
 
 from __future__ import annotations
 
@@ -7,50 +7,56 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from mipic_llm.config.files import find_file
+from mipic_llm.config.read import load_config
+from mipic_llm.config.schema import Config
 from mipic_llm.errors import UserError
-from mipic_llm.study.spec import UNTRAINED, Evaluation, Study, Trial
+from mipic_llm.evaluation.read import suite_specs
+from mipic_llm.study import identity
+from mipic_llm.study.spec import Evaluation, Study, Trial
 
 
 class Job:
-    """The commands of one trial and where they leave their files."""
+    """The commands of one trial, what they read, and where they leave their files."""
 
     def __init__(self, study: Study, trial: Trial, out: Path) -> None:
         self.study, self.trial = study, trial
-        self.folder = out / "runs" / trial.folder
+        self.folder = out / "runs" / str(trial)
         self.model = self.folder / "train" if trial.seed is not None else None
+        own = {} if trial.seed is None else study.methods[trial.method] | {"seed": trial.seed}
+        flags = study.settings | study.conditions[trial.condition] | own
+        # An untrained model is read as the methods' recipe says: that decides its inner layers.
+        chosen = (lambda key: key.startswith("model.")) if trial.seed is None else bool
+        self.flags = {key: value for key, value in flags.items() if chosen(key)}
 
-    def flags(self) -> dict[str, Any]:
-        s, t = self.study, self.trial
-        own = {} if t.seed is None else {**s.methods[t.method], "seed": t.seed}
-        return {**s.settings, **s.conditions[t.condition], **own}
+    def config(self) -> Config:
+        """The trial's training configuration. Raises UserError for settings that are none."""
+        return load_config(["--recipe", self.study.recipe, *as_flags(self.flags)])
 
-    def commands(self) -> list[tuple[str, list[str]]]:
-        """(step name, arguments): training first (unless untrained), then each evaluation."""
-        found = []
-        if self.model is not None:
-            flags = ["--recipe", self.study.recipe, "--output_dir", str(self.model), "--overwrite",
-                     "true", "--tracking.run_name", str(self.trial)]  # fmt: skip
+    def steps(self) -> list[str]:
+        """Names of its commands: training first (unless untrained), then each evaluation."""
+        evaluations = [f"evaluate{i}" for i in range(len(self.study.evaluate))]
+        return [*(["train"] if self.model else []), *evaluations]
+
+    def command(self, step: str) -> list[str]:
+        """The words of a step; those of an evaluation only once the training has ended."""
+        if step == "train":
+            flags = {"recipe": self.study.recipe, "output_dir": str(self.model), "overwrite": True,
+                     "tracking.run_name": str(self.trial)}  # fmt: skip
             if self.study.ds_config:
-                flags += ["--ds_config", self.study.ds_config]
-            found.append(("train", [*self._program("train"), *flags, *as_flags(self.flags())]))
-        for i, evaluation in enumerate(self.study.evaluate):
-            found.append((f"evaluate{i}", self._evaluate(evaluation, i)))
-        return found
-
-    def _evaluate(self, e: Evaluation, i: int) -> list[str]:
-        flags: dict[str, Any] = {"output_dir": str(self.folder / f"scores{i}"), "rows": True}
-        flags |= {"data": e.data, "suite": e.suite, "layers": e.layers, "dims": e.dims}
-        flags["pca_text"] = e.pca_text
+                flags["ds_config"] = self.study.ds_config
+            return [*self._program(step), *as_flags(flags), *as_flags(self.flags)]
+        number = int(step.removeprefix("evaluate"))
+        flags = {"output_dir": str(self.folder / f"scores{number}"), "rows": True}
+        flags |= self.study.evaluate[number]._asdict()
         if self.model is None:
-            base = {k: v for k, v in self.flags().items() if k.startswith("model.")}
-            flags |= base
-            # its readout is that of the methods' recipe, whose settings decide the inner layers
-            flags |= {"recipe": self.study.recipe, "model": base.get("model.name", "quickstart")}
+            flags |= self.flags | {"recipe": self.study.recipe}
+            flags["model"] = self.flags.get("model.name", "quickstart")
         else:
             kind = "adapter" if (self.model / "adapter").is_dir() else "merged"
             flags["model"] = str(self.model / kind)
@@ -64,29 +70,43 @@ class Job:
         ranks = ["--num_accelerators", str(self.study.ranks)]
         return [sys.executable, str(launcher), *ranks, "--module", "mipic_llm", name]
 
-    def run(self, threads: int, extra_env: dict[str, str], say: Callable[[str], None]) -> bool:
+    def reads(self, step: str) -> list[str]:
+        """The files and folders whose content decides what a step gives, as specs."""
+        config = self.config()
+        found = [str(find_file("recipes", self.study.recipe))]
+        found += [config.model.name] if Path(config.model.name).is_dir() else []
+        if step == "train":
+            if self.study.ds_config:
+                found.append(str(find_file("ds_configs", self.study.ds_config)))
+            return [*found, *config.data.train, *config.data.validation]
+        e: Evaluation = self.study.evaluate[int(step.removeprefix("evaluate"))]
+        return [*found, *e.data, *e.pca_text, *(suite_specs(e.suite) if e.suite else [])]
+
+    def run(self, threads: int, extra_env: dict[str, str], keep: bool) -> bool:
         """Do what is not done. -> whether everything succeeded."""
         self.folder.mkdir(parents=True, exist_ok=True)
         env = {**os.environ, "OMP_NUM_THREADS": str(threads), **extra_env}
-        steps = [name for name, _ in self.commands()]
-        for name in steps:  # a command is known only once its forerunners have left their files
-            command = dict(self.commands())[name]
-            done = self.folder / f"{name}.done.json"
-            if done.is_file() and json.loads(done.read_text())["command"] == command[1:]:
+        steps, (commit, code) = self.steps(), identity.code()
+        for number, step in enumerate(steps):
+            words = self.command(step)
+            row = {"command": words[1:], "code": code, "data": identity.data(self.reads(step))}
+            done = read_done(self.folder, step)
+            if done and all(done.get(k) == row[k] for k in (["command"] if keep else row)):
                 continue
-            for later in steps[steps.index(name) :]:
-                (self.folder / f"{later}.done.json").unlink(missing_ok=True)
+            for later in steps[number:]:
+                _done(self.folder, later).unlink(missing_ok=True)
             begun = time.monotonic()
-            with (self.folder / f"{name}.log").open("w") as log:
-                code = subprocess.run(command, env=env, stdout=log, stderr=subprocess.STDOUT,
-                                      check=False).returncode  # fmt: skip
+            with (self.folder / f"{step}.log").open("w") as log:
+                status = subprocess.run(words, env=env, stdout=log, stderr=subprocess.STDOUT,
+                                        check=False).returncode  # fmt: skip
             seconds = round(time.monotonic() - begun, 1)
-            if code != 0:
-                say(f"{self.trial}: {name} FAILED with code {code}: {self.folder / name}.log")
+            if status != 0:
+                print(f"{self.trial}: {step} FAILED with code {status}: "
+                      f"{self.folder / step}.log", flush=True)  # fmt: skip
                 return False
-            row = {"command": command[1:], "seconds": seconds}
-            done.write_text(json.dumps(row, indent=1) + "\n", encoding="utf-8")
-            say(f"{self.trial}: {name} {seconds:.0f} s")
+            row |= {"commit": commit, "seconds": seconds}
+            _done(self.folder, step).write_text(json.dumps(row, indent=1) + "\n", encoding="utf-8")
+            print(f"{self.trial}: {step} {seconds:.0f} s", flush=True)
         return True
 
 
@@ -94,50 +114,51 @@ def as_flags(values: dict[str, Any]) -> list[str]:
     """{"objective.dims": [16, 384]} -> ["--objective.dims", "16", "384"]; null is `none`."""
     words: list[str] = []
     for key, value in values.items():
+        items = (value or [None]) if isinstance(value, list) else [value]
+        spelled = {None: "none", True: "true", False: "false"}
         words.append(f"--{key}")
-        if value is None:
-            words.append("none")
-        elif isinstance(value, list):
-            words += [str(v) for v in value] or ["none"]
-        else:
-            words.append(str(value).lower() if isinstance(value, bool) else str(value))
+        words += [spelled[v] if v is None or isinstance(v, bool) else str(v) for v in items]
     return words
 
 
 def run_all(
-    study: Study, out: Path, *, jobs: int, extra_env: dict[str, str], say: Callable[[str], None]
+    study: Study, out: Path, *, jobs: int, extra_env: dict[str, str], keep: bool = False
 ) -> list[Trial]:
-    """All trials, `jobs` at a time, sharing the cores. -> those that failed."""
+    """All trials, `jobs` at a time, sharing the cores. -> those that failed.
+
+    keep: a finished trial with the same command counts as done, whatever code and data it is of.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     threads = max(1, (cores or 1) // (jobs * study.ranks))
     todo = [Job(study, trial, out) for trial in study.trials()]
     with ThreadPoolExecutor(jobs) as pool:
-        good = list(pool.map(lambda job: job.run(threads, extra_env, say), todo))
+        good = list(pool.map(lambda job: job.run(threads, extra_env, keep), todo))
     return [job.trial for job, ok in zip(todo, good, strict=True) if not ok]
 
 
-def check(study: Study, out: Path) -> None:
-    """Refuse what every trial would refuse, before the first one: settings that are no options."""
-    from mipic_llm.config.read import load_config
-
+def check(study: Study, out: Path, files: bool = True) -> None:
+    """Refuse before the first trial what a trial would refuse: settings that are no options, and
+    (unless told otherwise) files that are not there. Raises UserError."""
     for trial in study.trials():
-        if trial.method == UNTRAINED:
-            continue
         job = Job(study, trial, out)
-        words = dict(job.commands())["train"]
         try:
-            load_config(words[words.index("--recipe") :])
+            job.config()
+            for step in job.steps() if files else []:
+                identity.data(job.reads(step))
         except UserError as error:
-            raise UserError(
-                f"study {study.name}, {trial.condition}/{trial.method}: {error}"
-            ) from None
+            raise UserError(f"study {study.name}, {trial}: {error}") from None
 
 
-def seconds_of(job_folder: Path, step: str = "train") -> float | None:
-    """Wall time of a finished step."""
-    path = job_folder / f"{step}.done.json"
-    return json.loads(path.read_text())["seconds"] if path.is_file() else None
+def read_done(folder: Path, step: str = "train") -> dict[str, Any] | None:
+    """What was recorded of a finished step: command, code, data, commit, seconds."""
+    path = _done(folder, step)
+    return json.loads(path.read_text("utf-8")) if path.is_file() else None
 
 
-def folders(study: Study, out: Path) -> Sequence[tuple[Trial, Path]]:
-    return [(trial, out / "runs" / trial.folder) for trial in study.trials()]
+def _done(folder: Path, step: str) -> Path:
+    return folder / f"{step}.done.json"
+
+
+def folders(study: Study, out: Path) -> Iterator[tuple[Trial, Path]]:
+    """Every trial and its folder."""
+    return ((trial, out / "runs" / str(trial)) for trial in study.trials())

@@ -5,55 +5,60 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from mipic_llm.report.tables import markdown_table
 from mipic_llm.study.collect import Cell, Cost, Key
-from mipic_llm.study.spec import UNTRAINED, Study
+from mipic_llm.study.spec import Study
 from mipic_llm.types import Point
 
 
 def markdown(
-    study: Study, cells: dict[Key, Cell], cost: dict[tuple[str, str], Cost], layers: Sequence[int]
-) -> str:
+    study: Study, cells: dict[Key, Cell], cost: dict[tuple[str, str], Cost], layers: Sequence[int],
+    notes: Sequence[str] = (),
+) -> str:  # fmt: skip
     """The whole report: averages first, then each task, at the given layers (deepest first)."""
-    n = len(study.seeds)
-    head = (
+    blocks = [
         f"# Study {study.name}\n\n{len(study.methods)} methods, {len(study.conditions)} "
-        f"condition(s), {n} seed(s). Figures are x 100: mean over seeds, +- standard deviation; in "
-        f"brackets the 95 % interval of the difference from `{study.baseline}` (paired bootstrap "
-        "over test rows and seeds); **bold** where it excludes zero.\n"
-    )
-    blocks = [head]
-    families = list(dict.fromkeys(key.family for key in cells))
-    tasks = list(study.averages)
-    tasks += [t for t in dict.fromkeys(key.task for key in cells) if t not in tasks]
+        f"condition(s), {len(study.seeds)} seed(s). Figures are x 100: mean over seeds, +- "
+        f"standard deviation; in brackets the 95 % interval of the difference from "
+        f"`{study.baseline}` (paired bootstrap over test rows and seeds); **bold** where it "
+        "excludes zero.\n",
+        *(f"{note}\n" for note in notes),
+    ]
+    tasks = dict.fromkeys([*study.averages, *(key.task for key in cells)])
     for condition in study.conditions:
-        blocks.append(f"## {condition}\n")
-        blocks += _cost_table(study, condition, cost)
+        blocks += [f"## {condition}\n", *_cost_table(study, condition, cost)]
         for task in tasks:
-            metrics = dict.fromkeys(k.metric for k in cells if k.task == task)
-            for metric in metrics:
+            for metric in dict.fromkeys(k.metric for k in cells if k.task == task):
                 for layer in layers:
-                    blocks += _table(study, cells, condition, task, metric, layer, families)
+                    chosen = {
+                        k: c for k, c in cells.items()
+                        if (k.condition, k.task, k.metric, k.point.layer)
+                        == (condition, task, metric, layer)
+                    }  # fmt: skip
+                    blocks += _table(study, chosen, condition, task, metric, layer)
     return "\n".join(blocks)
 
 
-def _table(study, cells, condition, task, metric, layer, families) -> list[str]:
-    dims = sorted({
-        k.point.dim for k in cells
-        if (k.condition, k.task, k.metric, k.point.layer) == (condition, task, metric, layer)
-    })  # fmt: skip
-    if not dims:
+def _table(
+    study: Study, cells: dict[Key, Cell], condition: str, task: str, metric: str, layer: int
+) -> list[str]:
+    if not cells:
         return []
-    rows = []
-    for family in families:
-        for method in ([UNTRAINED] if study.untrained else []) + list(study.methods):
+    dims = sorted({k.point.dim for k in cells})
+    rows = [["method", *map(str, dims)]]
+    for family in dict.fromkeys(k.family for k in cells):
+        for method in study.names():
             found = [cells.get(Key(condition, method, family, task, metric, Point(layer, d)))
                      for d in dims]  # fmt: skip
             if any(found):
-                name = method if family == "prefix" else f"{method} + PCA"
-                rows.append([name, *(_cell(c) for c in found)])
-    what = "mean of " + ", ".join(study.averages[task]) if task in study.averages else task
-    title = f"### {task}, {metric}, layer {layer}\n" + (f"\n{what}\n" if what != task else "")
-    return [title, _grid(["method", *map(str, dims)], rows), ""]
+                rows.append([family_name(method, family), *map(_cell, found)])
+    what = f"\nmean of {', '.join(study.averages[task])}\n" if task in study.averages else ""
+    return [f"### {task}, {metric}, layer {layer}\n{what}", markdown_table(rows, "---"), ""]
+
+
+def family_name(method: str, family: str) -> str:
+    """What a row or a curve is called: the method, or the method with post-hoc PCA."""
+    return method if family == "prefix" else f"{method} + PCA"
 
 
 def _cell(cell: Cell | None) -> str:
@@ -70,17 +75,10 @@ def _cell(cell: Cell | None) -> str:
 
 
 def _cost_table(study: Study, condition: str, cost: dict[tuple[str, str], Cost]) -> list[str]:
+    head = ["method", "training, s (whole command)", "useful tokens/s", "peak memory, GiB"]
     rows = [
         [m, f"{c.seconds:.0f}", f"{c.tokens_per_second:,.0f}", f"{c.memory_gib:.2f}"]
         for m in study.methods
         if (c := cost.get((condition, m)))
     ]
-    if not rows:
-        return []
-    head = ["method", "training, s (whole command)", "useful tokens/s", "peak memory, GiB"]
-    return ["### cost\n", _grid(head, rows), ""]
-
-
-def _grid(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return ["### cost\n", markdown_table([head, *rows], "---"), ""] if rows else []

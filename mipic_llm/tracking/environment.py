@@ -10,6 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from mipic_llm.config.files import PACKAGE
+
 PACKAGES = ("mipic_llm torch deepspeed transformers peft tokenizers datasets bitsandbytes mlflow "
             "numpy flash-attn sentence-transformers")  # fmt: skip
 
@@ -33,16 +35,16 @@ def environment() -> dict[str, Any]:
         record["cuda"] = torch.version.cuda
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         record["gpus"] = [torch.cuda.get_device_name(i) for i in range(count)]
-    record["commit"] = _commit(Path(__file__).resolve().parents[1])
+    record["commit"] = commit()
     return record
 
 
-def _commit(folder: Path) -> str | None:
+def commit() -> str | None:
     """The commit of our checkout, with +changes when files differ from it; None outside of one."""
     try:
         # A package installed inside somebody else's checkout is not that checkout: ls-files fails.
         _, head, changes = (
-            subprocess.run(["git", "-C", str(folder), *args.split()], check=True, text=True,
+            subprocess.run(["git", "-C", str(PACKAGE), *args.split()], check=True, text=True,
                            capture_output=True, timeout=5).stdout.strip()
             for args in ("ls-files --error-unmatch __init__.py", "rev-parse HEAD",
                          "status --porcelain -uno")
