@@ -129,7 +129,7 @@ def test_commands_without_a_repository(outside, tmp_path):
         "from mipic_llm.config.files import find_file, shipped; import mipic_llm\n"
         "from mipic_llm.study.spec import read_study\n"
         "assert str(shipped('recipes')).startswith(mipic_llm.__path__[0])\n"
-        "study = read_study('nli'); suite = study.evaluate[0].suite\n"
+        "study = read_study('nli'); suite = study.evaluate[0]['suite']\n"
         "assert find_file('suites', 'sts').samefile(suite), suite\n"
     )
     run(["-c", code], tmp_path, outside)

@@ -88,7 +88,7 @@ def compile_layers(model: nn.Module, *, stage: int) -> None:
     if stage == 3:
         raise UserError(
             "train.compile: ZeRO-3 takes a layer's weights in and out around each call, which "
-            "compiled code cannot follow; use --ds_config ds_configs/zero2.json or --train.compile "
+            "compiled code cannot follow; use --ds_config zero2 or --train.compile "
             "false"
         )
     compilers = (os.environ.get("CXX", ""), "g++", "clang++", "c++")

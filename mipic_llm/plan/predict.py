@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from mipic_llm.config.derive import chain_hidden, narrow_dims
+from mipic_llm.config.presets import OBJECTIVES
 from mipic_llm.config.schema import Config, parse_ladder, resolve, trained_dims
 from mipic_llm.plan import formulas
 from mipic_llm.plan.formulas import States, Wire, Work, Zero
@@ -92,8 +93,8 @@ class Row(NamedTuple):
 def work_of(config: Config, shape: Shape, *, kernel: str = formulas.FUSED) -> tuple[Config, Work]:
     """-> (resolved config, what it means for memory and FLOPs)."""
     found = resolve(config, width=shape.width, n_layers=shape.layers)
-    mipic, t, rank = found.objective.name == "mipic", found.train, found.lora.rank
-    sia = found.sia.layers or [] if mipic and (found.sia.relation or found.sia.geometry) else []
+    t, rank = found.train, found.lora.rank
+    sia = found.sia.layers or [] if "sia" in terms_of(found) else []
     linears = shape.lora_linears(found.lora.target_modules) if rank else {}
     work = Work(
         shape, rank, tuple(linears.values()), head_parameters(found, shape.width),
@@ -106,14 +107,19 @@ def work_of(config: Config, shape: Shape, *, kernel: str = formulas.FUSED) -> tu
     return found, work
 
 
+def terms_of(config: Config) -> set[str]:
+    """The objective's terms that a resolved configuration leaves on."""
+    sia, terms = config.sia, set(OBJECTIVES[config.objective.name].terms)
+    off = {"sia": not (sia.relation or sia.geometry), "pic": not config.pic.enabled}
+    return terms - {term for term, is_off in off.items() if is_off}
+
+
 def head_parameters(config: Config, width: int) -> int:
     """Of P (per SIA layer and truncated prefix, if trained) and phi (per link); config resolved."""
-    if config.objective.name != "mipic":
-        return 0
-    dims, found = trained_dims(config), 0
-    if config.sia.lift_init != "fixed" and (config.sia.relation or config.sia.geometry):
-        found += len(config.sia.layers or []) * sum(dims[:-1]) * width
-    if config.pic.enabled:
+    terms, found = terms_of(config), 0
+    if "sia" in terms and config.sia.lift_init != "fixed":
+        found += len(config.sia.layers or []) * sum(trained_dims(config)[:-1]) * width
+    if "pic" in terms:
         ladder = parse_ladder(config.pic.ladder or [])
         if config.pic.widths == "nested":
             ladder = tuple(point._replace(dim=width) for point in ladder)
@@ -131,7 +137,7 @@ def load_of(config: Config, tokens: float) -> Load:
     if t.chunk_tokens:
         chunk = min(texts, max(1, t.chunk_tokens // config.data.max_length))
     links = 0
-    if config.objective.name == "mipic" and config.pic.enabled and config.pic.target != "last":
+    if "pic" in terms_of(config) and config.pic.target != "last":
         links = config.pic.links_per_step or max(0, len(config.pic.ladder or []) - 1)
     relation = bool(narrow_dims(config))
     return Load(texts, tokens, config.data.max_length, chunk, t.batch_size, columns, links,

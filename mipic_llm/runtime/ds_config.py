@@ -186,7 +186,7 @@ def _zero(zero: dict[str, Any], hidden_size: int, lora_rank: int) -> None:
     if stage < 3 and isinstance(offload, dict) and offload.get("device", "none") != "none":
         raise _Refused(
             f"zero_optimization.offload_param works with stage 3 only, stage is {stage}; remove it "
-            "or use ds_configs/zero3_offload.json"
+            "or use --ds_config zero3_offload"
         )
 
 

@@ -31,7 +31,7 @@ def zero3_hint(module: nn.Module) -> str | None:
     return (
         f"hint: at ZeRO-2 weights, gradients and optimizer need {needed / GIB:.1f} of "
         f"{memory / GIB:.1f} GiB ({what}; activations not counted); --ds_config "
-        "ds_configs/zero2.json would be faster, since ZeRO-3 gathers the weights in every pass"
+        "zero2 would be faster, since ZeRO-3 gathers the weights in every pass"
     )
 
 

@@ -18,7 +18,7 @@ from mipic_llm.config.schema import Config
 from mipic_llm.errors import UserError
 from mipic_llm.evaluation.read import suite_specs
 from mipic_llm.study import identity
-from mipic_llm.study.spec import Evaluation, Study, Trial
+from mipic_llm.study.spec import Study, Trial
 
 
 class Job:
@@ -28,11 +28,11 @@ class Job:
         self.study, self.trial = study, trial
         self.folder = out / "runs" / str(trial)
         self.model = self.folder / "train" if trial.seed is not None else None
-        own = {} if trial.seed is None else study.methods[trial.method] | {"seed": trial.seed}
-        flags = study.settings | study.conditions[trial.condition] | own
-        # An untrained model is read as the methods' recipe says: that decides its inner layers.
-        chosen = (lambda key: key.startswith("model.")) if trial.seed is None else bool
-        self.flags = {key: value for key, value in flags.items() if chosen(key)}
+        self.flags = study.settings | study.conditions[trial.condition]
+        if trial.seed is not None:
+            self.flags |= study.methods[trial.method] | {"seed": trial.seed}
+        else:  # read as the methods' recipe says: that decides the readout of its inner layers
+            self.flags = {k: v for k, v in self.flags.items() if k.startswith("model.")}
 
     def config(self) -> Config:
         """The trial's training configuration. Raises UserError for settings that are none."""
@@ -53,7 +53,7 @@ class Job:
             return [*self._program(step), *as_flags(flags), *as_flags(self.flags)]
         number = int(step.removeprefix("evaluate"))
         flags = {"output_dir": str(self.folder / f"scores{number}"), "rows": True}
-        flags |= self.study.evaluate[number]._asdict()
+        flags |= self.study.evaluate[number]
         if self.model is None:
             flags |= self.flags | {"recipe": self.study.recipe}
             flags["model"] = self.flags.get("model.name", "quickstart")
@@ -79,8 +79,9 @@ class Job:
             if self.study.ds_config:
                 found.append(str(find_file("ds_configs", self.study.ds_config)))
             return [*found, *config.data.train, *config.data.validation]
-        e: Evaluation = self.study.evaluate[int(step.removeprefix("evaluate"))]
-        return [*found, *e.data, *e.pca_text, *(suite_specs(e.suite) if e.suite else [])]
+        e = self.study.evaluate[int(step.removeprefix("evaluate"))]
+        suite = suite_specs(e["suite"]) if e.get("suite") else []
+        return [*found, *(e.get("data") or []), *(e.get("pca_text") or []), *suite]
 
     def run(self, threads: int, extra_env: dict[str, str], keep: bool) -> bool:
         """Do what is not done. -> whether everything succeeded."""
@@ -101,8 +102,7 @@ class Job:
                                         check=False).returncode  # fmt: skip
             seconds = round(time.monotonic() - begun, 1)
             if status != 0:
-                print(f"{self.trial}: {step} FAILED with code {status}: "
-                      f"{self.folder / step}.log", flush=True)  # fmt: skip
+                print(f"{self.trial}: {step} FAILED with code {status}: {log.name}", flush=True)
                 return False
             row |= {"commit": commit, "seconds": seconds}
             _done(self.folder, step).write_text(json.dumps(row, indent=1) + "\n", encoding="utf-8")

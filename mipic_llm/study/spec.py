@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from mipic_llm.config.check import need
 from mipic_llm.config.fields import nearest
 from mipic_llm.config.files import find_file, not_found
 from mipic_llm.errors import UserError
@@ -18,16 +19,6 @@ KEYS = ("name", "recipe", "settings", "conditions", "methods", "seeds", "evaluat
 EVALUATE_KEYS = ("data", "suite", "layers", "dims", "pca_text")
 UNTRAINED = "untrained"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
-
-
-class Evaluation(NamedTuple):
-    """The flags of one `mipic evaluate`; None = its default."""
-
-    data: list[str]
-    suite: str | None
-    layers: list[int] | None
-    dims: list[int] | None
-    pca_text: list[str]
 
 
 class Trial(NamedTuple):
@@ -43,7 +34,7 @@ class Trial(NamedTuple):
 
 
 class Study(NamedTuple):
-    """A study as read. settings, conditions and methods hold flags by dotted key."""
+    """A study as read. settings, conditions, methods and evaluate hold flags by their names."""
 
     name: str
     recipe: str
@@ -51,7 +42,7 @@ class Study(NamedTuple):
     conditions: dict[str, dict[str, Any]]
     methods: dict[str, dict[str, Any]]
     seeds: list[int]
-    evaluate: list[Evaluation]
+    evaluate: list[dict[str, Any]]
     averages: dict[str, list[str]]
     baseline: str
     untrained: bool
@@ -79,94 +70,77 @@ def read_study(path: str | Path) -> Study:
     where = f"study {path}"
     try:
         tree = yaml.safe_load(path.read_text("utf-8"))
+        need(isinstance(tree, dict), f"{where}: it must be a mapping with: {', '.join(KEYS)}")
+        return _study(tree, path, where)
+    except UserError:
+        raise
     except FileNotFoundError:
         raise not_found("study", "studies", str(path)) from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"{where}: {' '.join(str(error).split())}") from None
-    if not isinstance(tree, dict):
-        raise UserError(f"{where}: it must be a mapping with: {', '.join(KEYS)}")
-    _known(tree, KEYS, where)
-    try:
-        return _study(tree, path, where)
     except (TypeError, ValueError, AttributeError) as error:
-        if isinstance(error, UserError):
-            raise
         raise UserError(f"{where}: a value of a wrong type: {error}") from None
 
 
 def _study(tree: dict[str, Any], path: Path, where: str) -> Study:
+    _known(tree, KEYS, where)
     methods = _flags(tree.get("methods"), f"{where}: methods")
-    if not methods:
-        raise UserError(f"{where}: methods is empty; name at least one, with its settings")
+    need(bool(methods), f"{where}: methods is empty; name at least one, with its settings")
     conditions = _flags(tree.get("conditions") or {"all": {}}, f"{where}: conditions")
     name = str(tree.get("name") or path.stem)
-    named = [("the study's name", name), *(("method", m) for m in methods)]
-    for kind, word in [*named, *(("condition", c) for c in conditions)]:
-        if not _NAME.fullmatch(word) or word == UNTRAINED:
-            raise UserError(f"{where}: {kind} {word!r} cannot name a folder; rename it")
+    for word in (name, *methods, *conditions):
+        need(_NAME.fullmatch(word) is not None and word != UNTRAINED,
+             f"{where}: {word!r} cannot name a folder; rename it")  # fmt: skip
     seeds = tree.get("seeds", [42])
-    if not isinstance(seeds, list) or not seeds or not all(type(s) is int for s in seeds):
-        raise UserError(f"{where}: seeds is {seeds!r}; give a list of whole numbers")
-    if len(set(seeds)) < len(seeds):
-        raise UserError(f"{where}: seeds is {seeds}; give each once")
+    need(isinstance(seeds, list) and seeds != [] and all(type(s) is int for s in seeds),
+         f"{where}: seeds is {seeds!r}; give a list of whole numbers")  # fmt: skip
+    need(len(set(seeds)) == len(seeds), f"{where}: seeds is {seeds}; give each once")
     baseline = str(tree.get("baseline") or next(iter(methods)))
-    if baseline not in methods:
-        raise UserError(f"{where}: baseline {baseline} is no method{nearest([baseline], methods)}")
-    evaluations = tree.get("evaluate") or [{"data": ["demo"]}]
+    need(baseline in methods,
+         f"{where}: baseline {baseline} is no method{nearest([baseline], methods)}")  # fmt: skip
+    evaluations = tree.get("evaluate") or {"data": ["demo"]}
     evaluations = [evaluations] if isinstance(evaluations, dict) else evaluations
-    settings = _flags({"settings": tree.get("settings") or {}}, where)["settings"]
+    settings = _flags({"settings": tree.get("settings")}, where)["settings"]
     return Study(
-        name=name,
-        recipe=str(tree.get("recipe") or "quickstart"),
-        settings=_located(settings, path.parent),
-        conditions={k: _located(v, path.parent) for k, v in conditions.items()},
-        methods=methods,
-        seeds=seeds,
-        evaluate=[_evaluation(e, path, where) for e in evaluations],
-        averages={str(k): list(v) for k, v in (tree.get("averages") or {}).items()},
-        baseline=baseline,
-        untrained=bool(tree.get("untrained", True)),
-        ranks=int(tree.get("ranks") or 1),
-        ds_config=tree.get("ds_config"),
-    )
+        name, str(tree.get("recipe") or "quickstart"), _located(settings, path.parent),
+        {k: _located(v, path.parent) for k, v in conditions.items()}, methods, seeds,
+        [_evaluation(e, path.parent, where) for e in evaluations],
+        {str(k): list(v) for k, v in (tree.get("averages") or {}).items()}, baseline,
+        bool(tree.get("untrained", True)), int(tree.get("ranks") or 1), tree.get("ds_config"),
+    )  # fmt: skip
 
 
 def _known(tree: dict[str, Any], keys: tuple[str, ...], where: str) -> None:
     for key in tree:
-        if key not in keys:
-            raise UserError(f"{where}: unknown key {key}{nearest([str(key)], keys)}")
+        need(key in keys, f"{where}: unknown key {key}{nearest([str(key)], keys)}")
 
 
 def _flags(tree: Any, where: str) -> dict[str, dict[str, Any]]:
-    if not isinstance(tree, dict):
-        raise UserError(f"{where} must be a mapping of names to settings, got {tree!r}")
+    need(isinstance(tree, dict), f"{where} must be a mapping of names to settings, got {tree!r}")
     for name, flags in tree.items():
-        if flags is not None and not isinstance(flags, dict):
-            raise UserError(f"{where}.{name} must be a mapping such as objective.name: mrl")
+        need(flags is None or isinstance(flags, dict),
+             f"{where}.{name} must be a mapping such as objective.name: mrl")  # fmt: skip
     return {str(name): dict(flags or {}) for name, flags in tree.items()}
 
 
-def _evaluation(tree: Any, path: Path, where: str) -> Evaluation:
-    if not isinstance(tree, dict):
-        raise UserError(f"{where}: evaluate must hold mappings with data: [files]")
+def _evaluation(tree: Any, folder: Path, where: str) -> dict[str, Any]:
+    """Flags of one `mipic evaluate`."""
+    need(isinstance(tree, dict), f"{where}: evaluate must hold mappings with data: [files]")
     _known(tree, EVALUATE_KEYS, f"{where}: evaluate")
-    if not tree.get("data") and not tree.get("suite"):
-        raise UserError(f"{where}: evaluate names no data; give data: [files] or suite: FILE")
-    data, pca = ([_locate(t, path.parent) for t in _texts(tree.get(k))] for k in
-                 ("data", "pca_text"))  # fmt: skip
-    suite = _locate(tree["suite"], path.parent) if tree.get("suite") else None
-    return Evaluation(data, suite, tree.get("layers"), tree.get("dims"), pca)
-
-
-def _texts(value: Any) -> list[str]:
-    return [value] if isinstance(value, str) else [str(v) for v in value or []]
+    need(bool(tree.get("data") or tree.get("suite")),
+         f"{where}: evaluate names no data; give data: [files] or suite: FILE")  # fmt: skip
+    return _located(tree, folder)
 
 
 def _located(flags: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Data paths as the runs, started from here, will find them."""
-    keys = ("data.train", "data.validation")
-    return {k: [_locate(t, folder) for t in _texts(v)] if k in keys else v
-            for k, v in flags.items()}  # fmt: skip
+    """The flags with data paths as the runs, started from here, will find them."""
+    found = dict(flags)
+    for key in ("data.train", "data.validation", "data", "pca_text", "suite"):
+        if value := flags.get(key):
+            texts = [value] if isinstance(value, str) else [str(v) for v in value]
+            texts = [_locate(text, folder) for text in texts]
+            found[key] = texts[0] if key == "suite" else texts
+    return found
 
 
 def _locate(text: str, folder: Path) -> str:
