@@ -146,7 +146,7 @@ def provenance(study: Study, out: Path) -> list[str]:
                 codes.setdefault((done.get("code"), done.get("commit")), []).append(name)
                 for spec, digest in done.get("data", {}).items():
                     data.setdefault(spec, {}).setdefault(digest, []).append(name)
-    names = {key: f"{key[1] or 'unknown'} ({key[0]})" for key in codes}
+    names = {key: f"{key[1]} ({key[0]})" if key[0] else "not recorded" for key in codes}
     lines = []
     if len({code for code, _ in codes}) > 1:
         parts = [f"{names[key]}: {_some(trials)}" for key, trials in codes.items()]
