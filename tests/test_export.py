@@ -25,6 +25,7 @@ from mipic_llm.export import (
     write_adapter,
     write_merged,
 )
+from mipic_llm.export.run import export_model
 from mipic_llm.training import setup
 
 TEXTS = [*SENTENCES[:5], "Yes.", SENTENCES[5] + " " + SENTENCES[6]]
@@ -40,6 +41,40 @@ CASES = {
     "qwen3": (tiny_qwen3, {"appends_eos": True}),
     "qwen3-no-eos": (tiny_qwen3, {"appends_eos": False}),
 }
+KINDS = list(CASES)
+
+
+CODE = """
+from transformers import BertConfig, BertModel
+
+
+class OwnConfig(BertConfig):
+    model_type = "own-bert"
+
+
+class OwnModel(BertModel):
+    config_class = OwnConfig
+
+    def forward(self, *args, **kwargs):
+        out = super().forward(*args, **kwargs)
+        out.last_hidden_state = out.last_hidden_state.roll(1, -1) * 2
+        return out
+"""
+
+
+def with_code_of_its_own(folder: Path) -> Path:
+    """A model whose class is in its directory."""
+    tiny_bert(folder)
+    (folder / "own_code.py").write_text(CODE)
+    path = folder / "config.json"
+    config = json.loads(path.read_text()) | {"model_type": "own-bert", "auto_map": {
+        "AutoConfig": "own_code.OwnConfig", "AutoModel": "own_code.OwnModel"}}  # fmt: skip
+    path.write_text(json.dumps(config))
+    return folder
+
+
+CASES["own-code"] = (with_code_of_its_own, {})
+TRUST = ("--model.trust_remote_code", "true")
 
 
 class Trained:
@@ -86,7 +121,7 @@ class Trained:
 
 @pytest.mark.parametrize(
     "case, side",
-    [*((case, "right") for case in CASES), ("qwen3", "left"), ("qwen3-no-eos", "left")],
+    [*((case, "right") for case in KINDS), ("qwen3", "left"), ("qwen3-no-eos", "left")],
 )
 def test_adapter_gives_the_live_vectors(tmp_path, case, side):
     trained = Trained(tmp_path, case, "--model.padding_side", side)
@@ -103,7 +138,7 @@ def test_adapter_gives_the_live_vectors(tmp_path, case, side):
         assert not [t for t in texts if "missing" in t.lower() or "adapter" in t.lower()], texts
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", KINDS)
 def test_merged_gives_the_live_vectors(tmp_path, case):
     trained = Trained(tmp_path, case)
     adapter = trained.write(tmp_path / "adapter")
@@ -135,7 +170,7 @@ def test_truncate_dim_in_sentence_transformers(tmp_path):
     assert (found - normalize(trained.vectors()[:, :8], dim=1)).abs().max() < 1e-5
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", KINDS)
 def test_files(tmp_path, case):
     trained = Trained(tmp_path, case, "--data.query_prompt", "query: ")
     folder = trained.write(tmp_path / "adapter")
@@ -236,3 +271,66 @@ def test_a_difference_fails():
     other[2, 20] = float("nan")
     with pytest.raises(ExportError):
         compare(live, other, [8, 16, 32], 1e-5, "here")
+
+
+def test_a_models_own_code_is_carried_into_every_export(tmp_path, monkeypatch):
+    """And is not run without the user's word."""
+    from transformers import dynamic_module_utils
+
+    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.syspath_prepend(tmp_path / "modules")
+    with pytest.raises(UserError, match="trust_remote_code"):
+        Trained(tmp_path, "own-code")
+    trained = Trained(tmp_path, "own-code", *TRUST)
+    live, out = trained.vectors(), tmp_path / "run"
+    known = {"config": trained.config, "source": trained.source, "encoder": trained.encoder}
+    trained.config.export.merged = True
+    model = trained.module.backbone.model
+    export_model(model, trained.state(), live, TEXTS, out=out, **known)
+    parity = json.loads((out / "parity.json").read_text())
+    assert {f"{kind} in {loader}" for kind in ("adapter", "merged") for loader in
+            ("automodel", "sentence-transformers")} < set(parity)  # fmt: skip
+    assert (out / "merged" / "own_code.py").is_file()
+    whole = Trained(tmp_path / "whole", "own-code", *TRUST, "--lora.rank", "0")
+    known = {"config": whole.config, "source": whole.source, "encoder": whole.encoder}
+    live, model = whole.vectors(), whole.module.backbone.model
+    export_model(model, whole.state(), live, TEXTS, out=tmp_path / "full", **known)
+    assert "merged in automodel" in json.loads((tmp_path / "full" / "parity.json").read_text())
+
+
+def test_a_refused_export_leaves_nothing(tmp_path):
+    trained = Trained(tmp_path, "bert")
+    known = {"config": trained.config, "source": trained.source, "encoder": trained.encoder}
+    wrong = trained.vectors().flip(1)
+    with pytest.raises(ExportError, match="adapter in automodel gives other vectors"):
+        export_model(trained.module.backbone.model, trained.state(), wrong, TEXTS,
+                     out=tmp_path / "run", **known)  # fmt: skip
+    assert not any((tmp_path / "run").iterdir())
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("error", [ValueError("other\nlines"), ExportError("other vectors")])
+def test_what_fails_on_the_first_rank_is_told_on_all(monkeypatch, rank, error):
+    """One line on every rank; the fault of a library is no traceback."""
+    from types import SimpleNamespace
+
+    from mipic_llm.training import finish
+
+    def fails(*_args, **_options):
+        raise error
+
+    told = []
+    monkeypatch.setattr(finish, "export_model", fails)
+    monkeypatch.setattr(finish, "encode", lambda *_a, **_k: torch.zeros(1, 1, 4))
+    monkeypatch.setattr(finish.dist, "rank", lambda: rank)
+    monkeypatch.setattr(finish.dist, "from_first", lambda value: told.append(value) or "export: x")
+    backbone = SimpleNamespace(n_layers=1, model=None)
+    engine = SimpleNamespace(module=SimpleNamespace(backbone=backbone),
+                             state=lambda trainable_only: {"backbone.model.w": 1})  # fmt: skip
+    data = SimpleNamespace(sources=[], encoder=SimpleNamespace(bare=dict))
+    run = SimpleNamespace(config=None, engine=engine, lora=True, source=None, out=None, data=data)
+    kind = ExportError if rank == 0 and isinstance(error, ExportError) else UserError
+    with pytest.raises(kind) as raised:
+        finish.export(run)
+    assert (told[0] is None) == (rank == 1)
+    assert "\n" not in str(raised.value)

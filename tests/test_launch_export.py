@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -103,3 +104,20 @@ def test_bad_input(runs, tmp_path):
     ):
         with pytest.raises(UserError, match=words):
             launcher.main(argv)
+
+
+def test_a_run_is_taken_as_it_was(runs, tmp_path):
+    """float32 stays float32 at a wide tolerance; one anchor per rank is no mistake of this process,
+    which is one rank and trains nothing."""
+    run = tmp_path / "run"
+    shutil.copytree(runs[3], run)
+    for settings in (run / "config.yaml", *run.glob("checkpoints/*/config.yaml")):
+        text = settings.read_text()
+        changed = text.replace("batch_size: 4", "batch_size: 1", 1)
+        changed = changed.replace("tolerance: 1.0e-05", "tolerance: 1.0e-03")
+        assert changed.count("batch_size: 1") and changed.count("tolerance: 1.0e-03")
+        settings.write_text(changed)
+    launcher.main(["--output_dir", str(run), "--merged"])
+    parity = json.loads((run / "merged" / "parity.json").read_text())
+    assert (parity["dtype"], parity["tolerance"]) == ("float32", 1e-3)
+    assert max(parity["sentence-transformers"].values()) < 1e-5

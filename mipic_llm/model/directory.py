@@ -243,6 +243,11 @@ def _tokenizer(where: str, hub: dict[str, Any], side: str) -> Any:
 
 
 def _unreadable(name: str, error: Exception) -> str:
+    if "custom code" in str(error):
+        return (
+            f"model {name}: it comes with code of its own; read that, and run it with "
+            "--model.trust_remote_code true"
+        )
     return (
         f"model {name}: cannot be read: {str(error).strip().splitlines()[0]}; give a model "
         "directory or a Hugging Face id that this machine can reach"
