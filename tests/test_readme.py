@@ -110,7 +110,10 @@ def test_the_installed_command_answers():
     found = [c.split() for c in COMMANDS if c.split()[0] == "mipic"]
     assert found
     for _, *words in found:
-        assert "plan" in run([sys.executable, "-m", "mipic_llm", *words]) or words[0] == "plan"
+        training = ["--print_config"] if words[:1] == ["train"] else []
+        shown = run([sys.executable, "-m", "mipic_llm", *words, *training])
+        wanted = {"train": "mine.jsonl", "plan": "ZeRO-3"}
+        assert wanted.get(words[0] if words else "", "evaluate") in shown, words
 
 
 def test_snippet_runs(trained):
