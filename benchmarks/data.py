@@ -39,9 +39,7 @@ def step_batch(
     B = len(anchors)
     ids = [torch.randint(5, vocab, (n,), generator=generator).tolist()
            for n in (*anchors, *positives, *negatives)]  # fmt: skip
-    column = torch.tensor([0] * B + [1] * B + [2] * len(negatives))
-    example = torch.tensor([*range(B), *range(B), *range(len(negatives))])
-    return StepBatch(ids, column, example, B, B, len(negatives), False, pad, side)
+    return StepBatch(ids, B, len(negatives), False, pad, side)
 
 
 def full(B: int, T: int) -> list[list[int]]:

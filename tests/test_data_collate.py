@@ -17,9 +17,6 @@ from mipic_llm.data.batch import (
     StepBatch,
     _groupings,
     build_step,
-    chunks,
-    n_chunks_of,
-    padding,
     prepare,
 )
 from mipic_llm.data.read.formats import Example
@@ -51,19 +48,15 @@ def test_order_of_a_labelled_step():
     step = build_step(ROWS, encoder())
     texts = ["q: a", "q: a a", "q: a a a", "d: b b b", "d: e", "d: f f", "d: c", "d: d d"]
     assert [row.tolist() for row in step.ids] == [ids(text) for text in [*texts, "d: g g g g g"]]
-    assert step.column_S.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
-    assert step.example_S.tolist() == [0, 1, 2, 0, 1, 2, 0, 0, 2]
-    assert (step.n_anchors, step.n_positives, step.n_negatives) == (3, 3, 3)
+    assert (step.n_anchors, step.n_negatives) == (3, 3)
     assert not step.unlabelled
-    assert step.column_S.dtype == step.example_S.dtype == torch.int64
 
 
 def test_unlabelled_rows_stand_twice_with_the_same_prompt():
     step = build_step([Example("a", None, (), 0), Example("b b", None, (), 1)], encoder())
     assert step.unlabelled
     assert [row.tolist() for row in step.ids] == [ids("q: a"), ids("q: b b")] * 2
-    assert step.column_S.tolist() == [0, 0, 1, 1] and step.example_S.tolist() == [0, 1, 0, 1]
-    assert step.n_negatives == 0
+    assert (step.n_anchors, step.n_negatives) == (2, 0)
     with pytest.raises(AssertionError, match="mixed"):
         build_step([Example("a", None, (), 0), ROWS[0]], encoder())
 
@@ -72,8 +65,8 @@ def test_unlabelled_rows_stand_twice_with_the_same_prompt():
 @pytest.mark.parametrize("size", [0, 1, 2, 4, 100])
 def test_chunks_are_undone_by_their_index(side, size):
     step = build_step(ROWS, encoder(side))
-    made = chunks(step, size)
-    assert len(made) == n_chunks_of(step, size) == (1 if size in (0, 100) else -(-9 // size))
+    made = prepare(step, size).chunks
+    assert len(made) == (1 if size in (0, 100) else -(-9 // size))
     back: list = [None] * len(step.ids)
     for chunk in made:
         assert chunk.weight == 1 and chunk.index_S.dtype == torch.int64
@@ -90,7 +83,7 @@ def test_chunks_are_undone_by_their_index(side, size):
 
 def test_weight_zero_chunks_fill_the_count():
     step = build_step(ROWS, encoder())
-    made = chunks(step, 4, n_chunks=5)
+    made = prepare(step, 4).passes(5)
     assert [chunk.weight for chunk in made] == [1, 1, 1, 0, 0]
     for dummy in made[3:]:
         assert dummy.index_S.shape == (0,) and dummy.index_S.dtype == torch.int64
@@ -98,9 +91,9 @@ def test_weight_zero_chunks_fill_the_count():
         out = torch.zeros(9)
         out[dummy.index_S] = torch.ones(0)  # an empty index writes nothing
         assert not out.any()
-    assert len(chunks(step, 4, n_chunks=3)) == 3
-    with pytest.raises(ValueError, match="3 chunks do not fit"):
-        chunks(step, 4, n_chunks=2)
+    assert len(prepare(step, 4).passes(3)) == 3
+    with pytest.raises(AssertionError, match="3 chunks do not fit"):
+        prepare(step, 4).passes(2)
 
 
 def test_padding_share():
@@ -108,12 +101,11 @@ def test_padding_share():
     useful = sum(map(len, step.ids))
     # Lengths 6 4 4 3 3 3 2 2 2: one chunk pads all to 6; threes pad to 6, 3 and 2.
     assert useful == 29
-    assert padding(chunks(step, 0)) == (useful, 9 * 6 - useful)
-    assert padding(chunks(step, 3)) == (useful, 3 * (6 + 3 + 2) - useful)
-    assert padding(chunks(step, 1)).share == 0
-    with_dummy = padding(chunks(step, 3, n_chunks=4))
+    assert prepare(step, 0).tokens(1) == (useful, 9 * 6 - useful)
+    assert prepare(step, 3).tokens(3) == (useful, 3 * (6 + 3 + 2) - useful)
+    assert prepare(step, 1).tokens(9).padded == 0
+    with_dummy = prepare(step, 3).tokens(4)
     assert with_dummy == (useful, 3 * (6 + 3 + 2) - useful + 2)  # the dummy is all padding
-    assert with_dummy.share == pytest.approx(6 / 35)
 
 
 def alive():
@@ -193,67 +185,44 @@ def test_length_groups_have_the_least_padding_there_is():
 
 def test_one_pass_is_cut_into_groups_only_where_that_pays():
     lengths = [40, 40, 5, 5, 5, 5, 4, 4]
-    batch = StepBatch([[7] * n for n in lengths], torch.zeros(8), torch.zeros(8), 4, 4, 0, False,
-                      0, "right")  # fmt: skip
-    assert n_chunks_of(batch, 0) == 1
-    assert n_chunks_of(batch, 0, pass_cost=64) == 2
-    assert n_chunks_of(batch, 0, pass_cost=1000) == 1
-    made = chunks(batch, 0, n_chunks=2)
+    batch = StepBatch([[7] * n for n in lengths], 4, 0, False, 0, "right")
+    assert len(prepare(batch, 0).chunks) == 1
+    assert len(prepare(batch, 0, pass_cost=1000).chunks) == 1
+    made = prepare(batch, 0, pass_cost=64).chunks
     assert [tuple(c.ids_ST.shape) for c in made] == [(2, 40), (6, 5)]
     assert sorted(torch.cat([c.index_S for c in made]).tolist()) == list(range(8))
     # another rank wants more groups than there are lengths: dummies make up the count
-    assert [c.weight for c in chunks(batch, 0, n_chunks=5)] == [1, 1, 1, 0, 0]
+    assert [c.weight for c in prepare(batch, 0, pass_cost=1).passes(5)] == [1, 1, 1, 0, 0]
 
 
 def test_token_budget_cuts_chunks():
     lengths = [9, 4, 4, 4, 3]
-    batch = StepBatch([[7] * n for n in lengths], torch.zeros(5), torch.zeros(5), 2, 2, 1, False,
-                      0, "right")  # fmt: skip
-    made = chunks(batch, 0, chunk_tokens=8)
+    batch = StepBatch([[7] * n for n in lengths], 2, 1, False, 0, "right")
+    made = prepare(batch, 0, chunk_tokens=8).chunks
     assert [tuple(c.ids_ST.shape) for c in made] == [(1, 9), (2, 4), (2, 4)]
-    assert n_chunks_of(batch, 0, chunk_tokens=8) == 3
-    assert len(chunks(batch, 1, chunk_tokens=8)) == 5
+    assert len(prepare(batch, 1, chunk_tokens=8).chunks) == 5
 
 
 def test_packed_chunks_hold_every_token_once():
     ids = [[5] * n for n in (2, 9, 4, 4, 1)]
-    batch = StepBatch(ids, torch.zeros(5), torch.zeros(5), 2, 2, 1, False, 0, "right")
-    assert n_chunks_of(batch, 0, pass_cost=64, packed=True) == 1
-    (made,) = chunks(batch, 0, packed=True)
+    batch = StepBatch(ids, 2, 1, False, 0, "right")
+    found = prepare(batch, 0, pass_cost=64, packed=True)
+    (made,) = found.chunks
     assert made.ids_ST.shape == (1, 20) and made.mask_ST.lengths == (9, 4, 4, 2, 1)
     assert made.index_S.tolist() == [1, 2, 3, 0, 4]
-    assert padding([made]) == (20, 0)
+    assert found.tokens(1) == (20, 0)
 
 
 def test_packed_chunk_tokens_are_real_tokens():
     ids = [[5] * n for n in (2, 9, 4, 4, 1)]
-    batch = StepBatch(ids, torch.zeros(5), torch.zeros(5), 2, 2, 1, False, 0, "right")
-    made = chunks(batch, 0, n_chunks=4, chunk_tokens=10, packed=True)
+    batch = StepBatch(ids, 2, 1, False, 0, "right")
+    found = prepare(batch, 0, chunk_tokens=10, packed=True)
+    assert len(found.chunks) == 3
+    made = found.passes(4)
     assert [c.mask_ST.lengths for c in made] == [(9,), (4, 4, 2), (1,), (1,)]
     assert [c.weight for c in made] == [1, 1, 1, 0]
-    assert n_chunks_of(batch, 0, 10, packed=True) == 3
-    assert [len(c.mask_ST.lengths) for c in chunks(batch, 2, packed=True)] == [2, 2, 1]
-    assert padding(made) == (20, 1)
-
-
-LIMITS = [(0, 0, 0, False), (3, 0, 0, False), (0, 10, 0, False), (2, 10, 0, True),
-          (0, 0, 64, False), (0, 0, 0, True)]  # fmt: skip
-
-
-@pytest.mark.parametrize("side", ["left", "right"])
-@pytest.mark.parametrize(("size", "tokens", "cost", "packed"), LIMITS)
-def test_a_prepared_step_is_what_the_step_would_make(size, tokens, cost, packed, side) -> None:
-    batch = build_step(ROWS * 7, encoder(side))
-    wanted = n_chunks_of(batch, size, tokens, cost, packed)
-    found = prepare(batch, size, tokens, cost, packed)
-    assert len(found.chunks) == wanted and (wanted > 1 or not (size or tokens or cost))
-    for n in (wanted, wanted + 2):
-        then = chunks(batch, size, wanted, tokens, packed)
-        dummies = chunks(batch, 1, len(batch.ids) + 1, packed=packed)[-1:] * (n - wanted)
-        assert str(list(found.passes(n))) == str(then + dummies)
-        assert found.tokens(n) == padding(then + dummies)
-    with pytest.raises(AssertionError):
-        found.passes(wanted - 1)
+    assert [len(c.mask_ST.lengths) for c in prepare(batch, 2, packed=True).chunks] == [2, 2, 1]
+    assert found.tokens(4) == (20, 1)
 
 
 def test_index_sets_are_made_on_the_host() -> None:

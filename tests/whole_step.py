@@ -56,7 +56,7 @@ class Training:
     def texts(self, step: int) -> list[Text]:
         """This rank's sequences: its anchors, as many positives, its negatives."""
         batch = self.data.step((0, step))
-        columns = batch.column_S.tolist()
+        columns = [0] * batch.n_anchors + [1] * batch.n_anchors + [2] * batch.n_negatives
         return [Text([int(i) for i in row], c) for row, c in zip(batch.ids, columns, strict=True)]
 
     def run(self, step: int) -> tuple[dict[str, float], dict[str, Tensor]]:

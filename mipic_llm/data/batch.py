@@ -20,7 +20,6 @@ from mipic_llm.data.token_cache import LazyTokens, RowTokens
 from mipic_llm.data.tokenise import TextEncoder, pack, pad
 from mipic_llm.types import Packing
 
-ANCHOR, POSITIVE, NEGATIVE = 0, 1, 2
 MOST_GROUPS = 8  # length groups of one step; more save little
 
 Item = TypeVar("Item")
@@ -31,18 +30,13 @@ _END = object()
 class StepBatch(NamedTuple):
     """All sequences of this rank's step, in the order anchors, positives, negatives.
 
-    ids: S arrays of token ids (int32), unpadded.
-    column_S: 0 anchor, 1 positive, 2 negative; int64.
-    example_S: the local row (0 .. n_anchors - 1) each belongs to; int64. Row b's anchor is sequence
-    b, its positive n_anchors + b; the negatives follow row by row, ragged.
+    ids: S arrays of token ids (int32), unpadded. Row b's anchor is sequence b, its positive
+    n_anchors + b; the negatives follow row by row, ragged.
     unlabelled: anchor and positive are the same text twice: two views that the model must vary.
     """
 
     ids: list[np.ndarray]
-    column_S: Tensor
-    example_S: Tensor
     n_anchors: int
-    n_positives: int
     n_negatives: int
     unlabelled: bool
     pad_id: int
@@ -92,15 +86,11 @@ class Padding(NamedTuple):
     useful: int
     padded: int
 
-    @property
-    def share(self) -> float:
-        return self.padded / max(1, self.useful + self.padded)
-
 
 class Prepared(NamedTuple):
     """A rank's step, ready for the device.
 
-    chunks: all of its sequences. dummy: the weight-0 chunk of `Chunk`'s description.
+    chunks: all of its sequences, longest first. dummy: a weight-0 chunk (see `Chunk`).
     """
 
     batch: StepBatch
@@ -114,7 +104,8 @@ class Prepared(NamedTuple):
 
     def tokens(self, n: int) -> Padding:
         """Real and padded tokens of n passes."""
-        return padding(self.passes(n))
+        useful = sum(map(len, self.batch.ids))
+        return Padding(useful, sum(c.ids_ST.numel() for c in self.passes(n)) - useful)
 
 
 def prepare(
@@ -125,16 +116,32 @@ def prepare(
     packed: bool = False,
     pin: bool | None = None,
 ) -> Prepared:
-    """Cuts the step as this rank alone wants it (see `n_chunks_of`, `chunks`): nothing is asked of
-    other ranks, so a thread may do it ahead.
+    """The step in chunks of at most chunk_size sequences and chunk_tokens padded tokens (0 = no
+    limit). Nothing is asked of other ranks, so a thread may do it ahead.
 
+    Without a limit: as many length groups as pay, where one more forward pass costs as much as
+    `pass_cost` padded tokens (0 = one group). packed: each chunk is one row without pads;
+    chunk_tokens counts real tokens, and without a limit one chunk holds all.
     pin: put tensors in page-locked memory; None = where there is a GPU.
+    Longest first, so that a step that cannot fit in memory fails at once.
     """
-    n = n_chunks_of(batch, chunk_size, chunk_tokens, pass_cost, packed)
-    made, dummy = _cut(batch, chunk_size, n, chunk_tokens, packed)
-    if torch.cuda.is_available() if pin is None else pin:
-        made, dummy = [chunk.pinned() for chunk in made], dummy.pinned()
-    return Prepared(batch, tuple(made), dummy)
+    order = sorted(range(len(batch.ids)), key=lambda s: -len(batch.ids[s]))  # stable
+    lengths, starts = [len(batch.ids[s]) for s in order], [0]
+    if chunk_size or chunk_tokens:
+        starts = _starts(lengths, chunk_size, chunk_tokens, packed)
+    elif pass_cost and not packed:
+        starts = min(_groupings(lengths), key=lambda g: g[0] + len(g[1]) * pass_cost)[1]
+    pin = torch.cuda.is_available() if pin is None else pin
+
+    def join(index: list[int], weight: float) -> Chunk:
+        rows = [batch.ids[s] for s in index]
+        made = pack(rows) if packed else pad(rows, batch.pad_id, batch.padding_side)
+        chunk = Chunk(torch.tensor(index if weight else [], dtype=torch.int64), *made, weight)
+        return chunk.pinned() if pin else chunk
+
+    stops = [*starts[1:], len(order)]
+    made = [join(order[a:b], 1.0) for a, b in zip(starts, stops, strict=True)]
+    return Prepared(batch, tuple(made), join(order[-1:], 0.0))
 
 
 def build_step(examples: Sequence[Example], encoder: TextEncoder) -> StepBatch:
@@ -144,87 +151,14 @@ def build_step(examples: Sequence[Example], encoder: TextEncoder) -> StepBatch:
 
 def join_rows(rows: Sequence[RowTokens], encoder: TextEncoder) -> StepBatch:
     """A step's sequences from its rows; unlabelled rows stand twice. Nothing is copied."""
-    n, owner = len(rows), [b for b, row in enumerate(rows) for _ in row[2:]]
+    negatives = [ids for row in rows for ids in row[2:]]
     return StepBatch(
-        ids=[row[0] for row in rows] + [row[1] for row in rows] + [x for r in rows for x in r[2:]],
-        column_S=torch.tensor([ANCHOR] * n + [POSITIVE] * n + [NEGATIVE] * len(owner)),
-        example_S=torch.tensor([*range(n), *range(n), *owner]),
-        n_anchors=n,
-        n_positives=n,
-        n_negatives=len(owner),
-        unlabelled=rows[0][0] is rows[0][1],
-        pad_id=encoder.pad_id,
-        padding_side=encoder.padding_side,
-    )
+        [row[0] for row in rows] + [row[1] for row in rows] + negatives, len(rows), len(negatives),
+        rows[0][0] is rows[0][1], encoder.pad_id, encoder.padding_side,
+    )  # fmt: skip
 
 
-def n_chunks_of(
-    batch: StepBatch,
-    chunk_size: int,
-    chunk_tokens: int = 0,
-    pass_cost: int = 0,
-    packed: bool = False,
-) -> int:
-    """How many chunks this rank wants; ranks agree on the maximum before the step.
-
-    chunk_size, chunk_tokens: limits of a chunk (0 = none). Without either: as many length groups
-    as pay, where one more forward pass costs as much as `pass_cost` padded tokens (0 = one group);
-    one when packed.
-    """
-    lengths = sorted((len(row) for row in batch.ids), reverse=True)
-    if chunk_size or chunk_tokens:
-        return len(_starts(lengths, chunk_size, chunk_tokens, packed))
-    if not pass_cost or packed:
-        return 1
-    costs = [tokens + (i + 1) * pass_cost for i, (tokens, _) in enumerate(_groupings(lengths))]
-    return 1 + costs.index(min(costs))
-
-
-def chunks(
-    batch: StepBatch,
-    chunk_size: int,
-    n_chunks: int | None = None,
-    chunk_tokens: int = 0,
-    packed: bool = False,
-) -> list[Chunk]:
-    """The step's sequences, longest first, in chunks of at most chunk_size sequences and
-    chunk_tokens padded tokens; with neither, in at most n_chunks groups of least padding.
-
-    packed: each chunk is one row without pads; chunk_tokens counts real tokens, and with neither
-    limit one chunk holds all.
-    n_chunks: the count to reach with weight-0 chunks. ValueError when there are already more.
-    Longest first, so that a step that cannot fit in memory fails at once.
-    """
-    made, dummy = _cut(batch, chunk_size, n_chunks or 1, chunk_tokens, packed)
-    if n_chunks is not None and len(made) > n_chunks:
-        raise ValueError(f"{len(made)} chunks do not fit in n_chunks={n_chunks}")
-    return made + [dummy] * ((n_chunks or 0) - len(made))
-
-
-def _cut(
-    batch: StepBatch, chunk_size: int, groups: int, chunk_tokens: int, packed: bool
-) -> tuple[list[Chunk], Chunk]:
-    """-> (all sequences in chunks, a weight-0 chunk of the shortest one)."""
-    order = sorted(range(len(batch.ids)), key=lambda s: -len(batch.ids[s]))  # stable
-    lengths = [len(batch.ids[s]) for s in order]
-    if chunk_size or chunk_tokens:
-        starts = _starts(lengths, chunk_size, chunk_tokens, packed)
-    else:
-        starts = [0] if packed else _groupings(lengths, groups)[-1][1]
-
-    def join(index: list[int], weight: float) -> Chunk:
-        rows = [batch.ids[s] for s in index]
-        made = pack(rows) if packed else pad(rows, batch.pad_id, batch.padding_side)
-        return Chunk(torch.tensor(index if weight else [], dtype=torch.int64), *made, weight)
-
-    stops = [*starts[1:], len(order)]
-    made = [join(order[a:b], 1.0) for a, b in zip(starts, stops, strict=True)]
-    return made, join(order[-1:], 0.0)
-
-
-def _starts(
-    lengths: Sequence[int], chunk_size: int, chunk_tokens: int, packed: bool = False
-) -> list[int]:
+def _starts(lengths: list[int], chunk_size: int, chunk_tokens: int, packed: bool) -> list[int]:
     """First rows of chunks within both limits (0 = none); lengths fall. A chunk has a row at least,
     so one text longer than chunk_tokens is a chunk of its own."""
     starts, first, real = [0], 0, lengths[0]
@@ -263,17 +197,6 @@ def _groupings(lengths: Sequence[int], most: int = MOST_GROUPS) -> list[tuple[in
             j = i - 1
         found.append((int(best[-1]), starts[::-1]))
     return found
-
-
-def padding(made: Iterable[Chunk]) -> Padding:
-    """Real and padded tokens of these chunks."""
-    useful = total = 0
-    for chunk in made:
-        n = chunk.ids_ST.numel()
-        real = n if isinstance(chunk.mask_ST, Packing) else int(chunk.mask_ST.sum())
-        useful += real if chunk.weight else 0
-        total += n
-    return Padding(useful, total - useful)
 
 
 class Prefetcher(Generic[Item, Made]):

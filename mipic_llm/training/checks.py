@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from mipic_llm.data.batch import build_step, chunks
+from mipic_llm.data.batch import build_step, prepare
 from mipic_llm.errors import UserError
 from mipic_llm.runtime import checkpoint
 from mipic_llm.runtime import ranks as dist
@@ -20,13 +20,12 @@ def canary(run: LiveRun) -> None:
         return
     source = next(s for s in run.data.sources if s.examples[0].positive is None)
     batch = build_step(list(source.examples[:2]), run.data.encoder)
-    piece = chunks(batch, 0)[0]
-    device = run.engine.device
+    piece = prepare(batch, 0).chunks[0].to(run.engine.device)
     run.engine.train(True)
     keep = checkpoint.rng_state()
     layer = (run.engine.module.backbone.n_layers,)
     with torch.no_grad():
-        args = piece.ids_ST.to(device), piece.mask_ST.to(device)
+        args = piece.ids_ST, piece.mask_ST
         one, two = (run.engine.forward(*args, layers=layer) for _ in range(2))
     checkpoint.set_rng_state(keep)
     if not torch.equal(one, two):
