@@ -1,4 +1,4 @@
-"""Pictures that compare sizes and methods: curves with spreads, heat maps, retention.
+"""Pictures that compare sizes, runs and methods: curves with spreads, heat maps, retention.
 
 Told apart by dash, marker and fill as well as by colour, so that they are right in greyscale.
 Values are x 100 everywhere here.
@@ -7,10 +7,14 @@ Values are x 100 everywhere here.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from mipic_llm.report.plots import panel_figure, style
+from mipic_llm.errors import UserError
+from mipic_llm.report.plots import INK, panel_figure, save, style
+from mipic_llm.report.tables import is_spearman
+from mipic_llm.types import Score
 
 
 class Estimate(NamedTuple):
@@ -23,9 +27,48 @@ class Estimate(NamedTuple):
 Curves = Mapping[str, Mapping[int, Estimate]]  # method -> dim -> estimate
 
 
-def curves_figure(panels: Mapping[str, Curves], ylabel: str) -> Any:
+def quality_plot(before: Sequence[Score], after: Sequence[Score], path: str | Path) -> None:
+    """PNG of Spearman against dim (last layer, mean over tasks), before and after training."""
+    comparison_plot({"before training": before, "after training": after}, path)
+
+
+def comparison_plot(runs: Mapping[str, Sequence[Score]], path: str | Path) -> None:
+    """PNG of Spearman against dim at the last layer, one line per named set of scores."""
+    tasks = list(dict.fromkeys(s.task for many in runs.values() for s in many if is_spearman(s)))
+    if not tasks:
+        raise UserError(f"{path}: no plot: there are no Spearman scores; set data.validation")
+    curves = {name: curve for name, scores in runs.items() if (curve := _curve(scores))}
+    where = tasks[0] if len(tasks) == 1 else f"mean of {len(tasks)} tasks"
+    title = f"Quality against size: {where}"
+    figure = curves_figure({title: curves}, "Spearman x 100", (6.4, 3.9))
+    if list(curves) == ["before training", "after training"]:
+        first, last = curves.values()
+        for place, dim in enumerate(sorted({*first, *last})):
+            if dim in first and dim in last:
+                old, new = first[dim].mean, last[dim].mean
+                figure.axes[0].annotate(
+                    f"{new - old:+.1f}", (place, max(new, old)), (-4, 9), color=INK,
+                    textcoords="offset points", ha="center", fontsize=9,
+                )  # fmt: skip
+    save(figure, path)
+
+
+def _curve(scores: Sequence[Score]) -> dict[int, Estimate]:
+    """dim -> 100 * mean Spearman over tasks, at the deepest layer present."""
+    scores = [s for s in scores if is_spearman(s) and math.isfinite(s.value)]
+    last = max((s.point.layer for s in scores), default=0)
+    values: dict[int, list[float]] = {}
+    for s in scores:
+        if s.point.layer == last:
+            values.setdefault(s.point.dim, []).append(100 * s.value)
+    return {dim: Estimate(sum(v) / len(v)) for dim, v in sorted(values.items())}
+
+
+def curves_figure(
+    panels: Mapping[str, Curves], ylabel: str, size: tuple[float, float] = (4.6, 3.5)
+) -> Any:
     """Quality against size, one panel per title, spread as error bars. -> a matplotlib Figure."""
-    figure, grid, _ = panel_figure(len(panels), (4.6, 3.5))
+    figure, grid, _ = panel_figure(len(panels), size)
     names = list(dict.fromkeys(name for curves in panels.values() for name in curves))
     for axes, (title, curves) in zip(grid, panels.items(), strict=True):
         dims = sorted({dim for curve in curves.values() for dim in curve})
@@ -39,6 +82,7 @@ def curves_figure(panels: Mapping[str, Curves], ylabel: str) -> Any:
                 **style(names.index(name)),
             )  # fmt: skip
         axes.set_xticks(range(len(dims)), [str(d) for d in dims])
+        axes.margins(x=0.06, y=0.14)
         _titled(axes, title)
     grid[0].set_ylabel(ylabel)
     handles, labels = grid[0].get_legend_handles_labels()

@@ -1,16 +1,13 @@
-"""Pictures of runs, from their files. No model needed, no display either."""
+"""Pictures of a run's losses, and the style of all pictures. No model needed, no display either."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from mipic_llm.errors import UserError
 from mipic_llm.report.scores import rows_of
-from mipic_llm.report.tables import is_spearman
-from mipic_llm.types import Score
 
 INK, GREY = "#16324f", "#8a8f98"  # dark and light enough to stay apart in greyscale
 # One style per line of a plot: colour, dash, marker, fill. Told apart by three signs, not by hue.
@@ -28,52 +25,6 @@ STYLES = [
 TITLES = {"loss": "total", "loss/mrl": "MRL", "loss/chain": "PIC chain",
           "loss/relation": "SIA relation", "loss/geometry": "SIA geometry"}  # fmt: skip
 Points = list[tuple[int, float]]  # (step, value)
-
-
-def quality_plot(before: Sequence[Score], after: Sequence[Score], path: str | Path) -> None:
-    """PNG of Spearman against dim (last layer, mean over tasks), before and after training."""
-    comparison_plot({"before training": before, "after training": after}, path)
-
-
-def comparison_plot(runs: Mapping[str, Sequence[Score]], path: str | Path) -> None:
-    """PNG of Spearman against dim at the last layer, one line per named set of scores."""
-    tasks = list(dict.fromkeys(s.task for many in runs.values() for s in many if is_spearman(s)))
-    if not tasks:
-        raise UserError(f"{path}: no plot: there are no Spearman scores; set data.validation")
-    figure, (axes,), _ = panel_figure(1, (6.4, 3.9))
-    curves = {name: curve for name, scores in runs.items() if (curve := _curve(scores))}
-    for number, (name, curve) in enumerate(curves.items()):
-        axes.plot(list(curve), list(curve.values()), markersize=6.5, linewidth=1.8, label=name,
-                  **style(number))  # fmt: skip
-    if list(curves) == ["before training", "after training"]:
-        first, last = curves.values()
-        for dim in sorted(set(first) & set(last)):
-            axes.annotate(
-                f"{last[dim] - first[dim]:+.1f}", (dim, max(last[dim], first[dim])), (-4, 9),
-                color=INK, textcoords="offset points", ha="center", fontsize=9,
-            )  # fmt: skip
-    dims = sorted({dim for curve in curves.values() for dim in curve})
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(dims, [str(dim) for dim in dims])
-    axes.minorticks_off()
-    axes.margins(x=0.06, y=0.14)
-    axes.set_xlabel("dimensions kept (log scale)")
-    axes.set_ylabel("Spearman x 100")
-    where = tasks[0] if len(tasks) == 1 else f"mean of {len(tasks)} tasks"
-    axes.set_title(f"Quality against size: {where}", loc="left", fontweight="bold")
-    axes.legend(frameon=False, loc="best", handlelength=3.0)
-    save(figure, path)
-
-
-def _curve(scores: Sequence[Score]) -> dict[int, float]:
-    """dim -> 100 * mean Spearman over tasks, at the deepest layer present."""
-    scores = [s for s in scores if is_spearman(s) and math.isfinite(s.value)]
-    last = max((s.point.layer for s in scores), default=0)
-    values: dict[int, list[float]] = {}
-    for s in scores:
-        if s.point.layer == last:
-            values.setdefault(s.point.dim, []).append(100 * s.value)
-    return {dim: sum(v) / len(v) for dim, v in sorted(values.items())}
 
 
 def loss_parts(metrics_jsonl: str | Path) -> dict[str, dict[str, Points]]:
