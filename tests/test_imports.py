@@ -41,8 +41,6 @@ ALLOWED["study"] = ALLOWED["api"] | {"api", "__init__"}
 ALLOWED["commands"] = ALLOWED["study"] | {"study", "plan", "__init__"}
 ALLOWED["__main__"] = {"commands"}
 ALLOWED["__init__"] = {"api"}
-# Arrows that still go up, each to be removed.
-STILL_UP: set[tuple[str, str]] = set()
 # Heavy packages and the only places that may name them.
 ONLY_IN = {
     "deepspeed": {"runtime/engine.py", "runtime/ds_config.py"},
@@ -103,13 +101,12 @@ def test_arrows_go_down(path):
     for name, line in imports(path):
         assert not name.startswith("launch"), f"{path}:{line} imports launch"
         other = target(name)
-        if other not in (None, own) and (own, other) not in STILL_UP:
+        if other not in (None, own):
             assert other in ALLOWED[own], f"{path}:{line}: {own} -> {name}"
 
 
 def test_no_circle_between_rooms():
-    down = {own: {r for r in rooms if (own, r) not in STILL_UP} for own, rooms in graph().items()}
-    order = list(TopologicalSorter(down).static_order())  # raises CycleError
+    order = list(TopologicalSorter(graph()).static_order())  # raises CycleError
     assert order.index("config") < order.index("training") < order.index("commands")
     assert {r for rooms in ALLOWED.values() for r in rooms} <= set(ALLOWED)
     TopologicalSorter(ALLOWED).prepare()  # nor does the table itself allow one
@@ -117,16 +114,14 @@ def test_no_circle_between_rooms():
 
 def test_plan_and_study_are_imported_by_commands_alone():
     for own, rooms in graph().items():
-        rooms = {r for r in rooms if (own, r) not in STILL_UP}
         assert own == "commands" or not rooms & {"plan", "study"}, own
 
 
 def test_a_training_starts_without_plan_or_study():
-    never = {"plan", "study"} - {to for own, to in STILL_UP if own == "training"}
     code = (
         "import sys, mipic_llm.training.loop, mipic_llm.commands.train\n"
         "loaded = {name.split('.')[1] for name in sys.modules if name.startswith('mipic_llm.')}\n"
-        f"assert 'training' in loaded and not loaded & {never}, sorted(loaded)\n"
+        "assert 'training' in loaded and not loaded & {'plan', 'study'}, sorted(loaded)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
@@ -158,10 +153,9 @@ def test_launchers_are_thin(path):
 def show() -> None:
     """Print the rooms from the ground up: their lines, files and what they import."""
     rooms = graph()
-    down = {own: {r for r in to if (own, r) not in STILL_UP} for own, to in rooms.items()}
     sizes = {p: len(p.read_text(encoding="utf-8").splitlines()) for p in FILES}
     print(f"{'room':<12}{'lines':>7}{'files':>7}  imports")
-    for name in TopologicalSorter(down).static_order():
+    for name in TopologicalSorter(rooms).static_order():
         own = [n for p, n in sizes.items() if room(p) == name]
         print(f"{name:<12}{sum(own):>7,}{len(own):>7}  {' '.join(sorted(rooms[name]))}")
     print(f"{'together':<12}{sum(sizes.values()):>7,}{len(sizes):>7}\nabove 250 lines:")
