@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+import transformers
 from transformers import BertConfig, BertModel, Qwen3Config, Qwen3Model
 
-from mipic_llm.model.backbone import Backbone
+from mipic_llm.errors import UserError
+from mipic_llm.model.backbone import Backbone, final_norm_of
 from mipic_llm.model.pooling import readout
 from mipic_llm.objective.heads import ChainHead, FixedLift, LiftHead
 
@@ -99,3 +101,41 @@ def test_heads() -> None:
     residual = ChainHead(4, 8, "residual")  # starts as z padded with zeros; an eighth as wide
     torch.testing.assert_close(residual(h[:, :4])[:, :4], h[:, :4])
     assert not residual(h[:, :4])[:, 4:].any() and residual.down.out_features == 1
+
+
+SMALL = dict(vocab_size=90, hidden_size=16, num_hidden_layers=3, num_attention_heads=2,
+             intermediate_size=32, pad_token_id=0, bos_token_id=1, eos_token_id=2)  # fmt: skip
+NORMS = {
+    "Bert": None, "ModernBert": "final_norm", "OPT": "decoder.final_layer_norm", "Llama": "norm",
+    "GPTNeoX": "final_layer_norm", "GPT2": "ln_f", "Bloom": "ln_f", "MegatronBert": "encoder.ln",
+    "Falcon": "ln_f", "Phi": "final_layernorm", "Mpt": "norm_f", "Gemma3Text": "norm",
+    "XLMRoberta": None, "Electra": None,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_final_norm_is_what_the_model_applies(name):
+    own = {"Mpt": {"d_model": 16, "n_heads": 2, "n_layers": 3, "expansion_ratio": 2},
+           "OPT": {"ffn_dim": 32, "word_embed_proj_dim": 16, "dropout": 0.0},
+           "Gemma3Text": {"head_dim": 8, "num_key_value_heads": 1}}.get(name, {})  # fmt: skip
+    torch.manual_seed(0)
+    kind = getattr(transformers, f"{name}Config")
+    model = getattr(transformers, f"{name}Model")(kind(**SMALL | own)).eval()
+    for parameter in model.parameters():  # norms start as the identity would
+        parameter.data += 0.3 * torch.randn_like(parameter)
+    found = final_norm_of(model)
+    assert found is (None if NORMS[name] is None else model.get_submodule(NORMS[name]))
+    backbone = Backbone(model, pooling="mean", inner_norm="final").eval()
+    ids = torch.randint(3, 90, (2, 5))
+    with torch.no_grad():
+        backbone(ids, torch.ones_like(ids), [2, 3], [])
+    assert backbone.norm_known
+
+
+def test_a_norm_that_was_not_found_is_told(monkeypatch):
+    monkeypatch.setattr("mipic_llm.model.backbone.final_norm_of", lambda _: None)
+    model = transformers.LlamaModel(transformers.LlamaConfig(**SMALL)).eval()
+    ids = torch.randint(3, 90, (2, 5))
+    with pytest.raises(UserError, match="use --model.inner_norm raw"):
+        Backbone(model, pooling="mean", inner_norm="final")(ids, torch.ones_like(ids), [2, 3], [])
+    Backbone(model, pooling="mean", inner_norm="raw")(ids, torch.ones_like(ids), [2, 3], [])

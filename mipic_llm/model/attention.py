@@ -31,7 +31,7 @@ _FOREIGN = ("softcap", "s_aux", "position_bias", "head_mask")
 
 
 class Kernel(NamedTuple):
-    """name: what transformers is told; about: the same for the user, one line."""
+    """name: what transformers is told; about: the same for the user, in a line."""
 
     name: str
     about: str
@@ -43,33 +43,33 @@ class Kernel(NamedTuple):
 def choose(option: str, precision: str, config: Any) -> Kernel:
     """The kernel for `model.attn` on this machine and for this transformers config, whose dropout
     is final. UserError, with the reason, when the one asked for by name cannot run."""
-    cuda = torch.cuda.is_available()
+    fast = torch.cuda.is_available() and precision == "bf16"
+
+    def kernel(name: str, why: str = "") -> Kernel:
+        own = f" ({'torch.nn.attention.varlen' if fast else 'reference kernel'})"
+        about = (
+            f"{name}{own if name == 'varlen' else ''}, {'packed' if name in PACKED else 'padded'}"
+        )
+        return Kernel(name, about + (f" ({why})" if why else ""))
+
     if option != "auto":
-        problem = obstacle(option, precision, config)
-        if problem:
+        if problem := obstacle(option, precision, config):
             raise UserError(f"model.attn: {option} {problem}; use --model.attn sdpa")
-        return Kernel(option, _about(option, precision))
-    if not cuda:
+        return kernel(option)
+    if not torch.cuda.is_available():
         # torch's fused backward takes ten times as long there in bf16
-        return Kernel(*[(n, _about(n, precision)) for n in ("sdpa", "eager")][precision == "bf16"])
-    if precision != "bf16":
-        return Kernel("sdpa", f"{_about('sdpa', precision)} (packed kernels want bf16)")
+        return kernel("eager" if precision == "bf16" else "sdpa")
+    if not fast:
+        return kernel("sdpa", "packed kernels want bf16")
     reasons = []
     for name in ("flash_attention_2", "varlen"):
         problem = obstacle(name, precision, config)
         if not problem and config.model_type not in TESTED:
             problem = f"is not tested with {config.model_type} models: ask for it by name"
         if not problem:
-            return Kernel(name, _about(name, precision))
+            return kernel(name)
         reasons.append(f"{name} {problem}")
-    return Kernel("sdpa", f"{_about('sdpa', precision)} ({'; '.join(reasons)})")
-
-
-def _about(name: str, precision: str) -> str:
-    if name != "varlen":
-        return f"{name}, {'packed' if name in PACKED else 'padded'}"
-    fused = torch.cuda.is_available() and precision == "bf16"
-    return f"varlen ({'torch.nn.attention.varlen' if fused else 'reference kernel'}), packed"
+    return kernel("sdpa", "; ".join(reasons))
 
 
 def obstacle(name: str, precision: str, config: Any) -> str | None:
@@ -91,7 +91,6 @@ def obstacle(name: str, precision: str, config: Any) -> str | None:
 
 
 def _varlen_obstacle(config: Any) -> str | None:
-    """What torch's own kernel cannot do."""
     if torch.cuda.get_device_capability() < (8, 0):
         return "needs a GPU of compute capability 8.0 or more"
     try:

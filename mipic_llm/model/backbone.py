@@ -14,7 +14,8 @@ from mipic_llm.model.attention import PACKED, first_position, keywords, unpad
 from mipic_llm.model.pooling import packed_readout, readout
 from mipic_llm.types import Encoded, Packing
 
-NORM_NAMES = ("norm", "final_layer_norm", "final_layernorm", "ln_f")
+NORM_NAMES = ("norm", "final_layer_norm", "final_layernorm", "final_norm", "ln_f", "norm_f",
+              "layer_norm", "ln")  # fmt: skip
 
 
 def base_of(model: nn.Module) -> nn.Module:
@@ -33,9 +34,12 @@ def layers_of(model: nn.Module) -> nn.ModuleList:
 
 
 def final_norm_of(model: nn.Module) -> nn.Module | None:
-    """The norm after the last layer (decoders), or None (BERT-like: layers end normed)."""
-    base = base_of(model)
-    return next((m for n in NORM_NAMES if (m := getattr(base, n, None)) is not None), None)
+    """The norm after the last layer, at the top of the model or beside its layers; None where
+    layers end normed (BERT). `Backbone` finds out whether it is the right one."""
+    base, stack = base_of(model), layers_of(model)
+    beside = next(m for m in base.modules() if any(child is stack for child in m.children()))
+    found = (getattr(place, name, None) for place in (base, beside) for name in NORM_NAMES)
+    return next((norm for norm in found if norm is not None), None)
 
 
 def cut_layers(model: nn.Module, n_layers: int) -> None:
@@ -67,6 +71,9 @@ class Backbone(nn.Module):
         self.width = base_of(model).config.hidden_size
         self.packed = base_of(model).config._attn_implementation in PACKED
         self.first_position = first_position(base_of(model))
+        self.norm_known = (
+            inner_norm == "raw"
+        )  # else compared in the first forward with inner layers
         self.own_positions = False  # True: leave positions to the model (one packed sequence only)
 
     def forward(
@@ -88,10 +95,13 @@ class Backbone(nn.Module):
         options: dict[str, Any] = {"attention_mask": mask_ST}
         if isinstance(mask_ST, Packing):
             options = keywords(mask_ST, None if self.own_positions else self.first_position)
-        with self._capture(inner) as caught, self._noise():
+        compare = bool(inner) and not self.norm_known
+        with self._capture([*inner, *[self.n_layers] * compare]) as caught, self._noise():
             out = self.model(input_ids=ids_ST, use_cache=False, **options)
         states = {self.n_layers: out.last_hidden_state}
         norm = final_norm_of(self.model) if self.inner_norm == "final" else None
+        if compare:
+            self._compare(norm, caught[self.n_layers], out.last_hidden_state)
         for layer in inner:
             states[layer] = caught[layer] if norm is None else norm(caught[layer])
         if isinstance(mask_ST, Packing):
@@ -102,6 +112,18 @@ class Backbone(nn.Module):
             readouts = [readout(states[layer], mask_ST, self.pooling) for layer in layers]
         tokens = tuple(states[layer] for layer in token_layers)
         return Encoded(tokens, mask_ST, torch.stack(readouts))
+
+    @torch.no_grad()
+    def _compare(self, norm: nn.Module | None, layer: Tensor, last: Tensor) -> None:
+        """The last layer's output through the norm must be the model's own output."""
+        found = layer if norm is None else norm(layer)
+        if not torch.allclose(found.float(), last.float(), rtol=1e-2, atol=1e-2):
+            name = type(base_of(self.model)).__name__
+            raise UserError(
+                f"model.inner_norm: the norm that {name} applies after its last layer was not "
+                "found, so that inner layers cannot pass through it; use --model.inner_norm raw"
+            )
+        self.norm_known = True
 
     @contextmanager
     def _capture(self, layers: Sequence[int]) -> Iterator[dict[int, Tensor]]:

@@ -20,11 +20,10 @@ from mipic_llm.errors import UserError
 QUICKSTART_HUB_ID = "sentence-transformers/all-MiniLM-L6-v2"
 _HARMLESS = ("Normalize", "Dropout")  # length does not change a cosine, dropout is off
 _POOLINGS = {"cls": "cls", "mean": "mean", "lasttoken": "last"}
-_LEGACY = {  # pooling_mode_<key> of old directories -> pooling_mode of new ones
-    "cls_token": "cls", "mean_tokens": "mean", "lasttoken": "lasttoken", "max_tokens": "max",
-    "mean_sqrt_len_tokens": "mean_sqrt_len_tokens", "weightedmean_tokens": "weightedmean",
-}  # fmt: skip
-# A search's prompts have one of these names, the first that the model has (sentence-transformers).
+_LEGACY = {"cls_token": "cls", "mean_tokens": "mean", "lasttoken": "lasttoken",
+           "max_tokens": "max", "mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+           "weightedmean_tokens": "weightedmean"}  # fmt: skip  # pooling_mode_* of old directories
+# The prompt of a kind of text is the first of these that the model has (sentence-transformers).
 _NAMES = {"query": ("query",), "document": ("document", "passage", "corpus")}
 
 
@@ -34,8 +33,8 @@ class Source(NamedTuple):
     name: as asked for. backbone: directory or hub id (at `revision`) of the transformer's weights;
     adapter: directory of the LoRA on it. config, tokenizer: transformers' own. pooling: cls, mean
     or last. prompts: by name, the empty ones too; default_prompt: the name of the one that
-    sentence-transformers uses when asked for none. max_length: tokens of a text. lower_case: texts
-    are lowered by the tokenizer because the model's settings ask for it. portable: it has a
+    sentence-transformers uses when asked for none. max_length: tokens of a text. lower_case: the
+    tokenizer was made to lower texts because the model's settings ask for it. portable: it has a
     modules.json. inner_norm, dims (trained prefixes): None where the files do not say. notes:
     lines for the user.
     """
@@ -71,10 +70,8 @@ def open_source(model: Any) -> Source:
         pooling=model.pooling, padding_side=model.padding_side,
     )  # fmt: skip
     if found.adapter is not None:
-        raise UserError(
-            f"model.name: {model.name} is an adapter, and training starts from whole models; give "
-            f"its base {found.backbone}, or its merged export (launch/export.py --merged)"
-        )
+        raise _no(model.name, "it is an adapter, and training starts from whole models; give its "
+                  f"base {found.backbone}, or a merged export (mipic export --merged)")  # fmt: skip
     return found
 
 
@@ -92,7 +89,7 @@ def read_model(
     try:
         return _read(name, revision, trust_remote_code, base, pooling, padding_side)
     except (AttributeError, KeyError, TypeError) as error:  # settings of a form nobody writes
-        raise UserError(f"model {name}: its settings cannot be understood: {error!r}") from error
+        raise _no(name, f"its settings cannot be understood: {error!r}") from error
 
 
 def resolve_name(name: str) -> str:
@@ -111,19 +108,49 @@ def prompts_by_kind(source: Source, data: Any, symmetric: str = "default") -> di
 
     data: a DataConfig, whose prompts overrule the model's own; symmetric: `eval.symmetric_prompt`.
     """
-    own = source.prompts
-    default = own.get(source.default_prompt or "", "")
-    found = {
-        kind: next((own[n] for n in names if n in own), default) for kind, names in _NAMES.items()
-    }
+    own, name = source.prompts, source.default_prompt or ""
+    found = {kind: next((own[n] for n in names if n in own), own.get(name, ""))
+             for kind, names in _NAMES.items()}  # fmt: skip
     told = {"query": data.query_prompt, "document": data.document_prompt}
     found |= {kind: prompt for kind, prompt in told.items() if prompt is not None}
-    both = {"default": (own | found).get(source.default_prompt or "", ""), "none": "",
-            "query": found["query"]}  # fmt: skip
+    both = {"default": (own | found).get(name, ""), "query": found["query"], "none": ""}
     return found | {"symmetric": both[symmetric]}
 
 
+def is_causal(config: Any) -> bool:
+    """Whether a token sees only those before it: what transformers lists for causal language
+    models and not for masked ones (BERT is in both), unless the config says how it attends."""
+    from transformers.models.auto import modeling_auto as auto
+
+    if getattr(config, "is_causal", None) is not None:
+        return bool(config.is_causal)
+    if getattr(config, "use_bidirectional_attention", None) in (True, "all"):
+        return False
+    own, kind = getattr(config, "auto_map", None) or {}, config.model_type
+    causal = kind in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or "AutoModelForCausalLM" in own
+    masked = kind in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES or "AutoModelForMaskedLM" in own
+    both_ways = masked or kind in ("xlnet", "bert-generation")
+    return causal and (not both_ways or bool(getattr(config, "is_decoder", False)))
+
+
+def lower_all(backend: Any) -> bool:
+    """Make a tokenizer of the tokenizers library lower the case first. -> False where it did so
+    already, by a part of its own."""
+    from tokenizers import normalizers
+
+    state = json.dumps(json.loads(backend.to_str()).get("normalizer"))
+    if '"Lowercase"' in state or '"lowercase": true' in state:
+        return False
+    rest = [backend.normalizer] if backend.normalizer is not None else []
+    backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *rest])
+    return True
+
+
 # ------------------------------------------------------------------------------------ the reading
+
+
+def _no(name: object, why: str) -> UserError:
+    return UserError(f"model {name}: {why}")
 
 
 def _read(
@@ -134,49 +161,46 @@ def _read(
     modules = _modules(folder, name)
     sub = modules.get("Transformer", "")
     root = folder / sub
-    adapter, backbone = None, str(root) if local else name
+    backbone, adapter = str(root) if local else name, None
     is_adapter = (root / "adapter_config.json").is_file()
-    if not local and (sub or is_adapter):  # what lies in a subfolder, or beside, has no hub id
-        patterns = [f"{sub}/*"] if sub else ["*.json", "adapter_model.*"]
-        root = _download(name, revision, patterns) / sub
+    if not local and (sub or is_adapter):  # such weights have no hub id of their own
+        root = _download(name, revision, [f"{sub}/*" if sub else "*adapter*", "*.json"]) / sub
         backbone = str(root)
     if is_adapter:
         adapter = str(root)
         backbone, own_revision = _base_of(root, name, base)
         revision = revision if base else own_revision
-        if not modules:  # an adapter of others: its base says the rest
-            found = read_model(backbone, revision=revision, trust_remote_code=trust,
-                               pooling=pooling, padding_side=side)  # fmt: skip
-            if (root / "tokenizer_config.json").is_file():
-                tokenizer = _tokenizer(adapter, {"trust_remote_code": trust}, side)
-                found = found._replace(tokenizer=tokenizer)
-            return found._replace(name=name, adapter=adapter)
     _check_weights(Path(backbone), name)
     hub = {"revision": revision, "trust_remote_code": trust}
-    settings = str(root) if (root / "tokenizer_config.json").is_file() and is_adapter else backbone
-    config, tokenizer = _config(backbone, hub), _tokenizer(settings, hub, side)
-    st = _json(root / "sentence_bert_config.json")
-    _refuse_tasks(st, name)
-    if lower := bool(st.get("do_lower_case")) and not lowers(tokenizer.backend_tokenizer):
-        lower_all(tokenizer.backend_tokenizer)
+    own_tokenizer = is_adapter and (root / "tokenizer_config.json").is_file()
+    tokenizer = _tokenizer(str(root) if own_tokenizer else backbone, hub, side)
+    if is_adapter and not modules:  # an adapter of others: its base says the rest
+        found = read_model(backbone, **hub, pooling=pooling, padding_side=side)
+        return found._replace(name=name, adapter=adapter, tokenizer=tokenizer)
+    config, st = _config(backbone, hub), _json(root / "sentence_bert_config.json")
+    task, output = st.get("transformer_task"), st.get("module_output_name")
+    if task not in (None, "feature-extraction") or output not in (None, "token_embeddings"):
+        raise _no(name, f"its sentence_bert_config.json asks for {task} giving {output}; only "
+                  "feature-extraction giving token_embeddings is understood")  # fmt: skip
+    lower = bool(st.get("do_lower_case")) and lower_all(tokenizer.backend_tokenizer)
     own = _json(folder / "config_sentence_transformers.json")
     prompts = {k: v or "" for k, v in (own.get("prompts") or {}).items()}
     default = own.get("default_prompt_name")
     if default is not None and default not in prompts:
-        raise UserError(f"model {name}: its default prompt {default!r} is not among its prompts")
+        raise _no(name, f"its default prompt {default!r} is not among its prompts")
     causal = is_causal(config)
-    if pooling == "auto" and "Pooling" in modules:
-        pooling = _pooling(folder / modules["Pooling"], name, prompts)
+    if pooling == "auto" and modules:
+        pooling = _pooling(_json(folder / modules["Pooling"] / "config.json"), name, prompts)
     elif pooling == "auto":
         pooling = "last" if causal else "cls" if config.model_type == "xlm-roberta" else "mean"
-    shape, run = _json(root / "config.json"), _run_of(folder)
+    positions = getattr(config, "max_position_embeddings", None) or 0  # -1: any number
+    longest = min(tokenizer.model_max_length, positions if positions > 0 else 1 << 30)
+    told = _json(root / "config.json") | own  # an export's own record; of older ones the run's
     return Source(
         name, backbone, revision, trust, adapter, config, tokenizer, causal, pooling, prompts,
-        default, int(st.get("max_seq_length") or _longest(config, tokenizer)), lower,
-        bool(modules),
-        own.get("inner_norm") or shape.get("inner_norm") or run.get("inner_norm"),
-        own.get("matryoshka_dimensions") or shape.get("matryoshka_dimensions") or run.get("dims"),
-        notes,
+        default, int(st.get("max_seq_length") or longest), lower, bool(modules),
+        told.get("inner_norm") or _run_of(folder, "model", "inner_norm"),
+        told.get("matryoshka_dimensions") or _run_of(folder, "objective", "dims"), notes,
     )  # fmt: skip
 
 
@@ -184,7 +208,7 @@ def _small_files(name: str, revision: str | None) -> tuple[Path, tuple[str, ...]
     """The settings of a hub id, in the hub's cache; a note where the cache may lack some."""
     path = Path(name)
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or path.exists():
-        raise UserError(f"model {name}: no such directory")
+        raise _no(name, "no such directory")
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
     folder = _download(name, revision, ["*.json"])
@@ -208,33 +232,26 @@ def _download(name: str, revision: str | None, patterns: list[str]) -> Path:
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
     except Exception as error:  # the hub raises many kinds; the user can only do one thing
-        raise UserError(
-            f"model {name}: no such directory, and as a Hugging Face id it cannot be read "
-            f"({str(error).splitlines()[0]}); check the name, or the network"
-        ) from error
+        why = str(error).splitlines()[0]
+        raise _no(name, f"no such directory, and as a Hugging Face id it cannot be read ({why}); "
+                  "check the name, or the network") from error  # fmt: skip
 
 
 def _config(backbone: str, hub: dict[str, Any]) -> Any:
     from transformers import AutoConfig
 
-    try:
-        config = AutoConfig.from_pretrained(backbone, **hub)
-    except (OSError, ValueError, ImportError) as error:
-        raise UserError(_unreadable(backbone, error)) from error
-    if config.is_encoder_decoder or not hasattr(config, "hidden_size"):
-        kind = "an encoder-decoder" if config.is_encoder_decoder else "no model of text alone"
-        raise UserError(f"model {backbone}: {config.model_type} is {kind}, which has no readout "
-                        "of ours; give an encoder or a decoder")  # fmt: skip
+    config = _load(AutoConfig, backbone, hub)
+    both = getattr(config, "is_encoder_decoder", False)
+    if both or not hasattr(config, "hidden_size"):
+        kind = "an encoder-decoder" if both else "no model of text alone"
+        raise _no(backbone, f"{config.model_type} is {kind}; give an encoder or a decoder")
     return config
 
 
 def _tokenizer(where: str, hub: dict[str, Any], side: str) -> Any:
     from transformers import AutoTokenizer
 
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(where, **hub)
-    except (OSError, ValueError, ImportError) as error:
-        raise UserError(_unreadable(where, error)) from error
+    tokenizer = _load(AutoTokenizer, where, hub)
     if side != "auto":
         tokenizer.padding_side = side
     if tokenizer.pad_token_id is None:
@@ -242,28 +259,26 @@ def _tokenizer(where: str, hub: dict[str, Any], side: str) -> Any:
     return tokenizer
 
 
-def _unreadable(name: str, error: Exception) -> str:
-    if "custom code" in str(error):
-        return (
-            f"model {name}: it comes with code of its own; read that, and run it with "
-            "--model.trust_remote_code true"
-        )
-    return (
-        f"model {name}: cannot be read: {str(error).strip().splitlines()[0]}; give a model "
-        "directory or a Hugging Face id that this machine can reach"
-    )
+def _load(kind: Any, where: str, hub: dict[str, Any]) -> Any:
+    try:
+        return kind.from_pretrained(where, **hub)
+    except (OSError, ValueError, ImportError) as error:
+        if "custom code" in str(error):
+            raise _no(where, "it comes with code of its own; read that, and run it with "
+                      "--model.trust_remote_code true") from None  # fmt: skip
+        why = (str(error).strip() or repr(error)).splitlines()[0]
+        raise _no(where, f"cannot be read: {why}; give a model directory or a Hugging Face id that "
+                  "this machine can reach") from error  # fmt: skip
 
 
 def _check_weights(folder: Path, name: str) -> None:
     if not folder.is_dir():
         return
     if not (folder / "config.json").is_file():
-        raise UserError(
-            f"model {name}: {folder} holds neither config.json nor adapter_config.json, so it is "
-            "no model directory"
-        )
+        raise _no(name, f"{folder} holds neither config.json nor adapter_config.json, so it is no "
+                  "model directory")  # fmt: skip
     if not [*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]:
-        raise UserError(f"model {name}: {folder} has no weights (model.safetensors)")
+        raise _no(name, f"{folder} has no weights (model.safetensors)")
 
 
 def _json(path: Path, kind: type = dict) -> Any:
@@ -279,125 +294,55 @@ def _json(path: Path, kind: type = dict) -> Any:
     return found
 
 
-def _longest(config: Any, tokenizer: Any) -> int:
-    """As sentence-transformers: what the tokenizer and the positions allow."""
-    positions = getattr(config, "max_position_embeddings", None) or 0
-    return min(tokenizer.model_max_length, positions if positions > 0 else 1 << 30)
-
-
-# ------------------------------------------------------------------------------- what a model does
-
-
-def is_causal(config: Any) -> bool:
-    """Whether a token sees only those before it: what transformers lists for causal language
-    models and not for masked ones (BERT is in both), unless the config says how it attends."""
-    from transformers.models.auto import modeling_auto as auto
-
-    if getattr(config, "is_causal", None) is not None:
-        return bool(config.is_causal)
-    if getattr(config, "use_bidirectional_attention", None) in (True, "all"):
-        return False
-    own = getattr(config, "auto_map", None) or {}  # a model with code of its own
-    kind = config.model_type
-    causal = kind in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or "AutoModelForCausalLM" in own
-    masked = kind in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES or "AutoModelForMaskedLM" in own
-    both_ways = masked or kind in ("xlnet", "bert-generation")
-    return causal and (not both_ways or bool(getattr(config, "is_decoder", False)))
-
-
-def lowers(backend: Any) -> bool:
-    """Whether this tokenizer of the tokenizers library lowers the case of texts already."""
-    state = json.loads(backend.to_str()).get("normalizer")
-    text = json.dumps(state)
-    return '"Lowercase"' in text or '"lowercase": true' in text
-
-
-def lower_all(backend: Any) -> None:
-    """Make it lower the case of texts before all else."""
-    from tokenizers import normalizers
-
-    rest = [backend.normalizer] if backend.normalizer is not None else []
-    backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *rest])
-
-
 def _modules(folder: Path, name: str) -> dict[str, str]:
     """Class name -> path of the modules that we reproduce; empty without modules.json."""
     listed = _json(folder / "modules.json", list)
     found: dict[str, str] = {}
     for entry in listed:
-        kind = str(entry["type"]).rsplit(".", 1)[-1]
-        if kind in _HARMLESS:
-            continue
-        if kind not in ("Transformer", "Pooling") or kind in found:
-            raise UserError(
-                f"model {name}: its modules.json has a {kind} module (path "
-                f"{entry.get('path') or '.'}), which is not part of our readout: only Transformer, "
-                "Pooling and Normalize can be trained and evaluated"
-            )
-        found[kind] = entry.get("path") or ""
+        kind, path = str(entry["type"]).rsplit(".", 1)[-1], entry.get("path") or ""
+        if kind in ("Transformer", "Pooling") and kind not in found:
+            found[kind] = path
+        elif kind not in _HARMLESS:
+            raise _no(name, f"its modules.json has a {kind} module (path {path or '.'}), which is "
+                      "not part of our readout: only Transformer, Pooling and Normalize can be "
+                      "trained and evaluated")  # fmt: skip
     if listed and list(found) != ["Transformer", "Pooling"]:
-        raise UserError(
-            f"model {name}: its modules.json must hold a Transformer and then a Pooling module, "
-            f"it holds {', '.join(found) or 'neither'}"
-        )
+        raise _no(name, "its modules.json must hold a Transformer and then a Pooling module, it "
+                  f"holds {', '.join(found) or 'neither'}")  # fmt: skip
     return found
 
 
-def _pooling(folder: Path, name: str, prompts: Mapping[str, str]) -> str:
-    config = _json(folder / "config.json")
+def _pooling(config: Mapping[str, Any], name: str, prompts: Mapping[str, str]) -> str:
     modes = config.get("pooling_mode") or [
         mode for key, mode in _LEGACY.items() if config.get(f"pooling_mode_{key}")
     ]
-    modes = [modes] if isinstance(modes, str) else list(modes) or ["mean"]
+    modes = [modes] if isinstance(modes, str) else sorted(modes) or ["mean"]
     if len(modes) > 1 or modes[0] not in _POOLINGS:
-        raise UserError(
-            f"model {name}: it pools by {' + '.join(sorted(modes))}; only cls, mean and lasttoken "
-            "can be trained and evaluated (--model.pooling takes one of them all the same)"
-        )
+        raise _no(name, f"it pools by {' + '.join(modes)}; only cls, mean and lasttoken can be "
+                  "trained and evaluated; --model.pooling sets one all the same")  # fmt: skip
     if config.get("include_prompt") is False and any(prompts.values()):
-        raise UserError(
-            f"model {name}: its pooling leaves the prompt's tokens out (include_prompt false), "
-            "which ours cannot; --model.pooling pools all tokens all the same"
-        )
+        raise _no(name, "its pooling leaves the prompt's tokens out (include_prompt false), which "
+                  "ours cannot; --model.pooling pools all tokens all the same")  # fmt: skip
     return _POOLINGS[modes[0]]
-
-
-def _refuse_tasks(st: Mapping[str, Any], name: str) -> None:
-    task = st.get("transformer_task", "feature-extraction")
-    output = st.get("module_output_name", "token_embeddings")
-    if task != "feature-extraction" or output not in (None, "token_embeddings"):
-        raise UserError(
-            f"model {name}: its sentence_bert_config.json asks for {task} giving {output}; only "
-            "feature-extraction giving token_embeddings can be trained and evaluated"
-        )
 
 
 def _base_of(folder: Path, name: str, base: str | None) -> tuple[str, str | None]:
     """The backbone of an adapter, as told, recorded, or beside the adapter; and its revision."""
     settings = _json(folder / "adapter_config.json")
-    recorded = base or settings.get("base_model_name_or_path")
-    if not recorded:
-        raise UserError(f"model {name}: its adapter names no base; give --model.name BASE")
-    recorded = resolve_name(recorded)
+    recorded = resolve_name(base or settings.get("base_model_name_or_path") or "")
     for path in (Path(recorded), folder / recorded):
-        if path.is_dir():
+        if recorded and path.is_dir():
             return str(path), None
-    if Path(recorded).is_absolute() or recorded.startswith("."):
-        raise UserError(
-            f"model {name}: its base {recorded} is not on this machine; give --model.name BASE"
-        )
+    if not recorded or Path(recorded).is_absolute() or recorded.startswith("."):
+        why = f"base {recorded} is not on this machine" if recorded else "adapter names no base"
+        raise _no(name, f"its {why}; give --model.name BASE")
     return recorded, settings.get("revision")
 
 
-def _run_of(folder: Path) -> dict[str, Any]:
-    """What the run beside an export (<output_dir>/adapter) says of its readouts: exports written
-    before these were recorded in the directory itself."""
+def _run_of(folder: Path, section: str, key: str) -> Any:
+    """What the run beside an older export (<output_dir>/adapter) says of its readouts."""
     path = folder.resolve().parent / "config.yaml"
     if folder.resolve().name not in ("adapter", "merged") or not path.is_file():
-        return {}
+        return None
     tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    found = {
-        "inner_norm": (tree.get("model") or {}).get("inner_norm"),
-        "dims": (tree.get("objective") or {}).get("dims"),
-    }
-    return {k: v for k, v in found.items() if v}
+    return (tree.get(section) or {}).get(key)
