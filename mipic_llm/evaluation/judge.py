@@ -1,7 +1,9 @@
-"""`mipic evaluate`: a finished model, judged by a suite at every (layer, dim) point."""
+"""`mipic evaluate`: a finished model, scored by a suite at every (layer, dim) point."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +15,15 @@ from mipic_llm.data.read.formats import read_training
 from mipic_llm.errors import EXIT_DONE, UserError
 from mipic_llm.evaluation.encode import encode, spread_over_ranks
 from mipic_llm.evaluation.mteb import load_mteb, run_mteb
-from mipic_llm.evaluation.open import Opened, open_finished
+from mipic_llm.evaluation.open import open_finished
 from mipic_llm.evaluation.read import load_suite, load_tasks
 from mipic_llm.evaluation.suite import PREFIX, Rows, all_points, run_suite
-from mipic_llm.evaluation.table import points_table
 from mipic_llm.evaluation.tasks.base import Task
 from mipic_llm.report import write_scores
 from mipic_llm.runtime import ranks as dist
 from mipic_llm.runtime.engine import start
 from mipic_llm.runtime.ranks import say
-from mipic_llm.types import Score
+from mipic_llm.types import Point, Score
 
 PCA_TEXTS = 10  # per channel; a covariance wants no more, and encoding them takes the most time
 
@@ -42,38 +43,56 @@ def evaluate(config: Config) -> int:
     name = flags.model or config.model.name
     opened = open_finished(config, name)
     say(opened.about)
-    layers, dims = _sizes(opened, flags.layers, flags.dims)
-    pca_texts = _pca_texts(flags.pca_text, PCA_TEXTS * opened.width)
+    layers = _sizes("layers", flags.layers, range(1, opened.n_layers + 1), opened.n_layers, name)
+    dims = _sizes("dims", flags.dims, opened.dims, opened.width, name)
+    points, rows = all_points(layers, dims), ({} if flags.rows else None)
 
     def vectors(texts: list[str], kind: str) -> Tensor:
         say(f"encoding {len(texts):,} {kind} texts at {len(layers)} layer(s)")
         return encode(opened.engine, opened.encoder, texts, layers,
                       batch_size=config.eval.batch_size, kind=kind)  # fmt: skip
 
-    rows: Rows | None = {} if flags.rows else None
     scores = run_suite(
-        tasks, vectors, layers=layers, points=all_points(layers, dims), pca_texts=pca_texts,
-        spread=spread_over_ranks, rows=rows,
+        tasks, vectors, layers=layers, points=points, spread=spread_over_ranks, rows=rows,
+        pca_texts=_pca_texts(flags.pca_text, PCA_TEXTS * opened.width),
     )  # fmt: skip
     if mteb_tasks:
-        points = all_points(layers, dims)
-        found = run_mteb(mteb_tasks, vectors, layers=layers, points=points, name=Path(name).name)
-        scores[PREFIX] += found
+        scores[PREFIX] += run_mteb(mteb_tasks, vectors, layers=layers, points=points,
+                                   name=Path(name).name)  # fmt: skip
     if dist.rank() == 0:
-        write(out / "scores.jsonl", scores)
-        if rows is not None:
-            named = {"|".join(map(str, key)): value for key, value in rows.items()}
-            np.savez_compressed(out / "rows.npz", allow_pickle=False, **named)
-        for family, found in scores.items():
-            print("\n" + points_table(found, family if len(scores) > 1 else ""))
-        print(f"\nscores: {out / 'scores.jsonl'}", flush=True)
+        _write(out, scores, rows)
     return EXIT_DONE
 
 
-def write(path: Path, scores: dict[str, list[Score]]) -> None:
-    """All families into one file."""
+def _write(out: Path, scores: dict[str, list[Score]], rows: Rows | None) -> None:
+    """All families into one file, and onto the screen."""
     for i, (family, found) in enumerate(scores.items()):
-        write_scores(path, found, append=i > 0, readout=family)
+        write_scores(out / "scores.jsonl", found, append=i > 0, readout=family)
+        print("\n" + points_table(found, family if len(scores) > 1 else ""))
+    if rows is not None:
+        named: dict[str, Any] = {"|".join(map(str, key)): value for key, value in rows.items()}
+        np.savez_compressed(out / "rows.npz", allow_pickle=False, **named)
+    print(f"\nscores: {out / 'scores.jsonl'}", flush=True)
+
+
+def points_table(scores: Sequence[Score], family: str = "") -> str:
+    """Plain text: a table per task and metric, layers down, dims across, values x 100 with two
+    decimals, `-` where undefined or not asked for."""
+    blocks = []
+    for task, metric in dict.fromkeys((s.task, s.metric) for s in scores):
+        chosen = {s.point: s for s in scores if (s.task, s.metric) == (task, metric)}
+        dims = sorted({point.dim for point in chosen})
+        n = next(iter(chosen.values())).n
+        title = f"{task}: {metric} x 100, {n:,} rows" + (f", {family}" if family else "")
+        rows = [["layer", *map(str, dims)]]
+        for layer in sorted({point.layer for point in chosen}):
+            found = [chosen.get(Point(layer, dim)) for dim in dims]
+            values = [math.nan if s is None else 100 * s.value for s in found]
+            rows.append([str(layer), *(f"{v:.2f}" if math.isfinite(v) else "-" for v in values)])
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ["  ".join(c.rjust(w) for c, w in zip(r, widths, strict=True)) for r in rows]
+        blocks.append("\n".join([title, *lines]))
+    return "\n\n".join(blocks)
 
 
 def _tasks(flags: Any) -> list[Task]:
@@ -84,15 +103,12 @@ def _tasks(flags: Any) -> list[Task]:
             "(such as scored pairs: sentence1, sentence2, score)"
         )
     tasks, lines = load_tasks(flags.data)
-    if flags.suite:
-        more, more_lines = load_suite(flags.suite)
-        twice = {task.name for task in tasks} & {task.name for task in more}
-        if twice:
-            raise UserError(f"--data and --suite both have a task {twice.pop()}; rename one")
-        tasks, lines = tasks + more, lines + more_lines
-    for line in lines:
+    more, more_lines = load_suite(flags.suite) if flags.suite else ([], [])
+    if twice := {task.name for task in tasks} & {task.name for task in more}:
+        raise UserError(f"--data and --suite both have a task {twice.pop()}; rename one")
+    for line in lines + more_lines:
         say(line)
-    return tasks
+    return tasks + more
 
 
 def _pca_texts(specs: list[str], most: int) -> list[str]:
@@ -110,48 +126,33 @@ def _pca_texts(specs: list[str], most: int) -> list[str]:
 
 
 def _output(config: Config) -> Path:
-    """The directory for the scores: writable, and no training run's own."""
+    """The directory for the scores: writable, and no training run's own, whose rows name a stage.
+    All ranks call."""
     flagged = config.origins.get("output_dir") == "flag"
     out = Path(config.output_dir if flagged else "outputs/evaluation")
-    problem = None
+    path, problem = out / "scores.jsonl", None
     if dist.rank() == 0:
         try:
             out.mkdir(parents=True, exist_ok=True)
             (out / "scores.jsonl.tmp").touch()
             (out / "scores.jsonl.tmp").unlink()
-            problem = _run_scores(out / "scores.jsonl")
+            if path.is_file() and not config.overwrite and '"stage"' in path.read_text("utf-8"):
+                problem = (
+                    f"output_dir: {path} holds a training run's scores; name another directory, or "
+                    "replace them with --overwrite true"
+                )
         except OSError as error:
             problem = f"output_dir: cannot write to {out}: {error.strerror}; name another"
-    problem = dist.from_first(problem)
-    if problem and not (config.overwrite and "training run" in problem):
+    if problem := dist.from_first(problem):
         raise UserError(problem)
     return out
 
 
-def _run_scores(path: Path) -> str | None:
-    """A complaint where the file is a training run's (its rows name a stage)."""
-    if not path.is_file():
-        return None
-    with path.open(encoding="utf-8") as file:
-        if not any('"stage"' in line for line in file):
-            return None
-    return (
-        f"output_dir: {path} holds a training run's scores; name another directory, or replace "
-        "them with --overwrite true"
-    )
-
-
 def _sizes(
-    opened: Opened, layers: list[int] | None, dims: list[int] | None
-) -> tuple[list[int], list[int]]:
-    """What is scored: all layers and the trained (or derived) dims unless told."""
-    layers = sorted(set(layers)) if layers else list(range(1, opened.n_layers + 1))
-    dims = sorted(set(dims)) if dims else opened.dims
-    for name, values, most, what in (
-        ("layers", layers, opened.n_layers, "the last layer"),
-        ("dims", dims, opened.width, "the full width"),
-    ):
-        bad = [v for v in values if not 1 <= v <= most]
-        if bad:
-            raise UserError(f"--{name}: {bad[0]} is outside 1 .. {most}, {what} of {opened.name}")
-    return layers, dims
+    flag: str, told: list[int] | None, known: Sequence[int], most: int, name: str
+) -> list[int]:
+    """The layers or dims to score: those told, else those known. UserError outside 1 .. most."""
+    for value in told or ():
+        if not 1 <= value <= most:
+            raise UserError(f"--{flag}: {value} is outside 1 .. {most}, the most that {name} has")
+    return sorted(set(told)) if told else list(known)

@@ -18,24 +18,21 @@ _FLOOR = 1e-12  # of a norm: a zero vector has cosine 0 with everything
 def spearman(x: ArrayLike, y: ArrayLike) -> float:
     """Spearman's rank correlation of two equally long rows, average ranks for ties.
 
-    nan, without a warning, where it is undefined: a constant side, fewer than two values, or a
-    nan among them. Such a score must stay visible as missing and not pass for "no correlation".
-    Raises ValueError when the two are not rows of one length.
+    nan, without a warning, where it is undefined (a constant side, fewer than two values, a nan
+    among them): a missing score must not pass for "no correlation". ValueError for other shapes.
     """
     x_N, y_N = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     if x_N.ndim != 1 or x_N.shape != y_N.shape:
         raise ValueError(f"two rows of one length are needed, got {x_N.shape} and {y_N.shape}")
-    if len(x_N) < 2:
+    if len(x_N) < 2 or np.isnan(x_N).any() or np.isnan(y_N).any():
         return float("nan")
     mean = (len(x_N) + 1) / 2  # of any average ranks, exactly; so a constant side gives true zeros
-    if np.isnan(x_N).any() or np.isnan(y_N).any():
-        return float("nan")
-    a_N, b_N = average_ranks(x_N) - mean, average_ranks(y_N) - mean
+    a_N, b_N = _average_ranks(x_N) - mean, _average_ranks(y_N) - mean
     norm = float(np.sqrt((a_N @ a_N) * (b_N @ b_N)))
     return float(a_N @ b_N) / norm if norm > 0 else float("nan")
 
 
-def average_ranks(x_N: np.ndarray) -> np.ndarray:
+def _average_ranks(x_N: np.ndarray) -> np.ndarray:
     """Ranks from 1, ties share their mean: `scipy.stats.rankdata` without its import (0.7 s)."""
     _, which_N, count = np.unique(x_N, return_inverse=True, return_counts=True)
     return (np.cumsum(count) - (count - 1) / 2)[which_N]
@@ -44,17 +41,15 @@ def average_ranks(x_N: np.ndarray) -> np.ndarray:
 def prefix_cosines(a_ND: Tensor, b_ND: Tensor, dims: Sequence[int]) -> Tensor:
     """cos(a[:, :d], b[:, :d]) of every row at every d of `dims`: (P, N) float64, in their order.
 
-    One pass for all dims: products and squared norms of a prefix are those of the prefix before
-    it plus one block of columns. Summed in float64 because the readouts are raw, and a few
-    large channels would otherwise drown the rest.
-    Raises ValueError for unequal shapes or a dim outside 1 .. D.
+    One pass for all dims: products and squared norms of a prefix are those of the prefix before it
+    plus one block of columns. Summed in float64, because the readouts are raw and a few large
+    channels would otherwise drown the rest. ValueError for unequal shapes or a dim outside 1 .. D.
     """
     if a_ND.ndim != 2 or a_ND.shape != b_ND.shape:
         raise ValueError(f"two (N, D) of one shape needed, got {a_ND.shape} and {b_ND.shape}")
     n, width = a_ND.shape
-    for dim in dims:
-        if not 1 <= dim <= width:
-            raise ValueError(f"dim {dim} is outside 1 .. {width}, the width of the readouts")
+    if bad := [d for d in dims if not 1 <= d <= width]:
+        raise ValueError(f"dim {bad[0]} is outside 1 .. {width}, the width of the readouts")
     dot_N, aa_N, bb_N = torch.zeros(3, n, dtype=torch.float64, device=a_ND.device)
     found: dict[int, Tensor] = {}
     start = 0
@@ -69,13 +64,8 @@ def prefix_cosines(a_ND: Tensor, b_ND: Tensor, dims: Sequence[int]) -> Tensor:
     return torch.stack([found[dim] for dim in dims]) if dims else dot_N.new_zeros(0, n)
 
 
-def cosine_rows(a_ND: Tensor, b_ND: Tensor) -> Tensor:
-    """Cosine of each row of a with the same row of b: (N,) float64; slice before calling."""
-    return prefix_cosines(a_ND, b_ND, [a_ND.shape[-1]])[0]
-
-
 def accuracy(truth_N: ArrayLike, guess_N: ArrayLike) -> float:
-    """Share of rows where the two agree. Raises ValueError without rows or for unequal lengths."""
+    """Share of rows where the two agree. ValueError without rows or for unequal lengths."""
     t_N, g_N = _rows(truth_N, guess_N)
     return float((t_N == g_N).mean())
 
@@ -119,9 +109,7 @@ def ndcg(ranked: Sequence[float], ideal: Sequence[float]) -> float:
     ranked: gains of the documents found, best first, cut at k; ideal: the largest gains there
     are, falling, cut at k. The gain is the grade itself, as in trec_eval and BEIR.
     """
-    best = _dcg(ideal)
-    return _dcg(ranked) / best if best > 0 else float("nan")
-
-
-def _dcg(gains: Sequence[float]) -> float:
-    return float(sum(g / np.log2(i + 2) for i, g in enumerate(gains)))
+    found, best = (
+        sum(g / np.log2(i + 2) for i, g in enumerate(gains)) for gains in (ranked, ideal)
+    )
+    return float(found / best) if best > 0 else float("nan")

@@ -65,14 +65,12 @@ def _unit(vectors: Any) -> Tensor:
 
 def load_mteb(names: Sequence[str]) -> list[Any]:
     """mteb's tasks of these names. UserError for an unknown one, or without the package."""
-    if not names:
-        return []
-    if importlib.util.find_spec("mteb") is None:
+    if names and importlib.util.find_spec("mteb") is None:
         raise UserError("--mteb needs the mteb package; pip install 'mipic_llm[mteb]'")
-    import mteb
-
     tasks = []
     for name in names:
+        import mteb
+
         try:
             tasks.append(mteb.get_task(name))
         except (KeyError, ValueError) as error:
@@ -82,13 +80,9 @@ def load_mteb(names: Sequence[str]) -> list[Any]:
 
 
 def run_mteb(
-    tasks: Sequence[Any],
-    encode: Encode,
-    *,
-    layers: Sequence[int],
-    points: Sequence[Point],
+    tasks: Sequence[Any], encode: Encode, *, layers: Sequence[int], points: Sequence[Point],
     name: str = "model",
-) -> list[Score]:
+) -> list[Score]:  # fmt: skip
     """The main score of every task, split and subset at every point; n = texts it encoded.
 
     Task by task, points in their order. A task is called after mteb's name, and after split and
@@ -105,21 +99,13 @@ def run_mteb(
             model.point, model.n_asked = point, 0
             result = mteb.evaluate(model, task, cache=None, show_progress_bar=False)
             for part in result.task_results:
-                for split, subsets in part.scores.items():
-                    for row in subsets:
-                        label = _label(part.task_name, split, row["hf_subset"])
-                        value = float(row["main_score"])
-                        metric = str(task.metadata.main_score)
-                        score = Score(label, metric, point, value, model.n_asked)
-                        found.setdefault(label, []).append(score)
+                for split, subset, value in (
+                    (split, row["hf_subset"], float(row["main_score"]))
+                    for split, rows in part.scores.items() for row in rows
+                ):  # fmt: skip
+                    label = "-".join([part.task_name, *[split] * (split != "test"),
+                                      *[subset] * (subset != "default")])  # fmt: skip
+                    score = Score(label, str(task.metadata.main_score), point, value, model.n_asked)
+                    found.setdefault(label, []).append(score)
         scores += [score for rows in found.values() for score in rows]
     return scores
-
-
-def _label(task: str, split: str, subset: str) -> str:
-    parts = [
-        task,
-        *([split] if split != "test" else []),
-        *([subset] if subset != "default" else []),
-    ]
-    return "-".join(parts)

@@ -1,8 +1,7 @@
 """Post-hoc PCA: the baseline that needs no Matryoshka training.
 
 Fitted on unit vectors of training text (the similarity is a cosine, so lengths carry nothing),
-centred. Components are nested: the first d of a larger fit are the fit of d, so one rotation
-serves every dim and the prefix of a turned vector is its PCA to d.
+centred. The first d components of a larger fit are the fit of d, so one rotation serves every dim.
 Shape legend: N texts, D full width, K components.
 """
 
@@ -25,10 +24,7 @@ class Pca(NamedTuple):
 
     @classmethod
     def fit(cls, train_ND: Tensor, n_components: int) -> Pca:
-        """Axes of greatest variance, in falling order.
-
-        Raises UserError where there are fewer training texts than components.
-        """
+        """Axes of greatest variance, in falling order. UserError for as few texts as components."""
         unit_ND = normalize(train_ND.double(), dim=1)
         if len(unit_ND) <= n_components:
             raise UserError(

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from mipic_llm.config.check import need
 from mipic_llm.config.files import find_file
 from mipic_llm.data.read.containers import SUFFIXES
 from mipic_llm.data.read.formats import read_scored_pairs
@@ -67,20 +68,19 @@ def load_suite(path: str) -> Read:
     reports: list[str] = []
     for number, entry in enumerate(_entries(path), 1):
         where = f"{path}, entry {number}"
-        if not isinstance(entry, dict):
-            raise UserError(f"{where}: must be an object with a path, got {entry!r}")
+        need(isinstance(entry, dict), f"{where}: must be an object with a path, got {entry!r}")
         unknown = [key for key in entry if key not in _KEYS]
-        if unknown:
-            raise UserError(f"{where}: unknown key {unknown[0]}; known: {', '.join(_KEYS)}")
+        need(
+            not unknown,
+            f"{where}: unknown key {', '.join(map(str, unknown))}; known: {', '.join(_KEYS)}",
+        )
         entry = {k: _beside(v, path) if k in ("path", *ROLES) else v for k, v in entry.items()}
         spec = entry.get("path") or entry.get("test")
-        if not spec:
-            raise UserError(f"{where}: give a path, or test (and train, validation)")
-        entry.setdefault("name", name_specs([spec])[0])
-        if not re.fullmatch(r"[\w.-]+", str(entry["name"])):
-            raise UserError(f"{where}: name {entry['name']!r}; use letters, digits, - _ . only")
-        if entry["name"] in (task.name for task in tasks):
-            raise UserError(f"{where}: the name {entry['name']} is given twice")
+        need(bool(spec), f"{where}: give a path, or test (and train, validation)")
+        name = str(entry.setdefault("name", name_specs([spec])[0]))
+        legal = bool(re.fullmatch(r"[\w.-]+", name))
+        need(legal, f"{where}: name {name!r}; use letters, digits, - _ . only")
+        need(name not in (t.name for t in tasks), f"{where}: the name {name} is given twice")
         task, report = _task(entry, where)
         tasks.append(task)
         reports.append(report)
@@ -103,8 +103,8 @@ def _entries(path: str) -> list[Any]:
         raise UserError(f"--suite {path} cannot be read: {error.strerror}") from None
     except yaml.YAMLError as error:
         raise UserError(f"--suite {path} is not valid YAML: {error}") from None
-    if not isinstance(entries, list) or not entries:
-        raise UserError(f"--suite {path}: must be a list of tasks, such as - path: data/stsb")
+    legal = isinstance(entries, list) and bool(entries)
+    need(legal, f"--suite {path}: must be a list of tasks, such as - path: data/stsb")
     return entries
 
 
@@ -116,28 +116,20 @@ def _beside(spec: Any, suite: str) -> str:
 def _task(entry: Mapping[str, Any], where: str) -> tuple[Task, str]:
     """The task of {name, path or roles, type?, split?, c?, rows?} and a line about it."""
     split, kind, most = entry.get("split", "test"), entry.get("type"), entry.get("rows")
-    if most is not None and (type(most) is not int or most < 2):
-        raise UserError(f"{where}: rows is {most!r}; give a whole number from 2")
-    if kind is not None and kind not in TYPES:
-        raise UserError(f"{where}: type is {kind!r}; give one of: {', '.join(TYPES)}")
+    number = most is None or (type(most) is int and most >= 2)
+    need(number, f"{where}: rows is {most!r}; give a whole number from 2")
+    known = kind is None or kind in TYPES
+    need(known, f"{where}: type is {kind!r}; give one of: {', '.join(TYPES)}")
     path = Path(str(entry.get("path") or "")).expanduser()
     if entry.get("path") and (path / "corpus.jsonl").exists() or kind == "retrieval":
-        if most is not None:
-            raise UserError(f"{where}: rows is not for retrieval, whose corpus must be whole")
+        need(most is None, f"{where}: rows is not for retrieval, whose corpus must be whole")
         return _retrieval(str(entry["name"]), path, split, where)
-    if split not in ROLES:
-        raise UserError(f"{where}: split is {split!r}; give one of: {', '.join(ROLES)}")
+    need(split in ROLES, f"{where}: split is {split!r}; give one of: {', '.join(ROLES)}")
     files = {role: str(entry[role]) for role in ROLES if entry.get(role)}
-    if not files and path.is_dir():
-        files = _roles(path)
-    elif not files:
-        files = {split: str(entry["path"])}
-    if not files:  # a folder of files without roles: all of them are scored, as STS
-        files = {split: str(entry["path"])}
-    if split not in files:
-        raise UserError(
-            f"{where}: no {split} rows to score, only {', '.join(files)}; name a {split} file"
-        )
+    # a file, or a folder of files without roles: all of it is scored
+    files = files or (_roles(path) if path.is_dir() else {}) or {split: str(entry["path"])}
+    roles = ", ".join(files)
+    need(split in files, f"{where}: no {split} rows to score, only {roles}; name a {split} file")
     if split == "validation":
         files.pop("test", None)  # not for the eyes of a run that is still going on
     kind = kind or _detect(files[split])
@@ -167,11 +159,9 @@ def _roles(folder: Path) -> dict[str, str]:
         if not file.is_file() or suffix not in SUFFIXES or match is None:
             continue
         role = _SAME.get(match[1].lower(), match[1].lower())
-        if role in found:
-            raise UserError(
-                f"{folder}: {Path(found[role]).name} and {file.name} are both {role} files; keep "
-                "one, or name the files in a suite YAML"
-            )
+        other = Path(found.get(role, "")).name
+        need(not other, f"{folder}: {other} and {file.name} are both {role} files; keep one, or "
+             "name the files in a suite YAML")  # fmt: skip
         found[role] = str(file)
     return found
 
@@ -194,9 +184,8 @@ def _detect(spec: str) -> str:
 def _pairs(name: str, files: Mapping[str, str], split: str, most: int | None) -> tuple[Task, str]:
     def rows(spec: str) -> LabelledPairs:
         found = _thin(read_labelled(spec, ("sentence1", "sentence2")), most)
-        bad = [row[2] for row in found if row[2] not in ("0", "1")]
-        if bad:
-            raise UserError(f"{spec}: a pair's label is {bad[0]!r}; give 0 or 1")
+        for *_, label in found:
+            need(label in ("0", "1"), f"{spec}: a pair's label is {label!r}; give 0 or 1")
         left, right, labels = (list(column) for column in zip(*found, strict=True))
         return LabelledPairs(left, right, np.array(labels, dtype=int))
 
@@ -205,10 +194,8 @@ def _pairs(name: str, files: Mapping[str, str], split: str, most: int | None) ->
     note = f"threshold from {len(tune.left):,} {role} rows" if tune else (
         "no other rows for a threshold, so average precision only"
     )  # fmt: skip
-    return (
-        PairsTask(name, tune=tune, test=test),
-        f"{name}: pairs, {len(test.left):,} rows of {files[split]}, {note}",
-    )
+    report = f"{name}: pairs, {len(test.left):,} rows of {files[split]}, {note}"
+    return PairsTask(name, tune=tune, test=test), report
 
 
 def _classification(
@@ -221,8 +208,8 @@ def _classification(
         return LabelledTexts(list(texts), list(labels))
 
     choices = c if isinstance(c, list) else [c]
-    if not choices or not all(isinstance(x, int | float) and x > 0 for x in choices):
-        raise UserError(f"{where}: c is {c!r}; give a number above 0, or a list of them")
+    legal = bool(choices) and all(isinstance(x, int | float) and x > 0 for x in choices)
+    need(legal, f"{where}: c is {c!r}; give a number above 0, or a list of them")
     train, test = (rows("train") if split != "train" else None), rows(split)
     assert test is not None
     if train is None:
@@ -230,8 +217,8 @@ def _classification(
             f"{where}: text, label rows are classification, which needs train rows beside the "
             f"{split} rows: give the folder that has both, or train and {split} in a suite YAML"
         )
-    if len(set(train.labels)) < 2:
-        raise UserError(f"{files['train']}: every label is the same; nothing can be learnt")
+    many = len(set(train.labels)) > 1
+    need(many, f"{files['train']}: every label is the same; nothing can be learnt")
     validation = rows("validation") if split == "test" else None
     task = ClassificationTask(
         name, train=train, validation=validation, test=test, c=[float(x) for x in choices]
@@ -245,15 +232,12 @@ def _classification(
 
 def _retrieval(name: str, folder: Path, split: str, where: str) -> tuple[Task, str]:
     options = sorted((folder / "qrels").glob("*.tsv"))
-    if not options:
-        raise UserError(
-            f"{where}: {folder} has no qrels/*.tsv; BEIR's layout is corpus.jsonl, queries.jsonl "
-            "and qrels/test.tsv"
-        )
-    chosen = next((p for p in options if _SAME.get(p.stem, p.stem) == split), None)
-    if chosen is None and len(options) > 1:
-        raise UserError(f"{where}: no qrels/{split}.tsv among {', '.join(p.name for p in options)}")
-    chosen = chosen or options[0]
+    need(bool(options), f"{where}: {folder} has no qrels/*.tsv; BEIR's layout is corpus.jsonl, "
+         "queries.jsonl and qrels/test.tsv")  # fmt: skip
+    found = [p for p in options if _SAME.get(p.stem, p.stem) == split]
+    names = ", ".join(p.name for p in options)
+    need(bool(found) or len(options) == 1, f"{where}: no qrels/{split}.tsv among {names}")
+    chosen = (found or options)[0]
     queries, corpus, qrels = read_beir(folder, chosen)
     try:
         task = RetrievalTask(name, queries=queries, corpus=corpus, qrels=qrels)

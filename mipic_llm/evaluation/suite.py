@@ -7,7 +7,7 @@ Shape legend: N texts, L layers, D full width.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +20,6 @@ from mipic_llm.types import Point, Score
 # (texts, kind) -> (N, L, D) raw readouts of the asked layers, float32, on CPU. kind: symmetric,
 # query or document, which decides the prompt.
 Encode = Callable[[list[str], str], Tensor]
-Job = Callable[[], list[Figure]]
 
 # (family, task, metric, layer, dim) -> the figure's rows; ("gold", task) -> what is right.
 Rows = dict[tuple, np.ndarray]
@@ -30,20 +29,13 @@ Rows = dict[tuple, np.ndarray]
 PREFIX, PCA = "prefix", "pca"
 
 
-class _Encoded(NamedTuple):
-    """Readouts of all texts of one kind, and each text's row in them."""
-
-    rows: dict[str, int]
-    readouts_NLD: Tensor
-
-
 def all_points(layers: Sequence[int], dims: Sequence[int]) -> list[Point]:
     """Every dim at every layer, layer by layer."""
     return [Point(layer, dim) for layer in layers for dim in dims]
 
 
-def in_turn(jobs: Sequence[Job]) -> list[list[Figure]]:
-    """Do every job here. With ranks, `spread_over_ranks` of the training room shares them out."""
+def in_turn(jobs: Sequence[Callable[[], Any]]) -> list[Any]:
+    """Do every job here. With ranks, `encode.spread_over_ranks` shares them out."""
     return [job() for job in jobs]
 
 
@@ -54,7 +46,7 @@ def run_suite(
     layers: Sequence[int],
     points: Sequence[Point],
     pca_texts: Sequence[str] = (),
-    spread: Callable[[Sequence[Job]], list[list[Figure]]] = in_turn,
+    spread: Callable[[Sequence[Callable[[], Any]]], list[Any]] = in_turn,
     rows: Rows | None = None,
 ) -> dict[str, list[Score]]:
     """Scores of all tasks at all points, by family (`prefix`, and `pca` where pca_texts are given).
@@ -66,52 +58,62 @@ def run_suite(
     results in order. rows: a dictionary to fill with every figure's rows and the tasks' gold.
     Raises ValueError for readouts of another shape than asked for, or a point outside of them.
     """
-    missing = [point for point in points if point.layer not in layers]
-    if missing:
+    if missing := [point for point in points if point.layer not in layers]:
         raise ValueError(f"point {missing[0]}: its layer is not among {list(layers)}")
     encoded = _encode_once(tasks, encode, len(layers), pca_texts)
     widest = max((point.dim for point in points), default=0)
     width = min((e.readouts_NLD.shape[2] for e in encoded.values()), default=widest)
     if widest > width:
         raise ValueError(f"dim {widest} is beyond the width {width} of the model")
-    dims_of = {layer: sorted({p.dim for p in points if p.layer == layer}) for layer in layers}
-    keys, jobs = [], []
+    jobs: dict[tuple[str, int, int], Callable[[], list[Figure]]] = {}
     families = (PREFIX, PCA) if pca_texts else (PREFIX,)
-    for layer in (layer for layer in layers if dims_of[layer]):
-        column = list(layers).index(layer)
-        views = {PREFIX: _Layer(encoded, column, None)}
-        if pca_texts:
-            train_ND = views[PREFIX](SYMMETRIC, list(pca_texts))
-            views[PCA] = _Layer(encoded, column, Pca.fit(train_ND, dims_of[layer][-1]))
-        for family in families:
+    for column, layer in enumerate(layers):
+        dims = sorted({p.dim for p in points if p.layer == layer})
+        for family in families if dims else ():
+            vectors = _Layer(encoded, column, None)
+            if family == PCA:
+                train_ND = vectors(SYMMETRIC, list(pca_texts))
+                vectors = _Layer(encoded, column, Pca.fit(train_ND, dims[-1]))
             for i, task in enumerate(tasks):
-                keys.append((family, i, layer))
-                jobs.append(_job(task, views[family], dims_of[layer], keep=rows is not None))
-    found = dict(zip(keys, spread(jobs), strict=True))
+                jobs[family, i, layer] = _job(task, vectors, dims, keep=rows is not None)
+    figures = {
+        (family, i, f.metric, Point(layer, f.dim)): f
+        for (family, i, layer), found in zip(jobs, spread(list(jobs.values())), strict=True)
+        for f in found
+    }
     if rows is not None:
         rows |= {("gold", t.name): gold for t in tasks if (gold := t.gold()) is not None}
         rows |= {
-            (family, tasks[i].name, f.metric, layer, f.dim): f.rows_N
-            for (family, i, layer), figures in found.items()
-            for f in figures
+            (family, tasks[i].name, metric, *point): f.rows_N
+            for (family, i, metric, point), f in figures.items()
             if f.rows_N is not None
         }
+    metrics = list(dict.fromkeys((family, i, metric) for family, i, metric, _ in figures))
     return {
         family: [
-            score
+            Score(task.name, metric, point, figures[family, i, metric, point].value,
+                  figures[family, i, metric, point].n)
             for i, task in enumerate(tasks)
-            for score in _in_order(task.name, {k: found[family, i, k] for k in layers
-                                               if (family, i, k) in found}, points)
+            for metric in [m for f, j, m in metrics if (f, j) == (family, i)]
+            for point in (Point(*p) for p in points)
         ]
         for family in families
     }  # fmt: skip
 
 
-class _Layer:
+class _Encoded(NamedTuple):
+    """Readouts of all texts of one kind, and each text's row in them."""
+
+    rows: dict[str, int]
+    readouts_NLD: Tensor
+
+
+class _Layer(NamedTuple):
     """`Vectors` of one layer: looks texts up, and turns them onto principal axes if asked to."""
 
-    def __init__(self, encoded: dict[str, _Encoded], column: int, pca: Pca | None) -> None:
-        self.encoded, self.column, self.pca = encoded, column, pca
+    encoded: dict[str, _Encoded]
+    column: int
+    pca: Pca | None
 
     def __call__(self, kind: str, texts: Sequence[str]) -> Tensor:
         rows, readouts_NLD = self.encoded[kind]
@@ -120,7 +122,7 @@ class _Layer:
         return z_ND if self.pca is None else self.pca.turn(z_ND)
 
 
-def _job(task: Task, vectors: _Layer, dims: list[int], keep: bool) -> Job:
+def _job(task: Task, vectors: _Layer, dims: list[int], keep: bool) -> Callable[[], list[Figure]]:
     def job() -> list[Figure]:
         figures = task.score(vectors, dims)
         return figures if keep else [f._replace(rows_N=None) for f in figures]
@@ -148,14 +150,3 @@ def _encode_once(
             )
         encoded[kind] = _Encoded(rows, readouts_NLD)
     return encoded
-
-
-def _in_order(task: str, figures: dict[int, list[Figure]], points: Sequence[Point]) -> list[Score]:
-    """One task's figures of all layers: metric by metric, points in their order."""
-    at = {(f.metric, Point(layer, f.dim)): f for layer, fs in figures.items() for f in fs}
-    metrics = dict.fromkeys(metric for metric, _ in at)
-    return [
-        Score(task, metric, point, at[metric, point].value, at[metric, point].n)
-        for metric in metrics
-        for point in (Point(*p) for p in points)
-    ]

@@ -8,7 +8,7 @@ Shape legend: N rows asked for, D full width, P dims.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from torch import Tensor
@@ -16,7 +16,7 @@ from torch import Tensor
 from mipic_llm.evaluation.metrics import prefix_cosines, spearman
 
 # What a text is in its task, which decides its prompt: one side of a search, or neither.
-SYMMETRIC, QUERY, DOCUMENT = KINDS = ("symmetric", "query", "document")
+SYMMETRIC, QUERY, DOCUMENT = "symmetric", "query", "document"
 
 # (kind, texts) -> (N, D) readouts of one layer, float32 on CPU, row by row; texts may repeat.
 Vectors = Callable[[str, Sequence[str]], Tensor]
@@ -25,8 +25,8 @@ Vectors = Callable[[str, Sequence[str]], Tensor]
 class Figure(NamedTuple):
     """One figure of merit at one dim; n = number of test rows behind it.
 
-    rows_N: what the model said of each test row, from which (with the task's `gold`) the value
-    follows and can be computed again on resampled rows; see `mipic_llm.study.stats`.
+    rows_N: what the model said of each test row, from which (with the task's `gold`) the value can
+    be computed again on resampled rows; see `mipic_llm.study.stats`.
     """
 
     metric: str
@@ -37,7 +37,7 @@ class Figure(NamedTuple):
 
 
 class Task(Protocol):
-    """Anything that can be scored. Smaller than a class of its own kind needs to be known."""
+    """Interface of an evaluation task: it lists its texts and scores vectors."""
 
     name: str
 
@@ -54,29 +54,16 @@ class Task(Protocol):
         ...
 
 
-class Pair(Protocol):
-    """What `mipic_llm.data.read.formats.ScoredPair` is."""
-
-    @property
-    def sentence1(self) -> str: ...
-    @property
-    def sentence2(self) -> str: ...
-    @property
-    def score(self) -> float: ...
-
-
 def distinct(*groups: Sequence[str]) -> list[str]:
     """Every text once, in first-seen order."""
     return list(dict.fromkeys(text for group in groups for text in group))
 
 
 class StsTask:
-    """Semantic textual similarity: Spearman of the cosine with people's scores.
+    """Semantic textual similarity: Spearman of the cosine with people's scores, nan where it is
+    undefined. pairs: objects with sentence1, sentence2 and score."""
 
-    Both sides are texts of one kind: the task is symmetric, and so is the prompt.
-    """
-
-    def __init__(self, name: str, pairs: Sequence[Pair]) -> None:
+    def __init__(self, name: str, pairs: Sequence[Any]) -> None:
         """Raises ValueError without pairs."""
         if not pairs:
             raise ValueError(f"task {name} has no pairs")
@@ -89,7 +76,6 @@ class StsTask:
         return {SYMMETRIC: distinct(self.left, self.right)}
 
     def score(self, vectors: Vectors, dims: Sequence[int]) -> list[Figure]:
-        """Spearman at every dim, nan where it is undefined."""
         left_ND, right_ND = vectors(SYMMETRIC, self.left), vectors(SYMMETRIC, self.right)
         cosines_PN = prefix_cosines(left_ND, right_ND, dims).numpy()
         return [

@@ -45,14 +45,9 @@ class ClassificationTask:
     """
 
     def __init__(
-        self,
-        name: str,
-        *,
-        train: LabelledTexts,
-        validation: LabelledTexts | None,
-        test: LabelledTexts,
-        c: Sequence[float] = (1.0,),
-    ) -> None:
+        self, name: str, *, train: LabelledTexts, validation: LabelledTexts | None,
+        test: LabelledTexts, c: Sequence[float] = (1.0,),
+    ) -> None:  # fmt: skip
         self.name, self.train, self.validation, self.test = name, train, validation, test
         self.c = tuple(c)
 
@@ -65,25 +60,24 @@ class ClassificationTask:
     def fit(self, vectors: Vectors, dim: int) -> Probe:
         """The probe at one dim. Touches no test row."""
         x_Nd, y_N = _matrix(self.train, vectors, dim), np.array(self.train.labels)
-        if len(self.c) == 1:
-            return fit_probe(x_Nd, y_N, self.c[0])
-        if self.validation is not None:
-            held_x, held_y = _matrix(self.validation, vectors, dim), self.validation.labels
-            probes = [fit_probe(x_Nd, y_N, c) for c in self.c]
-            merit = [macro_f1(held_y, probe.guess(held_x)) for probe in probes]
-            return probes[int(np.argmax(merit))]
-        return fit_probe(x_Nd, y_N, _by_folds(x_Nd, y_N, self.c))
+        if len(self.c) > 1 and self.validation is None:
+            return fit_probe(x_Nd, y_N, _by_folds(x_Nd, y_N, self.c))
+        probes = [fit_probe(x_Nd, y_N, c) for c in self.c]
+        if len(probes) == 1:
+            return probes[0]
+        assert self.validation is not None
+        held_x, held_y = _matrix(self.validation, vectors, dim), self.validation.labels
+        return probes[int(np.argmax([macro_f1(held_y, p.guess(held_x)) for p in probes]))]
 
     def score(self, vectors: Vectors, dims: Sequence[int]) -> list[Figure]:
-        figures: dict[str, list[Figure]] = {"macro_f1": [], "accuracy": []}
-        classes = self._classes()
-        for dim in dims:
-            guess_N = self.fit(vectors, dim).guess(_matrix(self.test, vectors, dim))
-            for name, metric in (("macro_f1", macro_f1), ("accuracy", accuracy)):
-                value = metric(np.array(self.test.labels), guess_N)
-                codes_N = np.searchsorted(classes, guess_N)
-                figures[name].append(Figure(name, dim, value, len(guess_N), codes_N))
-        return figures["macro_f1"] + figures["accuracy"]
+        classes, gold_N = self._classes(), np.array(self.test.labels)
+        guesses = [self.fit(vectors, d).guess(_matrix(self.test, vectors, d)) for d in dims]
+        return [
+            Figure(metric.__name__, dim, metric(gold_N, guess_N), len(guess_N),
+                   np.searchsorted(classes, guess_N))
+            for metric in (macro_f1, accuracy)
+            for dim, guess_N in zip(dims, guesses, strict=True)
+        ]  # fmt: skip
 
     def _classes(self) -> np.ndarray:
         return np.unique([*self.train.labels, *self.test.labels])

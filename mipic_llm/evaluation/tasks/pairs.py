@@ -47,22 +47,23 @@ class PairsTask:
         """Thresholds at every dim, from the tuning rows."""
         assert self.tune is not None
         cosines_PN = _cosines(self.tune, vectors, dims)
-        return [best_thresholds(c_N, self.tune.label_N) for c_N in cosines_PN]
+        return [best_thresholds(cosine_N, self.tune.label_N) for cosine_N in cosines_PN]
 
     def score(self, vectors: Vectors, dims: Sequence[int]) -> list[Figure]:
-        fitted = self.fit(vectors, dims) if self.tune is not None else None
         cosines_PN = _cosines(self.test, vectors, dims)
         label_N, n = self.test.label_N, len(self.test.label_N)
         figures = []
-        if fitted is not None:
-            for name, metric in (("accuracy", accuracy), ("macro_f1", macro_f1)):
+        if self.tune is not None:
+            fitted = self.fit(vectors, dims)
+            for metric in (accuracy, macro_f1):
                 for dim, cosine_N, best in zip(dims, cosines_PN, fitted, strict=True):
+                    name = metric.__name__
                     guess_N = (cosine_N >= getattr(best, name)).astype(int)
                     figures.append(Figure(name, dim, metric(label_N, guess_N), n, guess_N))
-        for dim, cosine_N in zip(dims, cosines_PN, strict=True):
-            value = average_precision(label_N, cosine_N)
-            figures.append(Figure("average_precision", dim, value, n, cosine_N))
-        return figures
+        return figures + [
+            Figure("average_precision", dim, average_precision(label_N, cosine_N), n, cosine_N)
+            for dim, cosine_N in zip(dims, cosines_PN, strict=True)
+        ]
 
     def gold(self) -> np.ndarray:
         return self.test.label_N
@@ -83,9 +84,8 @@ def best_thresholds(cosine_N: np.ndarray, label_N: np.ndarray) -> Thresholds:
     c_N, y_N = cosine_N[order], label_N[order].astype(int)
     cuts = np.flatnonzero(np.diff(c_N)) + 1  # rows from the cut on count as alike
     cuts = np.concatenate([[0], cuts, [len(c_N)]])
-    values = np.concatenate(
-        [[-np.inf], (c_N[cuts[1:-1] - 1] + c_N[cuts[1:-1]]) / 2, [np.inf]]
-    )  # fmt: skip
+    between = (c_N[cuts[1:-1] - 1] + c_N[cuts[1:-1]]) / 2
+    values = np.concatenate([[-np.inf], between, [np.inf]])
     below = np.concatenate([[0], np.cumsum(y_N)])[cuts]  # alike ones below the cut
     n, alike = len(y_N), int(y_N.sum())
     hits, no_hits = alike - below, cuts - below  # rightly alike, rightly not alike

@@ -28,13 +28,9 @@ class RetrievalTask:
     """
 
     def __init__(
-        self,
-        name: str,
-        *,
-        queries: Mapping[str, str],
-        corpus: Mapping[str, str],
+        self, name: str, *, queries: Mapping[str, str], corpus: Mapping[str, str],
         qrels: Mapping[str, Mapping[str, float]],
-    ) -> None:
+    ) -> None:  # fmt: skip
         """Raises ValueError when no query has a relevant document."""
         self.name = name
         self.corpus = dict(corpus)
@@ -46,18 +42,13 @@ class RetrievalTask:
             raise ValueError(f"task {name}: no query has a relevant document")
 
     def texts(self) -> dict[str, list[str]]:
-        return {
-            QUERY: distinct(list(self.queries.values())),
-            DOCUMENT: distinct(list(self.corpus.values())),
-        }
+        sides = {QUERY: self.queries, DOCUMENT: self.corpus}
+        return {kind: distinct(list(texts.values())) for kind, texts in sides.items()}
 
     def score(self, vectors: Vectors, dims: Sequence[int]) -> list[Figure]:
         query_QD = vectors(QUERY, list(self.queries.values()))
         document_ND = vectors(DOCUMENT, list(self.corpus.values()))
-        found: list[tuple[np.ndarray, np.ndarray]] = []
-        for dim in dims:
-            ranked = self._ranked(query_QD[:, :dim], document_ND[:, :dim])
-            found.append(self._merit(ranked))
+        found = [self._merit(self._ranked(query_QD[:, :d], document_ND[:, :d])) for d in dims]
         n = len(self.queries)
         return [
             Figure(metric, dim, float(values[i].mean()), n, values[i])
