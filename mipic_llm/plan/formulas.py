@@ -84,16 +84,12 @@ def activation_bytes(w: Work) -> float:
     """Kept for the backward pass, per token: one layer's parts times the layers, and the norm
     before (encoder) or after (decoder) them.
 
-    With checkpointing only each layer's input stays, L * D * b (and see `working_layer_bytes`).
+    With checkpointing only each layer's input stays, L * D * b, and the layer that is being
+    recomputed (`layer_bytes`) comes on top.
     """
     s, full = w.shape, 0 if w.lora else 1
     ends = s.width * (4 + full * w.bytes) + 4 if s.decoder else full * w.bytes * (s.width + 2)
     return ends + s.layers * (s.width * w.bytes if w.checkpointing else layer_bytes(w))
-
-
-def working_layer_bytes(w: Work) -> float:
-    """With checkpointing: the layer that is being recomputed, per token."""
-    return layer_bytes(w) if w.checkpointing else 0.0
 
 
 def layer_bytes(w: Work) -> float:

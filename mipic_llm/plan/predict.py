@@ -179,8 +179,9 @@ def predict(
 
 def activations(work: Work, load: Load) -> float:
     """Of the largest pass, SIA's included."""
+    again = formulas.layer_bytes(work) if work.checkpointing else 0.0
     kept = formulas.activation_bytes(work) + formulas.captured_bytes(work)
-    return load.peak_tokens * (kept + formulas.working_layer_bytes(work))
+    return load.peak_tokens * (kept + again)
 
 
 def readouts(work: Work, load: Load, ranks: int) -> float:

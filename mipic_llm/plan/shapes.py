@@ -84,44 +84,37 @@ class Shape(NamedTuple):
 
 
 def encoder(
-    layers: int, width: int, inner: int, *, vocab: int, positions: int, types: int, heads: int
+    layers: int, width: int, inner: int, heads: int, vocab: int, positions: int, types: int
 ) -> Shape:
     """BERT's shape: as many key as query heads, biases everywhere, learnt positions."""
     rows = vocab + positions + types
     return Shape(False, layers, width, heads, width, width, inner, rows, vocab)
 
 
-def qwen3(layers: int, width: int, inner: int, *, heads: int, vocab: int) -> Shape:
-    """Qwen3's shape: 8 key heads of 128 channels, no biases, norms on q and k."""
+def _qwen3(layers: int, width: int, inner: int, heads: int, vocab: int) -> Shape:
     return Shape(True, layers, width, heads, 128 * heads, 1024, inner, vocab, vocab,
                  False, False, False, 128)  # fmt: skip
 
 
 # Published config.json of the models that recipes name: the hub may be out of reach.
-_MINILM = encoder(6, 384, 1536, vocab=30522, positions=512, types=2, heads=12)
 SHAPES = {
-    "quickstart": _MINILM,
-    "sentence-transformers/all-MiniLM-L6-v2": _MINILM,
-    "huawei-noah/TinyBERT_General_6L_768D":
-        encoder(6, 768, 3072, vocab=30522, positions=512, types=2, heads=12),
-    "google-bert/bert-base-uncased":
-        encoder(12, 768, 3072, vocab=30522, positions=512, types=2, heads=12),
-    "BAAI/bge-m3": encoder(24, 1024, 4096, vocab=250002, positions=8194, types=1, heads=16),
-    "Qwen/Qwen3-Embedding-0.6B": qwen3(28, 1024, 3072, heads=16, vocab=151669),
-    "Qwen/Qwen3-Embedding-4B": qwen3(36, 2560, 9728, heads=32, vocab=151665),
-    "Qwen/Qwen3-Embedding-8B": qwen3(36, 4096, 12288, heads=32, vocab=151665),
-}  # fmt: skip
+    "quickstart": encoder(6, 384, 1536, 12, 30522, 512, 2),
+    "sentence-transformers/all-MiniLM-L6-v2": encoder(6, 384, 1536, 12, 30522, 512, 2),
+    "huawei-noah/TinyBERT_General_6L_768D": encoder(6, 768, 3072, 12, 30522, 512, 2),
+    "google-bert/bert-base-uncased": encoder(12, 768, 3072, 12, 30522, 512, 2),
+    "BAAI/bge-m3": encoder(24, 1024, 4096, 16, 250002, 8194, 1),
+    "Qwen/Qwen3-Embedding-0.6B": _qwen3(28, 1024, 3072, 16, 151669),
+    "Qwen/Qwen3-Embedding-4B": _qwen3(36, 2560, 9728, 32, 151665),
+    "Qwen/Qwen3-Embedding-8B": _qwen3(36, 4096, 12288, 32, 151665),
+}
 
 
 def from_config(c: Any) -> Shape:
     """The shape that a transformers config describes. UserError for an unknown architecture."""
     kind, width = c.model_type, getattr(c, "hidden_size", 0)
     if kind in ENCODERS:
-        return encoder(
-            c.num_hidden_layers, width, c.intermediate_size, vocab=c.vocab_size,
-            positions=c.max_position_embeddings, types=c.type_vocab_size,
-            heads=c.num_attention_heads,
-        )  # fmt: skip
+        return encoder(c.num_hidden_layers, width, c.intermediate_size, c.num_attention_heads,
+                       c.vocab_size, c.max_position_embeddings, c.type_vocab_size)  # fmt: skip
     if kind not in DECODERS:
         raise UserError(f"model.name: plan has no formulas for the architecture {kind}, only for "
                         f"{', '.join(ENCODERS + DECODERS)}")  # fmt: skip
