@@ -6,6 +6,7 @@ import itertools
 import random
 import threading
 import time
+from contextlib import closing
 
 import pytest
 import torch
@@ -13,10 +14,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from mipic_llm.data.batch import (
-    Prefetcher,
     StepBatch,
     _groupings,
     build_step,
+    prefetch,
     prepare,
 )
 from mipic_llm.data.read.formats import Example
@@ -113,7 +114,7 @@ def alive():
 
 
 def test_prefetcher_keeps_order_and_ends():
-    with Prefetcher(lambda i: i * i, range(20)) as made:
+    with closing(prefetch(lambda i: i * i, range(20))) as made:
         assert list(made) == [i * i for i in range(20)]
         with pytest.raises(StopIteration):
             next(made)
@@ -122,7 +123,7 @@ def test_prefetcher_keeps_order_and_ends():
 
 def test_prefetcher_runs_ahead_but_not_far():
     started: list[int] = []
-    with Prefetcher(started.append, range(100), depth=2) as made:
+    with closing(prefetch(started.append, range(100), depth=2)) as made:
         next(made)
         time.sleep(0.3)
         # One taken, two queued, one waiting for room.
@@ -130,7 +131,7 @@ def test_prefetcher_runs_ahead_but_not_far():
 
 
 def test_prefetcher_stops_in_the_middle():
-    made = Prefetcher(lambda i: i, iter(int, 1))  # endless
+    made = prefetch(lambda i: i, iter(int, 1))  # endless
     assert next(made) == 0
     assert alive()
     start = time.perf_counter()
@@ -147,7 +148,7 @@ def test_prefetcher_raises_at_the_step_it_belongs_to():
             raise KeyError("row 3")
         return i
 
-    with Prefetcher(make, range(10)) as made:
+    with closing(prefetch(make, range(10))) as made:
         assert [next(made) for _ in range(3)] == [0, 1, 2]
         with pytest.raises(KeyError, match="row 3"):
             next(made)
@@ -157,13 +158,13 @@ def test_prefetcher_raises_at_the_step_it_belongs_to():
         yield 1
         raise OSError("gone")
 
-    with Prefetcher(lambda i: i, items()) as made:
+    with closing(prefetch(lambda i: i, items())) as made:
         assert next(made) == 1
         with pytest.raises(OSError, match="gone"):
             next(made)
 
     # A stray StopIteration must not pass for the end of the data.
-    with Prefetcher(lambda i: next(iter(())), range(3)) as made:
+    with closing(prefetch(lambda i: next(iter(())), range(3))) as made:
         with pytest.raises(RuntimeError, match="StopIteration"):
             next(made)
 

@@ -16,9 +16,9 @@ from mipic_llm.data.read.formats import (
     Example,
     ReadReport,
     as_list,
-    read_scored_pairs,
     read_training,
 )
+from mipic_llm.data.read.labelled import read_scored_pairs
 from mipic_llm.errors import UserError
 
 
@@ -420,7 +420,9 @@ def test_bad_scored_pairs(tmp_path):
         text = bad(good, {"sentence2": "b", "score": value})
         assert f"line 2: score is {shown}, a number expected" in text
     assert "line 2: empty sentence2" in bad(good, {"sentence2": "", "score": 1})
-    assert "found columns sentence1, sentence2, but scored pairs need" in bad({"sentence2": "b"})
+    assert "found columns sentence1, sentence2, but sentence1, sentence2 and score or label" in bad(
+        {"sentence2": "b"}
+    )
     assert "found columns sentence1, score, but" in bad({"score": 1})
     assert "every pair has the same score" in bad(good, good)
     assert "no such file" in error(read_scored_pairs, str(tmp_path / "no.jsonl"))

@@ -13,7 +13,7 @@ from mteb.abstasks.task_metadata import TaskMetadata
 from mteb.mocks.mock_tasks import MockRetrievalTask, MockSTSTask
 from test_evaluation_tasks import LAYERS, WORDS, Encoder, retrieval
 
-from mipic_llm.data.read.formats import ScoredPair
+from mipic_llm.data.read.labelled import ScoredPair
 from mipic_llm.errors import UserError
 from mipic_llm.evaluation.mteb import load_mteb, run_mteb
 from mipic_llm.evaluation.suite import all_points, run_suite

@@ -18,7 +18,7 @@ from sklearn.metrics import (
 )
 from sklearn.preprocessing import StandardScaler
 
-from mipic_llm.data.read.formats import ScoredPair
+from mipic_llm.data.read.labelled import ScoredPair
 from mipic_llm.errors import UserError
 from mipic_llm.evaluation import metrics
 from mipic_llm.evaluation.pca import Pca

@@ -7,9 +7,9 @@ A step's order of sequences is fixed: anchors, positives, negatives. Chunks perm
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -24,7 +24,6 @@ MOST_GROUPS = 8  # length groups of one step; more save little
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
-_END = object()
 
 
 class StepBatch(NamedTuple):
@@ -199,51 +198,27 @@ def _groupings(lengths: Sequence[int], most: int = MOST_GROUPS) -> list[tuple[in
     return found
 
 
-class Prefetcher(Generic[Item, Made]):
-    """Iterates over make(item) for items, made ahead in one background thread: `depth` are ready
-    while the next is made.
+def prefetch(
+    make: Callable[[Item], Made], items: Iterable[Item], depth: int = 2
+) -> Generator[Made, None, None]:
+    """make(item) for items, made ahead in one background thread: `depth` are ready while the next
+    is made.
 
-    What make or items raise is raised by the iteration, at the step it belongs to. Use it in a
-    `with` block (or call close): leaving it stops the thread, also in the middle of the items.
+    What make or items raise is raised at the step it belongs to. Closing the generator stops the
+    thread, also in the middle of the items: use it in `contextlib.closing`.
     make must draw no random numbers from a global generator: it runs ahead of the training step.
     """
+    source, end = iter(items), object()
 
-    def __init__(self, make: Callable[[Item], Made], items: Iterable[Item], depth: int = 2) -> None:
-        source = iter(items)
+    def one() -> Any:
+        item = next(source, end)
+        return end if item is end else make(item)  # type: ignore[arg-type]
 
-        def one() -> Made | object:
-            item = next(source, _END)
-            return _END if item is _END else make(item)  # type: ignore[arg-type]
-
-        self._one, self._pool = one, ThreadPoolExecutor(1, "prefetch")
-        self._ahead = deque(self._pool.submit(one) for _ in range(depth + 1))
-
-    def __iter__(self) -> Iterator[Made]:
-        return self
-
-    def __next__(self) -> Made:
-        if not self._ahead:
-            raise StopIteration
-        try:
-            made = self._ahead.popleft().result()
-        except BaseException as bad:
-            self.close()
-            if isinstance(bad, StopIteration):  # would look like the end of the items
-                raise RuntimeError(f"make raised {bad!r}") from bad
-            raise
-        if made is _END:
-            self.close()
-            raise StopIteration
-        self._ahead.append(self._pool.submit(self._one))
-        return made  # type: ignore[return-value]
-
-    def close(self) -> None:
-        """Stops the thread and waits for it; what was made ahead is thrown away."""
-        self._ahead.clear()
-        self._pool.shutdown(cancel_futures=True)
-
-    def __enter__(self) -> Prefetcher[Item, Made]:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    pool = ThreadPoolExecutor(1, "prefetch")
+    try:
+        ahead = deque(pool.submit(one) for _ in range(depth + 1))
+        while (made := ahead.popleft().result()) is not end:
+            ahead.append(pool.submit(one))
+            yield made
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -24,8 +24,12 @@ import numpy as np
 from mipic_llm.config.check import need
 from mipic_llm.config.files import find_file
 from mipic_llm.data.read.containers import SUFFIXES
-from mipic_llm.data.read.formats import read_scored_pairs
-from mipic_llm.data.read.labelled import columns_of, read_beir, read_labelled
+from mipic_llm.data.read.labelled import (
+    columns_of,
+    read_beir,
+    read_labelled,
+    read_scored_pairs,
+)
 from mipic_llm.errors import UserError
 from mipic_llm.evaluation.names import name_specs
 from mipic_llm.evaluation.tasks.base import StsTask, Task

@@ -139,32 +139,30 @@ def _refuse_ours(ds: dict[str, Any]) -> None:
 def _agree(ds: dict[str, Any], config: Config, world_size: int) -> None:
     """Fill the keys that our configuration decides; raise where the file says something else."""
     t, bf16 = config.train, config.train.precision == "bf16"
-    batch, norm = "train_micro_batch_size_per_gpu", "gradient_clipping"
-    other = "fp32" if bf16 else "bf16"
-    _own(ds, batch, t.batch_size, f"train.batch_size is {t.batch_size}",
-         f"--train.batch_size {ds.get(batch)}")  # fmt: skip
-    _own(ds, "gradient_accumulation_steps", 1,
-         "our steps are one micro-step (chunks: train.chunk_size)")  # fmt: skip
-    _own(ds, "train_batch_size", t.batch_size * world_size,
-         f"our step is one micro-step of train.batch_size {t.batch_size} on each of {world_size} "
-         "rank(s)")  # fmt: skip
-    _own(ds, norm, float(t.max_grad_norm), f"train.max_grad_norm is {t.max_grad_norm}",
-         f"--train.max_grad_norm {ds.get(norm)}")  # fmt: skip
-    _own(_section(ds, "bf16"), "enabled", bf16, f"train.precision is {t.precision}",
-         f"--train.precision {other}", "bf16.")  # fmt: skip
-
-
-def _own(
-    section: dict[str, Any], key: str, ours: Any, because: str, flag: str = "", prefix: str = ""
-) -> None:
-    theirs = section.get(key, "auto")
-    number = isinstance(theirs, (bool, int, float))
-    right_type = number and isinstance(theirs, bool) == isinstance(ours, bool)
-    if theirs is None or theirs == "auto" or (right_type and theirs == ours):
-        section[key] = ours
-        return
-    advice = f" or pass {flag}" if flag and right_type else ""
-    raise _Refused(f'{prefix}{key} is {json.dumps(theirs)} but {because}; put "auto" there{advice}')
+    step = f"one micro-step of train.batch_size {t.batch_size} on each of {world_size} rank(s)"
+    ours = {  # key -> our value, why, the flag that changes it
+        "train_micro_batch_size_per_gpu":
+            (t.batch_size, f"train.batch_size is {t.batch_size}", "--train.batch_size"),
+        "gradient_accumulation_steps":
+            (1, "our steps are one micro-step (chunks: train.chunk_size)", ""),
+        "train_batch_size": (t.batch_size * world_size, f"our step is {step}", ""),
+        "gradient_clipping":
+            (float(t.max_grad_norm), f"train.max_grad_norm is {t.max_grad_norm}",
+             "--train.max_grad_norm"),
+        "bf16.enabled": (bf16, f"train.precision is {t.precision}", "--train.precision"),
+    }  # fmt: skip
+    for name, (value, because, flag) in ours.items():
+        key = name.removeprefix("bf16.")
+        section = ds if key == name else _section(ds, "bf16")
+        theirs = section.get(key, "auto")
+        number = isinstance(theirs, (bool, int, float))
+        right_type = number and isinstance(theirs, bool) == isinstance(value, bool)
+        if theirs not in (None, "auto") and not (right_type and theirs == value):
+            wanted = ("fp32" if bf16 else "bf16") if section is not ds else theirs
+            advice = f" or pass {flag} {wanted}" if flag and right_type else ""
+            shown = f"{name} is {json.dumps(theirs)}"
+            raise _Refused(f'{shown} but {because}; put "auto" there{advice}')
+        section[key] = value
 
 
 def _zero(zero: dict[str, Any], hidden_size: int, lora_rank: int) -> None:

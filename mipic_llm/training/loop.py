@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import torch
 
 from mipic_llm.config.read import dump
 from mipic_llm.config.schema import Config, validate
-from mipic_llm.data.batch import Prefetcher, Prepared
+from mipic_llm.data.batch import Prepared, prefetch
 from mipic_llm.errors import EXIT_DONE, EXIT_STOPPED, UserError
 from mipic_llm.model.attention import choose
 from mipic_llm.report import before_after_table, loss_plot, quality_plot
@@ -187,7 +188,7 @@ def _steps(run: LiveRun, state: RunState, evaluator: Evaluator, signals: Signals
 
     run.engine.train(True)
     run.began = time.monotonic()
-    with Prefetcher(make, _positions(run, state)) as batches:
+    with closing(prefetch(make, _positions(run, state))) as batches:
         for (epoch, cursor), batch in batches:
             row = _step(run, runner, batch)
             emit(run, "on_step", run.step, row)

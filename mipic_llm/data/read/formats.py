@@ -28,15 +28,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mipic_llm.data.read.cells import (
-    BadRow,
-    column_texts,
-    negative_texts,
-    nli_label,
-    one_text,
-    to_number,
-    type_name,
-)
+from mipic_llm.data.read import cells
+from mipic_llm.data.read.cells import BadRow, one_text
 from mipic_llm.data.read.containers import Part, containers, split_weight
 from mipic_llm.errors import UserError
 
@@ -51,14 +44,6 @@ class Example(NamedTuple):
     positive: str | None
     negatives: tuple[str, ...]
     id: int
-
-
-class ScoredPair(NamedTuple):
-    """Two sentences and how alike a person found them (any scale, larger = more alike)."""
-
-    sentence1: str
-    sentence2: str
-    score: float
 
 
 class TextSource(NamedTuple):
@@ -114,12 +99,10 @@ _LABELLED = (
     ("sentence1", "sentence2", None),
 )
 _MAYBE_SCORED = ("sentence2", "answer", "response", "positive_messages")
-_SCORES = ("score", "label")
+SCORES = ("score", "label")
 _NLI = ("premise", "hypothesis", "label")
-_ACCEPTED = (
-    "text | sentence | anchor, positive[, negative] | query, pos, neg | query, positive_passages | "
-    "query, pos_doc | messages, positive_messages | query|question, answer | sentence1, sentence2 "
-    "| premise, hypothesis, label"
+_ACCEPTED = " | ".join(
+    ["text", "sentence", *(f"{a}, {p}" for a, p, _ in _LABELLED), ", ".join(_NLI)]
 )
 
 
@@ -167,37 +150,6 @@ def as_list(data: Any) -> list[Any]:
     return found
 
 
-def read_scored_pairs(
-    spec: str, *, cache_dir: str | None = None
-) -> tuple[list[ScoredPair], ReadReport]:
-    """Reads sentence1, sentence2 and a numeric score (or label), as in STS.
-
-    Any container of `read_training`; a Hugging Face id without [split] means its validation
-    split. Several files make one list and one report. Any bad row is a UserError.
-    """
-
-    def pick(columns: list[str]) -> str:
-        column = next((name for name in _SCORES if name in columns), None)
-        if column is None or not {"sentence1", "sentence2"} <= set(columns):
-            raise UserError(
-                f"{spec}: found columns {', '.join(columns)}, but scored pairs need sentence1, "
-                "sentence2 and score (or label); rename the columns"
-            )
-        return column
-
-    def parse(row: dict, column: str) -> ScoredPair:
-        one, two = (one_text(row, name) for name in ("sentence1", "sentence2"))
-        return ScoredPair(one, two, to_number(row.get(column), column))
-
-    pairs = read_rows(spec, "validation", parse, pick, cache_dir)
-    if len({pair.score for pair in pairs}) < 2:
-        raise UserError(
-            f"{spec}: every pair has the same score, so no correlation can be computed; give pairs "
-            "with different scores"
-        )
-    return pairs, ReadReport(spec, "sentence1/sentence2/score", len(pairs), len(pairs), [])
-
-
 def read_rows(
     spec: Any,
     split: str,
@@ -222,7 +174,7 @@ def collect_rows(
             if isinstance(row, BadRow):
                 raise row
             if not isinstance(row, dict):
-                raise BadRow(f"{type_name(row)} where an object with columns is expected")
+                raise BadRow(f"{cells.type_name(row)} where an object with columns is expected")
             if picked is None:
                 picked = pick([str(name) for name in row])
             parsed.append(parse(row, picked))
@@ -249,12 +201,12 @@ def _read_part(part: Part, negatives: int, skip: bool):
     def parse(row: dict, columns: _Columns):
         if columns.negative == "label":
             texts = (one_text(row, name) for name in _NLI[:2])
-            return (*texts, nli_label(row.get("label")))
+            return (*texts, cells.nli_label(row.get("label")))
         anchor = one_text(row, columns.anchor)
         if columns.positive is None:
             return [(anchor, None, ())]
-        hard = tuple(negative_texts(row, columns.negative))[:negatives]
-        return [(anchor, positive, hard) for positive in column_texts(row, columns.positive)]
+        hard = tuple(cells.negative_texts(row, columns.negative))[:negatives]
+        return [(anchor, positive, hard) for positive in cells.column_texts(row, columns.positive)]
 
     detect = partial(_detect, path=part.path)
     parsed, columns, n_rows, rejected = collect_rows(part, detect, parse, skip)
@@ -276,7 +228,7 @@ def _detect(columns: list[str], path: str) -> _Columns:
         if not {anchor, positive} <= have:
             continue
         found = [name for name in columns if negative and re.fullmatch(negative, name)]
-        score = next((name for name in _SCORES if name in have), None)
+        score = next((name for name in SCORES if name in have), None)
         if score and not found and positive in _MAYBE_SCORED:
             raise UserError(
                 f"{path}: {anchor}, {positive}, {score} are scored pairs, which are for "

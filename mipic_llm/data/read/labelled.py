@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import starmap
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mipic_llm.data.read.cells import BadRow, one_text, to_number
 from mipic_llm.data.read.containers import containers
-from mipic_llm.data.read.formats import read_rows
+from mipic_llm.data.read.formats import SCORES, ReadReport, read_rows
 from mipic_llm.errors import UserError
+
+
+class ScoredPair(NamedTuple):
+    """Two sentences and how alike a person found them (any scale, larger = more alike)."""
+
+    sentence1: str
+    sentence2: str
+    score: float
 
 
 def columns_of(spec: str) -> list[str]:
@@ -23,6 +32,24 @@ def columns_of(spec: str) -> list[str]:
     raise UserError(f"{spec} is empty; give a file with at least one row")
 
 
+def read_scored_pairs(
+    spec: Any, *, cache_dir: str | None = None
+) -> tuple[list[ScoredPair], ReadReport]:
+    """Reads sentence1, sentence2 and a numeric score (or label), as in STS.
+
+    Any container of `read_training`; a Hugging Face id without [split] means its validation
+    split. Several files make one list and one report. Any bad row is a UserError.
+    """
+    names, split = ("sentence1", "sentence2"), "validation"
+    pairs = list(starmap(ScoredPair, _read(spec, names, SCORES, to_number, split, cache_dir)))
+    if len({pair.score for pair in pairs}) < 2:
+        raise UserError(
+            f"{spec}: every pair has the same score, so no correlation can be computed; give pairs "
+            "with different scores"
+        )
+    return pairs, ReadReport(spec, "sentence1/sentence2/score", len(pairs), len(pairs), [])
+
+
 def read_labelled(
     spec: str, texts: Sequence[str], label: str = "label", *, split: str = "validation"
 ) -> list[tuple[str, ...]]:
@@ -31,19 +58,33 @@ def read_labelled(
     texts: the columns to read. split: of a Hugging Face id that names none.
     Raises UserError for a bad row, naming file, line and what is wrong.
     """
+    return _read(spec, texts, (label,), _label, split)
 
-    def pick(columns: list[str]) -> None:
-        missing = [name for name in (*texts, label) if name not in columns]
-        if missing:
+
+def _read(
+    spec: Any,
+    texts: Sequence[str],
+    labels: Sequence[str],
+    convert: Callable[[Any, str], Any],
+    split: str,
+    cache_dir: str | None = None,
+) -> list[tuple]:
+    """The columns `texts` and, converted, the first of the columns `labels` that is there."""
+
+    def pick(columns: list[str]) -> str:
+        label = next((name for name in labels if name in columns), None)
+        if label is None or not set(texts) <= set(columns):
+            need = f"{', '.join(texts)} and {' or '.join(labels)}"
             raise UserError(
-                f"{spec}: found columns {', '.join(columns)}, but {', '.join((*texts, label))} are "
-                "needed; rename the columns"
+                f"{spec}: found columns {', '.join(columns)}, but {need} are needed; rename the "
+                "columns"
             )
+        return label
 
-    def parse(row: dict, _: None) -> tuple[str, ...]:
-        return (*(one_text(row, name) for name in texts), _label(row.get(label), label))
+    def parse(row: dict, label: str) -> tuple:
+        return (*(one_text(row, name) for name in texts), convert(row.get(label), label))
 
-    return read_rows(spec, split, parse, pick)
+    return read_rows(spec, split, parse, pick, cache_dir)
 
 
 def _label(value: Any, column: str) -> str:
