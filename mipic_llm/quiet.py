@@ -9,6 +9,7 @@ import warnings
 WARNINGS = (
     r"`torch\.distributed\.\w+` is deprecated",  # DeepSpeed's calls, not ours
     r"`is_gradient_checkpointing` is deprecated",  # peft's call
+    r"You have passed exclude_modules=",  # our adapters leave out a pooler that few models have
 )
 LOGGED = (
     # Our exports carry the old key on purpose: older loaders need it.
@@ -35,7 +36,7 @@ class Chatter(logging.Filter):
 def quiet() -> None:
     """Call once, before the libraries are imported (the launchers do)."""
     for pattern in WARNINGS:
-        warnings.filterwarnings("ignore", message=pattern, category=FutureWarning)
+        warnings.filterwarnings("ignore", message=pattern, category=Warning)
     chatter = Chatter()
     if logging.lastResort is not None:
         logging.lastResort.addFilter(chatter)

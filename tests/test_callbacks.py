@@ -7,7 +7,6 @@ import signal
 from pathlib import Path
 
 import pytest
-import torch
 from ranks import ROOT, run_ranks
 from tiny_models import SENTENCES, tiny_bert, tiny_qwen3
 
@@ -15,7 +14,6 @@ from mipic_llm.config.read import load_config
 from mipic_llm.errors import EXIT_DONE, EXIT_STOPPED, UserError
 from mipic_llm.training.callbacks import Callback, CallbackError, check_callbacks
 from mipic_llm.training.loop import train
-from mipic_llm.training.run import Row
 
 WORKER = ROOT / "tests" / "callback_worker.py"
 
@@ -54,7 +52,7 @@ class Record(Callback):
         self.calls.append(("start", run.step, run.total))
 
     def on_step(self, run, step, row):
-        self.calls.append(("step", step, row["loss"]))
+        self.calls.append(("step", step, row.get("loss")))
         return self.act(run) if step == self.at else None
 
     def on_evaluation(self, run, step, scores):
@@ -156,14 +154,12 @@ def test_what_is_no_callback_is_the_users_error(callback, complaint) -> None:
         check_callbacks([callback])
 
 
-def test_a_row_is_copied_from_the_device_when_it_is_read(monkeypatch) -> None:
-    copies, tolist = [], torch.Tensor.tolist
-    monkeypatch.setattr(torch.Tensor, "tolist", lambda self: copies.append(1) or tolist(self))
-    row = Row({"loss": torch.tensor(1.5), "loss/mrl": torch.tensor(2.0), "lr": 0.1})
-    row.update(memory_gib=1.0)
-    assert list(row) == ["loss", "loss/mrl", "lr", "memory_gib"] and len(row) == 4 and not copies
-    assert row["loss"] == 1.5 and dict(row)["loss/mrl"] == 2.0 and type(row["loss"]) is float
-    assert len(copies) == 1
+def test_rows_are_empty_where_log_every_leaves_a_step_out(base, tmp_path) -> None:
+    record = Record()
+    assert train(load_config(flags(base, tmp_path, "--train.log_every", "4")), [record]) == 0
+    steps = [loss for kind, *_, loss in record.calls if kind == "step"]
+    assert [loss is None for loss in steps] == [True, True, True, False, True, False]
+    assert losses(tmp_path) == [steps[3], steps[5]]  # and the last step is logged
 
 
 def test_a_run_without_a_logged_row_has_no_plot_and_ends_well(base, tmp_path, capsys) -> None:

@@ -40,7 +40,7 @@ ALLOWED["plan"] = GROUND | {"config"}
 ALLOWED["study"] = ALLOWED["api"] | {"api", "__init__"}
 ALLOWED["commands"] = ALLOWED["study"] | {"study", "plan", "__init__"}
 ALLOWED["__main__"] = {"commands"}
-ALLOWED["__init__"] = {"api"}
+ALLOWED["__init__"] = ALLOWED["api"] | {"api"}
 # Heavy packages and the only places that may name them.
 ONLY_IN = {
     "deepspeed": {"runtime/engine.py", "runtime/ds_config.py"},

@@ -23,7 +23,7 @@ import numpy as np
 
 from mipic_llm.config.check import need
 from mipic_llm.config.files import find_file
-from mipic_llm.data.read.containers import SUFFIXES
+from mipic_llm.data.read.containers import SUFFIXES, NamedRows
 from mipic_llm.data.read.labelled import (
     columns_of,
     read_beir,
@@ -45,17 +45,18 @@ _KEYS = ("name", "type", "path", *ROLES, "split", "c", "rows")
 Read = tuple[list[Task], list[str]]  # the tasks, and a line per task on what was understood
 
 
-def load_tasks(specs: Sequence[str], *, split: str = "test") -> Read:
-    """One task per spec: a file, folder, glob, Hugging Face id (STS), or `demo` (built in).
+def load_tasks(specs: Sequence[str | NamedRows], *, split: str = "test") -> Read:
+    """One task per spec: a file, folder, glob, Hugging Face id (STS), `demo` (built in), or rows in
+    memory (a DatasetDict is read as a folder with a file per split).
 
     Named after the file; after its folder too where the stem alone tells nothing (validation,
     test ..) or is shared: stsb/validation.jsonl is "stsb-validation". split: which rows of a folder
     are scored. Raises UserError for data that cannot be read, or a spec given twice.
     """
-    read = [
-        _task({"name": name, "path": spec, "split": split}, spec)
-        for name, spec in zip(name_specs(specs), specs, strict=True)
-    ]
+    names = name_specs([spec for spec in specs if isinstance(spec, str)])
+    entries = [_entry(s, split) if isinstance(s, NamedRows) else
+               {"name": names.pop(0), "path": s, "split": split} for s in specs]  # fmt: skip
+    read = [_task(entry, str(spec)) for entry, spec in zip(entries, specs, strict=True)]
     return [task for task, _ in read], [report for _, report in read]
 
 
@@ -98,6 +99,19 @@ def suite_specs(path: str) -> list[str]:
     return [path, *(_beside(e[k], path) for e in entries for k in ("path", *ROLES) if e.get(k))]
 
 
+def _entry(spec: NamedRows, split: str) -> dict[str, Any]:
+    """Rows in memory as an entry of a suite; the splits of a DatasetDict by their names."""
+    entry: dict[str, Any] = {"name": re.sub(r"[^\w.-]+", "-", spec.name).strip("-"), "split": split}
+    if not isinstance(spec.rows, Mapping):
+        return entry | {split: spec}
+    found = {m[1].lower(): key for key in spec.rows if (m := _ROLE.match(str(key)))}
+    roles = {
+        _SAME.get(r, r): NamedRows(f"{spec}[{key}]", spec.rows[key]) for r, key in found.items()
+    }
+    need(bool(roles), f"{spec}: no split is named train, validation or test")
+    return entry | roles
+
+
 def _entries(path: str) -> list[Any]:
     import yaml
 
@@ -129,7 +143,8 @@ def _task(entry: Mapping[str, Any], where: str) -> tuple[Task, str]:
         need(most is None, f"{where}: rows is not for retrieval, whose corpus must be whole")
         return _retrieval(str(entry["name"]), path, split, where)
     need(split in ROLES, f"{where}: split is {split!r}; give one of: {', '.join(ROLES)}")
-    files = {role: str(entry[role]) for role in ROLES if entry.get(role)}
+    files = {role: v if isinstance(v := entry[role], NamedRows) else str(v)
+             for role in ROLES if entry.get(role)}  # fmt: skip
     # a file, or a folder of files without roles: all of it is scored
     files = files or (_roles(path) if path.is_dir() else {}) or {split: str(entry["path"])}
     roles = ", ".join(files)

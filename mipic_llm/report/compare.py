@@ -32,11 +32,15 @@ def quality_plot(before: Sequence[Score], after: Sequence[Score], path: str | Pa
     comparison_plot({"before training": before, "after training": after}, path)
 
 
-def comparison_plot(runs: Mapping[str, Sequence[Score]], path: str | Path) -> None:
-    """PNG of Spearman against dim at the last layer, one line per named set of scores."""
+def comparison_plot(runs: Mapping[str, Sequence[Score]], path: str | Path | None) -> Any:
+    """Spearman against dim at the last layer, one line per named set of scores. -> the Figure.
+
+    path: of the PNG; None = not written. Raises UserError where there are no Spearman scores.
+    """
     tasks = list(dict.fromkeys(s.task for many in runs.values() for s in many if is_spearman(s)))
     if not tasks:
-        raise UserError(f"{path}: no plot: there are no Spearman scores; set data.validation")
+        where = f"{path}: " if path else ""
+        raise UserError(f"{where}no plot: there are no Spearman scores; set data.validation")
     curves = {name: curve for name, scores in runs.items() if (curve := _curve(scores))}
     where = tasks[0] if len(tasks) == 1 else f"mean of {len(tasks)} tasks"
     title = f"Quality against size: {where}"
@@ -50,7 +54,9 @@ def comparison_plot(runs: Mapping[str, Sequence[Score]], path: str | Path) -> No
                     f"{new - old:+.1f}", (place, max(new, old)), (-4, 9), color=INK,
                     textcoords="offset points", ha="center", fontsize=9,
                 )  # fmt: skip
-    save(figure, path)
+    if path is not None:
+        save(figure, path)
+    return figure
 
 
 def _curve(scores: Sequence[Score]) -> dict[int, Estimate]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import html
 import json
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from mipic_llm.errors import UserError
+from mipic_llm.report.tables import plain_table
 from mipic_llm.types import Point, Score
 
 
@@ -91,3 +93,49 @@ def rows_of(path: str | Path) -> list[tuple[int, dict[str, Any]]]:
             raise UserError(f"{path}: line {number}: not a JSON object")
         rows.append((number, row))
     return rows
+
+
+class Scores(Sequence[Score]):
+    """Figures of an evaluation: a list of Score that prints, and shows in a notebook, as a table.
+
+    before: the same figures before training, where there are any.
+    """
+
+    def __init__(self, scores: Iterable[Score], before: Iterable[Score] = ()) -> None:
+        self._scores, self.before = list(scores), list(before)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._scores[index]
+
+    def __len__(self) -> int:
+        return len(self._scores)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One dict per score: task, metric, layer, dim, value, n, and before if that is known."""
+        old = {s[:3]: s.value for s in self.before}
+        return [
+            {"task": s.task, "metric": s.metric, "layer": s.point.layer, "dim": s.point.dim,
+             "value": s.value, "n": s.n} | ({"before": old.get(s[:3], math.nan)} if old else {})
+            for s in self
+        ]  # fmt: skip
+
+    def to_pandas(self) -> Any:
+        """`rows` as a pandas DataFrame (needs the package pandas)."""
+        import pandas
+
+        return pandas.DataFrame(self.rows())
+
+    def _cells(self) -> list[list[str]]:
+        rows = self.rows()
+        shown = [[f"{v:.4f}" if isinstance(v, float) else str(v) for v in row.values()]
+                 for row in rows]  # fmt: skip
+        return [list(rows[0] if rows else ["no scores"]), *shown]
+
+    def __repr__(self) -> str:
+        return plain_table(self._cells())
+
+    def _repr_html_(self) -> str:
+        head, *body = [[html.escape(cell) for cell in row] for row in self._cells()]
+        lines = [f"<th>{'</th><th>'.join(head)}</th>"]
+        lines += [f"<td>{'</td><td>'.join(row)}</td>" for row in body]
+        return f"<table><tr>{'</tr><tr>'.join(lines)}</tr></table>"

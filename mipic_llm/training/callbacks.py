@@ -32,8 +32,8 @@ class Callback(Protocol):
         """Model and data are loaded; nothing was evaluated or trained yet."""
 
     def on_step(self, run: LiveRun, step: int, row: Mapping[str, float]) -> Any:
-        """After optimizer step `step` (from 1). row: the keys of metrics.jsonl; reading a value
-        waits for the device, so read it only when it is needed."""
+        """After optimizer step `step` (from 1). row: the keys of metrics.jsonl; empty for a step
+        that train.log_every leaves out, whose figures stay on the device."""
 
     def on_evaluation(self, run: LiveRun, step: int, scores: Sequence[Score]) -> Any:
         """After an evaluation: before the first step, during training, and after the last one."""
@@ -124,7 +124,7 @@ class Tracking(Callback):
 
     def on_step(self, run: LiveRun, step: int, row: Mapping[str, float]) -> None:
         run.mlflow_run_id = self.tracker.run_id or run.mlflow_run_id
-        if step % run.config.train.log_every == 0 or step == run.total:
+        if row:
             self.tracker.metrics(row, step)
 
     def on_evaluation(self, run: LiveRun, step: int, scores: Sequence[Score]) -> None:

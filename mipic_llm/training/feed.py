@@ -46,8 +46,12 @@ class Data(NamedTuple):
         return join_rows(tokens.rows(numbers), self.encoder)
 
 
-def prepare_data(config: Config, source: Source, rows: Any = None) -> Data:
-    """rows: what to train on in place of `data.train`: specs, lists of dicts, datasets.Datasets."""
+def prepare_data(
+    config: Config, source: Source, rows: Any = None, validation: list[Any] | None = None
+) -> Data:
+    """rows: what to train on in place of `data.train`: specs, lists of dicts, datasets.Datasets.
+    validation: in place of `data.validation`: specs and NamedRows.
+    """
     d = config.data
     given = d.train if rows is None else rows
     sources, reports = read_training(
@@ -56,7 +60,9 @@ def prepare_data(config: Config, source: Source, rows: Any = None) -> Data:
     for report in reports:
         say(str(report))
     plan = BatchPlan(sources, config.train.batch_size, dist.world_size(), config.seed)
-    tasks, lines = load_tasks(d.validation, split="validation")
+    tasks, lines = load_tasks(
+        d.validation if validation is None else validation, split="validation"
+    )
     for line in lines:
         say(f"evaluation {line}")
     unlabelled = any(s.examples[0].positive is None for s in sources)

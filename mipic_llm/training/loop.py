@@ -38,7 +38,7 @@ from mipic_llm.training.callbacks import (
 from mipic_llm.training.checks import canary, check_chunks
 from mipic_llm.training.evaluator import Evaluator
 from mipic_llm.training.finish import export
-from mipic_llm.training.run import LiveRun, Row, save
+from mipic_llm.training.run import LiveRun, save
 from mipic_llm.training.step import StepRunner
 from mipic_llm.types import RunState, Score
 
@@ -64,11 +64,14 @@ class Signals:
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
-def train(config: Config, callbacks: Sequence[Any] = ()) -> int:
+def train(
+    config: Config, callbacks: Sequence[Any] = (), *, rows: Any = None, validation: Any = None
+) -> int:
     """The whole run. -> exit code 0, or 75 when stopped by a signal after saving.
 
-    callbacks: objects with hooks of `Callback`, called after our own. Raises UserError for bad
-    input, CallbackError where a callback raised.
+    callbacks: objects with hooks of `Callback`, called after our own. rows, validation: data in
+    place of data.train and data.validation, see `prepare_data`. Raises UserError for bad input,
+    CallbackError where a callback raised.
     """
     check_callbacks(callbacks)
     start()
@@ -76,7 +79,7 @@ def train(config: Config, callbacks: Sequence[Any] = ()) -> int:
     lock = setup.claim_output(config)
     out = Path(config.output_dir)
     resume_from = find_resume(config, out / "checkpoints")
-    config, source, data = setup.open_run(config)
+    config, source, data = setup.open_run(config, rows, validation)
     say(data.plan.report())
     total = setup.total_steps(config, data.plan)
     engine = setup.open_engine(config, source, data, total)
@@ -210,7 +213,7 @@ def _steps(run: LiveRun, state: RunState, evaluator: Evaluator, signals: Signals
     return EXIT_DONE
 
 
-def _step(run: LiveRun, runner: StepRunner, batch: Prepared) -> Row:
+def _step(run: LiveRun, runner: StepRunner, batch: Prepared) -> dict[str, float]:
     """One optimizer step. -> its row of figures, the same on every rank; empty where it is not
     logged, since reading figures means waiting for the device."""
     begun, rate, step = time.perf_counter(), run.engine.learning_rate, run.step + 1
@@ -218,13 +221,13 @@ def _step(run: LiveRun, runner: StepRunner, batch: Prepared) -> Row:
     row = runner.run(batch, run.step, logged)
     run.step = step
     if not logged:
-        return Row({})
+        return {}
     useful, padded = row.pop("useful"), row.pop("padded")
     row.update(
         lr=rate, tokens_per_second=useful / (time.perf_counter() - begun),
         padding_share=padded / (useful + padded), memory_gib=memory_gib(),
     )  # fmt: skip
-    return Row(row)
+    return row
 
 
 def _state(run: LiveRun, runner: StepRunner, epoch: int, cursor: int) -> RunState:

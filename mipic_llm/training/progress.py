@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,15 +12,13 @@ LINE_SECONDS = 5.0  # shortest time between two lines
 LONGEST_SILENCE = 60.0  # a log that stands still longer looks dead
 LINES_PER_RUN = 20
 
-PARTS = ("mrl", "relation", "geometry", "chain")
-
 
 class Progress:
     """Shows each metric row of a run of `total_steps` that begins after `start_step`.
 
-    On a terminal a tqdm bar; where stderr is a pipe or a file (as under the deepspeed launcher on
-    several hosts) plain lines: the first and the last step, and between them about 20 per run, at
-    least 5 and at most about 60 seconds apart. `enabled` is False on every rank but the first.
+    On a terminal and in a notebook a tqdm bar. Where stderr is a pipe or a file (as under the
+    deepspeed launcher on several hosts) plain lines: the first and the last step, and between them
+    about 20 per run, 5 to about 60 seconds apart. `enabled` is False on every rank but the first.
 
     Rows have the keys of metrics.jsonl; shown where present: `loss`, `loss/<part>`, `lr`,
     `tokens_per_second`, `padding_share` (0 to 1), `memory_gib`.
@@ -34,29 +33,29 @@ class Progress:
         self._start_step, self._start = start_step, time.monotonic() if began is None else began
         self._first: tuple[int, float] | None = None  # first step of this process, when it ended
         self._last_step, self._last_line = start_step, float("-inf")
+        self._row: Mapping[str, float] = {}  # the last one with figures
         self._bar: Any = None
-        if enabled and sys.stderr.isatty():
-            from tqdm import tqdm
-
-            self._bar = tqdm(
-                total=total_steps,
-                initial=start_step,
-                dynamic_ncols=True,
-                bar_format="{percentage:3.0f}%|{bar:12}| {n_fmt}/{total_fmt} {postfix}",
-            )
+        if enabled and (in_notebook() or sys.stderr.isatty()):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # a notebook without ipywidgets has a text bar
+                from tqdm.auto import tqdm
+            width = "" if in_notebook() else ":12"  # a widget draws the bar itself
+            shape = f"{{percentage:3.0f}}%|{{bar{width}}}| {{n_fmt}}/{{total_fmt}} {{postfix}}"
+            self._bar = tqdm(total=total_steps, initial=start_step, dynamic_ncols=True,
+                             bar_format=shape)  # fmt: skip
 
     def update(self, step: int, row: Mapping[str, float]) -> None:
-        """Called after optimizer step `step` (1-based) with its metric row."""
+        """Called after optimizer step `step` (1-based) with its metric row, empty if not logged."""
         if not self.enabled:
             return
         now = time.monotonic()
-        eta = self._eta(step, now)
+        eta, self._row = self._eta(step, now), row or self._row
+        text = " ".join(filter(None, [describe(self._row), f"ETA {eta}"]))
         if self._bar is not None:
-            self._bar.set_postfix_str(f"{describe(row)} ETA {eta}", refresh=False)
+            self._bar.set_postfix_str(text, refresh=False)
             self._bar.update(step - self._bar.n)
         elif self._due(step, now):
-            text = f"step {step}/{self.total} {describe(row)} ETA {eta}"
-            print(text, file=sys.stderr, flush=True)
+            print(f"step {step}/{self.total} {text}", file=sys.stderr, flush=True)
             self._last_line = now
         self._last_step = step
 
@@ -86,9 +85,16 @@ class Progress:
         self.enabled = False
 
 
+def in_notebook() -> bool:
+    """Whether this process is the kernel of a notebook."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return "IPKernelApp" in getattr(shell, "config", {})
+
+
 def describe(row: Mapping[str, float]) -> str:
     """`loss 1.234 mrl 0.98 ... lr 1.8e-04 12,345 tok/s pad 21% mem 1.2 GiB`: what the row has."""
-    shows = [("loss", "loss {:.4g}"), *((f"loss/{part}", part + " {:.3g}") for part in PARTS)]
+    parts = [key for key in row if key.startswith("loss/") and "@" not in key]
+    shows = [("loss", "loss {:.4g}"), *((key, key[5:] + " {:.3g}") for key in parts)]
     shows += [("lr", "lr {:.1e}"), ("tokens_per_second", "{:,.0f} tok/s")]
     shows += [("padding_share", "pad {:.0%}"), ("memory_gib", "mem {:.1f} GiB")]
     return " ".join(form.format(row[key]) for key, form in shows if row.get(key) is not None)

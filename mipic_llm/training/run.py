@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from mipic_llm.config.read import dump
 from mipic_llm.config.schema import Config
@@ -63,30 +61,3 @@ class LiveRun:
 def save(run: LiveRun, folder: Path, state: RunState) -> Path:
     """Write the checkpoint folder/step-N; all ranks call. -> its path."""
     return checkpoint.save(folder, run.engine, state, dump(run.config), lora=run.lora)
-
-
-class Row(Mapping[str, float]):
-    """The figures of one step. Values on a device are copied to the host at the first access, all
-    at once, so that a step whose row nobody reads waits for nothing."""
-
-    def __init__(self, values: Mapping[str, Any]) -> None:
-        self._values = dict(values)
-
-    def update(self, **values: float) -> None:
-        self._values.update(values)
-
-    def _host(self) -> dict[str, float]:
-        waiting = {k: v for k, v in self._values.items() if isinstance(v, torch.Tensor)}
-        if waiting:
-            stacked = torch.stack([v.detach().double().reshape(()) for v in waiting.values()])
-            self._values.update(zip(waiting, stacked.tolist(), strict=True))
-        return self._values
-
-    def __getitem__(self, key: str) -> float:
-        return self._host()[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
-
-    def __len__(self) -> int:
-        return len(self._values)

@@ -173,13 +173,19 @@ def open_engine(config: Config, source: Source, data: Data, total: int) -> Engin
     return Engine(module, ds_config, config, schedule)
 
 
-def open_run(config: Config, rows: Any = None) -> tuple[Config, Source, Data]:
-    """rows: see `prepare_data`."""
+def open_run(
+    config: Config, rows: Any = None, validation: list[Any] | None = None
+) -> tuple[Config, Source, Data]:
+    """rows, validation: see `prepare_data`; config.yaml records their names."""
     check_precision(config.train.precision)
     source = open_source(config.model)
     for note in source.notes:
         say(f"note: {note}")
     config = resolve_for(config, source)
-    data = prepare_data(config, source, rows)
+    data = prepare_data(config, source, rows, validation)
+    if rows is not None:
+        config.data.train = [s.name for s in data.sources]
+    if validation is not None:
+        config.data.validation = [t.name for t in data.tasks]
     config.sia.memory = memory_size(config, data.plan)
     return config, source, data

@@ -11,6 +11,7 @@ import math
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +28,17 @@ _HUB_ID = re.compile(
 
 
 Numbered = Iterator[tuple[int, Any]]  # a BadRow in place of a row that cannot even be decoded
+
+
+@dataclass(frozen=True)
+class NamedRows:
+    """Rows in memory (a list of dicts, a datasets.Dataset) and what messages call them."""
+
+    name: str
+    rows: Any
+
+    def __str__(self) -> str:
+        return self.name
 
 
 class Part(NamedTuple):
@@ -56,6 +68,8 @@ def containers(spec: Any, split: str, cache_dir: str | None, name: str = "rows")
     spec: text or a path; or an object: a list of dicts, a datasets.Dataset, a DatasetDict (its
     `split`) or any iterable of dicts, called `name` in what is said about it.
     """
+    if isinstance(spec, NamedRows):
+        spec, name = spec.rows, spec.name
     if isinstance(spec, Mapping):
         if split not in spec:
             raise UserError(

@@ -1,0 +1,368 @@
+"""Python API: train, evaluate, export and load, for programs and notebooks.
+
+    import mipic_llm
+    run = mipic_llm.train(dataset, model="BAAI/bge-base-en-v1.5", train={"epochs": 2})
+    run.scores, run.plot(), run.encode(["a text"], dim=64)
+
+Every function does what the command of its name does and prints the same lines. Bad input raises
+UserError. Under a launcher (deepspeed, torchrun) all ranks call; without one there is one rank.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from mipic_llm.config.check import parse_ladder
+from mipic_llm.config.files import check_file
+from mipic_llm.config.read import load_config
+from mipic_llm.config.schema import Config
+from mipic_llm.data.read.containers import NamedRows, check_files
+from mipic_llm.errors import EXIT_DONE, UserError
+from mipic_llm.quiet import quiet
+from mipic_llm.report.scores import Scores
+from mipic_llm.types import Point
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_VALIDATION = ("validation", "valid", "val", "dev")
+
+
+class Model:
+    """A finished model that encodes texts at any of its sizes; see `load`."""
+
+    def __init__(self, opened: Any, batch_size: int) -> None:
+        self._opened, self._batch_size = opened, batch_size
+        self.name: str = opened.name
+        self.n_layers: int = opened.n_layers
+        self.width: int = opened.width
+        self.dims: list[int] = list(opened.dims)
+
+    def __repr__(self) -> str:
+        return f"Model({self.name!r}, layers 1..{self.n_layers}, dims {self.dims})"
+
+    def encode(
+        self, texts: str | Sequence[str], dim: int | None = None, layer: int | None = None,
+        kind: str | None = None, batch_size: int | None = None,
+    ) -> np.ndarray:  # fmt: skip
+        """(N, dim) float32 unit vectors, in the order of the texts; one text gives (dim,).
+
+        dim: the first channels kept, None = all. layer: 1-based, None = the last. kind: query or
+        document, for the model's own prompts; None = its default prompt, as sentence-transformers
+        does. Raises UserError for a size or a kind that the model does not have.
+        """
+        from torch.nn.functional import normalize
+
+        from mipic_llm.evaluation.encode import encode
+        from mipic_llm.evaluation.tasks.base import DOCUMENT, QUERY, SYMMETRIC
+
+        dim, layer = self.width if dim is None else dim, self.n_layers if layer is None else layer
+        kinds = {None: SYMMETRIC, "query": QUERY, "document": DOCUMENT}
+        for name, value, most in (("dim", dim, self.width), ("layer", layer, self.n_layers)):
+            if not 1 <= value <= most:
+                raise UserError(f"encode: {name} is {value}; this model has 1 to {most}")
+        if kind not in kinds:
+            raise UserError(f"encode: kind is {kind!r}; give query, document or None")
+        listed = [texts] if isinstance(texts, str) else list(texts)
+        batch_size = batch_size or self._batch_size
+        readout_NLD = encode(self._opened.engine, self._opened.encoder, listed, [layer],
+                             batch_size=batch_size, kind=kinds[kind])  # fmt: skip
+        vectors_Nd = normalize(readout_NLD[:, 0, :dim].float(), dim=-1).numpy()
+        return vectors_Nd[0] if isinstance(texts, str) else vectors_Nd
+
+
+class Run:
+    """A training run by its output directory: its scores, its plot, its model.
+
+    path: the directory. config: the resolved configuration. stopped: True where a signal ended the
+    run before its model was exported.
+    """
+
+    def __init__(self, path: str | Path, stopped: bool = False) -> None:
+        self.path, self.stopped = Path(path).resolve(), stopped
+        if not (self.path / "config.yaml").is_file():
+            raise UserError(f"{path}: it holds no config.yaml, so it is no training run")
+        self._model: Model | None = None
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r}{', stopped' if self.stopped else ''})"
+
+    @property
+    def config(self) -> Config:
+        return load_config(["--recipe", str(self.path / "config.yaml")], world_size=2)
+
+    @property
+    def scores(self) -> Scores:
+        """The figures after training, beside those before it."""
+        from mipic_llm.report import before_and_after
+
+        path = self.path / "scores.jsonl"
+        before, after = before_and_after(path) if path.is_file() else ([], [])
+        return Scores(after, before)
+
+    @property
+    def model(self) -> Path:
+        """The exported model's directory. Raises UserError where the run has none (yet)."""
+        for path in (self.path / "adapter", self.path / "merged"):
+            if path.is_dir():
+                return path
+        raise UserError(
+            f"{self.path}: the run ended before its model was exported; go on with "
+            "train={'resume': 'auto'}, or export its newest checkpoint with mipic_llm.export"
+        )
+
+    def encode(
+        self, texts: str | Sequence[str], dim: int | None = None, layer: int | None = None,
+        kind: str | None = None, batch_size: int | None = None,
+    ) -> np.ndarray:  # fmt: skip
+        """`Model.encode` of the trained model, which is loaded at the first call."""
+        if self._model is None:
+            self._model = load(self.model)
+        return self._model.encode(texts, dim, layer, kind, batch_size)
+
+    def plot(self):
+        """A matplotlib Figure of quality against size, before and after training; a notebook shows
+        it. Raises UserError where the run has no Spearman scores."""
+        import io
+
+        from mipic_llm.report import comparison_plot
+
+        scores, png = self.scores, io.BytesIO()
+        figure = comparison_plot({"before training": scores.before, "after training": scores}, None)
+        figure.savefig(png, dpi=110)
+        figure._repr_png_ = png.getvalue  # for notebooks, without pyplot
+        return figure
+
+
+def train(
+    data: Any = None, *, model: Any = None, objective: Any = None, validation: Any = None,
+    callbacks: Sequence[Any] = (), output_dir: str | Path | None = None,
+    recipe: str | Path | None = None, ds_config: str | Path | None = None, **settings: Any,
+) -> Run:  # fmt: skip
+    """Train a model and export it. -> the finished Run.
+
+    data: a path, glob or Hugging Face id as for --data.train; a list of dicts; a datasets.Dataset;
+    a DatasetDict (train split; its validation split is evaluated); or a list of several of these.
+    None: the recipe's (the built-in example). validation: the same, for evaluation. model: a
+    directory or Hugging Face id. objective: mipic, mrl, simcse, ese, 2dmse. callbacks: objects
+    with hooks of `Callback`. output_dir: None = a new directory outputs/run-N. settings: by the
+    flags' names, a section as a dict, train={"epochs": 2}, or with dots,
+    **{"train.epochs": 2}. Raises UserError for bad input, CallbackError for a callback's.
+    """
+    named = {"recipe": recipe, "ds_config": ds_config, "model.name": model,
+             "objective.name": objective}  # fmt: skip
+    for key, section in (("model.name", "model"), ("objective.name", "objective")):
+        if isinstance(named[key], Mapping):
+            settings[section] = named.pop(key)
+    flat = _flat(settings) | {k: v for k, v in named.items() if v is not None}
+    rows, own_validation = _data(data)
+    if _by_name(rows):
+        flat["data.train"], rows = rows, None
+    explicit = validation is not None
+    checked = _tasks(validation) if explicit else own_validation
+    if _by_name(checked):
+        flat["data.validation"], checked = checked, None
+    elif checked and "data.validation" not in flat:
+        flat["data.validation"] = []
+    config = _config(flat | {"output_dir": output_dir or "outputs/run-0"})
+    check_file("ds_config", "ds_configs", config.ds_config)
+    check_files([*([] if rows else config.data.train), *config.data.validation])
+    with _session():
+        from mipic_llm.training.loop import train as run_training
+
+        if output_dir is None:
+            config = _config(flat | {"output_dir": _new_directory()})
+        code = run_training(config, callbacks, rows=rows, validation=checked)
+    return Run(config.output_dir, stopped=code != EXIT_DONE)
+
+
+def evaluate(
+    model: Any, data: Any = None, *, suite: str | None = None, mteb: Sequence[str] = (),
+    dims: Sequence[int] | None = None, layers: Sequence[int] | None = None,
+    output_dir: str | Path | None = None, **settings: Any,
+) -> Scores:  # fmt: skip
+    """Score a finished model at every layer and size. -> the scores.
+
+    model: a Run, a Model, a directory or a Hugging Face id. data: as for `train`, with columns
+    sentence1, sentence2, score | sentence1, sentence2, label | text, label. output_dir: where
+    scores.jsonl goes; None = outputs/evaluation. Other arguments as the flags of `mipic evaluate`.
+    """
+    flat = _flat(settings)
+    if output_dir is not None:
+        flat["output_dir"] = output_dir
+    config = _config(flat, SimpleNamespace(
+        model=str(_model_path(model)), data=[] if data is None else _tasks(data), suite=suite,
+        mteb=list(mteb), rows=False, pca_text=[], layers=layers and list(layers),
+        dims=dims and list(dims),
+    ))  # fmt: skip
+    with _session():
+        from mipic_llm.evaluation.judge import evaluate as judge
+        from mipic_llm.report import read_scores
+        from mipic_llm.runtime import ranks
+
+        judge(config)
+        ranks.barrier()
+    return Scores(read_scores(Path(output_dir or "outputs/evaluation") / "scores.jsonl"))
+
+
+def export(
+    run: Run | str | Path, *, merged: bool = False, point: str | None = None,
+    checkpoint: str | Path = "auto", to: str | Path | None = None,
+) -> Path:  # fmt: skip
+    """Write a portable model from a run, and check it by loading it again. -> its directory.
+
+    merged: base and adapter in one model. point: a model of this size, such as 64@6 (dim@layer).
+    checkpoint: auto = the finished model, else the newest complete checkpoint. to: where to write;
+    None = the run's directory. Raises UserError for a size that the model does not have.
+    """
+    path = run.path if isinstance(run, Run) else Path(run)
+    size = Point(0, 0)
+    if point is not None:
+        try:
+            (size,) = parse_ladder([point])
+        except ValueError:
+            raise UserError(f"export: point is {point!r}; give dim@layer, such as 64@3") from None
+    config = _config({"output_dir": path}, SimpleNamespace(
+        checkpoint=str(checkpoint), merged=merged, to=None if to is None else str(to),
+        layers=size.layer or None, dim=size.dim or None,
+    ))  # fmt: skip
+    with _session():
+        from mipic_llm.export.run import export as write
+        from mipic_llm.runtime import ranks
+
+        problem = None
+        if ranks.rank() == 0:
+            try:
+                write(config)
+            except UserError as error:
+                problem = str(error)
+        if problem := ranks.from_first(problem):
+            raise UserError(problem)
+    out = Path(to) if to else path
+    names = ["adapter", "merged"]
+    if point is not None or merged:
+        names = ["merged" if point is None else f"shallow-{size.layer}x{size.dim}"]
+    return next(out / name for name in names if (out / name).is_dir())
+
+
+def load(path: str | Path | Run, **settings: Any) -> Model:
+    """Open a finished model: a run, an export, a sentence-transformers directory, a hub id."""
+    config = _config(_flat(settings))
+    with _session():
+        from mipic_llm.evaluation.open import open_finished
+        from mipic_llm.runtime.engine import start
+
+        start()
+        return Model(open_finished(config, str(_model_path(path))), config.eval.batch_size)
+
+
+# ---------------------------------------------------------------- arguments to what commands take
+
+
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """{"train": {"epochs": 2}} and {"train.epochs": 2} as the latter."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        inner = value if isinstance(value, Mapping) else None
+        flat |= {key: value} if inner is None else {f"{key}.{k}": v for k, v in inner.items()}
+    return flat
+
+
+def _config(flat: Mapping[str, Any], extra: Any = None) -> Config:
+    argv: list[str] = []
+    for key, value in flat.items():
+        if key in ("help", "h", "print_config"):
+            raise UserError(f"{key} is a flag of the command line, no setting")
+        items = value if isinstance(value, list | tuple) else [value]
+        words = [str(v).lower() if isinstance(v, bool) or v is None else str(v) for v in items]
+        argv += [f"--{key}", *(words or ["[]"])]
+    config = load_config(argv)
+    config.extra = extra
+    return config
+
+
+def _by_name(found: list[Any] | None) -> bool:
+    return bool(found) and all(isinstance(one, str) for one in found or ())
+
+
+def _data(data: Any) -> tuple[list[Any] | None, list[Any] | None]:
+    """-> (what to train on, what DatasetDicts bring for evaluation); None = as configured."""
+    if data is None:
+        return None, None
+    rows, tasks = [str(d) if isinstance(d, Path) else d for d in _several(data)], []
+    for n, source in enumerate(rows):
+        split = next((s for s in _VALIDATION if isinstance(source, Mapping) and s in source), None)
+        if split is None:
+            continue
+        columns = list(next(iter(source[split]), {}))
+        if {"sentence1", "sentence2"} <= set(columns):
+            tasks.append(NamedRows(f"{split}-{n}" if n else split, source[split]))
+        else:
+            print(f"note: data[{n}]: its {split} split has the columns {', '.join(columns)} and is "
+                  "not used; evaluation takes sentence1, sentence2, score")  # fmt: skip
+    return rows, tasks or None
+
+
+def _tasks(data: Any) -> list[Any]:
+    """Evaluation data: names of files stay, rows in memory get a name."""
+    return [
+        str(d) if isinstance(d, str | Path) else NamedRows(f"rows[{n}]", d)
+        for n, d in enumerate(_several(data))
+    ]
+
+
+def _several(data: Any) -> list[Any]:
+    """A list of several sources; a list of dicts is one."""
+    from mipic_llm.data.read.formats import as_list
+
+    return as_list(data)
+
+
+def _model_path(model: Any) -> str | Path:
+    if isinstance(model, Run):
+        return model.model
+    if isinstance(model, Model):
+        return model.name
+    path = Path(model)
+    return Run(path).model if (path / "config.yaml").is_file() else str(model)
+
+
+def _new_directory() -> str:
+    """outputs/run-N, the first that does not exist; the same on every rank."""
+    from mipic_llm.runtime import ranks
+    from mipic_llm.runtime.engine import start
+
+    start()
+    number = 1
+    while ranks.rank() == 0 and Path(f"outputs/run-{number}").exists():
+        number += 1
+    return f"outputs/run-{ranks.from_first(number)}"
+
+
+_quiet = False
+
+
+@contextmanager
+def _session() -> Iterator[None]:
+    """As a command starts: quiet libraries. Afterwards the caller's random state is as it was, and
+    what the run held is freed."""
+    global _quiet
+    if not _quiet:
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        quiet()
+        _quiet = True
+    from mipic_llm.runtime import checkpoint
+
+    kept = checkpoint.rng_state()
+    try:
+        yield
+    finally:
+        checkpoint.set_rng_state(kept)
+        gc.collect()

@@ -1,0 +1,244 @@
+"""The Python API: training on objects, its Run, encoding, scores, plots, exports, errors, ranks."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+import torch
+from api_worker import PAIRS, ROWS, settings
+from datasets import Dataset, DatasetDict
+from ranks import ROOT, run_ranks
+from tiny_models import TEXTS, tiny_bert
+
+import mipic_llm
+from mipic_llm import UserError
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> str:
+    return str(tiny_bert(tmp_path_factory.mktemp("base") / "bert"))
+
+
+@pytest.fixture(scope="module")
+def run(base, tmp_path_factory) -> mipic_llm.Run:
+    out = tmp_path_factory.mktemp("run") / "out"
+    return mipic_llm.train(ROWS, output_dir=out, **settings(base))
+
+
+def losses(run) -> list[float]:
+    return [json.loads(x)["loss"] for x in (run.path / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_importing_the_package_imports_nothing_slow():
+    code = (
+        "import sys, time; t = time.perf_counter(); import mipic_llm; mipic_llm.__version__\n"
+        "assert time.perf_counter() - t < 0.5 and 'train' in dir(mipic_llm)\n"
+        "assert not {'torch', 'numpy', 'yaml', 'transformers'} & set(sys.modules)\n"
+        "import mipic_llm.export\n"
+        "assert callable(mipic_llm.export) and callable(mipic_llm.train)\n"
+        "try: mipic_llm.nothing\n"
+        "except AttributeError: print('ok')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout == "ok\n", done.stderr
+
+
+def test_training_on_a_list_leaves_the_process_as_it_was(base, tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    torch.manual_seed(5), np.random.seed(5), random.seed(5)
+    wanted = torch.rand(3).tolist(), np.random.rand(3).tolist(), random.random()
+    torch.manual_seed(5), np.random.seed(5), random.seed(5)
+    handlers, threads = [signal.getsignal(s) for s in SIGNALS], set(threading.enumerate())
+    own = settings(base) | {"tracking": {}}  # MLflow's thread runs too
+    run = mipic_llm.train(ROWS, output_dir=tmp_path / "run", **own)
+    assert (torch.rand(3).tolist(), np.random.rand(3).tolist(), random.random()) == wanted
+    assert handlers == [signal.getsignal(s) for s in SIGNALS]
+    left = [t.name for t in set(threading.enumerate()) - threads if "tqdm" not in t.name]
+    assert not left and not run.stopped and (run.path / "mlruns" / "mlflow.db").is_file()
+    assert run.config.data.train == ["rows[0]"] and run.config.data.validation == ["rows-0"]
+    assert run.config.train.max_steps == 3 and run.path == (tmp_path / "run").resolve()
+
+
+@pytest.mark.parametrize("kind", ["file", "Dataset", "DatasetDict"])
+def test_every_kind_of_data_trains_alike(base, run, tmp_path, kind):
+    """The same rows from a file, a Dataset or a DatasetDict train as from the list."""
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    own = settings(base)
+    data = {
+        "file": tmp_path / "rows.jsonl", "Dataset": Dataset.from_list(ROWS),
+        "DatasetDict": DatasetDict(train=Dataset.from_list(ROWS), dev=Dataset.from_list(PAIRS)),
+    }[kind]  # fmt: skip
+    if kind == "DatasetDict":
+        own.pop("validation")
+    found = mipic_llm.train(data, output_dir=tmp_path / "run", **own)
+    assert losses(found) == losses(run) and len(losses(run)) == 3
+    assert [s[2:] for s in found.scores] == [s[2:] for s in run.scores]
+
+
+def test_several_sources_are_mixed(base, run, tmp_path, capsys):
+    data = [ROWS[:12], Dataset.from_list(ROWS[12:])]
+    found = mipic_llm.train(data, output_dir=tmp_path / "run", **settings(base))
+    assert found.config.data.train == ["rows[0]", "Dataset[1]"] and losses(found) != losses(run)
+    text = capsys.readouterr().out
+    assert "read 12 rows of rows[0]" in text and "read 11 rows of Dataset[1]" in text
+
+
+def test_a_validation_split_that_no_task_reads_is_said(base, tmp_path, capsys):
+    data = DatasetDict(train=Dataset.from_list(ROWS), validation=Dataset.from_list(ROWS[:4]))
+    own = settings(base) | {"data.validation": "none"}
+    own.pop("validation")
+    mipic_llm.train(data, output_dir=tmp_path / "run", **own)
+    assert "its validation split has the columns anchor, positive" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("dim", [8, 16, None])
+def test_encode_equals_sentence_transformers_on_the_export(run, dim):
+    from sentence_transformers import SentenceTransformer
+
+    st = SentenceTransformer(str(run.path / "adapter"), device="cpu", truncate_dim=dim)
+    wanted = st.encode(TEXTS, normalize_embeddings=True)
+    found = run.encode(TEXTS, dim=dim, batch_size=2)
+    assert found.dtype == np.float32 and found.shape == (len(TEXTS), dim or 32)
+    assert np.abs(found - wanted).max() < 1e-6 and np.ptp(found) > 0.1
+    assert np.abs(np.linalg.norm(found, axis=1) - 1).max() < 1e-6
+    assert np.abs(run.encode(TEXTS[1], dim=dim) - wanted[1]).max() < 1e-6  # one text, one vector
+
+
+@pytest.mark.parametrize("point", ["16@2", "32@3"])
+def test_encode_at_a_layer_equals_the_shallow_export(run, tmp_path, point):
+    from sentence_transformers import SentenceTransformer
+
+    dim, layer = map(int, point.split("@"))
+    folder = mipic_llm.export(run, point=point, to=tmp_path)
+    assert folder == tmp_path / f"shallow-{layer}x{dim}"
+    st = SentenceTransformer(str(folder), device="cpu")
+    wanted = st.encode(TEXTS, normalize_embeddings=True)
+    assert np.abs(run.encode(TEXTS, dim=dim, layer=layer) - wanted).max() < 1e-6
+    assert np.abs(run.encode(TEXTS, dim=dim) - wanted).max() > 1e-3
+
+
+def test_load_and_prompts(run):
+    for path in (run.path, run.path / "adapter"):
+        model = mipic_llm.load(path)
+        assert (model.n_layers, model.width, model.dims) == (4, 32, [8, 16, 32])
+        assert np.array_equal(model.encode(TEXTS), run.encode(TEXTS))
+    prompted = mipic_llm.load(run, **{"data.query_prompt": "find: "})
+    wanted = run.encode(["find: " + text for text in TEXTS])
+    assert np.abs(prompted.encode(TEXTS, kind="query") - wanted).max() < 1e-6
+    assert np.array_equal(prompted.encode(TEXTS, kind="document"), run.encode(TEXTS))
+
+
+def test_scores_are_a_table(run):
+    scores = run.scores
+    assert len(scores) == 5 and scores[0].task == "rows-0" and len(scores.before) == 5
+    frame = scores.to_pandas()
+    assert list(frame.columns) == ["task", "metric", "layer", "dim", "value", "n", "before"]
+    assert frame["value"].tolist() == [s.value for s in scores]
+    assert frame["before"].tolist() == [s.value for s in scores.before]
+    assert scores._repr_html_().count("<tr>") == 6 and "<th>dim</th>" in scores._repr_html_()
+    lines = repr(scores).splitlines()
+    assert (
+        lines[0].split()[:3] == ["task", "metric", "layer"] and f"{scores[0].value:.4f}" in lines[2]
+    )
+
+
+def test_plot_is_a_figure_that_a_notebook_shows(run):
+    figure = run.plot()
+    assert "Quality against size" in figure.axes[0].get_title(loc="left")
+    assert figure._repr_png_().startswith(b"\x89PNG")
+
+
+def test_evaluate_and_export(run, tmp_path):
+    data = DatasetDict(test=Dataset.from_list(PAIRS), train=Dataset.from_list(PAIRS[:9]))
+    scores = mipic_llm.evaluate(run, data, dims=[8, 32], layers=[4], output_dir=tmp_path)
+    after = {s.point: s.value for s in run.scores}
+    assert [s.value for s in scores] == pytest.approx([after[4, 8], after[4, 32]], abs=1e-6)
+    merged = mipic_llm.export(run, merged=True)
+    assert merged == run.path / "merged"
+    assert np.abs(mipic_llm.load(merged).encode(TEXTS) - run.encode(TEXTS)).max() < 1e-5
+    assert mipic_llm.export(run) == run.path / "adapter"
+
+
+class Stop(mipic_llm.Callback):
+    def on_step(self, run, step, row):
+        return "stop" if step == 2 else None
+
+
+def test_callbacks_and_signals_stop_a_run(base, tmp_path):
+    run = mipic_llm.train(ROWS, output_dir=tmp_path / "a", callbacks=[Stop()], **settings(base))
+    assert len(losses(run)) == 2 and run.encode("x").shape == (32,)
+
+    class Interrupt(mipic_llm.Callback):
+        def on_step(self, run, step, row):
+            signal.raise_signal(signal.SIGINT)
+
+    own = {"output_dir": tmp_path / "b", **settings(base)}
+    run = mipic_llm.train(ROWS, callbacks=[Interrupt()], **own)
+    assert run.stopped and len(losses(run)) == 1
+    with pytest.raises(UserError, match="ended before its model was exported"):
+        run.encode("x")
+    assert mipic_llm.export(run) == run.path / "adapter"  # from its checkpoint
+    own["train"] = own["train"] | {"resume": "auto"}
+    (run.path / "adapter").rename(tmp_path / "old")
+    run = mipic_llm.train(ROWS, **own)
+    assert not run.stopped and len(losses(run)) == 3 and run.encode("x").shape == (32,)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "complaint"),
+    [
+        ({"train": {"max_step": 3}}, r"train\.max_step; did you mean (--)?train\.max_steps"),
+        ({"objective": "mipicc"}, "mipicc.*did you mean mipic"),
+        ({"recipe": "quickstrat"}, "did you mean quickstart"),
+        ({"ds_config": "zero9"}, "zero9 not found"),
+        ({"data": "nowhere.jsonl"}, "no such file: nowhere.jsonl"),
+        ({"data": []}, "names no data"),
+        ({"data": [{"a": 1}]}, "found columns a"),
+        ({"data": 5}, "int; give a path, a list of dicts or a Dataset"),
+        ({"validation": ROWS}, r"rows\[0\]: found columns anchor, positive"),
+        ({"callbacks": [Stop]}, "Stop is a class"),
+        ({"help": True}, "help"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_bad_input_is_a_user_error_of_one_line(base, tmp_path, wrong, complaint):
+    arguments = {"data": ROWS, **settings(base), "output_dir": tmp_path / "run", **wrong}
+    with pytest.raises(UserError, match=complaint) as error:
+        mipic_llm.train(**arguments)
+    assert "\n" not in str(error.value)
+
+
+def test_other_user_errors(run, tmp_path):
+    for arguments, complaint in (
+        ({"dim": 33}, "dim is 33; this model has 1 to 32"), ({"layer": 0}, "layer is 0"),
+        ({"kind": "title"}, "kind is 'title'; give query, document or None"),
+    ):  # fmt: skip
+        with pytest.raises(UserError, match=complaint):
+            run.encode("x", **arguments)
+    with pytest.raises(UserError, match=r"point is '64'; give dim@layer, such as 64@3"):
+        mipic_llm.export(run, point="64")
+    with pytest.raises(UserError, match="9 is not in 1..4"):
+        mipic_llm.export(run, point="8@9", to=tmp_path)
+    with pytest.raises(UserError, match="it holds no config.yaml"):
+        mipic_llm.Run(tmp_path)
+    with pytest.raises(UserError, match="name nothing to score"):
+        mipic_llm.evaluate(run)
+
+
+def test_two_ranks_train_twice_in_one_process_each(base, tmp_path):
+    code, text = run_ranks(2, ROOT / "tests" / "api_worker.py", [base, str(tmp_path)])
+    assert code == 0, text[-4000:]
+    found = [json.loads(line) for line in text.splitlines() if line.startswith('{"same"')]
+    assert len(found) == 2 and found[0] == found[1]  # both ranks have the same
+    assert found[0]["same"] and found[0]["shape"] == [5, 16]
+    assert found[0]["value"] == pytest.approx(found[0]["after"], abs=1e-6)
+    assert found[0]["shallow"] == "shallow-2x16" and text.count("refused: output_dir") == 2
