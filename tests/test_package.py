@@ -177,7 +177,8 @@ def test_answers_that_need_no_torch_are_quick(outside, tmp_path):
         return used.ru_utime + used.ru_stime
 
     assert best(["train", "--help"]) < 0.3
-    missing = ["train", "--data.train", "nothere.csv"]  # x.csv is there
-    assert best(missing, code=2) < 1.0
-    text = run(["-m", "mipic_llm", *missing], tmp_path, outside, code=2)
-    assert text == "error: no such file: nothere.csv; did you mean x.csv?\n"
+    for missing in (["train", "--data.train", "y.csv"], ["train", "--data.validation", "y.csv"],
+                    ["evaluate", "--data", "y.csv"]):  # fmt: skip
+        assert best(missing, code=2) < 1.0
+        text = run(["-m", "mipic_llm", *missing], tmp_path, outside, code=2)
+        assert text == "error: no such file: y.csv; did you mean x.csv?\n"

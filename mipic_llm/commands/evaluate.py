@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from mipic_llm.config.files import check_file
 from mipic_llm.config.read import load_config
 from mipic_llm.config.schema import opt
+from mipic_llm.data.read.containers import check_files
 
 ABOUT = """Score a finished model at every layer and size.
 
@@ -37,6 +38,7 @@ def main(argv: list[str]) -> int:
     config = load_config(argv, extra=Flags, about=ABOUT)
     check_file("ds_config", "ds_configs", config.ds_config)
     check_file("--suite", "suites", config.extra.suite)
+    check_files([*config.extra.data, *config.extra.pca_text])
     from mipic_llm.evaluation.judge import evaluate
 
     return evaluate(config)
