@@ -262,8 +262,9 @@ def test_trials_of_different_code_or_data_are_named(tmp_path):
     assert provenance(study, tmp_path) == ["Code: c1 (1)."]
     done("b", "2", "q")
     code, data = provenance(study, tmp_path)
-    assert code.startswith("**The trials were not run by the same code.** c1 (1): all/a/seed42")
-    assert "`x.csv` changed between the trials" in data and "q: all/b/seed42 train" in data
+    assert code.startswith("**The code is not the same in all trials.** c1 (1): all/a/seed42")
+    assert data.startswith("**x.csv is not the same in all trials.** p: all/a/seed42 train")
+    assert "q: all/b/seed42 train" in data
     assert code in markdown(study, {}, {}, [], [code, data])
 
 

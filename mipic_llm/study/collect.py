@@ -137,31 +137,24 @@ def costs(study: Study, out: Path) -> dict[tuple[str, str], Cost]:
 
 def provenance(study: Study, out: Path) -> list[str]:
     """Lines about the code and data of the finished trials: a warning where they differ."""
-    codes: dict[tuple, list[str]] = {}
-    data: dict[str, dict[str, list[str]]] = {}
+    seen: dict[str, dict[str, list[str]]] = {}  # the code or a spec of data -> digest -> steps
+    labels = {"": "not recorded"}
     for trial, folder in folders(study, out):
         for step in ("train", *(f"evaluate{i}" for i in range(len(study.evaluate)))):
             if done := read_done(folder, step):
-                name = f"{trial} {step}"
-                codes.setdefault((done.get("code"), done.get("commit")), []).append(name)
-                for spec, digest in done.get("data", {}).items():
-                    data.setdefault(spec, {}).setdefault(digest, []).append(name)
-    names = {key: f"{key[1]} ({key[0]})" if key[0] else "not recorded" for key in codes}
-    lines = []
-    if len({code for code, _ in codes}) > 1:
-        parts = [f"{names[key]}: {_some(trials)}" for key, trials in codes.items()]
-        lines.append(f"**The trials were not run by the same code.** {'; '.join(parts)}.")
-    elif names:
-        lines.append(f"Code: {', '.join(names.values())}.")
-    for spec, found in data.items():
+                code = done.get("code", "")
+                labels.setdefault(code, f"{done.get('commit')} ({code})")
+                for what, digest in {"The code": code, **done.get("data", {})}.items():
+                    seen.setdefault(what, {}).setdefault(digest, []).append(f"{trial} {step}")
+    lines = [f"Code: {labels[code]}." for code in seen.get("The code", {})]
+    lines = lines if len(lines) == 1 else []
+    for what, found in seen.items():
         if len(found) > 1:
-            parts = [f"{digest}: {_some(trials)}" for digest, trials in found.items()]
-            lines.append(f"**`{spec}` changed between the trials.** {'; '.join(parts)}.")
+            some = [f"{labels.get(digest, digest)}: {', '.join(steps[:4])}"
+                    f"{f' and {len(steps) - 4} more' if len(steps) > 4 else ''}"
+                    for digest, steps in found.items()]  # fmt: skip
+            lines.append(f"**{what} is not the same in all trials.** {'; '.join(some)}.")
     return lines
-
-
-def _some(trials: list[str]) -> str:
-    return ", ".join(trials[:4]) + (f" and {len(trials) - 4} more" if len(trials) > 4 else "")
 
 
 def write_csv(cells: dict[Key, Cell], path: Path) -> None:
