@@ -10,7 +10,7 @@ from transformers import BertConfig, MPNetConfig, Qwen3Config, XLMRobertaConfig
 
 from mipic_llm.errors import UserError
 from mipic_llm.model import attention
-from mipic_llm.model.attention import choose, reference_varlen, unpad, varlen
+from mipic_llm.model.attention import choose, padded, reference_varlen, unpad, varlen
 
 LENGTHS = (5, 3, 3, 1, 4)
 WINDOWS = {"full": (-1, -1), "causal": (-1, 0), "local": (2, 0), "both": (1, 1), "left": (2, -1)}
@@ -135,7 +135,7 @@ def test_auto_on_cuda_packs_where_it_can(monkeypatch):
     assert choose("auto", "bf16", QWEN3) == choose("auto", "bf16", BERT) == torchs
     name, about = choose("auto", "bf16", XLMR)  # its own dropout is 0.1
     assert name == "sdpa" and "padded" in about and "attention_probs_dropout_prob is 0.1" in about
-    assert choose("auto", "bf16", MPNetConfig()).name == "sdpa"
+    assert choose("auto", "bf16", MPNetConfig()).name == "eager"  # it has no sdpa
     assert choose("auto", "fp32", QWEN3).name == "sdpa"
     assert choose("varlen", "fp32", QWEN3).about == "varlen (reference kernel), packed"
     machine(monkeypatch, packages=("flash_attn",))
@@ -154,5 +154,13 @@ def test_auto_on_cuda_packs_where_it_can(monkeypatch):
 ])  # fmt: skip
 def test_a_kernel_that_cannot_run_is_refused_by_name(monkeypatch, option, config, capability, word):
     machine(monkeypatch, capability)
-    with pytest.raises(UserError, match=f"model.attn: {option} .*{word}.*--model.attn sdpa"):
+    with pytest.raises(
+        UserError, match=f"model.attn: {option} .*{word}.*--model.attn {padded(config)}"
+    ):
         choose(option, "bf16", config)
+
+
+def test_a_class_without_sdpa_runs_eager():
+    assert choose("auto", "fp32", MPNetConfig()).name == "eager"
+    with pytest.raises(UserError, match="sdpa does not run in MPNetModel; use --model.attn eager"):
+        choose("sdpa", "fp32", MPNetConfig())

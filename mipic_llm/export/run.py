@@ -11,7 +11,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ from mipic_llm.evaluation.encode import make_encoder
 from mipic_llm.export.portable import EmbeddingSpec, make_spec, write_json
 from mipic_llm.export.verify import prove, reload_vectors
 from mipic_llm.export.write import merge_adapter, write_adapter, write_merged
+from mipic_llm.model.attention import padded
 from mipic_llm.model.backbone import Backbone, base_of, cut_layers, final_norm_of
 from mipic_llm.model.directory import Source, open_source
 from mipic_llm.model.load import add_lora, dtype_of, load_model
@@ -32,7 +33,7 @@ from mipic_llm.report import read_scores
 from mipic_llm.runtime import checkpoint
 from mipic_llm.runtime.engine import consolidated
 from mipic_llm.runtime.ranks import say
-from mipic_llm.types import Point, Score
+from mipic_llm.types import Point
 
 PROBES = 16  # texts whose vectors are compared
 TIMED_TEXTS, TIMED_RUNS = 64, 5
@@ -111,7 +112,7 @@ def _parity(config: Config, texts: Sequence[str], tolerance: float) -> dict[str,
 
 
 def export(config: Config) -> int:
-    """launch/export.py. UserError for a run without a model, or a size that it does not have."""
+    """`mipic export`. UserError for a run without a model, or a size that it does not have."""
     own, run_dir = config.extra, Path(config.output_dir)
     kinds = (run_dir / "adapter", run_dir / "merged")
     finished = next((p for p in kinds if p.is_dir()), None) if own.checkpoint == "auto" else None
@@ -131,35 +132,65 @@ def export(config: Config) -> int:
         config, export=dataclasses.replace(config.export, merged=own.merged)
     )
     encoder = make_encoder(config, source)
-    bare, texts = encoder.bare(), _texts()
+    job = _Job(config, make_spec(config, source, encoder), encoder.bare(), _texts())
     out.mkdir(parents=True, exist_ok=True)
     if found:
         say(f"exporting {found}")
-        backbone = _restored(config, source, found)
-        live_ND = _readouts(backbone, bare, texts[:PROBES], backbone.n_layers)
+        backbone, probes = _restored(config, source, found), job.texts[:PROBES]
+        live_ND = _readouts(backbone, job.bare, probes, backbone.n_layers)
         state = {k: v.detach() for k, v in backbone.model.named_parameters()
                  if v.requires_grad or not config.lora.rank}  # fmt: skip
-        export_model(backbone.model, state, live_ND, texts[:PROBES], config=config, source=source,
+        export_model(backbone.model, state, live_ND, probes, config=config, source=source,
                      encoder=encoder, out=out)  # fmt: skip
         written = ["adapter", "merged"] if config.lora.rank else ["merged"]
         for kind in written[: 1 + own.merged]:
             say(f"{kind}: {out / kind} (reloaded and compared: {out / 'parity.json'})")
         finished = out / written[0]
     assert finished is not None
-    spec = make_spec(config, source, encoder)
     if own.layers or own.dim:
-        point = Point(own.layers or spec.n_layers, own.dim or spec.width)
-        _shallow(config, spec, bare, texts, finished, run_dir, out, point)
+        point = Point(own.layers or job.spec.n_layers, own.dim or job.spec.width)
+        _shallow(job, finished, run_dir, out, point)
     elif own.merged and not found:
         if finished.name == "merged":
             raise UserError(f"merged: {finished} is a merged model already (full fine-tuning)")
-        dtype, probes = dtype_of(config.train.precision), texts[:PROBES]
-        live_ND = reload_vectors(finished, probes, spec, loader="automodel", dtype=dtype)
-        model = _whole_model(config, finished, spec)
-        _write_proved(out / "merged", model, spec, config, live_ND, probes)
+        live_ND = reload_vectors(finished, job.texts[:PROBES], job.spec, loader="automodel",
+                                 dtype=dtype_of(config.train.precision))  # fmt: skip
+        job.write(out / "merged", job.whole(finished), job.spec, live_ND)
     elif not found:
-        say(f"{finished} is written and proved already; ask for --merged, --layers or --dim")
+        say(f"{finished} is written and proved already; ask for --merged or --point")
     return EXIT_DONE
+
+
+class _Job(NamedTuple):
+    """A run's model to be written in another form. texts: built in, to compare and to time, since
+    the run's data may be elsewhere."""
+
+    config: Config
+    spec: EmbeddingSpec
+    bare: TextEncoder
+    texts: list[str]
+
+    def whole(self, finished: Path) -> Any:
+        """The finished model, its adapter merged in."""
+        from transformers import AutoModel
+
+        dtype, spec = dtype_of(self.config.train.precision), self.spec
+        if finished.name == "adapter":
+            return merge_adapter(spec.base_model, finished, dtype, **spec.hub)
+        return AutoModel.from_pretrained(finished, dtype=dtype, **spec.hub)
+
+    def write(self, folder: Path, model: Any, spec: EmbeddingSpec, live_ND: Tensor) -> None:
+        """A whole model that must give live_ND, with a parity.json of its own."""
+        config, texts = self.config, self.texts[:PROBES]
+        _, tolerance = _tolerances(config)
+
+        def check(fresh: Path) -> None:
+            found = prove(fresh, live_ND, texts, spec, name="", adapter=False, tolerance=tolerance,
+                          dtype=dtype_of(config.train.precision))  # fmt: skip
+            write_json(fresh / "parity.json", _parity(config, texts, tolerance) | found)
+
+        write_merged(folder, model, spec, check)
+        say(f"{folder.name}: {folder} (reloaded and compared: {folder / 'parity.json'})")
 
 
 def _checkpoint(option: str, run_dir: Path) -> Path:
@@ -176,7 +207,6 @@ def _checkpoint(option: str, run_dir: Path) -> Path:
 
 
 def _texts() -> list[str]:
-    """The built-in ones, to compare and to time: the run's data may be elsewhere."""
     sources, _ = read_training(["demo"], negatives=0, on_bad_rows="error", cache_dir=None)
     return list(dict.fromkeys(e.anchor for e in sources[0].examples))[:TIMED_TEXTS]
 
@@ -184,7 +214,7 @@ def _texts() -> list[str]:
 def _restored(config: Config, source: Source, found: Path) -> Backbone:
     """The checkpoint's backbone on CPU, with its own LoRA or its own whole weights."""
     lora, m = config.lora.rank > 0, config.model
-    m = dataclasses.replace(m, attn=m.attn if m.attn == "eager" else "sdpa")
+    m = dataclasses.replace(m, attn=padded(source.config))  # others may need a GPU
     model = load_model(source, m, precision=config.train.precision, dropout=m.dropout or 0.0)
     if lora:
         model = add_lora(model, config.lora)
@@ -202,66 +232,38 @@ def _restored(config: Config, source: Source, found: Path) -> Backbone:
     return Backbone(model, pooling=source.pooling, inner_norm=inner_norm).eval()
 
 
-def _whole_model(config: Config, finished: Path, spec: EmbeddingSpec) -> Any:
-    from transformers import AutoModel
-
-    dtype = dtype_of(config.train.precision)
-    if finished.name == "adapter":
-        return merge_adapter(spec.base_model, finished, dtype, **spec.hub)
-    return AutoModel.from_pretrained(finished, dtype=dtype, **spec.hub)
-
-
-def _write_proved(
-    folder: Path, model: Any, spec: EmbeddingSpec, config: Config, live_ND: Tensor,
-    texts: Sequence[str],
-) -> None:  # fmt: skip
-    """A whole model that must give live_ND, with a parity.json of its own."""
-    _, tolerance = _tolerances(config)
-    dtype = dtype_of(config.train.precision)
-
-    def check(fresh: Path) -> None:
-        found = prove(fresh, live_ND, texts, spec, name=folder.name, adapter=False, dtype=dtype,
-                      tolerance=tolerance)  # fmt: skip
-        found = {key.removeprefix(f"{folder.name} in "): value for key, value in found.items()}
-        write_json(fresh / "parity.json", _parity(config, texts, tolerance) | found)
-
-    write_merged(folder, model, spec, check)
-    say(f"{folder.name}: {folder} (reloaded and compared: {folder / 'parity.json'})")
-
-
-def _shallow(
-    config: Config, spec: EmbeddingSpec, bare: TextEncoder, texts: list[str], finished: Path,
-    run_dir: Path, out: Path, point: Point,
-) -> None:  # fmt: skip
+def _shallow(job: _Job, finished: Path, run_dir: Path, out: Path, point: Point) -> None:
     """A model that ends after the point's layer, cut to its dim: the same vectors as the point."""
-    if not 1 <= point.layer <= spec.n_layers:
-        raise UserError(f"layers: {point.layer} is not in 1..{spec.n_layers}, the model's layers")
-    if not 1 <= point.dim <= spec.width:
-        raise UserError(f"dim: {point.dim} is not in 1..{spec.width}, the model's width")
-    model = _whole_model(config, finished, spec)
+    spec, probes = job.spec, job.texts[:PROBES]
+    for name, value, most in (("layers", point.layer, spec.n_layers),
+                              ("dim", point.dim, spec.width)):  # fmt: skip
+        if not 1 <= value <= most:
+            raise UserError(f"{name}: {value} is not in 1..{most}, the model's own")
+    model = job.whole(finished)
     if point.layer < spec.n_layers and final_norm_of(model) and spec.inner_norm == "raw":
         raise UserError(
             "layers: this run read its inner layers before the final norm, which no model "
             "directory can express; train with --model.inner_norm final to cut"
         )
-    whole = Backbone(model, pooling=spec.pooling, inner_norm=spec.inner_norm).eval()
-    live_ND = _readouts(whole, bare, texts[:PROBES], point.layer)
-    before = _seconds(whole, bare, texts)
+    options = {"pooling": spec.pooling, "inner_norm": spec.inner_norm}
+    whole = Backbone(model, **options).eval()
+    live_ND = _readouts(whole, job.bare, probes, point.layer)
+    before = _seconds(whole, job)
     cut_layers(base_of(model), point.layer)
-    shallow = Backbone(model, pooling=spec.pooling, inner_norm=spec.inner_norm).eval()
-    speed = before / _seconds(shallow, bare, texts)
+    speed = before / _seconds(Backbone(model, **options).eval(), job)
     notes = [f"Cut after layer {point.layer} of {spec.n_layers}, width {point.dim} of "
              f"{spec.width}: encodes {speed:.2f} times as fast as the whole model (CPU, "
-             f"{len(texts)} texts)."]  # fmt: skip
+             f"{len(job.texts)} texts)."]  # fmt: skip
+    path = run_dir / "scores.jsonl"
+    scores = read_scores(path, stage="after") if path.is_file() else []
     notes += [f"{s.metric} on {s.task} at this size: {s.value:.4f} ({s.n} rows)."
-              for s in _scores(run_dir, point)]  # fmt: skip
+              for s in scores if s.point == point]  # fmt: skip
     dims = tuple(sorted({d for d in spec.dims if d < point.dim} | {point.dim}))
     cut = spec._replace(
         n_layers=point.layer, dims=dims, notes=tuple(notes),
         truncate_dim=point.dim if point.dim < spec.width else None,
     )  # fmt: skip
-    folder = out / f"shallow-{point.layer}x{point.dim}"
-    _write_proved(folder, model, cut, config, live_ND, texts[:PROBES])
+    job.write(out / f"shallow-{point.layer}x{point.dim}", model, cut, live_ND)
     for note in notes:
         say(note)
 
@@ -277,17 +279,11 @@ def _batch(backbone: Backbone, bare: TextEncoder, texts: list[str], layer: int) 
         return backbone(ids_ST, mask_ST, [layer], []).readout_LSD[0].float()
 
 
-def _seconds(backbone: Backbone, bare: TextEncoder, texts: list[str]) -> float:
+def _seconds(backbone: Backbone, job: _Job) -> float:
     """Median wall time of encoding the texts in one batch, after one untimed pass."""
     times = []
     for _ in range(TIMED_RUNS + 1):
         begun = time.perf_counter()
-        _batch(backbone, bare, texts, backbone.n_layers)
+        _batch(backbone, job.bare, job.texts, backbone.n_layers)
         times.append(time.perf_counter() - begun)
     return statistics.median(times[1:])
-
-
-def _scores(run_dir: Path, point: Point) -> list[Score]:
-    path = run_dir / "scores.jsonl"
-    found = read_scores(path, stage="after") if path.is_file() else []
-    return [s for s in found if s.point == point]

@@ -112,12 +112,12 @@ def prove(
     """Reload in every library that is here and `compare`; below float32 within `rounding_limits`
     of the reloaded files.
 
-    -> for parity.json: the differences under "NAME in LOADER", and the limits of each dim where
-    they are not all `tolerance`.
+    -> for parity.json: the differences under "NAME in LOADER" (or LOADER alone), and the limits of
+    each dim where they are not all `tolerance`.
     """
     report: dict[str, Any] = {}
     for loader in loaders(spec, adapter=adapter):
-        where = f"{name} in {loader}"
+        where = f"{name} in {loader}" if name else loader
         vectors = reload_vectors(folder, texts, spec, loader=loader, dtype=dtype)
         limits = {str(d): tolerance for d in spec.dims}
         if dtype != torch.float32:

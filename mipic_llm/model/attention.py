@@ -11,7 +11,7 @@ and builds no mask for a name that it does not know, so that neither pads nor an
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
 from itertools import accumulate, groupby
 from typing import Any, NamedTuple
@@ -44,6 +44,7 @@ def choose(option: str, precision: str, config: Any) -> Kernel:
     """The kernel for `model.attn` on this machine and for this transformers config, whose dropout
     is final. UserError, with the reason, when the one asked for by name cannot run."""
     fast = torch.cuda.is_available() and precision == "bf16"
+    plain = padded(config)
 
     def kernel(name: str, why: str = "") -> Kernel:
         own = f" ({'torch.nn.attention.varlen' if fast else 'reference kernel'})"
@@ -54,13 +55,13 @@ def choose(option: str, precision: str, config: Any) -> Kernel:
 
     if option != "auto":
         if problem := obstacle(option, precision, config):
-            raise UserError(f"model.attn: {option} {problem}; use --model.attn sdpa")
+            raise UserError(f"model.attn: {option} {problem}; use --model.attn {plain}")
         return kernel(option)
     if not torch.cuda.is_available():
         # torch's fused backward takes ten times as long there in bf16
-        return kernel("eager" if precision == "bf16" else "sdpa")
+        return kernel("eager" if precision == "bf16" else plain)
     if not fast:
-        return kernel("sdpa", "packed kernels want bf16")
+        return kernel(plain, "packed kernels want bf16")
     reasons = []
     for name in ("flash_attention_2", "varlen"):
         problem = obstacle(name, precision, config)
@@ -69,7 +70,18 @@ def choose(option: str, precision: str, config: Any) -> Kernel:
         if not problem:
             return kernel(name)
         reasons.append(f"{name} {problem}")
-    return kernel("sdpa", "; ".join(reasons))
+    return kernel(plain, "; ".join(reasons))
+
+
+def padded(config: Any) -> str:
+    """The kernel that runs anywhere."""
+    return "sdpa" if getattr(_class(config), "_supports_sdpa", True) else "eager"
+
+
+def _class(config: Any) -> Any:
+    """The transformers class of this config; None where it is a model's own."""
+    kind = MODEL_MAPPING.get(type(config), None)
+    return kind if isinstance(kind, type) else None
 
 
 def obstacle(name: str, precision: str, config: Any) -> str | None:
@@ -79,10 +91,12 @@ def obstacle(name: str, precision: str, config: Any) -> str | None:
         return "needs a CUDA device and `pip install mipic_llm[flash]`"
     if name == "flash_attention_3" and not (cuda and find_spec("flash_attn_interface")):
         return "is not installed, or there is no CUDA device"
+    kind = _class(config)
+    title = getattr(kind, "__name__", type(config).__name__)
+    if name == "sdpa" and padded(config) != name:
+        return f"does not run in {title}"
     if name not in PACKED:
         return None
-    kind = MODEL_MAPPING.get(type(config), None)
-    title = kind.__name__ if isinstance(kind, type) else type(config).__name__
     if not getattr(kind, "_supports_attention_backend", False):
         return f"needs a class whose attention is exchangeable, and {title}'s is not"
     if name in FLASH:
@@ -147,20 +161,11 @@ def first_position(model: nn.Module) -> int:
 
 
 def varlen(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    *,
-    dropout: float = 0.0,
-    scaling: float | None = None,
-    sliding_window: int | None = None,
-    is_causal: bool | None = None,
-    cu_seq_lens_q: Tensor | None = None,
-    max_length_q: int | None = None,
-    **others: Any,
-) -> tuple[Tensor, None]:
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, *,
+    dropout: float = 0.0, scaling: float | None = None, sliding_window: int | None = None,
+    is_causal: bool | None = None, cu_seq_lens_q: Tensor | None = None,
+    max_length_q: int | None = None, **others: Any,
+) -> tuple[Tensor, None]:  # fmt: skip
     """transformers' attention interface: query (1, H, N, c), key and value (1, G, N, c) of a packed
     batch -> ((1, N, H, c), None). Half precision on CUDA runs torch's varlen_attn, all else the
     reference. Raises UserError where the model wants what neither does.
@@ -191,67 +196,32 @@ def varlen(
 
 
 def reference_varlen(
-    q_NHc: Tensor,
-    k_NGc: Tensor,
-    v_NGc: Tensor,
-    lengths: Sequence[int],
-    *,
-    scale: float | None = None,
-    window: tuple[int, int] = (-1, -1),
-    dropout: float = 0.0,
-) -> Tensor:
+    q_NHc: Tensor, k_NGc: Tensor, v_NGc: Tensor, lengths: Sequence[int], *,
+    scale: float | None = None, window: tuple[int, int] = (-1, -1), dropout: float = 0.0,
+) -> Tensor:  # fmt: skip
     """Attention within each sequence: (N, H, c), any device and float dtype, differentiable.
 
-    Neighbours of one length are one batched call (batches are sorted by length). window: keys seen
-    to the left and right, -1 = all; (-1, 0) is causal. H is a multiple of G (grouped queries).
+    window: keys seen to the left and right, -1 = all; (-1, 0) is causal. H is a multiple of G
+    (grouped queries). Neighbours of one length are one batched call (batches are sorted by length).
     """
-    repeat = q_NHc.shape[1] // k_NGc.shape[1]
-    parts = []
-    for start, r, T in _runs(lengths):
-        q, k, v = (
-            x[start : start + r * T].view(r, T, *x.shape[1:]).transpose(1, 2)
-            for x in (q_NHc, k_NGc, v_NGc)
-        )
-        if repeat > 1:
-            k, v = (x.repeat_interleave(repeat, 1) for x in (k, v))
-        out_rHTc = _attend(q, k, v, window, scale, dropout)
-        parts.append(out_rHTc.transpose(1, 2).reshape(r * T, *q_NHc.shape[1:]))
-    return torch.cat(parts)
-
-
-def _runs(lengths: Sequence[int]) -> Iterator[tuple[int, int, int]]:
-    """(first token, sequences, tokens of each) of neighbours of one length."""
-    start = 0
+    parts, start = [], 0
     for T, group in groupby(lengths):
-        r = sum(1 for _ in group)
-        yield start, r, T
-        start += r * T
-
-
-def _attend(
-    q: Tensor, k: Tensor, v: Tensor, window: tuple[int, int], scale: float | None, dropout: float
-) -> Tensor:
-    T = q.shape[2]
-    left, right = window
-    causal = window == (-1, 0)
-    seen_TT = None
-    if not causal and window != (-1, -1):
-        at_T = torch.arange(T, device=q.device)
-        ahead_TT = at_T[None] - at_T[:, None]  # key minus query
-        seen_TT = (ahead_TT >= -left) if left >= 0 else torch.ones_like(ahead_TT, dtype=torch.bool)
-        seen_TT = seen_TT & (ahead_TT <= right) if right >= 0 else seen_TT
-    if q.is_cuda or q.dtype in (torch.float32, torch.float64):
-        return nn.functional.scaled_dot_product_attention(
-            q, k, v, attn_mask=seen_TT, is_causal=causal, scale=scale, dropout_p=dropout
-        )
-    # half precision on a CPU: the fused backward takes ten times as long
-    if causal:
-        seen_TT = torch.ones(T, T, dtype=torch.bool, device=q.device).tril()
-    score_rHTT = (q @ k.transpose(2, 3)) * (q.shape[-1] ** -0.5 if scale is None else scale)
-    if seen_TT is not None:
-        score_rHTT = score_rHTT.masked_fill(~seen_TT, -torch.inf)
-    weight_rHTT = score_rHTT.softmax(-1, dtype=torch.float32).to(q.dtype)
-    return nn.functional.dropout(weight_rHTT, dropout) @ v
+        stop = start + T * sum(1 for _ in group)
+        q, k, v = (x[start:stop].unflatten(0, (-1, T)).transpose(1, 2)
+                   for x in (q_NHc, k_NGc, v_NGc))  # fmt: skip
+        seen_TT = None
+        if window != (-1, -1):
+            at_T = torch.arange(T, device=q.device)
+            ahead_TT = at_T[None] - at_T[:, None]  # key minus query
+            left, right = (T if side < 0 else side for side in window)
+            seen_TT = (ahead_TT >= -left) & (ahead_TT <= right)
+        out_rHTc = nn.functional.scaled_dot_product_attention(
+            q, k, v, attn_mask=seen_TT, scale=scale, dropout_p=dropout,
+            enable_gqa=q.shape[1] != k.shape[1],
+        )  # fmt: skip
+        parts.append(out_rHTc.transpose(1, 2).flatten(0, 1))
+        start = stop
+    return torch.cat(parts)
 
 
 AttentionInterface.register("varlen", varlen)
