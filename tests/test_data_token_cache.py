@@ -130,3 +130,23 @@ def test_the_demo_text_is_dealt_evenly(tokenizer) -> None:
     loads = [lengths[hand].sum() for hand in deal(lengths, 4)]
     assert max(loads) <= 1.01 * np.mean(loads)
     assert max(loads) < lengths.reshape(4, 16).sum(1).max()
+
+
+@pytest.mark.parametrize("balance", [False, True])
+def test_a_rank_tokenises_its_own_rows_unless_it_must_compare_lengths(
+    tokenizer, monkeypatch, balance
+) -> None:
+    from mipic_llm.data.plan import BatchPlan
+    from mipic_llm.data.read.formats import TextSource
+    from mipic_llm.training import feed
+
+    monkeypatch.setattr(feed.dist, "world_size", lambda: 2)
+    monkeypatch.setattr(feed.dist, "rank", lambda: 1)
+    rows = [Example(f"a{i}", f"p{i}", (), i) for i in range(16)]
+    source, enc = TextSource("rows", rows, 1.0), encoder(tokenizer)
+    plan = BatchPlan([source], 4, 2, seed=0)
+    data = feed.Data([source], plan, enc, [], False, [LazyTokens(rows, enc)], balance)
+    found = data.step((0, 0))
+    seen = [int(text[1:]) for text in enc._known["query"]]
+    whole = [i for _, i in plan.batch(0, 0)]
+    assert found.n_anchors == 4 and seen == (whole if balance else whole[4:])
