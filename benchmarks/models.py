@@ -22,8 +22,7 @@ from transformers import (
 from transformers import BertConfig as Bert
 
 from benchmarks.flops import SHAPES, Shape
-from mipic_llm.config.read import load_config
-from mipic_llm.config.schema import Config
+from mipic_llm.config import Config, load_config
 from mipic_llm.data.batch import StepBatch
 from mipic_llm.model.directory import Source, open_source
 from mipic_llm.training.setup import build_module, resolve_for

@@ -206,7 +206,7 @@ def rank_cases() -> list[dict]:
 def check_ranks(only: str = "") -> list[Case]:
     from ranks import run_ranks
 
-    from mipic_llm.config.read import load_config
+    from mipic_llm.config import load_config
     from mipic_llm.plan.advise import stages
     from mipic_llm.plan.predict import load_of, work_of
 

@@ -66,7 +66,7 @@ def worker(cases: Path, answers: Path) -> None:
     """On every rank: two steps of each case. Written: bytes alive before the second update, bytes
     sent during the second step."""
     traffic = Traffic()
-    from mipic_llm.config.read import load_config
+    from mipic_llm.config import load_config
     from mipic_llm.data.batch import build_step
     from mipic_llm.runtime import ranks as dist
     from mipic_llm.runtime.engine import Engine, start

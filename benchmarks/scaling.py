@@ -16,7 +16,7 @@ import torch
 
 from benchmarks import data, flops, harness, models
 from benchmarks.harness import Options, Row
-from mipic_llm.config.schema import derive_dims
+from mipic_llm.config import derive_dims
 from mipic_llm.runtime import ranks as distributed
 
 

@@ -18,10 +18,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from mipic_llm.config.check import parse_ladder
+from mipic_llm.config import Config, from_settings, load_config, parse_ladder
 from mipic_llm.config.files import check_file
-from mipic_llm.config.read import load_config
-from mipic_llm.config.schema import Config
 from mipic_llm.data.read.containers import NamedRows, check_files
 from mipic_llm.errors import EXIT_DONE, UserError
 from mipic_llm.quiet import quiet
@@ -275,16 +273,8 @@ def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _config(flat: Mapping[str, Any], extra: Any = None) -> Config:
-    argv: list[str] = []
-    for key, value in flat.items():
-        if key in ("help", "h", "print_config"):
-            raise UserError(f"{key} is a flag of the command line, no setting")
-        items = value if isinstance(value, list | tuple) else [value]
-        words = [str(v).lower() if isinstance(v, bool) or v is None else str(v) for v in items]
-        argv += [f"--{key}", *(words or ["[]"])]
-    config = load_config(argv)
-    config.extra = extra
-    return config
+    config = from_settings(flat)
+    return config.told(config, extra=extra)
 
 
 def _by_name(found: list[Any] | None) -> bool:

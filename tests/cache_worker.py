@@ -15,7 +15,7 @@ from unittest import mock
 
 import torch
 
-from mipic_llm.config.read import load_config
+from mipic_llm.config import load_config
 from mipic_llm.errors import UserError
 from mipic_llm.runtime import checkpoint
 from mipic_llm.runtime import ranks as dist

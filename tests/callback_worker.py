@@ -2,7 +2,7 @@
 
 import sys
 
-from mipic_llm.config.read import load_config
+from mipic_llm.config import load_config
 from mipic_llm.training.callbacks import Callback
 from mipic_llm.training.loop import train
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from mipic_llm.config.read import load_config
+from mipic_llm.config import load_config
 from mipic_llm.data.batch import build_step
 from mipic_llm.runtime import ranks as dist
 from mipic_llm.runtime.engine import start

@@ -20,8 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
-from mipic_llm.config.derive import resolve
-from mipic_llm.config.read import load_config
+from mipic_llm.config import load_config, resolve
 from mipic_llm.objective import Objective, build_objective
 from mipic_llm.objective.term import Inside
 from mipic_llm.runtime import ranks

@@ -15,7 +15,7 @@ from tiny_models import tiny_bert, tiny_qwen3
 from transformers import MPNetConfig, MPNetModel
 
 from mipic_llm.commands.run import run_main
-from mipic_llm.config.read import load_config
+from mipic_llm.config import load_config
 from mipic_llm.errors import EXIT_USER_ERROR
 
 GOOD = {"anchor": "a small boat", "positive": "a little ship", "negative": "a red car"}

@@ -10,7 +10,7 @@ import pytest
 from ranks import ROOT, run_ranks
 from tiny_models import SENTENCES, tiny_bert, tiny_qwen3
 
-from mipic_llm.config.read import load_config
+from mipic_llm.config import load_config
 from mipic_llm.errors import EXIT_DONE, EXIT_STOPPED, UserError
 from mipic_llm.training.callbacks import Callback, CallbackError, check_callbacks
 from mipic_llm.training.loop import train

@@ -5,16 +5,24 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
 
 import pytest
 import yaml
 
 from mipic_llm.commands import export, train
 from mipic_llm.commands.run import dispatch, run_main
-from mipic_llm.config import files
-from mipic_llm.config.read import ALIASES, OPTIONS, dump, flatten, load_config
-from mipic_llm.config.schema import Config, opt, resolve
+from mipic_llm.config import (
+    ALIASES,
+    OPTIONS,
+    Config,
+    Section,
+    dump,
+    files,
+    flatten,
+    load_config,
+    opt,
+    resolve,
+)
 from mipic_llm.errors import UserError
 
 
@@ -319,20 +327,20 @@ def test_unreadable_recipes(tmp_path):
 
 
 def everything_odd() -> Config:
-    config = Config(output_dir="out: #1", ds_config="off", seed=3)
-    config.model.revision = "1e5"
-    config.model.append_eos = "<|endoftext|>"
-    config.data.train = ["true", "010", "~", "a, b", "x: y", "", "gl*b", "[1]", "=", "<<"]
-    config.data.query_prompt = "Instruct: find\nQuery:"
-    config.data.document_prompt = "caf\u00e9 \u4e2d "
-    config.objective.dims = [16, 384]
-    config.objective.dim_weights = [0.1, 1e-7]
-    config.sia.ratios = [1 / 3]
-    config.sia.detach_teacher = False
-    config.tracking.run_name = "2024-01-01"
-    config.tracking.mlflow = "off"
-    config.train.learning_rate = 2e-5
-    return config
+    return Config(output_dir="out: #1", ds_config="off", seed=3).replace(**{
+        "model.revision": "1e5",
+        "model.append_eos": "<|endoftext|>",
+        "data.train": ["true", "010", "~", "a, b", "x: y", "", "gl*b", "[1]", "=", "<<"],
+        "data.query_prompt": "Instruct: find\nQuery:",
+        "data.document_prompt": "caf\u00e9 \u4e2d ",
+        "objective.dims": [16, 384],
+        "objective.dim_weights": [0.1, 1e-7],
+        "sia.ratios": [1 / 3],
+        "sia.detach_teacher": False,
+        "tracking.run_name": "2024-01-01",
+        "tracking.mlflow": "off",
+        "train.learning_rate": 2e-5,
+    })  # fmt: skip
 
 
 @pytest.mark.parametrize("make", [Config, everything_odd, lambda: load_config([])])
@@ -358,24 +366,22 @@ def test_every_recipe_survives_a_dump(recipe, path):
 def test_dump_is_plain_yaml_too():
     tree = yaml.safe_load(dump(load_config([])))
     assert tree["objective"]["dims"] == [16, 32, 64, 128, 256, 384]
-    assert "config_notes" not in tree and "origins" not in tree and "recipe" not in tree
+    assert "notes" not in tree and "origins" not in tree and "recipe" not in tree
 
 
 def test_flatten_has_every_option():
     flat = flatten(Config())
     assert list(flat) == list(OPTIONS)
     assert flat["train.precision"] == "bf16" and flat["sia.layers"] is None
-    assert not {"config_notes", "origins", "extra"} & set(flat)
-    changed = Config()
-    changed.sia.layers = [1]
+    assert not {"notes", "origins", "extra"} & set(flat)
+    changed = Config().replace(**{"sia.layers": [1]})
     assert {k for k, v in flatten(changed).items() if v != flat[k]} == {"sia.layers"}
 
 
 # ----------------------------------------------------------------------------------- help and print
 
 
-@dataclass
-class Extra:
+class Extra(Section):
     tasks: list[str] = opt(["demo"], "task files to score")
     adapter: str | None = opt(None, "adapter directory")
     force: bool = opt(False, "write over what is there")
@@ -390,7 +396,7 @@ def test_help_names_every_option(capsys):
     assert "Score a model." in out
     for key, option in OPTIONS.items():
         assert f"--{key} " in out
-        for choice in option.choices or ():
+        for choice in option.kind.choices:
             assert choice in out
     for alias in ALIASES:
         assert f"--{alias} = " in out

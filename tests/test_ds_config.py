@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mipic_llm.config.schema import Config
+from mipic_llm.config import Config
 from mipic_llm.errors import UserError
 from mipic_llm.runtime import ds_config
 from mipic_llm.runtime.ds_config import load_ds_config
@@ -16,11 +16,7 @@ FILES = sorted((Path(__file__).resolve().parents[1] / "ds_configs").glob("*.json
 
 
 def config_with(**train) -> Config:
-    config = Config()
-    for name, value in train.items():
-        assert hasattr(config.train, name)
-        setattr(config.train, name, value)
-    return config
+    return Config().replace(**{f"train.{name}": value for name, value in train.items()})
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import torch
 from tiny_models import SENTENCES, tiny_bert, tiny_qwen3, tiny_xlmr
 from torch.nn.functional import normalize
 
-from mipic_llm.config.read import load_config
+from mipic_llm.config import load_config
 from mipic_llm.data.tokenise import TextEncoder, pad
 from mipic_llm.errors import UserError
 from mipic_llm.export import (
@@ -283,8 +283,8 @@ def test_a_models_own_code_is_carried_into_every_export(tmp_path, monkeypatch):
         Trained(tmp_path, "own-code")
     trained = Trained(tmp_path, "own-code", *TRUST)
     live, out = trained.vectors(), tmp_path / "run"
-    known = {"config": trained.config, "source": trained.source, "encoder": trained.encoder}
-    trained.config.export.merged = True
+    config = trained.config.replace(**{"export.merged": True})
+    known = {"config": config, "source": trained.source, "encoder": trained.encoder}
     model = trained.module.backbone.model
     export_model(model, trained.state(), live, TEXTS, out=out, **known)
     parity = json.loads((out / "parity.json").read_text())

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers import BertConfig, BertModel, Qwen3Config, Qwen3Model
 
-from mipic_llm.config.read import load_config
+from mipic_llm.config import load_config
 from mipic_llm.plan.shapes import SHAPES
 from mipic_llm.runtime import hint
 from mipic_llm.runtime.ds_config import load_ds_config, persistence_threshold

@@ -14,7 +14,7 @@ import transformers
 from ranks import ROOT
 from tiny_models import SENTENCES, tiny_bert, tiny_qwen3, tiny_xlmr
 
-from mipic_llm.config.schema import ModelConfig
+from mipic_llm.config import ModelConfig
 from mipic_llm.errors import UserError
 from mipic_llm.model.directory import is_causal, open_source, prompts_by_kind, read_model
 
@@ -257,7 +257,7 @@ def test_training_from_an_adapter_or_an_encoder_decoder_is_refused(tmp_path) -> 
 
 def test_prompts_of_a_kind() -> None:
     """The names that sentence-transformers looks for; a flag's own; the default for all else."""
-    from mipic_llm.config.schema import DataConfig
+    from mipic_llm.config import DataConfig
 
     class Own:
         prompts = {"passage": "P: ", "sts": "S: "}

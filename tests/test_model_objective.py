@@ -3,8 +3,7 @@
 import torch
 from transformers import BertConfig, BertModel
 
-from mipic_llm.config.derive import resolve
-from mipic_llm.config.read import load_config
+from mipic_llm.config import load_config, resolve
 from mipic_llm.model.backbone import Backbone
 from mipic_llm.objective import EmbeddingModule, build_objective
 

@@ -7,8 +7,7 @@ import torch
 from tiny_models import tiny_bert, tiny_qwen3, tiny_xlmr
 from transformers import AutoModel
 
-from mipic_llm.config.derive import resolve
-from mipic_llm.config.read import load_config
+from mipic_llm.config import load_config, resolve
 from mipic_llm.data.tokenise import pack, pad
 from mipic_llm.errors import UserError
 from mipic_llm.model import attention

@@ -16,8 +16,7 @@ from transformers import AutoModel, LlamaConfig, Qwen2Config
 
 from mipic_llm.commands.plan import main
 from mipic_llm.commands.run import run_main
-from mipic_llm.config.read import load_config
-from mipic_llm.config.schema import resolve
+from mipic_llm.config import load_config, resolve
 from mipic_llm.errors import UserError
 from mipic_llm.plan import formulas
 from mipic_llm.plan.advise import Setting, advise, lowest_that_fits, stages

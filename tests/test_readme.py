@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from ranks import ROOT
 
-from mipic_llm.config.read import ALIASES, OPTIONS
+from mipic_llm.config import ALIASES, OPTIONS
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", TEXT, re.S)

@@ -12,7 +12,7 @@ import pytest
 from ranks import ROOT, run_ranks, start_ranks
 from tiny_models import tiny_bert
 
-from mipic_llm.config.read import load_config
+from mipic_llm.config import load_config
 from mipic_llm.errors import EXIT_STOPPED, UserError
 from mipic_llm.runtime import checkpoint
 

@@ -12,8 +12,7 @@ from terms import KEPT, D, World, found, info_nce, judge, readouts, setting, tas
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from mipic_llm.config.derive import resolve
-from mipic_llm.config.read import load_config
+from mipic_llm.config import load_config, resolve
 from mipic_llm.data.plan import BatchPlan
 from mipic_llm.data.read.formats import Example, TextSource
 from mipic_llm.losses import alignment_kl, compress, layer_weight, pca_target

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from mipic_llm.config.schema import Config
+from mipic_llm.config import Config
 from mipic_llm.errors import UserError
 from mipic_llm.tracking import (
     JsonlTracker,
@@ -358,8 +358,7 @@ def test_the_base_class_records_nothing():
 
 
 def test_off_writes_the_file_only(tmp_path, row):
-    config = Config()
-    config.tracking.mlflow = "off"
+    config = Config().replace(**{"tracking.mlflow": "off"})
     tracker = make_tracker(config, tmp_path)
     tracker.metrics(row, 1)
     tracker.close()
@@ -378,8 +377,9 @@ def test_environment_variables_are_honoured(tmp_path, monkeypatch):
     assert isinstance(inner, MlflowTracker)
     assert (inner.uri, inner.experiment, inner.run_id) == ("http://host:1", "exp", "abc")
     assert inner.tags == {"team": "a", "n_at_": "1"} and inner.artifact_location is None
-    config = Config()
-    config.tracking.mlflow, config.tracking.experiment = "sqlite:///x.db", "mine"
+    config = Config().replace(**{
+        "tracking.mlflow": "sqlite:///x.db", "tracking.experiment": "mine"
+    })  # fmt: skip
     inner = make_tracker(config, tmp_path, run_id="ck").trackers[1]  # type: ignore
     assert (inner.uri, inner.experiment, inner.run_id) == ("sqlite:///x.db", "mine", "ck")
 
@@ -392,8 +392,7 @@ def test_bad_tags_are_the_users_error(tmp_path, monkeypatch, tags):
 
 
 def test_mistyped_store_is_the_users_error(tmp_path):
-    config = Config()
-    config.tracking.mlflow = "of"
+    config = Config().replace(**{"tracking.mlflow": "of"})
     with pytest.raises(UserError, match="'of' is no tracking URI"):
         make_tracker(config, tmp_path)
 

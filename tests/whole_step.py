@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from mipic_llm.config.read import load_config
+from mipic_llm.config import load_config
 from mipic_llm.runtime.engine import start
 from mipic_llm.training import setup
 from mipic_llm.training.step import StepRunner

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from mipic_llm.config import Section, load_config, opt
 from mipic_llm.config.files import check_file
-from mipic_llm.config.read import load_config
-from mipic_llm.config.schema import opt
 from mipic_llm.data.read.containers import check_files
 
 ABOUT = """Score a finished model at every layer and size.
@@ -15,8 +12,7 @@ ABOUT = """Score a finished model at every layer and size.
   deepspeed --num_accelerators 2 --module mipic_llm evaluate --ds_config zero3 --model DIR ..."""
 
 
-@dataclass
-class Flags:
+class Flags(Section):
     model: str | None = opt(None, "our export (adapter or merged), a sentence-transformers or "
                             "transformers directory, a Hugging Face id, or quickstart; None = "
                             "model.name")  # fmt: skip

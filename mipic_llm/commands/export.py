@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from mipic_llm.config.check import need, parse_ladder
-from mipic_llm.config.read import load_config
-from mipic_llm.config.schema import Config, opt
+from mipic_llm.config import Config, Section, load_config, need, opt, parse_ladder
 
 ABOUT = """Write portable models from a run, and check them by loading them again. One process.
 
@@ -15,8 +11,7 @@ ABOUT = """Write portable models from a run, and check them by loading them agai
   mipic export --output_dir RUN --point 64@3     a model cut after layer 3, 64 channels"""
 
 
-@dataclass
-class Flags:
+class Flags(Section, frozen=False):
     checkpoint: str = opt("auto", "checkpoint directory to export; auto = the finished model of "
                           "the run, else its newest complete checkpoint")  # fmt: skip
     merged: bool = opt(False, "also write a merged model (LoRA runs)")

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from typing import Literal
 
-from mipic_llm.config.check import need
-from mipic_llm.config.read import load_config
-from mipic_llm.config.schema import Config, opt
+from mipic_llm.config import Config, Section, load_config, need, opt
 from mipic_llm.plan.advise import Setting, advise, stages, sweep
 from mipic_llm.plan.formulas import flops_per_token
 from mipic_llm.plan.predict import GIB, Machine, load_of, work_of
@@ -27,10 +25,9 @@ ABOUT = """Predict memory, speed and traffic of a training at every ZeRO stage, 
   mipic plan --recipe qwen3-8b --sweep                        1 to 1,024 GPUs"""
 
 
-@dataclass
-class Flags:
+class Flags(Section):
     ranks: int = opt(8, "GPUs, 1 to 1024")
-    gpu: str = opt("h200", "kind of GPU", tuple(GPUS))
+    gpu: Literal[*GPUS] = opt("h200", "kind of GPU")  # type: ignore[valid-type]
     fabric_gbps: float = opt(400.0, "what one GPU sends to the others, GB/s: NVLink about 400, "
                              "one 400 Gbit/s card per GPU 40")  # fmt: skip
     mean_tokens: float | None = opt(None, "mean tokens of a text, without padding; None = half of "

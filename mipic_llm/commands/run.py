@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from mipic_llm import __version__
-from mipic_llm.config.fields import nearest
+from mipic_llm.config import nearest
 from mipic_llm.errors import EXIT_DONE, EXIT_USER_ERROR, UserError
 from mipic_llm.quiet import quiet
 

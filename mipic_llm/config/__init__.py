@@ -1,1 +1,31 @@
 """Configuration: typed fields, presets, values derived from the model, checks, reading and help."""
+
+from mipic_llm.config.check import need, parse_ladder, validate
+from mipic_llm.config.derive import (
+    chain_hidden,
+    derive_dims,
+    derive_ladder,
+    derive_ratios,
+    narrow_dims,
+    resolve,
+    trained_dims,
+)
+from mipic_llm.config.fields import Section, nearest, opt
+from mipic_llm.config.help import dump
+from mipic_llm.config.presets import OBJECTIVES, PRESETS
+from mipic_llm.config.read import ALIASES, from_settings, load_config
+from mipic_llm.config.schema import (
+    OPTIONS,
+    SECTIONS,
+    Config,
+    LoraSettings,
+    ModelConfig,
+    flatten,
+)
+
+__all__ = [
+    "ALIASES", "Config", "LoraSettings", "ModelConfig", "OBJECTIVES", "OPTIONS", "PRESETS",
+    "SECTIONS", "Section", "chain_hidden", "derive_dims", "derive_ladder",
+    "derive_ratios", "dump", "flatten", "from_settings", "load_config", "narrow_dims", "nearest",
+    "need", "opt", "parse_ladder", "resolve", "trained_dims", "validate",
+]  # fmt: skip

@@ -1,21 +1,16 @@
-"""What makes a configuration legal, and how unset values follow from the backbone.
+"""How unset values follow from the preset, from other options and from the backbone.
 
-`reconcile` (when the command line is read) and `resolve` (when the backbone is known) never
-change a value silently: each change appends one line to `config.config_notes`.
+Nothing that a recipe or a flag gave is changed silently: each change is a line of `config.notes`.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from mipic_llm.config.check import need, parse_ladder, validate_sizes
 from mipic_llm.config.presets import OBJECTIVES, PRESETS
+from mipic_llm.config.schema import Config, flatten
 from mipic_llm.types import Point
-
-if TYPE_CHECKING:
-    from mipic_llm.config.schema import Config
 
 # ---------------------------------------------------------------- what follows from the backbone
 
@@ -37,9 +32,10 @@ def derive_ladder(dims: Sequence[int], n_layers: int) -> tuple[Point, ...]:
     return tuple(Point(_round(n_layers * (i + 1), n), dim) for i, dim in enumerate(chosen))
 
 
-def chain_hidden(dim_in: int, dim_out: int, form: str) -> int:
-    """Hidden width of a link's head: half of its wider end (the paper's mlp), or an eighth."""
-    return max(1, max(dim_in, dim_out) // (8 if form == "residual" else 2))
+def _round(numerator: int, denominator: int) -> int:
+    """Nearest integer, halves upwards (Python's round() would send 2.5 to 2 and 3.5 to 4)."""
+    assert denominator > 0
+    return (2 * numerator + denominator) // (2 * denominator)
 
 
 def derive_ratios(n_prefixes: int) -> list[float]:
@@ -49,24 +45,32 @@ def derive_ratios(n_prefixes: int) -> list[float]:
     return [round(0.2 + 0.5 * i / (n_prefixes - 1), 4) for i in range(n_prefixes)]
 
 
+def chain_hidden(dim_in: int, dim_out: int, form: str) -> int:
+    """Hidden width of a link's head: half of its wider end (the paper's mlp), or an eighth."""
+    return max(1, max(dim_in, dim_out) // (8 if form == "residual" else 2))
+
+
+# ------------------------------------------------------------------- for a resolved configuration
+
+
 def trained_dims(config: Config) -> list[int]:
-    """The widths under the contrastive loss (after `resolve`): simcse trains only the full one,
-    ese its k and the full one.
+    """The widths under the contrastive loss (after `resolve`), by the table of objectives.
 
     objective.dims stays the list that evaluation and export use, whatever was trained.
     """
-    dims = config.objective.dims
+    dims, widths = config.objective.dims, OBJECTIVES[config.objective.name].widths
     assert dims, "call resolve() first"
-    return {
-        "all": dims, "full": dims[-1:], "ese": [config.ese.k or dims[0], dims[-1]],
-    }[OBJECTIVES[config.objective.name].widths]  # fmt: skip
+    if widths == "ese":
+        return [config.ese.k or dims[0], dims[-1]]
+    return dims[-1:] if widths == "full" else dims
 
 
 def narrow_dims(config: Config) -> list[int]:
-    """The prefixes under SIA's relation between texts (after `resolve`), none where it is off: at
-    most a fifth of the full width, where a published negative result says that Matryoshka
+    """The prefixes under the distillation between texts (after `resolve`), none where it is off:
+    at most a fifth of the full width, where a published negative result says that Matryoshka
     training pays at all."""
-    if "sentences" not in OBJECTIVES[config.objective.name].terms or not config.sia.sentences:
+    terms = OBJECTIVES[config.objective.name].terms
+    if "sentences" not in terms or not config.sia.sentences:
         return []
     dims = trained_dims(config)
     return [d for d in dims if 5 * d <= dims[-1]]
@@ -75,30 +79,34 @@ def narrow_dims(config: Config) -> list[int]:
 # ------------------------------------------------------------------------------- flags over recipe
 
 
-def reconcile(config: Config) -> None:
+def flagged(config: Config) -> bool:
+    """Whether a flag gave objective.dims (none included), so that the recipe's shapes yield."""
+    return config.origins.get("objective.dims") == "flag"
+
+
+def reconcile(config: Config) -> Config:
     """Drop what a recipe says for other dims when a flag changed objective.dims; note it."""
-    if config.origins.get("objective.dims") != "flag":
-        return
     dims = config.objective.dims
-    if dims and config.sia.ratios is not None and len(config.sia.ratios) != len(dims) - 1:
-        _rederive(config, "sia", "ratios", f"{len(dims) - 1} truncated prefixes now")
-    if dims and config.objective.dim_weights and len(config.objective.dim_weights) != len(dims):
-        _rederive(config, "objective", "dim_weights", f"{len(dims)} dims now")
-    if dims and config.pic.ladder is not None:
+    if not dims or not flagged(config):
+        return config
+    if config.sia.ratios is not None and len(config.sia.ratios) != len(dims) - 1:
+        config = _drop(config, "sia.ratios", f"{len(dims) - 1} truncated prefixes now")
+    if config.objective.dim_weights and len(config.objective.dim_weights) != len(dims):
+        config = _drop(config, "objective.dim_weights", f"{len(dims)} dims now")
+    if config.pic.ladder is not None:
         points = parse_ladder(config.pic.ladder)
         if not {p.dim for p in points} <= set(dims) or (points and points[-1].dim != dims[-1]):
-            _rederive(config, "pic", "ladder", "its dims are not among objective.dims")
+            config = _drop(config, "pic.ladder", "its dims are not among objective.dims")
+    return config
 
 
-def _rederive(config: Config, section: str, name: str, why: str) -> None:
-    """Unset a value that only the recipe gave (so `resolve` derives it) and say so."""
-    key = f"{section}.{name}"
-    if config.origins.get(key) == "recipe":
-        setattr(getattr(config, section), name, None)
-        config.origins.pop(key)
-        config.config_notes.append(
-            f"{key} of the recipe is derived anew, since --objective.dims changed dims: {why}"
-        )
+def _drop(config: Config, key: str, why: str) -> Config:
+    """Unset a value that only the recipe gave, so that `resolve` derives it, and say so."""
+    if config.origins.get(key) != "recipe":
+        return config
+    note = f"{key} of the recipe is derived anew, since --objective.dims changed dims: {why}"
+    new = config.replace(**{key: None})
+    return new.told(new, note=note)
 
 
 # ----------------------------------------------------------------------------------------- resolve
@@ -110,77 +118,78 @@ def resolve(config: Config, *, width: int, n_layers: int) -> Config:
     width: channels of the full embedding; n_layers: layers of the backbone. Raises UserError
     where dims, layers, ratios or ladder do not fit it. Resolving twice changes nothing.
     """
-    c = copy.deepcopy(config)
-    for section, values in PRESETS[c.objective.preset].items():
-        for name, value in values.items():
-            if getattr(getattr(c, section), name) is None:
-                setattr(getattr(c, section), name, value)
-    _resolve_dims(c, width)
-    reconcile(c)
+    c, free = by_preset(config), config.objective.dims is None
+    if free:  # none by a flag counts as a flag's dims until the end
+        origin = c.origins.get("objective.dims", "derived")
+        c = c.replace(origin, **{"objective.dims": derive_dims(width)})
+    c = reconcile(c)
+    _check_dims(c, width)
     validate_sizes(c)
-    _resolve_depth(c, width, n_layers)
-    if c.ese.k is None:
-        narrow = [d for d in c.objective.dims or [] if 3 * d <= width]
-        c.ese.k = narrow[-1] if narrow else max(1, width // 3)
+    c = _resolve_depth(c, width, n_layers)
+    dims, name, terms = c.objective.dims or [], c.objective.name, OBJECTIVES[c.objective.name].terms
+    narrow = [d for d in dims if 3 * d <= width]
+    c = _fill(c, {
+        "ese.k": narrow[-1] if narrow else max(1, width // 3),
+        "sia.ratios": derive_ratios(len(dims) - 1),
+        "train.head_learning_rate": 2 * c.train.learning_rate,
+        "export.tolerance": 1e-5 if c.train.precision == "fp32" else 2e-2,
+    })  # fmt: skip
     need(
-        c.objective.name != "ese" or 1 <= c.ese.k < width,
+        "ese" not in terms or 1 <= (c.ese.k or 0) < width,
         f"ese.k is {c.ese.k}; it must be in 1 .. {width - 1}, below the full width",
     )
-    needed = ("ese", "2dmse")
     need(
-        c.objective.name not in needed or n_layers > 1,
-        f"objective.name {c.objective.name} reads layers below the last, and the model has one",
+        not {"ese", "2dmse"} & set(terms) or n_layers > 1,
+        f"objective.name {name} reads layers below the last, and the model has one",
     )
-    n_prefixes = len(c.objective.dims or []) - 1
-    if c.sia.ratios is None:
-        c.sia.ratios = derive_ratios(n_prefixes)
-    if c.train.head_learning_rate is None:
-        c.train.head_learning_rate = 2 * c.train.learning_rate
-    if c.export.tolerance is None:
-        c.export.tolerance = 1e-5 if c.train.precision == "fp32" else 2e-2
     validate_sizes(c)
-    return c
+    return c.told(c, origins={"objective.dims": "derived"}) if free else c
 
 
-def _resolve_dims(c: Config, width: int) -> None:
-    if c.objective.dims is None:
-        c.objective.dims = derive_dims(width)
-    dims = c.objective.dims
+def by_preset(config: Config) -> Config:
+    """A copy with what objective.preset says for unset options."""
+    preset = PRESETS[config.objective.preset]
+    flat = {f"{section}.{name}": v for section, values in preset.items()
+            for name, v in values.items()}  # fmt: skip
+    return _fill(config, flat, "preset")
+
+
+def _fill(config: Config, values: dict[str, object], origin: str = "derived") -> Config:
+    """A copy with these values where none is set."""
+    now = flatten(config)
+    unset = {key: value for key, value in values.items() if now[key] is None}
+    return config.replace(origin, **unset) if unset else config
+
+
+def _check_dims(c: Config, width: int) -> None:
+    dims = c.objective.dims or []
     hint = "; give --objective.dims none to derive them"
     above = [d for d in dims if d > width]
     need(not above, f"objective.dims has {above}, above the model's full width {width}{hint}")
     need(dims[-1:] == [width], f"objective.dims must end at the full width {width}{hint}")
 
 
-def _resolve_depth(c: Config, width: int, n_layers: int) -> None:
+def _resolve_depth(c: Config, width: int, n_layers: int) -> Config:
     """Fill and check pic.ladder and sia.layers; a recipe's yield to a flag's new dims."""
-    flagged = c.origins.get("objective.dims") == "flag"
-    top = Point(n_layers, width)
-    points = None if c.pic.ladder is None else parse_ladder(c.pic.ladder)
-    if points is not None and points[-1:] != (top,) and flagged:
-        _rederive(c, "pic", "ladder", f"the model ends at {top}")
-        points = None if c.pic.ladder is None else points
-    if points is None:
-        points = derive_ladder(c.objective.dims or [], n_layers)
+    top, anew = Point(n_layers, width), flagged(c)
+    if anew and c.pic.ladder is not None and parse_ladder(c.pic.ladder)[-1:] != (top,):
+        c = _drop(c, "pic.ladder", f"the model ends at {top}")
+    if anew and c.sia.layers is not None and c.sia.layers[-1] > n_layers:
+        c = _drop(c, "sia.layers", f"the model has {n_layers} layers")
+    ladder = derive_ladder(c.objective.dims or [], n_layers)
+    c = _fill(c, {"pic.ladder": [str(p) for p in ladder]})
+    points = parse_ladder(c.pic.ladder or [])
+    origin, texts = c.origins.get("pic.ladder", "derived"), [str(p) for p in points]
+    c = c.replace(origin, **{"pic.ladder": texts})
+    c = _fill(c, {"sia.layers": [p.layer for p in points]})
     deep = [p for p in points if p.layer > n_layers]
     hint = "; give --pic.ladder none to derive it"
     need(not deep, f"pic.ladder has {deep and deep[0]}, the model has {n_layers} layers{hint}")
     need(points[-1:] == (top,), f"pic.ladder must end at {top}, the model's width and depth{hint}")
-    c.pic.ladder = [str(p) for p in points]
-
-    layers = c.sia.layers
-    if layers is not None and layers[-1] > n_layers and flagged:
-        _rederive(c, "sia", "layers", f"the model has {n_layers} layers")
-    if c.sia.layers is None:
-        c.sia.layers = [p.layer for p in points]
+    last = (c.sia.layers or [0])[-1]
     need(
-        c.sia.layers[-1] <= n_layers,
-        f"sia.layers has {c.sia.layers[-1]}, the model has {n_layers} layers; give --sia.layers "
-        "none to use the ladder's",
+        last <= n_layers,
+        f"sia.layers has {last}, the model has {n_layers} layers; give --sia.layers none to use "
+        "the ladder's",
     )
-
-
-def _round(numerator: int, denominator: int) -> int:
-    """Nearest integer, halves upwards (Python's round() would send 2.5 to 2 and 3.5 to 4)."""
-    assert denominator > 0
-    return (2 * numerator + denominator) // (2 * denominator)
+    return c

@@ -1,135 +1,202 @@
-"""The fields of a typed configuration as a flat list, and text or YAML values made into theirs."""
+"""Typed sections of options on pydantic: frozen, strict, each mistake told in one line."""
 
 from __future__ import annotations
 
 import difflib
-import math
 import re
 import types
-import typing
-from collections.abc import Iterable, Iterator
-from dataclasses import MISSING, fields, is_dataclass
-from typing import Any, NamedTuple
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from typing import Any, Literal, NamedTuple, Self, Union, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic.fields import FieldInfo
 
 from mipic_llm.errors import UserError
 
-_KINDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+_WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+_LISTS = {str: "a list of texts", int: "a list of whole numbers", float: "a list of numbers"}
+_NUMBER = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+# A command may well have a flag --json; pydantic's old method of that name is of no use here.
+warnings.filterwarnings("ignore", r'Field name "\w+" in .* shadows an attribute', UserWarning)
+_HUGE = 2**63  # whole numbers from here on are refused: no tensor holds them
 
 
-class Option(NamedTuple):
-    """One field: dotted key, type of its value(s), and what `opt` says about it."""
+def opt(default: Any, help: str, **limits: Any) -> Any:
+    """A field: its default, its meaning with unit (for --help) and its limits (ge, gt, le, lt)."""
+    if isinstance(default, list):
+        return Field(default_factory=lambda: list(default), description=help, **limits)
+    return Field(default, description=help, **limits)
 
-    key: str
-    kind: type  # str, int, float or bool; of the items when is_list
-    is_list: bool
-    optional: bool  # None is legal
-    default: Any
-    help: str
-    choices: tuple[str, ...] | None
+
+def plain(text: str) -> Any:
+    """The number or boolean that an unquoted YAML 1.2 scalar stands for; else the text itself."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    if re.fullmatch(r"[-+]?[0-9]{1,19}", text):
+        return int(text)
+    if _NUMBER.fullmatch(text) or re.fullmatch(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", text):
+        return float(re.sub(r"\.(?=[a-zA-Z])", "", text))
+    return text
+
+
+class Kind(NamedTuple):
+    """What a field holds: one `scalar` type or a list of them, perhaps None, perhaps few words."""
+
+    scalar: type
+    many: bool
+    optional: bool
+    choices: tuple[str, ...]
 
     @property
     def expected(self) -> str:
         """What a legal value looks like, in words."""
-        if self.choices:
-            text = f"one of: {', '.join(self.choices)}"
-        elif self.is_list:
-            text = {str: "a list of texts", int: "a list of whole numbers"}.get(
-                self.kind, "a list of numbers"
-            )
+        words = (_LISTS if self.many else _WORDS)[self.scalar]
+        words = f"one of: {', '.join(self.choices)}" if self.choices else words
+        return f"{words} (or none)" if self.optional else words
+
+    def typed(self, value: Any) -> Any:
+        """`value` with texts read as what they stand for; what does not fit is left as it is.
+
+        none is None where legal and an empty list for plain lists. Lists split at commas, lists
+        of numbers at blanks too; one number is a list of one.
+        """
+        if isinstance(value, str) and value.lower() == "none" and (self.optional or self.many):
+            return None if self.optional else []
+        if not self.many:
+            return self._item(value)
+        if isinstance(value, str):
+            value = self.split(value)
+        elif isinstance(value, bool | int | float):
+            value = [value]
+        return [self._item(v) for v in value] if isinstance(value, list | tuple) else value
+
+    def split(self, text: str) -> list[str]:
+        """Items of a list given as one text."""
+        if text.strip() in ("", "[]"):
+            return []
+        parts = text.split(",") if self.scalar is str else text.replace(",", " ").split()
+        return [part.strip() for part in parts if part.strip()]
+
+    def _item(self, value: Any) -> Any:
+        if isinstance(value, str) and self.scalar is not str:
+            value = plain(value.strip())
+        if type(value) is int:
+            value = repr(value) if abs(value) >= _HUGE else value
+            return float(value) if self.scalar is float and type(value) is int else value
+        return value
+
+
+@cache
+def kind_of(annotation: Any) -> Kind | None:
+    """The kind of a field's annotation; None for a section."""
+    optional = get_origin(annotation) in (Union, types.UnionType)
+    hint = next(a for a in get_args(annotation) if a is not types.NoneType) if optional \
+        else annotation  # fmt: skip
+    many = get_origin(hint) is list
+    item = get_args(hint)[0] if many else hint
+    choices = get_args(item) if get_origin(item) is Literal else ()
+    scalar = str if choices else item
+    return Kind(scalar, many, optional, choices) if scalar in _WORDS else None
+
+
+class Row(NamedTuple):
+    """A value for one option, and where it stands (file:line, a flag, or nothing)."""
+
+    key: str
+    value: Any
+    where: str = ""
+
+
+class Section(BaseModel):
+    """A frozen group of options, strictly typed; texts, such as those of flags, are read first."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, protected_namespaces=()
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _from_text(cls, value: Any, info: ValidationInfo) -> Any:
+        kind = kind_of(cls.model_fields[info.field_name or ""].annotation)
+        return kind.typed(value) if kind else value
+
+    @classmethod
+    def of(cls, rows: Iterable[Row]) -> Self:
+        """From rows of known keys, the last of a key counts. UserError names the first bad one."""
+        last = {row.key: row for row in rows}
+        tree: dict[str, Any] = {}
+        for key, row in last.items():
+            section, _, name = key.rpartition(".")
+            (tree.setdefault(section, {}) if section else tree)[name] = row.value
+        try:
+            return cls.model_validate(tree)
+        except ValidationError as error:
+            found = {".".join(p for p in e["loc"] if isinstance(p, str)): e for e in error.errors()}
+            key = next(key for key in last if key in found)
+            raise UserError(_message(option_of(cls, key), last[key], found[key])) from None
+
+
+class Option(NamedTuple):
+    """One field of a class of sections under its dotted key."""
+
+    key: str
+    kind: Kind
+    field: FieldInfo
+
+    @property
+    def default(self) -> Any:
+        return self.field.get_default(call_default_factory=True)
+
+    @property
+    def limits(self) -> str:
+        """Where its number must lie, in words."""
+        found = {k: v for m in self.field.metadata for k in ("ge", "gt", "le", "lt")
+                 if (v := getattr(m, k, None)) is not None}  # fmt: skip
+        low = found.get("ge", found.get("gt"))
+        if "le" in found or "lt" in found:
+            high = f"{found['le']}]" if "le" in found else f"{found['lt']})"
+            return f"in {'[' if 'ge' in found else '('}{low}, {high}"
+        return f"{low} or more" if "ge" in found else f"above {low}"
+
+
+def options(cls: type[Section], prefix: str = "") -> Iterator[Option]:
+    """Every option of a class, those of its sections too, in the order of the source."""
+    for name, field in cls.model_fields.items():
+        if kind := kind_of(field.annotation):
+            yield Option(prefix + name, kind, field)
         else:
-            text = _KINDS[self.kind]
-        return f"{text} (or none)" if self.optional else text
+            yield from options(field.annotation, f"{prefix}{name}.")  # type: ignore[arg-type]
 
 
-def options(cls: type, prefix: str = "") -> Iterator[Option]:
-    """Every option of a configuration class, sections included, in the order of the source."""
-    hints = typing.get_type_hints(cls)
-    for f in fields(cls):
-        if f.metadata.get("internal"):
-            continue
-        hint = hints[f.name]
-        if is_dataclass(hint):
-            yield from options(typing.cast(type, hint), f"{prefix}{f.name}.")
-            continue
-        optional = typing.get_origin(hint) in (typing.Union, types.UnionType)
-        if optional:
-            (hint,) = (t for t in typing.get_args(hint) if t is not type(None))
-        is_list = typing.get_origin(hint) is list
-        kind = typing.get_args(hint)[0] if is_list else hint
-        assert kind in _KINDS, (cls, f.name, hint)
-        default = f.default if f.default_factory is MISSING else f.default_factory()
-        help_, choices = f.metadata.get("help", ""), f.metadata.get("choices")
-        yield Option(prefix + f.name, kind, is_list, optional, default, help_, choices)
+def option_of(cls: type[Section], key: str) -> Option:
+    """The option of that dotted key."""
+    return next(option for option in options(cls) if option.key == key)
 
 
-def convert(option: Option, value: Any, where: str) -> Any:
-    """`value` (text of a flag, or what YAML gave) as the option's type, or UserError at `where`.
-
-    Text: none is None where legal (an empty list for plain lists); lists split at commas, number
-    lists at blanks too. A bool is never a number, an int is a fine float.
-    """
-    if value is None or (isinstance(value, str) and value.lower() == "none"):
-        if option.optional:
-            return None
-        if option.is_list:
-            value = [] if value is not None else value
-    if not option.is_list:
-        return _scalar(option, value, where)
-    if isinstance(value, str):
-        value = [] if value.strip() in ("", "[]") else split_list(value, option)
-    elif isinstance(value, bool | int | float):
-        value = [value]
-    if not isinstance(value, list):
-        raise _wrong(option, value, where)
-    return [_scalar(option, item, where) for item in value]
-
-
-def split_list(text: str, option: Option) -> list[str]:
-    """Items of a list given as one text."""
-    parts = text.split(",") if option.kind is str else text.replace(",", " ").split()
-    return [part.strip() for part in parts if part.strip()]
-
-
-def _wrong(option: Option, value: Any, where: str) -> UserError:
+def _message(option: Option, row: Row, error: Mapping[str, Any]) -> str:
+    where, value = f"{row.where}: " if row.where else "", error["input"]
+    if error["type"].startswith(("greater_than", "less_than")):
+        return f"{where}{row.key} is {value}; it must be {option.limits}"
+    item = isinstance(error["loc"][-1], int)
+    value = value if item else row.value
     shown = "none" if value is None else repr(value)
-    hint = nearest([value], option.choices) if isinstance(value, str) and option.choices else ""
-    return UserError(f"{where}: {option.key} must be {option.expected}, got {shown}{hint}")
-
-
-def _scalar(option: Option, value: Any, where: str) -> Any:
-    kind, result = option.kind, None
-    if isinstance(value, str) and kind is not str:
-        text = value.strip()
-        if kind is bool:
-            result = {"true": True, "false": False}.get(text.lower())
-        elif kind is int:
-            result = int(text) if re.fullmatch(r"[-+]?[0-9]+", text) else None
-        else:
-            try:
-                result = float(text)
-            except ValueError:
-                result = None
-    elif type(value) is kind:
-        result = value
-    elif kind is float and type(value) is int:
-        result = float(value)
-    if isinstance(result, float) and not math.isfinite(result):
-        result = None
-    if result is None or (option.choices and result not in option.choices):
-        raise _wrong(option, value, where)
-    return result
+    shown = shown if len(shown) <= 80 else f"{shown[:76]} ..."
+    hint = nearest([value], option.kind.choices) if isinstance(value, str) else ""
+    return f"{where}{row.key} must be {option.kind.expected}, got {shown}{hint}"
 
 
 def nearest(names: Iterable[str], known: Iterable[str] | None) -> str:
     """ "; did you mean a or b?" for the known names most like one of `names`, else ""."""
     known, close = list(known or ()), []
+    tails: dict[str, list[str]] = {}
+    for k in known:
+        tails.setdefault(k.rsplit(".", 1)[-1], []).append(k)
     for name in names:
         last = name.rsplit(".", 1)[-1]
-        close += [k for k in known if k.rsplit(".", 1)[-1] == last]
+        close += tails.get(last, [])
         close += difflib.get_close_matches(name, known, n=2, cutoff=0.6)
-        tails: dict[str, list[str]] = {}
-        for k in known:
-            tails.setdefault(k.rsplit(".", 1)[-1], []).append(k)
         for tail in difflib.get_close_matches(last, tails, n=1, cutoff=0.75):
             close += tails[tail]
     found = list(dict.fromkeys(close))[:3]

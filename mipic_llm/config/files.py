@@ -6,6 +6,7 @@ setup.py maps the one to the other.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from mipic_llm.config.fields import nearest
@@ -27,10 +28,10 @@ def find_file(kind: str, text: str) -> Path | None:
     """The file that `text` names: a path, or the bare name of a shipped file, with or without its
     suffix. None where there is neither."""
     path, suffix = Path(text), SUFFIXES[kind]
-    if path.is_file() or path.parent != Path():
-        return path if path.is_file() else None
+    if os.path.isfile(text) or path.parent != Path():  # isfile: False for what is no path
+        return path if os.path.isfile(text) else None
     found = shipped(kind) / f"{path.name.removesuffix(suffix)}{suffix}"
-    if not found.is_file():
+    if not os.path.isfile(found):
         return None
     here = Path.cwd()
     return found.relative_to(here) if found.is_relative_to(here) else found
@@ -46,4 +47,6 @@ def not_found(what: str, kind: str, text: str) -> UserError:
     """The error for a name that `find_file` does not know; it suggests the nearest shipped one."""
     known = sorted(p.stem for p in shipped(kind).glob(f"*{SUFFIXES[kind]}"))
     hint = nearest([Path(text).name.removesuffix(SUFFIXES[kind])], known)
-    return UserError(f"{what} {text} not found; give a file or one of: {', '.join(known)}{hint}")
+    return UserError(
+        f"{what} {text[:200]} not found; give a file or one of: {', '.join(known)}{hint}"
+    )

@@ -1,76 +1,80 @@
-"""Recipes: YAML text to (key, value, place) rows and back, strictly.
+"""Recipes: YAML text to rows of values with their place, and back, strictly.
 
 YAML as people expect it (the 1.2 core rules): only true and false are booleans, so `mlflow: off`
-is text; 2e-5 is a number; a key given twice is an error. Reader and writer share the rules, so
-what is written is read back unchanged.
+is text; 2e-5 is a number; a key given twice is an error. A recipe may be a stranger's: no tags, no
+aliases, 1 MB at most.
 """
 
 from __future__ import annotations
 
-import re
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 
+from mipic_llm.config.fields import Row, plain
 from mipic_llm.errors import UserError
 
-_RULES = (
-    ("tag:yaml.org,2002:bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    ("tag:yaml.org,2002:null", r"~|null|Null|NULL|", "~nN\0"),
-    ("tag:yaml.org,2002:int", r"[-+]?[0-9]+", "-+0123456789"),
-    (
-        "tag:yaml.org,2002:float",
-        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
-        "-+.0123456789",
-    ),
-)
+MOST_BYTES = 1 << 20
+_NULLS = ("", "~", "null", "Null", "NULL")
+_TAGS = tuple(f"tag:yaml.org,2002:{kind}" for kind in ("str", "seq", "map"))
 
 
-class _Loader(yaml.SafeLoader):
-    yaml_implicit_resolvers: dict[Any, Any] = {}
+class _Loader(yaml.BaseLoader):
+    """Every scalar stays text, so that `_value` decides; no aliases, which can grow without end."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.MarkedYAMLError(problem="an alias (*name) is not allowed", problem_mark=mark)
+        return super().compose_node(parent, index)
 
 
 class _Dumper(yaml.SafeDumper):
-    yaml_implicit_resolvers: dict[Any, Any] = {}
-
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
+    def text(self, data: str) -> yaml.ScalarNode:
+        """Quoted where reading it unquoted would give something else; always on one line."""
+        style = '"' if "\n" in data else None if plain(data) == data else "'"
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
 
-for _tag, _pattern, _first in _RULES:
-    for _cls in (_Loader, _Dumper):
-        _regex = re.compile(rf"^(?:{_pattern})$")
-        _cls.add_implicit_resolver(_tag, _regex, ["" if c == "\0" else c for c in _first])
-# The standard constructor would read 010 as octal; these are the plain decimal numbers above.
-_Loader.add_constructor(
-    "tag:yaml.org,2002:int", lambda loader, node: int(loader.construct_scalar(node))
-)
-_Dumper.add_representer(
-    list,  # lists of plain values on one line, as in the recipes
-    lambda dumper, data: dumper.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=True),
-)
+    def list(self, data: list) -> yaml.SequenceNode:
+        return self.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=True)
 
 
-class Row(NamedTuple):
-    """One value of a recipe: its dotted key, the value and where it stands (file:line)."""
-
-    key: str
-    value: Any
-    where: str
+_Dumper.add_representer(str, _Dumper.text)
+_Dumper.add_representer(list, _Dumper.list)
 
 
-def read_rows(path: Path, sections: tuple[str, ...]) -> list[Row]:
-    """The values of a recipe file in order. Raises UserError naming file and line."""
+def to_yaml(tree: dict[str, Any], indent: int = 0) -> list[str]:
+    """One line of YAML per value of a (nested) dictionary, keys in the given order."""
+    lines = []
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            lines += [f"{key}:", *to_yaml(value, indent + 2)]
+        else:
+            text = yaml.dump({key: value}, Dumper=_Dumper, width=1 << 30, allow_unicode=True)
+            lines.append(" " * indent + text.rstrip("\n"))
+    return lines
+
+
+def read_rows(path: Path, sections: Collection[str]) -> list[Row]:
+    """The values of a recipe in order, `where` as file:line. Raises UserError, one line."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        if path.stat().st_size > MOST_BYTES:
+            raise UserError(f"recipe {path} has more than 1 MB, so it is no recipe")
+        loader = _Loader(path.read_text(encoding="utf-8-sig"))
+        root = loader.get_single_node()
+        return [] if root is None else list(_walk(root, "", path, sections))
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise UserError(f"recipe {path} cannot be read: {reason}") from None
-    try:
-        loader = _Loader(text)
-        root = loader.get_single_node()
-        return [] if root is None else list(_walk(loader, root, "", path, sections))
+    except RecursionError:
+        raise UserError(
+            f"recipe {path} is nested too deeply: a recipe has sections and lists"
+        ) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
         what = getattr(error, "problem", None) or getattr(error, "reason", None) or "unreadable"
@@ -78,10 +82,10 @@ def read_rows(path: Path, sections: tuple[str, ...]) -> list[Row]:
         raise UserError(f"{place}: not valid YAML: {' '.join(str(what).split())}") from None
 
 
-def _walk(loader: Any, node: Any, prefix: str, path: Path, sections: tuple[str, ...]) -> Any:
-    where = f"{path}:{node.start_mark.line + 1}"
+def _walk(node: Any, prefix: str, path: Path, sections: Collection[str]) -> Iterator[Row]:
     if not isinstance(node, yaml.MappingNode):
         what = f"section {prefix[:-1]}" if prefix else "a recipe"
+        where = f"{path}:{node.start_mark.line + 1}"
         raise UserError(f"{where}: {what} must be key: value lines, such as seed: 1")
     seen: dict[Any, int] = {}
     for key_node, value_node in node.value:
@@ -91,14 +95,21 @@ def _walk(loader: Any, node: Any, prefix: str, path: Path, sections: tuple[str, 
             first = f"first on line {seen[name]}"
             raise UserError(f"{path}:{line}: {prefix}{name} is given twice ({first}); keep one")
         seen[name] = line
-        if not prefix and name in sections:
-            if not (isinstance(value_node, yaml.ScalarNode) and value_node.tag.endswith(":null")):
-                yield from _walk(loader, value_node, f"{name}.", path, sections)
-            continue
-        value = loader.construct_object(value_node, deep=True)
-        yield Row(f"{prefix}{name}", value, f"{path}:{line}")
+        section = not prefix and name in sections
+        if not section:
+            yield Row(f"{prefix}{name}", _value(value_node), f"{path}:{line}")
+        elif not (isinstance(value_node, yaml.ScalarNode) and _value(value_node) is None):
+            yield from _walk(value_node, f"{name}.", path, sections)
 
 
-def to_yaml(tree: dict[str, Any]) -> str:
-    """YAML text of nested dictionaries, keys in the given order, lists on one line."""
-    return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, width=98, allow_unicode=True)
+def _value(node: Any) -> Any:
+    if node.tag not in _TAGS:
+        what = f"the tag {node.tag} is not allowed"
+        raise yaml.MarkedYAMLError(problem=what, problem_mark=node.start_mark)
+    if isinstance(node, yaml.ScalarNode):
+        if node.style is not None:  # quoted
+            return node.value
+        return None if node.value in _NULLS else plain(node.value)
+    if isinstance(node, yaml.SequenceNode):
+        return [_value(item) for item in node.value]
+    return {str(_value(key)): _value(value) for key, value in node.value}

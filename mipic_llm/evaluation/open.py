@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any, NamedTuple
 
-from mipic_llm.config.schema import PRESETS, Config, derive_dims
+from mipic_llm.config import PRESETS, Config, derive_dims
 from mipic_llm.data.tokenise import TextEncoder
 from mipic_llm.evaluation.encode import make_encoder
 from mipic_llm.model.attention import choose
@@ -59,12 +58,11 @@ def open_finished(config: Config, name: str) -> Opened:
     check_precision(precision)
     inner_norm = flag("model.inner_norm", source.inner_norm)
     inner_norm = inner_norm or PRESETS[config.objective.preset]["model"]["inner_norm"]
-    replace, length = dataclasses.replace, flag("data.max_length", source.max_length)
-    config = replace(
-        config, data=replace(config.data, max_length=length),
-        model=replace(m, append_eos=flag("model.append_eos", "auto")),
-        train=replace(config.train, precision=precision),
-    )  # fmt: skip
+    length = flag("data.max_length", source.max_length)
+    config = config.replace(**{
+        "data.max_length": length, "model.append_eos": flag("model.append_eos", "auto"),
+        "train.precision": precision,
+    })  # fmt: skip
     engine = _engine(config, source, inner_norm)
     shape = source.config
     about = (

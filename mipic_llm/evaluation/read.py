@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from mipic_llm.config.check import need
+from mipic_llm.config import need
 from mipic_llm.config.files import find_file
 from mipic_llm.data.read.containers import SUFFIXES, NamedRows
 from mipic_llm.data.read.labelled import (

@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mipic_llm.config.schema import Config
+from mipic_llm.config import Config
 from mipic_llm.data.tokenise import TextEncoder
 from mipic_llm.errors import UserError
 from mipic_llm.model.directory import Source, lower_all, prompts_by_kind

@@ -6,7 +6,6 @@ The command is one process without a launcher: partitioned checkpoints are put t
 
 from __future__ import annotations
 
-import dataclasses
 import statistics
 import time
 from collections.abc import Sequence
@@ -16,8 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from mipic_llm.config.read import load_config
-from mipic_llm.config.schema import Config, resolve
+from mipic_llm.config import Config, load_config, resolve
 from mipic_llm.data.read.formats import read_training
 from mipic_llm.data.tokenise import TextEncoder, pad
 from mipic_llm.errors import EXIT_DONE, UserError
@@ -128,9 +126,7 @@ def export(config: Config) -> int:
     source = open_source(config.model)
     shape = source.config
     config = resolve(config, width=shape.hidden_size, n_layers=shape.num_hidden_layers)
-    config = dataclasses.replace(
-        config, export=dataclasses.replace(config.export, merged=own.merged)
-    )
+    config = config.replace(**{"export.merged": own.merged})
     encoder = make_encoder(config, source)
     job = _Job(config, make_spec(config, source, encoder), encoder.bare(), _texts())
     out.mkdir(parents=True, exist_ok=True)
@@ -213,8 +209,8 @@ def _texts() -> list[str]:
 
 def _restored(config: Config, source: Source, found: Path) -> Backbone:
     """The checkpoint's backbone on CPU, with its own LoRA or its own whole weights."""
-    lora, m = config.lora.rank > 0, config.model
-    m = dataclasses.replace(m, attn=padded(source.config))  # others may need a GPU
+    lora = config.lora.rank > 0
+    m = config.replace(**{"model.attn": padded(source.config)}).model  # others may need a GPU
     model = load_model(source, m, precision=config.train.precision, dropout=m.dropout or 0.0)
     if lora:
         model = add_lora(model, config.lora)

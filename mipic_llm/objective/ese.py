@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from mipic_llm import losses
-from mipic_llm.config.derive import trained_dims
-from mipic_llm.config.schema import Config
+from mipic_llm.config import Config, trained_dims
 from mipic_llm.objective.mrl import task
 from mipic_llm.objective.term import Needs, Seen, Term, Value
 

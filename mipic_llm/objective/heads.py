@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from mipic_llm.config.derive import chain_hidden
+from mipic_llm.config import chain_hidden
 
 
 class FixedLift(nn.Module):

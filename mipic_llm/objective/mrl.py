@@ -11,9 +11,7 @@ from collections.abc import Iterator, Sequence
 from torch import Tensor
 
 from mipic_llm import losses
-from mipic_llm.config.derive import trained_dims
-from mipic_llm.config.presets import OBJECTIVES
-from mipic_llm.config.schema import Config
+from mipic_llm.config import OBJECTIVES, Config, trained_dims
 from mipic_llm.objective.term import Seen, Term, Value, per_dim
 
 

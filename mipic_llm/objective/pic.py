@@ -12,9 +12,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from mipic_llm import losses
-from mipic_llm.config.check import parse_ladder
-from mipic_llm.config.derive import trained_dims
-from mipic_llm.config.schema import Config
+from mipic_llm.config import Config, parse_ladder, trained_dims
 from mipic_llm.objective.heads import ChainHead
 from mipic_llm.objective.term import Inside, Needs, Seen, Term, Value
 

@@ -8,9 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from mipic_llm.config.derive import narrow_dims, trained_dims
-from mipic_llm.config.presets import OBJECTIVES
-from mipic_llm.config.schema import Config
+from mipic_llm.config import OBJECTIVES, Config, narrow_dims, trained_dims
 from mipic_llm.objective.ese import Ese
 from mipic_llm.objective.gor import Gor
 from mipic_llm.objective.mrl import Mrl

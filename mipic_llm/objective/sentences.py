@@ -11,8 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from mipic_llm import losses
-from mipic_llm.config.derive import narrow_dims
-from mipic_llm.config.schema import Config
+from mipic_llm.config import Config, narrow_dims
 from mipic_llm.objective.term import Seen, Term, Value
 
 

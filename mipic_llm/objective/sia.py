@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mipic_llm import losses
-from mipic_llm.config.derive import trained_dims
-from mipic_llm.config.schema import Config
+from mipic_llm.config import Config, trained_dims
 from mipic_llm.objective.heads import FixedLift, LiftHead
 from mipic_llm.objective.term import Inside, Needs, Term
 from mipic_llm.types import Packing

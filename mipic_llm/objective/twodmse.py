@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 
 from mipic_llm import losses
-from mipic_llm.config.schema import Config
+from mipic_llm.config import Config
 from mipic_llm.objective.mrl import task
 from mipic_llm.objective.term import Needs, Seen, Term, Value, per_dim, pick
 

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from mipic_llm.config.derive import chain_hidden, narrow_dims
-from mipic_llm.config.presets import OBJECTIVES
-from mipic_llm.config.schema import Config, parse_ladder, resolve, trained_dims
+from mipic_llm.config import (
+    OBJECTIVES,
+    Config,
+    chain_hidden,
+    narrow_dims,
+    parse_ladder,
+    resolve,
+    trained_dims,
+)
 from mipic_llm.plan import formulas
 from mipic_llm.plan.formulas import States, Wire, Work, Zero
 from mipic_llm.plan.shapes import Shape

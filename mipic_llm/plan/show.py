@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mipic_llm.config.schema import Config
+from mipic_llm.config import Config
 from mipic_llm.plan.advise import Setting
 from mipic_llm.plan.formulas import flops_per_token
 from mipic_llm.plan.predict import GIB, WORKSPACE, Row

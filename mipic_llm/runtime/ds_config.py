@@ -16,9 +16,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from mipic_llm.config.fields import nearest
+from mipic_llm.config import Config, nearest
 from mipic_llm.config.files import find_file, shipped
-from mipic_llm.config.schema import Config
 from mipic_llm.errors import UserError
 
 # Top-level keys that DeepSpeed 0.19 reads (runtime/config.py and what it calls); it ignores others

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mipic_llm.config.schema import Config
+from mipic_llm.config import Config
 from mipic_llm.errors import UserError
 from mipic_llm.runtime.ranks import leave
 

@@ -12,9 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from mipic_llm.config import Config, load_config
 from mipic_llm.config.files import find_file
-from mipic_llm.config.read import load_config
-from mipic_llm.config.schema import Config
 from mipic_llm.errors import UserError
 from mipic_llm.evaluation.read import suite_specs
 from mipic_llm.study import identity

@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from mipic_llm.config.check import need
-from mipic_llm.config.fields import nearest
+from mipic_llm.config import nearest, need
 from mipic_llm.config.files import find_file, not_found
 from mipic_llm.errors import UserError
 

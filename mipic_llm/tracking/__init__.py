@@ -10,7 +10,7 @@ import os
 import re
 from pathlib import Path
 
-from mipic_llm.config.schema import Config
+from mipic_llm.config import Config
 from mipic_llm.errors import UserError
 from mipic_llm.tracking.base import JsonlTracker, Status, Tracker
 from mipic_llm.tracking.environment import environment

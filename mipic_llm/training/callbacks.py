@@ -8,9 +8,8 @@ from typing import Any, Protocol
 
 import torch
 
-from mipic_llm.config.fields import nearest
+from mipic_llm.config import flatten, nearest
 from mipic_llm.config.files import find_file
-from mipic_llm.config.read import flatten
 from mipic_llm.errors import UserError
 from mipic_llm.runtime import ranks as dist
 from mipic_llm.tracking import Status, Tracker

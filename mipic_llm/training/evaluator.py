@@ -14,8 +14,7 @@ from pathlib import Path
 
 import torch
 
-from mipic_llm.config.fields import nearest
-from mipic_llm.config.schema import parse_ladder
+from mipic_llm.config import nearest, parse_ladder
 from mipic_llm.errors import UserError
 from mipic_llm.evaluation.encode import encode, spread_over_ranks
 from mipic_llm.evaluation.suite import PREFIX, run_suite

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mipic_llm.config.schema import Config
+from mipic_llm.config import Config
 from mipic_llm.data import token_cache
 from mipic_llm.data.batch import StepBatch, join_rows
 from mipic_llm.data.plan import BatchPlan

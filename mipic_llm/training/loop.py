@@ -14,8 +14,7 @@ from typing import Any
 
 import torch
 
-from mipic_llm.config.read import dump
-from mipic_llm.config.schema import Config, validate
+from mipic_llm.config import Config, dump, validate
 from mipic_llm.data.batch import Prepared, prefetch
 from mipic_llm.errors import EXIT_DONE, EXIT_STOPPED, UserError
 from mipic_llm.model.attention import choose

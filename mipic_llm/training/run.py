@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mipic_llm.config.read import dump
-from mipic_llm.config.schema import Config
+from mipic_llm.config import Config, dump
 from mipic_llm.model.directory import Source
 from mipic_llm.runtime import checkpoint
 from mipic_llm.runtime import ranks as dist

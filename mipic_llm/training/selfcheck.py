@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mipic_llm.config.schema import Config
+from mipic_llm.config import Config
 from mipic_llm.data.batch import StepBatch, prepare
 from mipic_llm.errors import UserError
 from mipic_llm.runtime import checkpoint

@@ -12,8 +12,7 @@ from typing import IO, Any
 import numpy as np
 import torch
 
-from mipic_llm.config.derive import narrow_dims
-from mipic_llm.config.schema import Config, parse_ladder, resolve
+from mipic_llm.config import Config, narrow_dims, parse_ladder, resolve
 from mipic_llm.data.plan import BatchPlan
 from mipic_llm.errors import UserError
 from mipic_llm.model.backbone import Backbone
@@ -78,7 +77,7 @@ def _other_run(out: Path, config: Config) -> str | None:
 def resolve_for(config: Config, source: Source) -> Config:
     shape = source.config
     found = resolve(config, width=shape.hidden_size, n_layers=shape.num_hidden_layers)
-    for note in found.config_notes:
+    for note in found.notes:
         say(f"note: {note}")
     return found
 
@@ -183,9 +182,10 @@ def open_run(
         say(f"note: {note}")
     config = resolve_for(config, source)
     data = prepare_data(config, source, rows, validation)
+    found: dict[str, Any] = {"sia.memory": memory_size(config, data.plan)}
     if rows is not None:
-        config.data.train = [s.name for s in data.sources]
+        found["data.train"] = [s.name for s in data.sources]
     if validation is not None:
-        config.data.validation = [t.name for t in data.tasks]
-    config.sia.memory = memory_size(config, data.plan)
+        found["data.validation"] = [t.name for t in data.tasks]
+    config = config.replace(**found)
     return config, source, data

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from mipic_llm.config.schema import Config
+from mipic_llm.config import Config
 from mipic_llm.data.batch import Chunk, Prepared, StepBatch, prepare
 from mipic_llm.objective import Part
 from mipic_llm.objective.objective import Drawn
