@@ -18,13 +18,15 @@ from mipic_llm.config.schema import (
     OPTIONS,
     SECTIONS,
     Config,
+    DataConfig,
     LoraSettings,
     ModelConfig,
     flatten,
 )
 
 __all__ = [
-    "ALIASES", "Config", "LoraSettings", "ModelConfig", "OBJECTIVES", "OPTIONS", "PRESETS",
+    "ALIASES", "Config", "DataConfig", "LoraSettings", "ModelConfig", "OBJECTIVES", "OPTIONS",
+    "PRESETS",
     "SECTIONS", "Section", "chain_hidden", "derive_dims", "derive_ladder",
     "derive_ratios", "dump", "flatten", "from_settings", "load_config", "narrow_dims", "nearest",
     "need", "opt", "parse_ladder", "resolve", "trained_dims", "validate",
