@@ -528,3 +528,12 @@ def test_as_a_process():
     )
     assert run.returncode == 2 and run.stdout == ""
     assert run.stderr.count("\n") == 1 and run.stderr.startswith("error: unknown flag --objective")
+
+
+def test_a_reader_that_goes_away_is_no_traceback():
+    """`mipic plan | head -1`: the rest of the output has nowhere to go."""
+    command = [sys.executable, "-m", "mipic_llm", "plan", "--sweep"]
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    run.stdout.close()
+    _, complaints = run.communicate(timeout=60)
+    assert (run.returncode, complaints) == (141, "")

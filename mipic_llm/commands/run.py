@@ -75,7 +75,8 @@ def _main_of(command: str) -> Callable[[list[str]], int | None]:
 
 
 def run_main(main: Callable[[list[str]], int | None], argv: list[str] | None = None) -> NoReturn:
-    """Run main(argv) and exit: its code, 2 after UserError (one line, from rank 0), 130 after ^C.
+    """Run main(argv) and exit: its code, 2 after UserError (one line, from rank 0), 130 after ^C,
+    141 when whoever reads the output went away.
 
     Every rank exits with the same code. Other exceptions propagate with their traceback.
     """
@@ -91,6 +92,9 @@ def run_main(main: Callable[[list[str]], int | None], argv: list[str] | None = N
         code = EXIT_USER_ERROR
     except KeyboardInterrupt:
         code = 130
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 141
     raise SystemExit(code or EXIT_DONE)
 
 
