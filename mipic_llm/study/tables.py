@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from mipic_llm.report.tables import markdown_table
 from mipic_llm.study.collect import Cell, Cost, Key
 from mipic_llm.study.spec import Study
-from mipic_llm.types import Point
 
 
 def markdown(
@@ -25,31 +24,27 @@ def markdown(
         *(f"{note}\n" for note in notes),
     ]
     tasks = dict.fromkeys([*study.averages, *(key.task for key in cells)])
+    places = {(k.condition, k.task, k.metric, k.point.layer) for k in cells}
     for condition in study.conditions:
         blocks += [f"## {condition}\n", *_cost_table(study, condition, cost)]
         for task in tasks:
             for metric in dict.fromkeys(k.metric for k in cells if k.task == task):
                 for layer in layers:
-                    chosen = {
-                        k: c for k, c in cells.items()
-                        if (k.condition, k.task, k.metric, k.point.layer)
-                        == (condition, task, metric, layer)
-                    }  # fmt: skip
-                    blocks += _table(study, chosen, condition, task, metric, layer)
+                    if (place := (condition, task, metric, layer)) in places:
+                        blocks += _table(study, cells, place)
     return "\n".join(blocks)
 
 
-def _table(
-    study: Study, cells: dict[Key, Cell], condition: str, task: str, metric: str, layer: int
-) -> list[str]:
-    if not cells:
-        return []
-    dims = sorted({k.point.dim for k in cells})
+def _table(study: Study, cells: dict[Key, Cell], place: tuple[str, str, str, int]) -> list[str]:
+    """Methods down, dims across, at one (condition, task, metric, layer)."""
+    _, task, metric, layer = place
+    here = {(k.family, k.method, k.point.dim): c for k, c in cells.items()
+            if (k.condition, k.task, k.metric, k.point.layer) == place}  # fmt: skip
+    dims = sorted({dim for _, _, dim in here})
     rows = [["method", *map(str, dims)]]
-    for family in dict.fromkeys(k.family for k in cells):
+    for family in dict.fromkeys(family for family, _, _ in here):
         for method in study.names():
-            found = [cells.get(Key(condition, method, family, task, metric, Point(layer, d)))
-                     for d in dims]  # fmt: skip
+            found = [here.get((family, method, dim)) for dim in dims]
             if any(found):
                 rows.append([family_name(method, family), *map(_cell, found)])
     what = f"\nmean of {', '.join(study.averages[task])}\n" if task in study.averages else ""
