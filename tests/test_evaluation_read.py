@@ -153,11 +153,8 @@ def load_suite_of(root: Path, text: str):
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="MIPIC_DATA names no folder of data")
 def test_real_folders() -> None:
-    folders = [
-        d
-        for d in sorted(DATA.iterdir())
-        if d.is_dir() and d.name not in ("nli", "paper_mix", "wikiqa_train")
-    ]
+    trained = ("nli", "paper_mix", "wikiqa_train")  # they have no rows to score
+    folders = [d for d in sorted(DATA.iterdir()) if d.is_dir() and d.name not in trained]
     tasks, lines = load_tasks([str(folder) for folder in folders])
     kinds = {task.name: type(task).__name__ for task in tasks}
     assert kinds["stsb"] == kinds["sick"] == kinds["sts14"] == "StsTask"

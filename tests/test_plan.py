@@ -235,7 +235,7 @@ def test_json_and_sweep(capsys):
     (["--ranks", "2048"], "--ranks"),
     (["--gpu", "h2000"], "gpu must be one of"),
     (["--model.name", "nobody/knows"], "built-in table"),
-    (["--model.name", "./nowhere"], "no directory"),
+    (["--model.name", "./nowhere"], "no such directory"),
     (["--mean_tokens", "9999"], "data.max_length"),
     (["--ds_config", "none.json"], "cannot be read"),
     (["--fabric_gbps", "0"], "--fabric_gbps"),

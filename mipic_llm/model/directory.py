@@ -92,6 +92,13 @@ def read_model(
         raise _no(name, f"its settings cannot be understood: {error!r}") from error
 
 
+def read_config(name: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Any:
+    """transformers' config of what `read_model` reads, without a tokenizer. UserError likewise."""
+    place = _locate(resolve_name(name), revision, None)
+    hub = {"revision": place.revision, "trust_remote_code": trust_remote_code}
+    return _config(place.backbone, hub)
+
+
 def resolve_name(name: str) -> str:
     """'quickstart' -> the packaged all-MiniLM-L6-v2 weights, else its hub id; others as given."""
     if name != "quickstart":
@@ -153,9 +160,19 @@ def _no(name: object, why: str) -> UserError:
     return UserError(f"model {name}: {why}")
 
 
-def _read(
-    name: str, revision: str | None, trust: bool, base: str | None, pooling: str, side: str
-) -> Source:
+class _Place(NamedTuple):
+    """folder: of the settings. modules: by class, their paths in it. root: of the transformer."""
+
+    folder: Path
+    modules: dict[str, str]
+    root: Path
+    backbone: str
+    revision: str | None
+    adapter: str | None
+    notes: tuple[str, ...]
+
+
+def _locate(name: str, revision: str | None, base: str | None) -> _Place:
     local = Path(name).is_dir()
     folder, notes = (Path(name), ()) if local else _small_files(name, revision)
     modules = _modules(folder, name)
@@ -170,14 +187,34 @@ def _read(
         adapter = str(root)
         backbone, own_revision = _base_of(root, name, base)
         revision = revision if base else own_revision
-    _check_weights(Path(backbone), name)
+    elif local and not (root / "config.json").is_file():
+        raise _no(name, f"{root} holds neither config.json nor adapter_config.json, so it is no "
+                  "model directory")  # fmt: skip
+    return _Place(folder, modules, root, backbone, revision, adapter, notes)
+
+
+def _read(
+    name: str, revision: str | None, trust: bool, base: str | None, pooling: str, side: str
+) -> Source:
+    folder, modules, root, backbone, revision, adapter, notes = _locate(name, revision, base)
     hub = {"revision": revision, "trust_remote_code": trust}
-    own_tokenizer = is_adapter and (root / "tokenizer_config.json").is_file()
-    tokenizer = _tokenizer(str(root) if own_tokenizer else backbone, hub, side)
-    if is_adapter and not modules:  # an adapter of others: its base says the rest
+    own_tokenizer = adapter and (root / "tokenizer_config.json").is_file()
+    if adapter and not modules:  # an adapter of others: its base says the rest
         found = read_model(backbone, **hub, pooling=pooling, padding_side=side)
+        tokenizer = _tokenizer(adapter, hub, side) if own_tokenizer else found.tokenizer
+        if found.lower_case:
+            lower_all(tokenizer.backend_tokenizer)
         return found._replace(name=name, adapter=adapter, tokenizer=tokenizer)
+    weights = ("*.safetensors", "pytorch_model*.bin")
+    place = Path(backbone)
+    if place.is_dir() and not any(path for kind in weights for path in place.glob(kind)):
+        raise _no(name, f"{backbone} has no weights (model.safetensors)")
+    tokenizer = _tokenizer(adapter if own_tokenizer else backbone, hub, side)
     config, st = _config(backbone, hub), _json(root / "sentence_bert_config.json")
+    both = getattr(config, "is_encoder_decoder", False)
+    if both or not hasattr(config, "hidden_size"):
+        kind = "an encoder-decoder" if both else "no model of text alone"
+        raise _no(name, f"{config.model_type} is {kind}; give an encoder or a decoder")
     task, output = st.get("transformer_task"), st.get("module_output_name")
     if task not in (None, "feature-extraction") or output not in (None, "token_embeddings"):
         raise _no(name, f"its sentence_bert_config.json asks for {task} giving {output}; only "
@@ -240,12 +277,7 @@ def _download(name: str, revision: str | None, patterns: list[str]) -> Path:
 def _config(backbone: str, hub: dict[str, Any]) -> Any:
     from transformers import AutoConfig
 
-    config = _load(AutoConfig, backbone, hub)
-    both = getattr(config, "is_encoder_decoder", False)
-    if both or not hasattr(config, "hidden_size"):
-        kind = "an encoder-decoder" if both else "no model of text alone"
-        raise _no(backbone, f"{config.model_type} is {kind}; give an encoder or a decoder")
-    return config
+    return _load(AutoConfig, backbone, hub)
 
 
 def _tokenizer(where: str, hub: dict[str, Any], side: str) -> Any:
@@ -269,16 +301,6 @@ def _load(kind: Any, where: str, hub: dict[str, Any]) -> Any:
         why = (str(error).strip() or repr(error)).splitlines()[0]
         raise _no(where, f"cannot be read: {why}; give a model directory or a Hugging Face id that "
                   "this machine can reach") from error  # fmt: skip
-
-
-def _check_weights(folder: Path, name: str) -> None:
-    if not folder.is_dir():
-        return
-    if not (folder / "config.json").is_file():
-        raise _no(name, f"{folder} holds neither config.json nor adapter_config.json, so it is no "
-                  "model directory")  # fmt: skip
-    if not [*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]:
-        raise _no(name, f"{folder} has no weights (model.safetensors)")
 
 
 def _json(path: Path, kind: type = dict) -> Any:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mipic_llm.errors import UserError
+from mipic_llm.model.directory import read_config
 
 ENCODERS = ("bert", "roberta", "xlm-roberta", "camembert")
 DECODERS = ("qwen3", "qwen2", "llama", "mistral")
@@ -133,20 +134,13 @@ def find_shape(name: str, revision: str | None = None, trust: bool = False) -> t
 
     Raises UserError where none of them has the model.
     """
-    local = Path(name)
-    if name in SHAPES and not local.is_dir():
+    local = Path(name).is_dir()
+    if name in SHAPES and not local:
         return SHAPES[name], BUILT_IN
-    if not local.is_dir() and (local.is_absolute() or name.startswith(".")):
-        raise UserError(f"model.name: no directory {name}")
-    if local.is_dir() and not (local / "config.json").is_file():
-        raise UserError(f"model.name: {name} has no config.json, so it is no model directory")
-    from transformers import AutoConfig  # slow to import, and not needed for the table
-
     try:
-        config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=trust)
-    except (OSError, ValueError) as error:
+        config = read_config(name, revision=revision, trust_remote_code=trust)
+    except UserError as error:
         raise UserError(
-            f"model.name: cannot read {name!r}: {str(error).splitlines()[0]}; give a model "
-            f"directory, or a model of the built-in table: {', '.join(SHAPES)}"
+            f"{error}; or plan for one of the built-in table: {', '.join(SHAPES)}"
         ) from error
-    return from_config(config), f"{name}/config.json" if local.is_dir() else "the hub's config.json"
+    return from_config(config), f"{name}/config.json" if local else "the hub's config.json"
