@@ -209,15 +209,15 @@ def reference_varlen(
         stop = start + T * sum(1 for _ in group)
         q, k, v = (x[start:stop].unflatten(0, (-1, T)).transpose(1, 2)
                    for x in (q_NHc, k_NGc, v_NGc))  # fmt: skip
+        k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], 1) for x in (k, v))
         seen_TT = None
-        if window != (-1, -1):
+        if window not in ((-1, -1), (-1, 0)):
             at_T = torch.arange(T, device=q.device)
             ahead_TT = at_T[None] - at_T[:, None]  # key minus query
             left, right = (T if side < 0 else side for side in window)
             seen_TT = (ahead_TT >= -left) & (ahead_TT <= right)
         out_rHTc = nn.functional.scaled_dot_product_attention(
-            q, k, v, attn_mask=seen_TT, scale=scale, dropout_p=dropout,
-            enable_gqa=q.shape[1] != k.shape[1],
+            q, k, v, attn_mask=seen_TT, is_causal=window == (-1, 0), scale=scale, dropout_p=dropout,
         )  # fmt: skip
         parts.append(out_rHTc.transpose(1, 2).flatten(0, 1))
         start = stop
