@@ -40,14 +40,9 @@ def make_encoder(config: Config, source: Source) -> TextEncoder:
 
 
 def encode(
-    engine: Engine,
-    encoder: TextEncoder,
-    texts: Sequence[str],
-    layers: Sequence[int],
-    *,
-    batch_size: int,
-    kind: str = "query",
-) -> Tensor:
+    engine: Engine, encoder: TextEncoder, texts: Sequence[str], layers: Sequence[int], *,
+    batch_size: int, kind: str = "query",
+) -> Tensor:  # fmt: skip
     """(N, L, D) float32 readouts on CPU, on every rank; all ranks must call.
 
     kind: symmetric, query or document, which decides the prompt. Batches are sorted by length; each

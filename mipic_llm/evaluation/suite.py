@@ -40,15 +40,10 @@ def in_turn(jobs: Sequence[Callable[[], Any]]) -> list[Any]:
 
 
 def run_suite(
-    tasks: Sequence[Task],
-    encode: Encode,
-    *,
-    layers: Sequence[int],
-    points: Sequence[Point],
-    pca_texts: Sequence[str] = (),
+    tasks: Sequence[Task], encode: Encode, *, layers: Sequence[int], points: Sequence[Point],
+    pca_texts: Sequence[str] = (), rows: Rows | None = None,
     spread: Callable[[Sequence[Callable[[], Any]]], list[Any]] = in_turn,
-    rows: Rows | None = None,
-) -> dict[str, list[Score]]:
+) -> dict[str, list[Score]]:  # fmt: skip
     """Scores of all tasks at all points, by family (`prefix`, and `pca` where pca_texts are given).
 
     Each family: task by task, metric by metric, points in their order. Each distinct text is

@@ -38,16 +38,9 @@ TIMED_TEXTS, TIMED_RUNS = 64, 5
 
 
 def export_model(
-    model: Any,
-    state: dict[str, Tensor],
-    live_ND: Tensor,
-    texts: Sequence[str],
-    *,
-    config: Config,
-    source: Source,
-    encoder: TextEncoder,
-    out: Path,
-) -> None:
+    model: Any, state: dict[str, Tensor], live_ND: Tensor, texts: Sequence[str], *, config: Config,
+    source: Source, encoder: TextEncoder, out: Path,
+) -> None:  # fmt: skip
     """Write and prove adapter/ (LoRA) or merged/ (full fine-tuning), then merged/ of a LoRA run if
     export.merged asks for it; parity.json says how far the reloaded vectors differ. One process.
 

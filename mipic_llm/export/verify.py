@@ -80,12 +80,9 @@ def rounding_limits(
 
 
 def compare(
-    live_ND: Tensor,
-    reloaded_ND: Tensor,
-    dims: Sequence[int],
-    tolerance: float | Mapping[str, float],
-    where: str,
-) -> dict[str, float]:
+    live_ND: Tensor, reloaded_ND: Tensor, dims: Sequence[int],
+    tolerance: float | Mapping[str, float], where: str,
+) -> dict[str, float]:  # fmt: skip
     """`differences`, at every dim. ExportError above tolerance (one, or one per dim)."""
     worst = differences(live_ND, reloaded_ND, dims)
     limits = tolerance if isinstance(tolerance, Mapping) else dict.fromkeys(worst, tolerance)
@@ -99,16 +96,9 @@ def compare(
 
 
 def prove(
-    folder: Path,
-    live_ND: Tensor,
-    texts: Sequence[str],
-    spec: EmbeddingSpec,
-    *,
-    name: str,
-    adapter: bool,
-    dtype: torch.dtype,
-    tolerance: float,
-) -> dict[str, Any]:
+    folder: Path, live_ND: Tensor, texts: Sequence[str], spec: EmbeddingSpec, *, name: str,
+    adapter: bool, dtype: torch.dtype, tolerance: float,
+) -> dict[str, Any]:  # fmt: skip
     """Reload in every library that is here and `compare`; below float32 within `rounding_limits`
     of the reloaded files.
 

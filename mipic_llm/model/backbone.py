@@ -77,12 +77,9 @@ class Backbone(nn.Module):
         self.own_positions = False  # True: leave positions to the model (one packed sequence only)
 
     def forward(
-        self,
-        ids_ST: Tensor,
-        mask_ST: Tensor | Packing,
-        layers: Sequence[int],
+        self, ids_ST: Tensor, mask_ST: Tensor | Packing, layers: Sequence[int],
         token_layers: Sequence[int],
-    ) -> Encoded:
+    ) -> Encoded:  # fmt: skip
         """layers: whose readouts are wanted, ascending; token_layers: a subset with tokens.
 
         A packed batch is ids (1, N) with a Packing for a mask, and its tokens come back as (N, D);
