@@ -32,7 +32,7 @@ from benchmarks.opponent import (
 from mipic_llm.data.batch import StepBatch, build_step
 from mipic_llm.data.read.formats import Example
 from mipic_llm.evaluation.encode import make_encoder
-from mipic_llm.model.directory import resolve_name
+from mipic_llm.model.files import resolve_name
 
 
 class Case(NamedTuple):

