@@ -46,10 +46,11 @@ def open_finished(config: Config, name: str) -> Opened:
         return getattr(getattr(config, section), field) if told else otherwise
 
     m = config.model
+    side = flag("model.padding_side", "auto")
     source = read_model(
         name, revision=m.revision, trust_remote_code=m.trust_remote_code,
         base=flag("model.name", None) if name != m.name else None,
-        pooling=flag("model.pooling", "auto"), padding_side=flag("model.padding_side", "auto"),
+        pooling=flag("model.pooling", "auto"), padding_side=side,
     )  # fmt: skip
     for note in source.notes:
         say(f"note: {note}")
@@ -61,7 +62,7 @@ def open_finished(config: Config, name: str) -> Opened:
     length = flag("data.max_length", source.max_length)
     config = config.replace(**{
         "data.max_length": length, "model.append_eos": flag("model.append_eos", "auto"),
-        "train.precision": precision,
+        "model.padding_side": side, "train.precision": precision,
     })  # fmt: skip
     engine = _engine(config, source, inner_norm)
     shape = source.config
