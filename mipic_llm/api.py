@@ -18,7 +18,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from mipic_llm.config import Config, from_settings, load_config, parse_ladder
+from mipic_llm.config import Config, from_settings, load_config, parse_point
 from mipic_llm.config.files import check_file
 from mipic_llm.data.read.containers import NamedRows, check_files
 from mipic_llm.errors import EXIT_DONE, UserError
@@ -223,7 +223,7 @@ def export(
     size = Point(0, 0)
     if point is not None:
         try:
-            (size,) = parse_ladder([point])
+            size = parse_point(point)
         except ValueError:
             raise UserError(f"export: point is {point!r}; give dim@layer, such as 64@3") from None
     config = _config({"output_dir": path}, SimpleNamespace(

@@ -172,8 +172,8 @@ def test_local_rank_is_ignored(word):
         (["--train.epochs"], "--train.epochs needs a value: a whole number"),
         (["--train.epochs", "1", "2"], "takes one value, got 2: 1 2"),
         (["--train.epochs", "none"], "a whole number, got 'none'"),
-        (["--train.learning_rate", "fast"], "a number, got 'fast'"),
-        (["--train.learning_rate", "nan"], "a number, got 'nan'"),
+        (["--train.learning_rate", "fast"], "a number (or none), got 'fast'"),
+        (["--train.learning_rate", "nan"], "a number (or none), got 'nan'"),
         (["--train.learning_rate", "-1"], "train.learning_rate is -1.0; it must be above 0"),
         (["--export.merged", "yes"], "true or false, got 'yes'"),
         (["--objective.dims", "16,x"], "a list of whole numbers (or none), got 'x'"),
@@ -287,8 +287,8 @@ def test_an_empty_recipe_is_the_defaults(recipe):
         ("train:\n  epochs: 1.0", 2, "a whole number, got 1.0"),
         ("train:\n  epochs: true", 2, "a whole number, got True"),
         ("train:\n  epochs: null", 2, "a whole number, got none"),
-        ("train:\n  learning_rate: true", 2, "a number, got True"),
-        ("train:\n  learning_rate: .inf", 2, "a number, got inf"),
+        ("train:\n  learning_rate: true", 2, "a number (or none), got True"),
+        ("train:\n  learning_rate: .inf", 2, "a number (or none), got inf"),
         ("train:\n  epochs: [1]", 2, "a whole number, got [1]"),
         ("export:\n  merged: yes", 2, "true or false, got 'yes'"),
         ("export:\n  merged: 1", 2, "true or false, got 1"),
@@ -306,6 +306,12 @@ def test_an_empty_recipe_is_the_defaults(recipe):
         ("seed: 1\n\tlora: 1", 2, "not valid YAML"),
         ("seed: !!python/object:os.system 1", 1, "not valid YAML"),
         ("seed: 1\n---\nseed: 2", 2, "not valid YAML"),
+        ("seed: !!int 1", 1, "the tag tag:yaml.org,2002:int is not allowed"),
+        ("a: &a [x]\nb: [*a, *a]", 2, "an alias (*name) is not allowed"),
+        ("seed: " + "9" * 5000, 1, "seed must be a whole number"),
+        ("seed: 18446744073709551616", 1, "seed must be a whole number"),
+        ("train:\n  learning_rate: 1" + "0" * 400, 2, "a number (or none), got inf"),
+        ("train:\n  learning_rate: 1e400", 2, "a number (or none), got inf"),
     ],
 )
 def test_bad_yaml_names_file_and_line(recipe, text, line, message):
@@ -317,6 +323,12 @@ def test_bad_yaml_names_file_and_line(recipe, text, line, message):
 
 def test_unreadable_recipes(tmp_path):
     path = tmp_path / "b.yaml"
+    path.write_text("a: " + "[" * 5000 + "]" * 5000)
+    assert "nested too deeply" in refused(["--recipe", str(path)])
+    path.write_text("#" + "x" * (1 << 20))
+    assert "more than 1 MB" in refused(["--recipe", str(path)])
+    for name in ("x" * 300, "a\0b", str(tmp_path), "/dev/zero"):
+        assert "not found" in refused(["--recipe", name])
     path.write_bytes(b"\xff\xfe")
     assert "not UTF-8" in refused(["--recipe", str(path)])
     path.write_bytes(b"seed: \x01")
@@ -372,7 +384,7 @@ def test_dump_is_plain_yaml_too():
 def test_flatten_has_every_option():
     flat = flatten(Config())
     assert list(flat) == list(OPTIONS)
-    assert flat["train.precision"] == "bf16" and flat["sia.layers"] is None
+    assert flat["train.log_every"] == 1 and flat["sia.layers"] is None
     assert not {"notes", "origins", "extra"} & set(flat)
     changed = Config().replace(**{"sia.layers": [1]})
     assert {k for k, v in flatten(changed).items() if v != flat[k]} == {"sia.layers"}
@@ -403,10 +415,33 @@ def test_help_names_every_option(capsys):
     for text in (
         "--tasks TEXT ...",
         "[demo]",
-        "[2e-05]",
+        "[0.05]",
         "anchors per rank per optimizer step [32]",
     ):
         assert text in out
+
+
+def test_help_of_a_command_shows_what_it_reads(capsys):
+    with pytest.raises(SystemExit):
+        load_config(["-h"], extra=Extra, uses=("model.name", "eval"))
+    out = capsys.readouterr().out
+    shown = {line.split()[0] for line in out.splitlines() if line.startswith("  --")}
+    own = {"--tasks", "--adapter", "--force", "--model.name"}
+    assert shown == own | {f"--{key}" for key in OPTIONS if key.startswith("eval.")}
+    # A training's other flags are no error: old command lines hold them.
+    config = load_config(["--train.epochs", "3"], extra=Extra, uses=("model.name",))
+    assert config.train.epochs == 3
+
+
+def test_help_imports_nothing_slow():
+    code = (
+        "import sys\n"
+        "from mipic_llm.config import load_config\n"
+        "try:\n    load_config(['--help'])\n"
+        "except SystemExit:\n    print(sorted({'torch', 'numpy', 'transformers'} & {*sys.modules}))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines()[-1] == "[]"
 
 
 def test_help_and_print_config_only_from_the_first_rank(capsys, monkeypatch):
@@ -419,13 +454,54 @@ def test_help_and_print_config_only_from_the_first_rank(capsys, monkeypatch):
 
 
 def test_print_config_prints_what_reads_back(capsys, recipe):
-    argv = ["--recipe", "qwen3-0.6b", "--seed", "5", "--objective.dims", "8,16,32"]
+    argv = ["--recipe", "qwen3-0.6b", "--seed", "5", "--objective.dims", "8,16,1024"]
+    out = printed(capsys, argv)
+    shape = {"width": 1024, "n_layers": 28}
+    assert resolve(load_config(recipe(out)), **shape) == resolve(load_config(argv), **shape)
+    assert "# note: sia.ratios" in out
+
+
+def printed(capsys, argv: list[str]) -> str:
     with pytest.raises(SystemExit) as stop:
         load_config([*argv, "--print_config"])
     assert stop.value.code == 0
-    out = capsys.readouterr().out
-    assert load_config(recipe(out)) == load_config(argv)
-    assert "# note: sia.ratios" in out
+    return capsys.readouterr().out
+
+
+def test_print_config_says_where_each_value_is_from(capsys):
+    lines = printed(capsys, ["--train.epochs", "2", "--lora.rank", "0"]).splitlines()
+    told = {line.split(":")[0].strip(): line for line in lines}
+    for name, text in {
+        "epochs": "epochs: 2  # flag",
+        "dims": "dims: [16, 32, 64, 128, 256, 384]  # recipe quickstart",
+        "ratios": "ratios: [0.2, 0.325, 0.45, 0.575, 0.7]  # derived",
+        "lift_init": "lift_init: fixed  # preset balanced",
+        "weight_decay": "weight_decay: 0.01  # default",
+        "learning_rate": "learning_rate: 2.0e-05  # derived",
+        "tolerance": "tolerance: 1.0e-05  # derived",
+    }.items():
+        assert told[name].strip() == text
+    assert all("  # " in line for line in lines if not line.endswith(":") and line[0] != "#")
+
+
+def test_print_config_reads_a_models_own_files(capsys, tmp_path):
+    def derived(*more: str) -> list[str]:
+        out = printed(capsys, ["--model.name", str(tmp_path), *more])
+        return [x.strip() for x in out.splitlines() if "# derived" in x or "# note" in x]
+
+    (tmp_path / "config.json").write_text(
+        '{"hidden_size": 32, "num_hidden_layers": 4, "max_position_embeddings": 130}'
+    )
+    lines = derived()
+    assert "dims: [16, 32]  # derived" in lines and "ladder: [16@2, 32@4]  # derived" in lines
+    assert "max_length: 130  # derived" in lines
+    assert lines[-1].startswith("# note: recipe quickstart is for quickstart; for ")
+    assert "max_length: 64" not in " ".join(derived("--data.max_length", "64"))
+    for text in ("{", "[]", '{"hidden_size": "x"}'):
+        (tmp_path / "config.json").write_text(text)
+        lines = derived()
+        assert "dims: null  # derived from the model at the start" in lines
+        assert "ladder: null  # derived from the model at the start" in lines
 
 
 def test_extra_flags():
@@ -494,7 +570,8 @@ def test_the_first_word_names_the_command(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("argv, found", [
-    (["--point", "64@3"], (3, 64)), (["--layers", "3"], (3, None)), ([], (None, None)),
+    (["--point", "64@3"], (3, 64)), (["--point", "3x64"], (3, 64)),
+    (["--layers", "3"], (3, None)), ([], (None, None)),
 ])  # fmt: skip
 def test_a_point_of_an_export_is_a_layer_and_a_dim(argv, found):
     config = load_config(argv, extra=export.Flags)
@@ -503,8 +580,8 @@ def test_a_point_of_an_export_is_a_layer_and_a_dim(argv, found):
 
 
 @pytest.mark.parametrize("argv, words", [
-    (["--point", "3x64"], "give dim@layer, such as 64@3"),
-    (["--point", "64@3 64@4"], "give dim@layer"),
+    (["--point", "64x3"], "is not dim@layer, such as 64@3"),
+    (["--point", "64@3 64@4"], "is not dim@layer"),
     (["--point", "64@3", "--layers", "3"], "give --point, or --layers and --dim"),
 ])  # fmt: skip
 def test_a_point_that_is_none(argv, words):

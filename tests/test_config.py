@@ -7,14 +7,19 @@ import copy
 import pytest
 
 from mipic_llm.config import (
+    OBJECTIVES,
     OPTIONS,
     PRESETS,
     Config,
     derive_dims,
     derive_ladder,
     derive_ratios,
+    figure_name,
+    flatten,
+    from_settings,
     load_config,
     parse_ladder,
+    parse_point,
     resolve,
     trained_dims,
     validate,
@@ -100,6 +105,27 @@ def test_ladder_syntax(item):
         parse_ladder([item])
 
 
+@pytest.mark.parametrize("text", ["64@6", "6x64"])
+def test_one_point_two_spellings(text):
+    assert parse_point(text) == Point(layer=6, dim=64)
+    assert figure_name(f"demo/spearman@{text}") == "demo/spearman@64@6"
+    assert figure_name(f"a@b/f1@{text}") == "a@b/f1@64@6"
+    assert load_config(["--eval.best", f"d/m@{text}", "--eval.every", "1"]).eval.best == "d/m@64@6"
+
+
+@pytest.mark.parametrize(
+    "text", ["64x6", "64@", "x", "6x", "64@6 ", "0@1", "1@0", "1@6@1", "+1@1"]
+)
+def test_no_point(text):
+    with pytest.raises(UserError, match="is not dim@layer, such as 64@3"):
+        parse_point(text)
+
+
+def test_other_names_of_figures_stay():
+    for name in ("demo/spearman", "demo/spearman@64@6", "x", "@6x64"):
+        assert figure_name(name) == name
+
+
 @pytest.mark.parametrize("ladder", [["32@1", "16@2"], ["16@2", "32@2"], ["16@3", "32@1"]])
 def test_ladder_must_rise(ladder):
     with pytest.raises(UserError, match="pic.ladder must rise"):
@@ -139,7 +165,7 @@ BAD = {
     "sia__temperature": -1.0,
     "sia__layers_per_step": -1,
     "sia__min_k": 1,
-    "sia__similarity": "euclid",
+    "sia__kl": "forward",
     "pic__ladder": ["16@1"],
     "pic__links_per_step": -2,
     "train__batch_size": 0,
@@ -239,9 +265,8 @@ def test_resolve_fills_everything_and_leaves_its_argument_alone():
     assert out.pic.ladder == ["16@1", "32@2", "64@3", "128@4", "256@5", "384@6"]
     assert out.sia.layers == [1, 2, 3, 4, 5, 6]
     assert out.sia.ratios == [0.2, 0.325, 0.45, 0.575, 0.7]
-    assert out.train.head_learning_rate == 4e-5
-    assert out.export.tolerance == 2e-2
-    assert resolve(changed(train__precision="fp32"), width=384, n_layers=6).export.tolerance == 1e-5
+    assert (out.train.learning_rate, out.train.head_learning_rate) == (2e-4, 4e-4)
+    assert out.train.precision is out.data.max_length is out.export.tolerance is None
     assert resolve(out, width=384, n_layers=6) == out  # twice changes nothing
     assert out.notes == ()
 
@@ -255,7 +280,11 @@ def test_a_preset_fills_only_what_is_unset(preset):
     kept = changed(objective__preset=preset, sia__temperature=0.3, sia__detach_teacher=False)
     kept = resolve(kept, width=384, n_layers=6)
     assert kept.sia.temperature == 0.3 and kept.sia.detach_teacher is False
-    assert kept.sia.similarity == "dot"
+    assert kept.sia.kl == "student_teacher"
+
+
+def test_the_objectives_are_those_of_the_table():
+    assert OPTIONS["objective.name"].kind.choices == tuple(OBJECTIVES)
 
 
 def test_presets_leave_no_optional_choice_unset():
@@ -364,9 +393,111 @@ def test_what_a_flag_said_is_never_dropped():
 
 def test_without_new_dims_a_recipe_that_does_not_fit_is_refused():
     with pytest.raises(UserError, match="full width 384.*--objective.dims none"):
-        resolve(load_config([*QWEN, "--model.name", "quickstart"]), width=384, n_layers=6)
+        resolve(load_config(QWEN), width=384, n_layers=6)
     with pytest.raises(UserError, match="pic.ladder has 128@16, the model has 12 layers"):
-        resolve(load_config([*QWEN, "--model.name", "other"]), width=1024, n_layers=12)
+        resolve(load_config(QWEN), width=1024, n_layers=12)
+
+
+def test_a_recipe_for_another_model_gives_none_of_its_shapes():
+    config = load_config([*QWEN, "--model.name", "other", "--model.view_noise", "0.2"])
+    (note,) = config.notes
+    assert note.startswith("recipe qwen3-0.6b is for Qwen/Qwen3-Embedding-0.6B; for other ")
+    for key in ("objective.dims", "sia.layers", "sia.ratios", "pic.ladder", "model.pooling",
+                "model.append_eos", "model.padding_side", "data.max_length"):  # fmt: skip
+        assert key in note and key not in config.origins
+        assert flatten(config)[key] == OPTIONS[key].field.default
+    assert config.model.view_noise == 0.2 and "view_noise" not in note  # a flag's
+    assert config.train.batch_size == 16 and config.train.precision == "bf16"  # for any model
+    out = resolve(config, width=384, n_layers=6, max_positions=256)
+    assert out.objective.dims == derive_dims(384) and out.pic.ladder is not None
+    assert out.pic.ladder[-1] == "384@6" and out.data.max_length == 256
+
+
+def test_a_recipe_keeps_its_shapes_for_its_own_model(tmp_path):
+    same = load_config([*QWEN, "--model.name", "Qwen/Qwen3-Embedding-0.6B"])
+    assert same == load_config(QWEN) and same.notes == ()
+    moved = load_config([*QWEN, "--model.name", "elsewhere"], keep_recipe=True)
+    assert moved == load_config(QWEN).replace(**{"model.name": "elsewhere"}) and moved.notes == ()
+    path = tmp_path / "any.yaml"  # for whatever model is given
+    path.write_text("objective: {dims: [8, 32]}\n")
+    config = load_config(["--recipe", str(path), "--model.name", "other"])
+    assert config.objective.dims == [8, 32] and config.notes == ()
+
+
+def test_defaults_follow_the_case(tmp_path):
+    path = tmp_path / "empty.yaml"
+    path.write_text("")
+
+    def case(*flags: str, **known):
+        config = load_config(["--recipe", str(path), *flags])
+        return resolve(config, width=384, n_layers=6, **known)
+
+    assert case().train.learning_rate == 2e-4 and case().train.head_learning_rate == 4e-4
+    assert case("--lora.rank", "0").train.learning_rate == 2e-5
+    gpu, cpu = case(cuda=True), case(cuda=False)
+    assert (gpu.train.precision, gpu.export.tolerance) == ("bf16", 2e-2)
+    assert (cpu.train.precision, cpu.export.tolerance) == ("fp32", 1e-5)
+    assert case("--train.precision", "bf16", cuda=False).train.precision == "bf16"
+    assert [case(max_positions=n).data.max_length for n in (128, 8192)] == [128, 512]
+    assert case("--data.max_length", "700", max_positions=8192).data.max_length == 700
+    for key in ("train.learning_rate", "train.precision", "data.max_length", "sia.ratios"):
+        assert case(cuda=True, max_positions=9).origins[key] == "derived"
+
+
+@pytest.mark.parametrize(
+    "key, kept, lost",
+    [
+        ("sia.k_from", "real", "padded"),
+        ("sia.detach_query", "false", "true"),
+        ("sia.similarity", "dot", "cosine"),
+        ("objective.decorrelation", "0.0", "0.1"),
+        ("objective.neighbourhood", "0", "1"),
+    ],
+)
+def test_options_that_are_gone(tmp_path, key, kept, lost):
+    section, name = key.split(".")
+    path = tmp_path / "old.yaml"
+    for value in (kept, "null"):
+        path.write_text(f"{section}:\n  {name}: {value}\n")
+        assert load_config(["--recipe", str(path)]) == Config()
+    assert load_config([f"--{key}", kept]) == load_config([f"--{key}=none"]) == load_config([])
+    path.write_text(f"seed: 1\n{section}:\n  {name}: {lost}\n")
+    with pytest.raises(UserError, match=rf"old.yaml:3: the option {key} is gone.*{lost}"):
+        load_config(["--recipe", str(path)])
+    with pytest.raises(UserError, match=f"--{key}: the option {key} is gone.*{lost}"):
+        load_config([f"--{key}", lost])
+
+
+def test_a_configuration_is_frozen():
+    config = load_config(["--sia.memory", "5"])
+    for section, name in ((config, "seed"), (config.sia, "memory")):
+        with pytest.raises(ValueError, match="frozen"):
+            setattr(section, name, 3)
+    new = config.replace(**{"sia.memory": 3, "seed": 7})
+    assert (new.sia.memory, new.seed, config.sia.memory, config.seed) == (3, 7, 5, 42)
+    assert new.origins["sia.memory"] == new.origins["seed"] == "derived"
+    assert config.origins["sia.memory"] == "flag" and new.origins["model.name"] == "recipe"
+    with pytest.raises(UserError, match="unknown option sia.memry; did you mean sia.memory"):
+        config.replace(**{"sia.memry": 3})
+    with pytest.raises(UserError, match="sia.memory is -1; it must be 0 or more"):
+        config.replace(**{"sia.memory": -1})
+
+
+def test_settings_of_a_notebook_count_as_flags(tmp_path):
+    values = {"train.batch_size": 8, "lora_r": 4, "objective.dims": (16, 384), "bf16": True,
+              "output_dir": tmp_path, "report_to": "none"}  # fmt: skip
+    flags = ["--train.batch_size", "8", "--lora_r", "4", "--objective.dims", "16,384", "--bf16",
+             "--output_dir", str(tmp_path), "--report_to", "none"]  # fmt: skip
+    config = from_settings(values, recipe="qwen3-0.6b")
+    assert config == load_config([*QWEN, *flags])
+    assert config.origins["lora.rank"] == "flag"
+    for values, message in (
+        ({"train.batchsize": 8}, "unknown setting train.batchsize; did you mean train.batch_size"),
+        ({"seed": "x"}, "seed must be a whole number, got 'x'"),
+        ({"seed": 2**70}, "seed must be a whole number"),
+    ):
+        with pytest.raises(UserError, match=message):
+            from_settings(values)
 
 
 def test_dims_of_a_flag_that_agree_with_the_recipe_change_nothing():

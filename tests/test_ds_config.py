@@ -16,6 +16,7 @@ FILES = sorted((Path(__file__).resolve().parents[1] / "ds_configs").glob("*.json
 
 
 def config_with(**train) -> Config:
+    train = {"precision": "bf16"} | train
     return Config().replace(**{f"train.{name}": value for name, value in train.items()})
 
 
@@ -26,7 +27,7 @@ def load(tmp_path):
     def inner(content, config=None, world_size=2):
         path = tmp_path / "ds.json"
         path.write_text(content if isinstance(content, str) else json.dumps(content))
-        return load_ds_config(path, config or Config(), world_size=world_size, hidden_size=384)
+        return load_ds_config(path, config or config_with(), world_size=world_size, hidden_size=384)
 
     return inner
 
@@ -67,7 +68,7 @@ def test_every_file_is_filled(path, precision):
 
 def test_sizes_of_zero_3():
     path = next(p for p in FILES if p.stem == "zero3_offload")
-    zero = load_ds_config(path, Config(), world_size=1, hidden_size=100)["zero_optimization"]
+    zero = load_ds_config(path, config_with(), world_size=1, hidden_size=100)["zero_optimization"]
     assert zero["reduce_bucket_size"] == 10_000
     assert zero["stage3_prefetch_bucket_size"] == 9_000
     assert zero["stage3_param_persistence_threshold"] == 2_000  # width ** 2 / 5: LoRA 16
@@ -201,14 +202,14 @@ def test_missing_directory_and_binary(tmp_path):
         (tmp_path, "cannot be read: Is a directory"),
     ):
         with pytest.raises(UserError, match=message):
-            load_ds_config(path, Config(), world_size=1, hidden_size=8)
+            load_ds_config(path, config_with(), world_size=1, hidden_size=8)
     (tmp_path / "b.json").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match="not UTF-8"):
-        load_ds_config(tmp_path / "b.json", Config(), world_size=1, hidden_size=8)
+        load_ds_config(tmp_path / "b.json", config_with(), world_size=1, hidden_size=8)
 
 
 def test_a_byte_order_mark_is_fine(tmp_path):
     path = tmp_path / "bom.json"
     path.write_text('{"zero_optimization": {"stage": 1}}', encoding="utf-8-sig")
-    ds = load_ds_config(path, Config(), world_size=1, hidden_size=8)
+    ds = load_ds_config(path, config_with(), world_size=1, hidden_size=8)
     assert ds["zero_optimization"] == {"stage": 1}

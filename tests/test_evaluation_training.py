@@ -17,7 +17,7 @@ from mipic_llm.training.evaluator import key_of
 from mipic_llm.types import Point
 
 SCRIPT = ROOT / "launch" / "train.py"
-BEST = "pairs/spearman@4x8"
+BEST = "pairs/spearman@8@4"
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def test_best_checkpoint_is_exported_and_training_is_undisturbed(base, tmp_path)
 def test_patience_ends_a_run_that_gets_no_better(base, tmp_path) -> None:
     out = tmp_path / "run"
     text = train(base, out, "--train.max_steps", "40", "--eval.every", "1", "--eval.points", "8@4",
-                 "--eval.best", BEST, "--eval.patience", "2")  # fmt: skip
+                 "--eval.best", "pairs/spearman@4x8", "--eval.patience", "2")  # fmt: skip
     steps = len(losses(out))
     assert steps < 40 and "2 evaluations since were no better" in text
     values = [r["value"] for r in during(out)]
@@ -96,7 +96,7 @@ def test_patience_ends_a_run_that_gets_no_better(base, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("more", "complaint"),
     [
-        (["--eval.every", "2", "--eval.best", "pairs/spearman@4x9"], "did you mean"),
+        (["--eval.every", "2", "--eval.best", "pairs/spearman@9@4"], "did you mean"),
         (["--eval.best", BEST], "eval.best needs evaluations"),
         (["--eval.every", "2", "--eval.patience", "1"], "eval.patience needs a figure"),
         (["--eval.every", "2", "--eval.points", "8@3"], "eval.points: 8@3 is not among"),
@@ -114,7 +114,7 @@ def test_mistakes_are_one_line(base, tmp_path, more, complaint) -> None:
 def test_key_is_what_mlflow_gets() -> None:
     from mipic_llm.types import Score
 
-    assert key_of(Score("stsb", "spearman", Point(6, 64), 0.5, 9)) == "stsb/spearman@6x64"
+    assert key_of(Score("stsb", "spearman", Point(6, 64), 0.5, 9)) == "stsb/spearman@64@6"
 
 
 @pytest.mark.parametrize("symmetric", ["default", "query"])

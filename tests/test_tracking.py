@@ -112,7 +112,7 @@ def test_jsonl_new_run_starts_empty(tmp_path):
     ("ours", "theirs"),
     [
         ("loss/mrl@16", "loss/mrl_at_16"),
-        ("eval/sts-b/spearman@6x64", "eval/sts-b/spearman_at_6x64"),
+        ("eval/sts-b/spearman@64@6", "eval/sts-b/spearman_at_64_at_6"),
         ("train.batch_size", "train.batch_size"),
         ("/a//b/../c:d%", "a/b/c_d_"),
         ("..", "_"),

@@ -12,6 +12,28 @@ ABOUT = """Score a finished model at every layer and size.
   deepspeed --num_accelerators 2 --module mipic_llm evaluate --ds_config zero3 --model DIR ..."""
 
 
+# What it reads of a training's options: how vectors are made, and how many at a time.
+USES = (
+    "ds_config",
+    "output_dir",
+    "overwrite",
+    "model.name",
+    "model.revision",
+    "model.trust_remote_code",
+    "model.attn",
+    "model.pooling",
+    "model.append_eos",
+    "model.padding_side",
+    "model.inner_norm",
+    "data.max_length",
+    "data.query_prompt",
+    "data.document_prompt",
+    "train.precision",
+    "eval.batch_size",
+    "eval.symmetric_prompt",
+)
+
+
 class Flags(Section):
     model: str | None = opt(None, "our export (adapter or merged), a sentence-transformers or "
                             "transformers directory, a Hugging Face id, or quickstart; None = "
@@ -31,7 +53,7 @@ class Flags(Section):
 
 
 def main(argv: list[str]) -> int:
-    config = load_config(argv, extra=Flags, about=ABOUT)
+    config = load_config(argv, extra=Flags, about=ABOUT, uses=USES)
     check_file("ds_config", "ds_configs", config.ds_config)
     check_file("--suite", "suites", config.extra.suite)
     check_files([*config.extra.data, *config.extra.pca_text])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mipic_llm.config import Config, Section, load_config, need, opt, parse_ladder
+from mipic_llm.config import Config, Section, load_config, need, opt, parse_point
 
 ABOUT = """Write portable models from a run, and check them by loading them again. One process.
 
@@ -27,16 +27,11 @@ def read_point(config: Config) -> None:
     flags = config.extra
     if flags.point is not None:
         need(flags.layers is None and flags.dim is None, "give --point, or --layers and --dim")
-        try:
-            (point,) = parse_ladder([flags.point])
-        except ValueError:
-            point = None
-        need(point is not None, f"--point is {flags.point!r}; give dim@layer, such as 64@3")
-        flags.layers, flags.dim = point
+        flags.layers, flags.dim = parse_point(flags.point, "--point: ")
 
 
 def main(argv: list[str]) -> int:
-    config = load_config(argv, extra=Flags, about=ABOUT)
+    config = load_config(argv, extra=Flags, about=ABOUT, uses=("output_dir", "model.name"))
     read_point(config)
     from mipic_llm.export.run import export
 

@@ -25,6 +25,11 @@ ABOUT = """Predict memory, speed and traffic of a training at every ZeRO stage, 
   mipic plan --recipe qwen3-8b --sweep                        1 to 1,024 GPUs"""
 
 
+USES = ("recipe", "ds_config", "model", "lora", "objective", "sia", "pic", "ese", "data.max_length",
+        "data.negatives", "train.batch_size", "train.chunk_size", "train.chunk_tokens",
+        "train.precision", "train.gradient_checkpointing")  # fmt: skip
+
+
 class Flags(Section):
     ranks: int = opt(8, "GPUs, 1 to 1024")
     gpu: Literal[*GPUS] = opt("h200", "kind of GPU")  # type: ignore[valid-type]
@@ -56,12 +61,12 @@ def check(flags: Flags, config: Config) -> None:
 
 
 def main(argv: list[str]) -> int:
-    config = load_config(argv, extra=Flags, about=ABOUT)
+    config = load_config(argv, extra=Flags, about=ABOUT, uses=USES)
     flags: Flags = config.extra
-    check(flags, config)
     m = config.model
     shape, origin = find_shape(m.name, m.revision, m.trust_remote_code)
     config, work = work_of(config, shape)
+    check(flags, config)
     load = load_of(config, flags.mean_tokens or min(64.0, config.data.max_length / 2))
     tflops, memory, bandwidth = GPUS[flags.gpu]
     machine = Machine(flags.gpu, 1e12 * (flags.tflops or tflops),

@@ -1,6 +1,6 @@
 """Configuration: typed fields, presets, values derived from the model, checks, reading and help."""
 
-from mipic_llm.config.check import need, parse_ladder, validate
+from mipic_llm.config.check import need, validate
 from mipic_llm.config.derive import (
     chain_hidden,
     derive_dims,
@@ -12,6 +12,7 @@ from mipic_llm.config.derive import (
 )
 from mipic_llm.config.fields import Section, nearest, opt
 from mipic_llm.config.help import dump
+from mipic_llm.config.points import figure_name, parse_ladder, parse_point
 from mipic_llm.config.presets import OBJECTIVES, PRESETS
 from mipic_llm.config.read import ALIASES, from_settings, load_config
 from mipic_llm.config.schema import (
@@ -26,8 +27,8 @@ from mipic_llm.config.schema import (
 
 __all__ = [
     "ALIASES", "Config", "DataConfig", "LoraSettings", "ModelConfig", "OBJECTIVES", "OPTIONS",
-    "PRESETS",
-    "SECTIONS", "Section", "chain_hidden", "derive_dims", "derive_ladder",
-    "derive_ratios", "dump", "flatten", "from_settings", "load_config", "narrow_dims", "nearest",
-    "need", "opt", "parse_ladder", "resolve", "trained_dims", "validate",
+    "PRESETS", "SECTIONS", "Section", "chain_hidden", "derive_dims", "derive_ladder",
+    "derive_ratios", "dump", "figure_name", "flatten", "from_settings", "load_config",
+    "narrow_dims", "nearest", "need", "opt", "parse_ladder", "parse_point", "resolve",
+    "trained_dims", "validate",
 ]  # fmt: skip

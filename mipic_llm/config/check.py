@@ -4,9 +4,9 @@ are at the fields. Each refusal is one line: what, where, what to do."""
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from itertools import pairwise
 
+from mipic_llm.config.points import parse_ladder
 from mipic_llm.config.presets import OBJECTIVES
 from mipic_llm.config.schema import Config
 from mipic_llm.errors import UserError
@@ -17,27 +17,6 @@ def need(ok: bool, message: str) -> None:
     """Raise UserError(message) unless ok."""
     if not ok:
         raise UserError(message)
-
-
-def parse_ladder(ladder: Sequence[str]) -> tuple[Point, ...]:
-    """["16@1", "32@2"] -> (Point(layer=1, dim=16), Point(layer=2, dim=32)).
-
-    Raises UserError where an item is not dim@layer or the ladder does not rise: layers strictly,
-    dims never fall.
-    """
-    points: list[Point] = []
-    for item in " ".join(ladder).replace(",", " ").split():
-        dim, at, layer = item.partition("@")
-        if not (at and dim.isdecimal() and layer.isdecimal() and int(dim) and int(layer)):
-            raise UserError(f"pic.ladder: {item!r} is not dim@layer, such as 64@3")
-        points.append(Point(int(layer), int(dim)))
-    for low, high in pairwise(points):
-        if high.layer <= low.layer or high.dim < low.dim:
-            raise UserError(
-                f"pic.ladder must rise: {high} follows {low}; order it from narrow and shallow "
-                "to wide and deep, each layer once"
-            )
-    return tuple(points)
 
 
 def validate(config: Config, world_size: int | None = None) -> None:
@@ -56,7 +35,7 @@ def validate(config: Config, world_size: int | None = None) -> None:
         (bool(m.name), "model.name is empty; give a directory or a Hugging Face id"),
         (not e.best or e.every > 0, "eval.best needs evaluations; give --eval.every STEPS too"),
         (not e.patience or bool(e.best),
-         "eval.patience needs a figure to watch; give --eval.best TASK/METRIC@LAYERxDIM"),
+         "eval.patience needs a figure to watch; give --eval.best TASK/METRIC@DIM@LAYER"),
         (not e.every or bool(c.data.validation),
          f"eval.every is {e.every} and data.validation is empty; give files, or --eval.every 0"),
         (bool(c.data.token_cache), "data.token_cache is empty; give a directory, auto or off"),

@@ -1,16 +1,38 @@
-"""How unset values follow from the preset, from other options and from the backbone.
+"""How unset values follow from the preset, from other options and from the model.
 
 Nothing that a recipe or a flag gave is changed silently: each change is a line of `config.notes`.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
-from mipic_llm.config.check import need, parse_ladder, validate_sizes
+from mipic_llm.config.check import need, validate_sizes
+from mipic_llm.config.files import model_folder
+from mipic_llm.config.points import parse_ladder
 from mipic_llm.config.presets import OBJECTIVES, PRESETS
 from mipic_llm.config.schema import Config, flatten
 from mipic_llm.types import Point
+
+# What was written for one model and says nothing of another.
+SHAPED = (
+    "objective.dims", "objective.dim_weights", "sia.layers", "sia.ratios", "pic.ladder",
+    "model.pooling", "model.append_eos", "model.padding_side", "model.dropout", "model.view_noise",
+    "data.max_length", "data.query_prompt",
+)  # fmt: skip
+LONGEST = 512  # tokens of a text, where neither a recipe nor a flag says
+# Width, layers and tokens of the models that recipes name, for when the hub is out of reach.
+KNOWN = {
+    "sentence-transformers/all-MiniLM-L6-v2": (384, 6, 256),
+    "huawei-noah/TinyBERT_General_6L_768D": (768, 6, 512),
+    "google-bert/bert-base-uncased": (768, 12, 512), "BAAI/bge-m3": (1024, 24, 8192),
+    "Qwen/Qwen3-Embedding-0.6B": (1024, 28, 32768), "Qwen/Qwen3-Embedding-4B": (2560, 36, 32768),
+    "Qwen/Qwen3-Embedding-8B": (4096, 36, 32768),
+}  # fmt: skip
+
 
 # ---------------------------------------------------------------- what follows from the backbone
 
@@ -34,7 +56,6 @@ def derive_ladder(dims: Sequence[int], n_layers: int) -> tuple[Point, ...]:
 
 def _round(numerator: int, denominator: int) -> int:
     """Nearest integer, halves upwards (Python's round() would send 2.5 to 2 and 3.5 to 4)."""
-    assert denominator > 0
     return (2 * numerator + denominator) // (2 * denominator)
 
 
@@ -50,27 +71,23 @@ def chain_hidden(dim_in: int, dim_out: int, form: str) -> int:
     return max(1, max(dim_in, dim_out) // (8 if form == "residual" else 2))
 
 
-# ------------------------------------------------------------------- for a resolved configuration
-
-
 def trained_dims(config: Config) -> list[int]:
     """The widths under the contrastive loss (after `resolve`), by the table of objectives.
 
     objective.dims stays the list that evaluation and export use, whatever was trained.
     """
-    dims, widths = config.objective.dims, OBJECTIVES[config.objective.name].widths
+    dims = config.objective.dims
     assert dims, "call resolve() first"
-    if widths == "ese":
-        return [config.ese.k or dims[0], dims[-1]]
-    return dims[-1:] if widths == "full" else dims
+    return {
+        "all": dims, "full": dims[-1:], "ese": [config.ese.k or dims[0], dims[-1]],
+    }[OBJECTIVES[config.objective.name].widths]  # fmt: skip
 
 
 def narrow_dims(config: Config) -> list[int]:
     """The prefixes under the distillation between texts (after `resolve`), none where it is off:
     at most a fifth of the full width, where a published negative result says that Matryoshka
     training pays at all."""
-    terms = OBJECTIVES[config.objective.name].terms
-    if "sentences" not in terms or not config.sia.sentences:
+    if "sentences" not in OBJECTIVES[config.objective.name].terms or not config.sia.sentences:
         return []
     dims = trained_dims(config)
     return [d for d in dims if 5 * d <= dims[-1]]
@@ -79,7 +96,7 @@ def narrow_dims(config: Config) -> list[int]:
 # ------------------------------------------------------------------------------- flags over recipe
 
 
-def flagged(config: Config) -> bool:
+def _asked_anew(config: Config) -> bool:
     """Whether a flag gave objective.dims (none included), so that the recipe's shapes yield."""
     return config.origins.get("objective.dims") == "flag"
 
@@ -87,7 +104,7 @@ def flagged(config: Config) -> bool:
 def reconcile(config: Config) -> Config:
     """Drop what a recipe says for other dims when a flag changed objective.dims; note it."""
     dims = config.objective.dims
-    if not dims or not flagged(config):
+    if not dims or not _asked_anew(config):
         return config
     if config.sia.ratios is not None and len(config.sia.ratios) != len(dims) - 1:
         config = _drop(config, "sia.ratios", f"{len(dims) - 1} truncated prefixes now")
@@ -112,27 +129,32 @@ def _drop(config: Config, key: str, why: str) -> Config:
 # ----------------------------------------------------------------------------------------- resolve
 
 
-def resolve(config: Config, *, width: int, n_layers: int) -> Config:
-    """A copy with the preset and everything that follows from the backbone filled in.
+def resolve(
+    config: Config, *, width: int, n_layers: int, max_positions: int | None = None,
+    cuda: bool | None = None,
+) -> Config:  # fmt: skip
+    """A copy with the preset and everything that follows from the model filled in.
 
-    width: channels of the full embedding; n_layers: layers of the backbone. Raises UserError
-    where dims, layers, ratios or ladder do not fit it. Resolving twice changes nothing.
+    width: channels of the full embedding; n_layers: layers of the backbone; max_positions: tokens
+    of a text that the model takes; cuda: whether training runs on a GPU. What follows from the
+    last two stays unset where they are None. Raises UserError where dims, layers, ratios or ladder
+    do not fit the model. Resolving twice changes nothing.
     """
-    c, free = by_preset(config), config.objective.dims is None
+    c, free = _by_case(config, max_positions, cuda), config.objective.dims is None
     if free:  # none by a flag counts as a flag's dims until the end
         origin = c.origins.get("objective.dims", "derived")
         c = c.replace(origin, **{"objective.dims": derive_dims(width)})
     c = reconcile(c)
-    _check_dims(c, width)
+    dims = c.objective.dims or []
+    above, hint = [d for d in dims if d > width], "; give --objective.dims none to derive them"
+    need(not above, f"objective.dims has {above}, above the model's full width {width}{hint}")
+    need(dims[-1:] == [width], f"objective.dims must end at the full width {width}{hint}")
     validate_sizes(c)
     c = _resolve_depth(c, width, n_layers)
-    dims, name, terms = c.objective.dims or [], c.objective.name, OBJECTIVES[c.objective.name].terms
-    narrow = [d for d in dims if 3 * d <= width]
+    narrow, terms = [d for d in dims if 3 * d <= width], OBJECTIVES[c.objective.name].terms
     c = _fill(c, {
         "ese.k": narrow[-1] if narrow else max(1, width // 3),
         "sia.ratios": derive_ratios(len(dims) - 1),
-        "train.head_learning_rate": 2 * c.train.learning_rate,
-        "export.tolerance": 1e-5 if c.train.precision == "fp32" else 2e-2,
     })  # fmt: skip
     need(
         "ese" not in terms or 1 <= (c.ese.k or 0) < width,
@@ -140,52 +162,49 @@ def resolve(config: Config, *, width: int, n_layers: int) -> Config:
     )
     need(
         not {"ese", "2dmse"} & set(terms) or n_layers > 1,
-        f"objective.name {name} reads layers below the last, and the model has one",
+        f"objective.name {c.objective.name} reads layers below the last, and the model has one",
     )
     validate_sizes(c)
     return c.told(c, origins={"objective.dims": "derived"}) if free else c
 
 
-def by_preset(config: Config) -> Config:
-    """A copy with what objective.preset says for unset options."""
+def _by_case(config: Config, max_positions: int | None, cuda: bool | None) -> Config:
+    """What the preset says for unset options, and what follows without the model's shape."""
     preset = PRESETS[config.objective.preset]
-    flat = {f"{section}.{name}": v for section, values in preset.items()
-            for name, v in values.items()}  # fmt: skip
-    return _fill(config, flat, "preset")
+    flat = {f"{s}.{name}": v for s, values in preset.items() for name, v in values.items()}
+    c = _fill(config, {"train.learning_rate": 2e-4 if config.lora.rank else 2e-5})
+    c = _fill(_fill(c, flat, "preset"), {
+        "train.head_learning_rate": 2 * (c.train.learning_rate or 0),
+        "data.max_length": max_positions and min(max_positions, LONGEST),
+        "train.precision": cuda if cuda is None else "bf16" if cuda else "fp32",
+    })  # fmt: skip
+    return _fill(c, {"export.tolerance": {"fp32": 1e-5, "bf16": 2e-2}.get(c.train.precision or "")})
 
 
-def _fill(config: Config, values: dict[str, object], origin: str = "derived") -> Config:
-    """A copy with these values where none is set."""
+def _fill(config: Config, values: dict[str, Any], origin: str = "derived") -> Config:
+    """A copy with these values, where they are known, in place of unset ones."""
     now = flatten(config)
-    unset = {key: value for key, value in values.items() if now[key] is None}
+    unset = {key: v for key, v in values.items() if now[key] is None and v is not None}
     return config.replace(origin, **unset) if unset else config
-
-
-def _check_dims(c: Config, width: int) -> None:
-    dims = c.objective.dims or []
-    hint = "; give --objective.dims none to derive them"
-    above = [d for d in dims if d > width]
-    need(not above, f"objective.dims has {above}, above the model's full width {width}{hint}")
-    need(dims[-1:] == [width], f"objective.dims must end at the full width {width}{hint}")
 
 
 def _resolve_depth(c: Config, width: int, n_layers: int) -> Config:
     """Fill and check pic.ladder and sia.layers; a recipe's yield to a flag's new dims."""
-    top, anew = Point(n_layers, width), flagged(c)
-    if anew and c.pic.ladder is not None and parse_ladder(c.pic.ladder)[-1:] != (top,):
-        c = _drop(c, "pic.ladder", f"the model ends at {top}")
-    if anew and c.sia.layers is not None and c.sia.layers[-1] > n_layers:
-        c = _drop(c, "sia.layers", f"the model has {n_layers} layers")
-    ladder = derive_ladder(c.objective.dims or [], n_layers)
-    c = _fill(c, {"pic.ladder": [str(p) for p in ladder]})
-    points = parse_ladder(c.pic.ladder or [])
-    origin, texts = c.origins.get("pic.ladder", "derived"), [str(p) for p in points]
-    c = c.replace(origin, **{"pic.ladder": texts})
-    c = _fill(c, {"sia.layers": [p.layer for p in points]})
+    top = Point(n_layers, width)
+    if _asked_anew(c):
+        if c.pic.ladder is not None and parse_ladder(c.pic.ladder)[-1:] != (top,):
+            c = _drop(c, "pic.ladder", f"the model ends at {top}")
+        if c.sia.layers is not None and c.sia.layers[-1] > n_layers:
+            c = _drop(c, "sia.layers", f"the model has {n_layers} layers")
+    given, hint = c.pic.ladder, "; give --pic.ladder none to derive it"
+    points = derive_ladder(c.objective.dims or [], n_layers) if given is None \
+        else parse_ladder(given)  # fmt: skip
     deep = [p for p in points if p.layer > n_layers]
-    hint = "; give --pic.ladder none to derive it"
     need(not deep, f"pic.ladder has {deep and deep[0]}, the model has {n_layers} layers{hint}")
     need(points[-1:] == (top,), f"pic.ladder must end at {top}, the model's width and depth{hint}")
+    origin = "derived" if given is None else c.origins.get("pic.ladder", "derived")
+    c = c.replace(origin, **{"pic.ladder": [str(p) for p in points]})
+    c = _fill(c, {"sia.layers": [p.layer for p in points]})
     last = (c.sia.layers or [0])[-1]
     need(
         last <= n_layers,
@@ -193,3 +212,29 @@ def _resolve_depth(c: Config, width: int, n_layers: int) -> Config:
         "the ladder's",
     )
     return c
+
+
+def preview(config: Config) -> Config:
+    """Resolved as far as this machine's files tell, without torch or transformers: for a directory,
+    quickstart, or a model of KNOWN. What follows from the device stays unset."""
+    folder, width, n_layers, longest = model_folder(config.model.name), 0, 0, None
+    if folder is None:
+        width, n_layers, longest = KNOWN.get(config.model.name, (0, 0, None))
+    else:
+        shape, words, own = (_json(folder / name) for name in (
+            "config.json", "tokenizer_config.json", "sentence_bert_config.json"))  # fmt: skip
+        width, n_layers = shape.get("hidden_size"), shape.get("num_hidden_layers")
+        limits = (shape.get("max_position_embeddings"), words.get("model_max_length"))
+        longest = own.get("max_seq_length") or min((n for n in limits if n), default=None)
+    if not (width and n_layers):
+        return _by_case(config, longest, None)
+    return resolve(config, width=width, n_layers=n_layers, max_positions=longest)
+
+
+def _json(path: Path) -> dict[str, int]:
+    """The whole numbers of a JSON object in a file; none where there is no such thing."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return {k: v for k, v in found.items() if type(v) is int} if isinstance(found, dict) else {}

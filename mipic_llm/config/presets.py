@@ -34,9 +34,8 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "model": {"inner_norm": "raw"},
         "objective": {"reduction": "sum", "wide_weight": 1.0},
         "sia": {
-            "temperature": 0.05, "similarity": "dot", "kl": "student_teacher",
-            "detach_teacher": False, "k_from": "real", "lift_init": "linear", "sentences": 0.0,
-            "memory": 0,
+            "temperature": 0.05, "kl": "student_teacher", "detach_teacher": False,
+            "lift_init": "linear", "sentences": 0.0, "memory": 0,
         },
         "pic": {"head": "mlp", "positive": "self", "widths": "point", "target": "next",
                 "weight": 1.0},
@@ -45,9 +44,8 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "model": {"inner_norm": "final"},
         "objective": {"reduction": "mean", "wide_weight": 8.0},
         "sia": {
-            "temperature": 1.0, "similarity": "dot", "kl": "student_teacher",
-            "detach_teacher": True, "k_from": "real", "lift_init": "fixed", "sentences": 3.0,
-            "memory": 16384,
+            "temperature": 1.0, "kl": "student_teacher", "detach_teacher": True,
+            "lift_init": "fixed", "sentences": 3.0, "memory": 16384,
         },
         "pic": {"head": "residual", "positive": "pair", "widths": "nested", "target": "last",
                 "weight": 3.0},

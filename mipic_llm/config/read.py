@@ -1,47 +1,34 @@
-"""The command line and the settings of a notebook: defaults < recipe YAML < flags, strictly.
-
-`load_config` is all that a command needs.
-"""
+"""The command line, and the settings of a notebook: defaults < recipe YAML < flags, strictly."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from mipic_llm.config.check import validate
-from mipic_llm.config.derive import reconcile
-from mipic_llm.config.fields import Option, Row, Section, nearest, options
+from mipic_llm.config.derive import SHAPED, reconcile
+from mipic_llm.config.fields import Option, Row, Section, nearest, options, plain
 from mipic_llm.config.files import find_file, not_found
-from mipic_llm.config.help import dump, help_text
+from mipic_llm.config.help import help_text, shown
 from mipic_llm.config.recipe import read_rows
 from mipic_llm.config.schema import OPTIONS, SECTIONS, Config
 from mipic_llm.errors import EXIT_DONE, UserError
 
 DEFAULT_RECIPE = "quickstart"
-
 # Names that people type already, where they mean exactly one of ours.
 ALIASES = {
-    "deepspeed": "ds_config",
-    "model_name_or_path": "model.name",
-    "attn_implementation": "model.attn",
-    "lora_r": "lora.rank",
-    "lora_alpha": "lora.alpha",
-    "target_modules": "lora.target_modules",
-    "matryoshka_dims": "objective.dims",
-    "temperature": "objective.tau",
-    "num_train_epochs": "train.epochs",
-    "per_device_train_batch_size": "train.batch_size",
-    "learning_rate": "train.learning_rate",
-    "warmup_ratio": "train.warmup_ratio",
-    "max_grad_norm": "train.max_grad_norm",
-    "gradient_checkpointing": "train.gradient_checkpointing",
-    "bf16": "train.precision",
-    "fp32": "train.precision",
-    "resume_from_checkpoint": "train.resume",
+    "deepspeed": "ds_config", "model_name_or_path": "model.name",
+    "attn_implementation": "model.attn", "lora_r": "lora.rank", "lora_alpha": "lora.alpha",
+    "target_modules": "lora.target_modules", "matryoshka_dims": "objective.dims",
+    "temperature": "objective.tau", "num_train_epochs": "train.epochs",
+    "per_device_train_batch_size": "train.batch_size", "learning_rate": "train.learning_rate",
+    "warmup_ratio": "train.warmup_ratio", "max_grad_norm": "train.max_grad_norm",
+    "gradient_checkpointing": "train.gradient_checkpointing", "bf16": "train.precision",
+    "fp32": "train.precision", "resume_from_checkpoint": "train.resume",
     "report_to": "tracking.mlflow",
-}
+}  # fmt: skip
 # The values of some of them need translation too: alias -> what was typed -> ours.
 _VALUES = {
     "bf16": {"": "bf16", "true": "bf16", "false": "fp32"},
@@ -50,6 +37,9 @@ _VALUES = {
     "resume_from_checkpoint": {"true": "auto", "false": "never"},
 }
 _CLOSED = ("bf16", "fp32", "report_to")  # no other value has a meaning
+# Options that are gone, at the only value that is left of them: old recipes and runs name them.
+RETIRED = {"sia.k_from": "real", "sia.detach_query": False, "sia.similarity": "dot",
+           "objective.decorrelation": 0, "objective.neighbourhood": 0}  # fmt: skip
 
 
 class Flag(NamedTuple):
@@ -84,34 +74,33 @@ def find_recipe(text: str) -> Path:
 
 
 def load_config(
-    argv: list[str],
-    *,
-    extra: type[Section] | None = None,
-    about: str = "",
-    world_size: int | None = None,
-) -> Config:
+    argv: list[str], *, extra: type[Section] | None = None, about: str = "",
+    uses: Collection[str] | None = None, world_size: int | None = None, keep_recipe: bool = False,
+) -> Config:  # fmt: skip
     """Read the command line `argv` (without the program's name) into a validated Config.
 
     extra: a Section with the command's own flags; its instance comes back as `config.extra`.
-    about: first line of --help. world_size: see `validate`. --help and --print_config print
-    (rank 0) and raise SystemExit(0). Raises UserError for everything else that is not a legal
-    command line.
+    about: first line of --help; uses: sections and keys that --help then names (None = all), though
+    every flag of a training is accepted. world_size: see `validate`. keep_recipe: the recipe holds
+    for the model of a --model.name flag too. --help and --print_config print (rank 0) and raise
+    SystemExit(0). Raises UserError for everything else that is not a legal command line.
     """
     own = {o.key: o for o in options(extra)} if extra else {}
     flags = read_flags(argv)
-    names = {flag.name for flag in flags}
+    names = [flag.name for flag in flags]
     if "help" in names:
-        _show(help_text(own.values(), ALIASES, about))
-    given = []
-    for flag in flags:
-        if flag.name == "local_rank" and len(flag.words) == 1:
-            continue  # the launchers' own; ranks come from the environment
-        if flag.name != "print_config":
-            given.append(_row(flag, {**OPTIONS, **own}))
+        _show(help_text(own.values(), ALIASES, about, uses))
+    given = [
+        _row(flag, {**OPTIONS, **own})
+        for flag in flags
+        # --local_rank is the launchers' own; ranks come from the environment
+        if flag.name != "print_config" and (flag.name != "local_rank" or len(flag.words) != 1)
+    ]
     mine = extra.of(row for row in given if row.key in own) if extra else None
-    config = _build([row for row in given if row.key not in own], mine, world_size)
+    given = [row for row in given if row.key not in own]
+    config = _build(given, mine, world_size, keep_recipe)
     if "print_config" in names:
-        _show(dump(config) + "".join(f"# note: {note}\n" for note in config.notes))
+        _show(shown(config))
     return config
 
 
@@ -123,7 +112,7 @@ def from_settings(settings: Mapping[str, Any], *, recipe: str | None = None) -> 
     rows = [Row("recipe", recipe)] if recipe else []
     for name, value in settings.items():
         key = ALIASES.get(name, name)
-        if key not in OPTIONS:
+        if key not in OPTIONS and key not in RETIRED:
             raise UserError(f"unknown setting {name}{nearest([str(name)], [*OPTIONS, *ALIASES])}")
         if name in _VALUES:
             (value,) = _translated(name, [str(value)])
@@ -131,34 +120,55 @@ def from_settings(settings: Mapping[str, Any], *, recipe: str | None = None) -> 
     return _build(rows)
 
 
-def _build(given: list[Row], extra: Section | None = None, world_size: int | None = None) -> Config:
+def _build(
+    given: Sequence[Row], extra: Section | None = None, world_size: int | None = None,
+    keep_recipe: bool = False,
+) -> Config:  # fmt: skip
     """The recipe that `given` names (else quickstart), `given` over it, checked."""
-    flags = Config.of(given)  # each value is legal by itself
-    recipe = flags.recipe or DEFAULT_RECIPE
-    rows = []
-    for row in read_rows(find_recipe(recipe), SECTIONS):
+    given = [row for row in given if not _is_retired(row)]
+    recipe = Config.of(given).recipe or DEFAULT_RECIPE  # each value is legal by itself
+    rows, note = read_rows(find_recipe(recipe), SECTIONS), None
+    for row in rows:
         if row.key == "recipe":
-            raise UserError(f"{row.where}: a recipe cannot name another recipe; remove the line")
-        if row.key not in OPTIONS:
-            raise UserError(f"{row.where}: unknown key {row.key}{nearest([row.key], OPTIONS)}")
-        rows.append(row)
-    Config.of(rows)
+            raise row.error("a recipe cannot name another recipe; remove the line")
+        if row.key not in OPTIONS and row.key not in RETIRED:
+            raise row.error(f"unknown key {row.key}{nearest([row.key], OPTIONS)}")
+    rows = [row for row in rows if not _is_retired(row)]
+    ours = Config.of(rows).model.name
+    model = Config.of([*rows, *given]).model.name
+    if model != ours and not keep_recipe and any(row.key == "model.name" for row in rows):
+        told = [row.key for row in given]
+        gone = [r.key for r in rows if r.key in SHAPED and r.value is not None]
+        rows = [row for row in rows if row.key not in gone]
+        names = ", ".join(key for key in gone if key not in told)
+        note = names and f"recipe {recipe} is for {ours}; for {model} these are derived: {names}"
     given = [row for row in given if row.key != "recipe"]
     config = Config.of([*rows, *given, Row("recipe", recipe)])
-    origins = dict.fromkeys((r.key for r in rows), "recipe") | dict.fromkeys(
-        (r.key for r in given), "flag"
-    )
-    config = reconcile(config.told(config, origins=origins, extra=extra))
+    origins = {r.key: "recipe" for r in rows} | {r.key: "flag" for r in given}
+    config = reconcile(config.told(config, origins=origins, note=note, extra=extra))
     validate(config, world_size)
     return config
+
+
+def _is_retired(row: Row) -> bool:
+    """Whether the option is gone, and nothing lost. Raises UserError where something would be."""
+    if row.key not in RETIRED:
+        return False
+    value = plain(row.value) if isinstance(row.value, str) else row.value
+    if value not in (None, "none", RETIRED[row.key]):
+        shown = str(value).lower()
+        raise row.error(f"the option {row.key} is gone, and with it the value {shown}; remove it")
+    return True
 
 
 def _row(flag: Flag, known: dict[str, Option]) -> Row:
     """The option that a flag means, and its value."""
     name, words, where = flag.name, flag.words, f"--{flag.name}"
     key = name if name in known else ALIASES.get(name, name)
+    if key in RETIRED:
+        return Row(key, " ".join(words), where)
     if key not in known:
-        hint = nearest([name[:80]], [*known, *ALIASES]).replace("did you mean ", "did you mean --")
+        hint = nearest([name], [*known, *ALIASES]).replace("did you mean ", "did you mean --")
         hint = hint.replace(" or ", " or --")
         raise UserError(f"unknown flag {where[:80]}{hint} (--help lists all)")
     kind = known[key].kind
@@ -183,11 +193,7 @@ def _translated(name: str, words: list[str], where: str = "") -> list[str]:
     return [table[word.lower()]] if word.lower() in table else words
 
 
-def _is_first_rank() -> bool:
-    return os.environ.get("RANK", "0") in ("", "0")
-
-
 def _show(text: str) -> NoReturn:
-    if _is_first_rank():
+    if os.environ.get("RANK", "0") in ("", "0"):
         print(text, end="", flush=True)
     raise SystemExit(EXIT_DONE)

@@ -17,7 +17,6 @@ from mipic_llm.config.fields import Row, plain
 from mipic_llm.errors import UserError
 
 MOST_BYTES = 1 << 20
-_NULLS = ("", "~", "null", "Null", "NULL")
 _TAGS = tuple(f"tag:yaml.org,2002:{kind}" for kind in ("str", "seq", "map"))
 
 
@@ -32,32 +31,23 @@ class _Loader(yaml.BaseLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
+    """Texts quoted where they would be read as something else; every value on one line."""
 
     def text(self, data: str) -> yaml.ScalarNode:
-        """Quoted where reading it unquoted would give something else; always on one line."""
         style = '"' if "\n" in data else None if plain(data) == data else "'"
-        return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
+        return self.represent_scalar(_TAGS[0], data, style=style)
 
-    def list(self, data: list) -> yaml.SequenceNode:
-        return self.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=True)
+    def items(self, data: list) -> yaml.SequenceNode:
+        return self.represent_sequence(_TAGS[1], data, flow_style=True)
 
 
 _Dumper.add_representer(str, _Dumper.text)
-_Dumper.add_representer(list, _Dumper.list)
+_Dumper.add_representer(list, _Dumper.items)
 
 
-def to_yaml(tree: dict[str, Any], indent: int = 0) -> list[str]:
-    """One line of YAML per value of a (nested) dictionary, keys in the given order."""
-    lines = []
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            lines += [f"{key}:", *to_yaml(value, indent + 2)]
-        else:
-            text = yaml.dump({key: value}, Dumper=_Dumper, width=1 << 30, allow_unicode=True)
-            lines.append(" " * indent + text.rstrip("\n"))
-    return lines
+def to_yaml(name: str, value: Any) -> str:
+    """`name: value` on one line, which `read_rows` reads back unchanged."""
+    return yaml.dump({name: value}, Dumper=_Dumper, width=1 << 30, allow_unicode=True).rstrip("\n")
 
 
 def read_rows(path: Path, sections: Collection[str]) -> list[Row]:
@@ -65,16 +55,13 @@ def read_rows(path: Path, sections: Collection[str]) -> list[Row]:
     try:
         if path.stat().st_size > MOST_BYTES:
             raise UserError(f"recipe {path} has more than 1 MB, so it is no recipe")
-        loader = _Loader(path.read_text(encoding="utf-8-sig"))
-        root = loader.get_single_node()
+        root = _Loader(path.read_text(encoding="utf-8-sig")).get_single_node()
         return [] if root is None else list(_walk(root, "", path, sections))
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise UserError(f"recipe {path} cannot be read: {reason}") from None
     except RecursionError:
-        raise UserError(
-            f"recipe {path} is nested too deeply: a recipe has sections and lists"
-        ) from None
+        raise UserError(f"recipe {path} is nested too deeply; write section: key: value") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
         what = getattr(error, "problem", None) or getattr(error, "reason", None) or "unreadable"
@@ -95,8 +82,7 @@ def _walk(node: Any, prefix: str, path: Path, sections: Collection[str]) -> Iter
             first = f"first on line {seen[name]}"
             raise UserError(f"{path}:{line}: {prefix}{name} is given twice ({first}); keep one")
         seen[name] = line
-        section = not prefix and name in sections
-        if not section:
+        if prefix or name not in sections:
             yield Row(f"{prefix}{name}", _value(value_node), f"{path}:{line}")
         elif not (isinstance(value_node, yaml.ScalarNode) and _value(value_node) is None):
             yield from _walk(value_node, f"{name}.", path, sections)
@@ -106,10 +92,10 @@ def _value(node: Any) -> Any:
     if node.tag not in _TAGS:
         what = f"the tag {node.tag} is not allowed"
         raise yaml.MarkedYAMLError(problem=what, problem_mark=node.start_mark)
-    if isinstance(node, yaml.ScalarNode):
-        if node.style is not None:  # quoted
-            return node.value
-        return None if node.value in _NULLS else plain(node.value)
     if isinstance(node, yaml.SequenceNode):
         return [_value(item) for item in node.value]
-    return {str(_value(key)): _value(value) for key, value in node.value}
+    if isinstance(node, yaml.MappingNode):
+        return {str(_value(key)): _value(value) for key, value in node.value}
+    if node.style is not None:  # quoted
+        return node.value
+    return None if node.value in ("", "~", "null", "Null", "NULL") else plain(node.value)

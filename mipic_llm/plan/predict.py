@@ -98,7 +98,7 @@ class Row(NamedTuple):
 
 def work_of(config: Config, shape: Shape, *, kernel: str = formulas.FUSED) -> tuple[Config, Work]:
     """-> (resolved config, what it means for memory and FLOPs)."""
-    found = resolve(config, width=shape.width, n_layers=shape.layers)
+    found = resolve(config, width=shape.width, n_layers=shape.layers, max_positions=512, cuda=True)
     t, rank = found.train, found.lora.rank
     sia = found.sia.layers or [] if "sia" in terms_of(found) else []
     linears = shape.lora_linears(found.lora.target_modules) if rank else {}

@@ -105,8 +105,8 @@ def _name(callback: Any) -> str:
 
 
 def key_of(score: Score) -> str:
-    """`<task>/<metric>@<layer>x<dim>`: what eval.best names."""
-    return f"{score.task}/{score.metric}@{score.point.layer}x{score.point.dim}"
+    """`<task>/<metric>@<dim>@<layer>`: what eval.best names."""
+    return f"{score.task}/{score.metric}@{score.point}"
 
 
 class Tracking(Callback):

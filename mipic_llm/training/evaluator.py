@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from mipic_llm.config import nearest, parse_ladder
+from mipic_llm.config import nearest, parse_point
 from mipic_llm.errors import UserError
 from mipic_llm.evaluation.encode import encode, spread_over_ranks
 from mipic_llm.evaluation.suite import PREFIX, run_suite
@@ -135,7 +135,8 @@ def _is_before(row: dict, step: int) -> bool:
 
 def _chosen(items: list[str], known: list[Point]) -> list[Point]:
     """eval.points, each dim@layer; UserError for one that the table does not hold."""
-    points = [p for item in items for p in parse_ladder([item])]
+    words = " ".join(items).replace(",", " ").split()
+    points = [parse_point(word, "eval.points: ") for word in words]
     strangers = [str(p) for p in points if p not in known]
     if strangers:
         raise UserError(

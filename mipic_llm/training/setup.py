@@ -76,7 +76,9 @@ def _other_run(out: Path, config: Config) -> str | None:
 
 def resolve_for(config: Config, source: Source) -> Config:
     shape = source.config
-    found = resolve(config, width=shape.hidden_size, n_layers=shape.num_hidden_layers)
+    cuda = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    found = resolve(config, width=shape.hidden_size, n_layers=shape.num_hidden_layers,
+                    max_positions=source.max_length, cuda=cuda)  # fmt: skip
     for note in found.notes:
         say(f"note: {note}")
     return found
@@ -176,11 +178,11 @@ def open_run(
     config: Config, rows: Any = None, validation: list[Any] | None = None
 ) -> tuple[Config, Source, Data]:
     """rows, validation: see `prepare_data`; config.yaml records their names."""
-    check_precision(config.train.precision)
     source = open_source(config.model)
     for note in source.notes:
         say(f"note: {note}")
     config = resolve_for(config, source)
+    check_precision(config.train.precision or "")
     data = prepare_data(config, source, rows, validation)
     found: dict[str, Any] = {"sia.memory": memory_size(config, data.plan)}
     if rows is not None:
