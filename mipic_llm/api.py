@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from mipic_llm.config import Config, from_settings, load_config, parse_point
 from mipic_llm.config.files import check_file
 from mipic_llm.data.read.containers import NamedRows, check_files
+from mipic_llm.data.read.formats import as_list
 from mipic_llm.errors import EXIT_DONE, UserError
 from mipic_llm.quiet import quiet
 from mipic_llm.report.scores import Scores
@@ -153,30 +154,31 @@ def train(
     flags' names, a section as a dict, train={"epochs": 2}, or with dots,
     **{"train.epochs": 2}. Raises UserError for bad input, CallbackError for a callback's.
     """
-    named = {"recipe": recipe, "ds_config": ds_config, "model.name": model,
-             "objective.name": objective}  # fmt: skip
-    for key, section in (("model.name", "model"), ("objective.name", "objective")):
-        if isinstance(named[key], Mapping):
-            settings[section] = named.pop(key)
-    flat = _flat(settings) | {k: v for k, v in named.items() if v is not None}
-    rows, own_validation = _data(data)
+    named = {
+        "recipe": recipe,
+        "ds_config": ds_config,
+        "output_dir": output_dir,
+        "model" if isinstance(model, Mapping) else "model.name": model,
+        "objective" if isinstance(objective, Mapping) else "objective.name": objective,
+    }
+    flat = _flat(settings | {k: v for k, v in named.items() if v is not None})  # fmt: skip
+    rows = None if data is None else [str(d) if isinstance(d, Path) else d for d in as_list(data)]
+    tasks = _splits(rows or []) if validation is None else _tasks(validation)
     if _by_name(rows):
         flat["data.train"], rows = rows, None
-    explicit = validation is not None
-    checked = _tasks(validation) if explicit else own_validation
-    if _by_name(checked):
-        flat["data.validation"], checked = checked, None
-    elif checked and "data.validation" not in flat:
-        flat["data.validation"] = []
-    config = _config(flat | {"output_dir": output_dir or "outputs/run-0"})
+    if _by_name(tasks):
+        flat["data.validation"], tasks = tasks, None
+    elif tasks is not None:
+        flat.setdefault("data.validation", [])
+    config = _config(flat)
     check_file("ds_config", "ds_configs", config.ds_config)
     check_files([*([] if rows else config.data.train), *config.data.validation])
     with _session():
         from mipic_llm.training.loop import train as run_training
 
         if output_dir is None:
-            config = _config(flat | {"output_dir": _new_directory()})
-        code = run_training(config, callbacks, rows=rows, validation=checked)
+            config = config.replace(output_dir=_new_directory())
+        code = run_training(config, callbacks, rows=rows, validation=tasks)
     return Run(config.output_dir, stopped=code != EXIT_DONE)
 
 
@@ -281,37 +283,29 @@ def _by_name(found: list[Any] | None) -> bool:
     return bool(found) and all(isinstance(one, str) for one in found or ())
 
 
-def _data(data: Any) -> tuple[list[Any] | None, list[Any] | None]:
-    """-> (what to train on, what DatasetDicts bring for evaluation); None = as configured."""
-    if data is None:
-        return None, None
-    rows, tasks = [str(d) if isinstance(d, Path) else d for d in _several(data)], []
-    for n, source in enumerate(rows):
+def _splits(sources: Sequence[Any]) -> list[NamedRows] | None:
+    """The validation splits that DatasetDicts among the training data bring, if any."""
+    found = []
+    for n, source in enumerate(sources):
         split = next((s for s in _VALIDATION if isinstance(source, Mapping) and s in source), None)
         if split is None:
             continue
         columns = list(next(iter(source[split]), {}))
         if {"sentence1", "sentence2"} <= set(columns):
-            tasks.append(NamedRows(f"{split}-{n}" if n else split, source[split]))
-        else:
+            found.append(NamedRows(f"{split}-{n}" if n else split, source[split]))
+        elif os.environ.get("RANK", "0") == "0":
             print(f"note: data[{n}]: its {split} split has the columns {', '.join(columns)} and is "
                   "not used; evaluation takes sentence1, sentence2, score")  # fmt: skip
-    return rows, tasks or None
+    return found or None
 
 
 def _tasks(data: Any) -> list[Any]:
-    """Evaluation data: names of files stay, rows in memory get a name."""
+    """Evaluation data: names of files stay, rows in memory get a name; an empty list is none."""
+    sources = [] if isinstance(data, list | tuple) and not data else as_list(data)
     return [
         str(d) if isinstance(d, str | Path) else NamedRows(f"rows[{n}]", d)
-        for n, d in enumerate(_several(data))
+        for n, d in enumerate(sources)
     ]
-
-
-def _several(data: Any) -> list[Any]:
-    """A list of several sources; a list of dicts is one."""
-    from mipic_llm.data.read.formats import as_list
-
-    return as_list(data)
 
 
 def _model_path(model: Any) -> str | Path:

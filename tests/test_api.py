@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import random
 import signal
 import subprocess
 import sys
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -68,6 +70,23 @@ def test_training_on_a_list_leaves_the_process_as_it_was(base, tmp_path, monkeyp
     assert run.config.train.max_steps == 3 and run.path == (tmp_path / "run").resolve()
 
 
+@pytest.mark.parametrize("stage", ["zero0", "zero2", "zero3"])
+def test_a_finished_run_frees_its_model(base, tmp_path, stage):
+    class Keep(mipic_llm.Callback):
+        def on_start(self, run):
+            self.module, self.optimizer = (
+                weakref.ref(x) for x in (run.engine.module, run.engine.ds.optimizer)
+            )
+
+    keep, own = Keep(), settings(base) | {"validation": []}
+    run = mipic_llm.train(ROWS, output_dir=tmp_path, callbacks=[keep], ds_config=stage, **own)
+    gc.collect()
+    assert keep.optimizer() is None or not vars(keep.optimizer())
+    module = keep.module()  # DeepSpeed itself keeps ZeRO-3's
+    assert not sum(p.numel() for p in module.parameters()) if stage == "zero3" else module is None
+    assert len(run.scores) == 0 and repr(run.scores) and run.scores._repr_html_()
+
+
 @pytest.mark.parametrize("kind", ["file", "Dataset", "DatasetDict"])
 def test_every_kind_of_data_trains_alike(base, run, tmp_path, kind):
     """The same rows from a file, a Dataset or a DatasetDict train as from the list."""
@@ -94,8 +113,7 @@ def test_several_sources_are_mixed(base, run, tmp_path, capsys):
 
 def test_a_validation_split_that_no_task_reads_is_said(base, tmp_path, capsys):
     data = DatasetDict(train=Dataset.from_list(ROWS), validation=Dataset.from_list(ROWS[:4]))
-    own = settings(base) | {"data.validation": "none"}
-    own.pop("validation")
+    own = settings(base) | {"validation": None, "data.validation": []}
     mipic_llm.train(data, output_dir=tmp_path / "run", **own)
     assert "its validation split has the columns anchor, positive" in capsys.readouterr().out
 

@@ -156,6 +156,15 @@ class Engine:
         if self.stage == 0 and config is not None:
             _undo_first_step(self.ds.optimizer)
 
+    def close(self) -> None:
+        """Free the memory of the module and the optimizer, for another engine in this process."""
+        self.ds.destroy()
+        if self.stage == 3:  # DeepSpeed keeps the module, which keeps its engine: empty both
+            for parameter in self.module.parameters():
+                parameter.ds_tensor.data = parameter.data = torch.empty(0)
+            vars(self.ds.optimizer).clear()
+            vars(self.ds).clear()
+
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         return self.ds(*args, **kwargs)
 

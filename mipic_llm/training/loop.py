@@ -6,7 +6,7 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,6 @@ from mipic_llm.config import Config, dump, validate
 from mipic_llm.data.batch import Prepared, prefetch
 from mipic_llm.errors import EXIT_DONE, EXIT_STOPPED, UserError
 from mipic_llm.model.attention import choose
-from mipic_llm.report import before_after_table, loss_plot, quality_plot
 from mipic_llm.runtime import checkpoint
 from mipic_llm.runtime import ranks as dist
 from mipic_llm.runtime.engine import start
@@ -36,10 +35,10 @@ from mipic_llm.training.callbacks import (
 )
 from mipic_llm.training.checks import canary, check_chunks
 from mipic_llm.training.evaluator import Evaluator
-from mipic_llm.training.finish import export
+from mipic_llm.training.finish import export, report
 from mipic_llm.training.run import LiveRun, save
 from mipic_llm.training.step import StepRunner
-from mipic_llm.types import RunState, Score
+from mipic_llm.types import RunState
 
 
 class Signals:
@@ -105,6 +104,7 @@ def train(
         emit(run, "on_end", status)
         if lock:
             lock.close()
+    engine.close()
     settle(run)
     return code
 
@@ -142,7 +142,7 @@ def _train(run: LiveRun, state: RunState) -> int:
         return code
     after = evaluator.after()
     export(run)
-    _finish(run, before, after)
+    report(run, before, after)
     settle(run)
     return EXIT_DONE
 
@@ -244,33 +244,3 @@ def memory_gib() -> float:
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-
-
-def _finish(run: LiveRun, before: list[Score], after: list[Score]) -> None:
-    """Table, plots and the last lines of a run. What cannot be drawn is one line, no failure."""
-    table, written = "", []
-    if run.rank == 0 and after:
-        table = before_after_table(before, after, layer=run.source.config.num_hidden_layers)
-        (run.out / "table.txt").write_text(table + "\n", encoding="utf-8")
-        written += ["table.txt", "scores.jsonl"]
-    if run.rank == 0:
-        written += _drawn(run, "loss.png", lambda to: loss_plot(run.out / "metrics.jsonl", to))
-        if after:
-            written += _drawn(run, "quality.png", lambda to: quality_plot(before, after, to))
-    for name in dist.from_first(written):
-        emit(run, "on_save", run.out / name)
-    if table:
-        say(f"\n{table}\n")
-    if "quality.png" in written:
-        say(f"plot: {run.out / 'quality.png'}")
-    kind = "adapter" if run.lora else "merged"
-    say(f"{kind}: {run.out / kind} (reloaded and compared: {run.out / 'parity.json'})")
-
-
-def _drawn(run: LiveRun, name: str, draw: Callable[[Path], None]) -> list[str]:
-    try:
-        draw(run.out / name)
-    except UserError as error:
-        say(f"note: {error}")
-        return []
-    return [name]
