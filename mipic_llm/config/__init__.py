@@ -1,29 +1,16 @@
 """Configuration: typed fields, presets, values derived from the model, checks, reading and help."""
+# isort: skip_file
 
 from mipic_llm.config.check import need, validate
-from mipic_llm.config.derive import (
-    chain_hidden,
-    derive_dims,
-    derive_ladder,
-    derive_ratios,
-    narrow_dims,
-    resolve,
-    trained_dims,
-)
+from mipic_llm.config.derive import (chain_hidden, derive_dims, derive_ladder, derive_ratios,
+                                     narrow_dims, resolve, trained_dims)  # fmt: skip
 from mipic_llm.config.fields import Section, nearest, opt
 from mipic_llm.config.help import dump
 from mipic_llm.config.points import figure_name, parse_ladder, parse_point
 from mipic_llm.config.presets import OBJECTIVES, PRESETS
 from mipic_llm.config.read import ALIASES, from_settings, load_config
-from mipic_llm.config.schema import (
-    OPTIONS,
-    SECTIONS,
-    Config,
-    DataConfig,
-    LoraSettings,
-    ModelConfig,
-    flatten,
-)
+from mipic_llm.config.schema import (OPTIONS, SECTIONS, Config, DataConfig, LoraSettings,
+                                     ModelConfig, flatten)  # fmt: skip
 
 __all__ = [
     "ALIASES", "Config", "DataConfig", "LoraSettings", "ModelConfig", "OBJECTIVES", "OPTIONS",

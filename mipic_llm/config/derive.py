@@ -101,28 +101,27 @@ def _asked_anew(config: Config) -> bool:
     return config.origins.get("objective.dims") == "flag"
 
 
-def reconcile(config: Config) -> Config:
+def reconcile(c: Config) -> Config:
     """Drop what a recipe says for other dims when a flag changed objective.dims; note it."""
-    dims = config.objective.dims
-    if not dims or not _asked_anew(config):
-        return config
-    if config.sia.ratios is not None and len(config.sia.ratios) != len(dims) - 1:
-        config = _drop(config, "sia.ratios", f"{len(dims) - 1} truncated prefixes now")
-    if config.objective.dim_weights and len(config.objective.dim_weights) != len(dims):
-        config = _drop(config, "objective.dim_weights", f"{len(dims)} dims now")
-    if config.pic.ladder is not None:
-        points = parse_ladder(config.pic.ladder)
-        if not {p.dim for p in points} <= set(dims) or (points and points[-1].dim != dims[-1]):
-            config = _drop(config, "pic.ladder", "its dims are not among objective.dims")
-    return config
+    dims, weights, ratios = c.objective.dims, c.objective.dim_weights, c.sia.ratios
+    if not dims or not _asked_anew(c):
+        return c
+    if ratios is not None and len(ratios) != len(dims) - 1:
+        c = _drop(c, "sia.ratios", f"{len(dims) - 1} truncated prefixes now")
+    if weights and len(weights) != len(dims):
+        c = _drop(c, "objective.dim_weights", f"{len(dims)} dims now")
+    points = parse_ladder(c.pic.ladder or [])
+    if points and (points[-1].dim != dims[-1] or not {p.dim for p in points} <= set(dims)):
+        c = _drop(c, "pic.ladder", "its dims are not among objective.dims")
+    return c
 
 
-def _drop(config: Config, key: str, why: str) -> Config:
+def _drop(c: Config, key: str, why: str) -> Config:
     """Unset a value that only the recipe gave, so that `resolve` derives it, and say so."""
-    if config.origins.get(key) != "recipe":
-        return config
+    if c.origins.get(key) != "recipe":
+        return c
     note = f"{key} of the recipe is derived anew, since --objective.dims changed dims: {why}"
-    new = config.replace(**{key: None})
+    new = c.replace(**{key: None})
     return new.told(new, note=note)
 
 
@@ -145,25 +144,18 @@ def resolve(
         origin = c.origins.get("objective.dims", "derived")
         c = c.replace(origin, **{"objective.dims": derive_dims(width)})
     c = reconcile(c)
-    dims = c.objective.dims or []
+    dims, terms = c.objective.dims or [], OBJECTIVES[c.objective.name].terms
     above, hint = [d for d in dims if d > width], "; give --objective.dims none to derive them"
     need(not above, f"objective.dims has {above}, above the model's full width {width}{hint}")
     need(dims[-1:] == [width], f"objective.dims must end at the full width {width}{hint}")
     validate_sizes(c)
     c = _resolve_depth(c, width, n_layers)
-    narrow, terms = [d for d in dims if 3 * d <= width], OBJECTIVES[c.objective.name].terms
-    c = _fill(c, {
-        "ese.k": narrow[-1] if narrow else max(1, width // 3),
-        "sia.ratios": derive_ratios(len(dims) - 1),
-    })  # fmt: skip
-    need(
-        "ese" not in terms or 1 <= (c.ese.k or 0) < width,
-        f"ese.k is {c.ese.k}; it must be in 1 .. {width - 1}, below the full width",
-    )
-    need(
-        not {"ese", "2dmse"} & set(terms) or n_layers > 1,
-        f"objective.name {c.objective.name} reads layers below the last, and the model has one",
-    )
+    narrow = [d for d in dims if 3 * d <= width] or [max(1, width // 3)]
+    c = _fill(c, {"ese.k": narrow[-1], "sia.ratios": derive_ratios(len(dims) - 1)})
+    need("ese" not in terms or 1 <= (c.ese.k or 0) < width,
+         f"ese.k is {c.ese.k}; it must be in 1 .. {width - 1}, below the full width")  # fmt: skip
+    need(n_layers > 1 or not {"ese", "2dmse"} & set(terms), f"objective.name {c.objective.name} "
+         "reads layers below the last, and the model has one")  # fmt: skip
     validate_sizes(c)
     return c.told(c, origins={"objective.dims": "derived"}) if free else c
 
@@ -197,8 +189,9 @@ def _resolve_depth(c: Config, width: int, n_layers: int) -> Config:
         if c.sia.layers is not None and c.sia.layers[-1] > n_layers:
             c = _drop(c, "sia.layers", f"the model has {n_layers} layers")
     given, hint = c.pic.ladder, "; give --pic.ladder none to derive it"
-    points = derive_ladder(c.objective.dims or [], n_layers) if given is None \
-        else parse_ladder(given)  # fmt: skip
+    points = parse_ladder(given or [])
+    if given is None:
+        points = derive_ladder(c.objective.dims or [], n_layers)
     deep = [p for p in points if p.layer > n_layers]
     need(not deep, f"pic.ladder has {deep and deep[0]}, the model has {n_layers} layers{hint}")
     need(points[-1:] == (top,), f"pic.ladder must end at {top}, the model's width and depth{hint}")
@@ -206,11 +199,8 @@ def _resolve_depth(c: Config, width: int, n_layers: int) -> Config:
     c = c.replace(origin, **{"pic.ladder": [str(p) for p in points]})
     c = _fill(c, {"sia.layers": [p.layer for p in points]})
     last = (c.sia.layers or [0])[-1]
-    need(
-        last <= n_layers,
-        f"sia.layers has {last}, the model has {n_layers} layers; give --sia.layers none to use "
-        "the ladder's",
-    )
+    need(last <= n_layers, f"sia.layers has {last}, the model has {n_layers} layers; give "
+         "--sia.layers none to use the ladder's")  # fmt: skip
     return c
 
 

@@ -9,10 +9,7 @@ from itertools import pairwise
 from mipic_llm.errors import UserError
 from mipic_llm.types import Point
 
-_NEW, _OLD = (
-    re.compile(r"([1-9]\d{0,8})@([1-9]\d{0,8})", re.A),
-    re.compile(r"([1-9]\d{0,8})x([1-9]\d{0,8})", re.A),
-)
+_FORM = re.compile(r"([1-9][0-9]{0,8})([@x])([1-9][0-9]{0,8})")
 
 
 def parse_point(text: str, where: str = "") -> Point:
@@ -21,11 +18,12 @@ def parse_point(text: str, where: str = "") -> Point:
     3x64, layer x dim in the names of older figures, is understood too, unless the first number is
     the larger one, so that it may well be meant as the dim.
     """
-    if found := _NEW.fullmatch(text):
-        return Point(layer=int(found[2]), dim=int(found[1]))
-    found = _OLD.fullmatch(text)
-    if found and int(found[1]) <= int(found[2]):
-        return Point(layer=int(found[1]), dim=int(found[2]))
+    if found := _FORM.fullmatch(text):
+        first, second = int(found[1]), int(found[3])
+        if found[2] == "@":
+            return Point(layer=second, dim=first)
+        if first <= second:
+            return Point(layer=first, dim=second)
     raise UserError(f"{where}{text[:80]!r} is not dim@layer, such as 64@3")
 
 
@@ -38,14 +36,13 @@ def parse_ladder(ladder: Sequence[str]) -> tuple[Point, ...]:
     points = [parse_point(t, "pic.ladder: ") for t in " ".join(ladder).replace(",", " ").split()]
     for low, high in pairwise(points):
         if high.layer <= low.layer or high.dim < low.dim:
-            raise UserError(
-                f"pic.ladder must rise: {high} follows {low}; order it from narrow and shallow "
-                "to wide and deep, each layer once"
-            )
+            raise UserError(f"pic.ladder must rise: {high} follows {low}; order it from narrow and "
+                            "shallow to wide and deep, each layer once")  # fmt: skip
     return tuple(points)
 
 
 def figure_name(text: str) -> str:
     """A figure's name, task/metric@point, with its point in the one spelling; others as given."""
     name, _, point = text.rpartition("@")
-    return f"{name}@{parse_point(point)}" if name and _OLD.fullmatch(point) else text
+    old = name and (found := _FORM.fullmatch(point)) and found[2] == "x"
+    return f"{name}@{parse_point(point)}" if old else text

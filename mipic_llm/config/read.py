@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 from mipic_llm.config.check import validate
 from mipic_llm.config.derive import SHAPED, reconcile
@@ -42,35 +41,22 @@ RETIRED = {"sia.k_from": "real", "sia.detach_query": False, "sia.similarity": "d
            "objective.decorrelation": 0, "objective.neighbourhood": 0}  # fmt: skip
 
 
-class Flag(NamedTuple):
-    """One --name with the words that follow it."""
-
-    name: str
-    words: list[str]
-
-
-def read_flags(argv: list[str]) -> list[Flag]:
-    """Split an argument list into flags. Raises UserError for words that belong to none."""
-    flags: list[Flag] = []
+def read_flags(argv: list[str]) -> list[Row]:
+    """Split an argument list into flags, each with the list of words that follow it. Raises
+    UserError for words that belong to none."""
+    flags: list[Row] = []
     for word in argv:
         if word in ("-h", "--help"):
-            flags.append(Flag("help", []))
+            flags.append(Row("help", []))
         elif word.startswith("--") and len(word) > 2:
             name, equals, value = word[2:].partition("=")
-            flags.append(Flag(name.replace("-", "_"), [value] if equals else []))
-        elif flags and flags[-1].name not in ("help", "print_config"):
-            flags[-1].words.append(word)
+            name = name.replace("-", "_")
+            flags.append(Row(name, [value] if equals else [], f"--{name}"))
+        elif flags and flags[-1].key not in ("help", "print_config"):
+            flags[-1].value.append(word)
         else:
             raise UserError(f"{word!r} belongs to no flag; values follow --section.field")
     return flags
-
-
-def find_recipe(text: str) -> Path:
-    """The file of --recipe: a path, or the bare name of a shipped recipe. Raises UserError."""
-    path = find_file("recipes", text)
-    if path is None:
-        raise not_found("recipe", "recipes", text)
-    return path
 
 
 def load_config(
@@ -87,14 +73,14 @@ def load_config(
     """
     own = {o.key: o for o in options(extra)} if extra else {}
     flags = read_flags(argv)
-    names = [flag.name for flag in flags]
+    names = [flag.key for flag in flags]
     if "help" in names:
         _show(help_text(own.values(), ALIASES, about, uses))
     given = [
         _row(flag, {**OPTIONS, **own})
         for flag in flags
         # --local_rank is the launchers' own; ranks come from the environment
-        if flag.name != "print_config" and (flag.name != "local_rank" or len(flag.words) != 1)
+        if flag.key != "print_config" and (flag.key != "local_rank" or len(flag.value) != 1)
     ]
     mine = extra.of(row for row in given if row.key in own) if extra else None
     given = [row for row in given if row.key not in own]
@@ -127,7 +113,10 @@ def _build(
     """The recipe that `given` names (else quickstart), `given` over it, checked."""
     given = [row for row in given if not _is_retired(row)]
     recipe = Config.of(given).recipe or DEFAULT_RECIPE  # each value is legal by itself
-    rows, note = read_rows(find_recipe(recipe), SECTIONS), None
+    path, note = find_file("recipes", recipe), None
+    if path is None:
+        raise not_found("recipe", "recipes", recipe)
+    rows = read_rows(path, SECTIONS)
     for row in rows:
         if row.key == "recipe":
             raise row.error("a recipe cannot name another recipe; remove the line")
@@ -161,9 +150,9 @@ def _is_retired(row: Row) -> bool:
     return True
 
 
-def _row(flag: Flag, known: dict[str, Option]) -> Row:
+def _row(flag: Row, known: dict[str, Option]) -> Row:
     """The option that a flag means, and its value."""
-    name, words, where = flag.name, flag.words, f"--{flag.name}"
+    name, words, where = flag
     key = name if name in known else ALIASES.get(name, name)
     if key in RETIRED:
         return Row(key, " ".join(words), where)
@@ -174,8 +163,7 @@ def _row(flag: Flag, known: dict[str, Option]) -> Row:
     kind = known[key].kind
     if key != name and name in _VALUES:
         words = _translated(name, words, where)
-    if kind.scalar is bool and not words:
-        words = ["true"]
+    words = words or (["true"] if kind.scalar is bool else [])
     if not words:
         raise UserError(f"{where} needs a value: {kind.expected}")
     if not kind.many and len(words) > 1:

