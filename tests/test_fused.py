@@ -177,5 +177,6 @@ def test_compiled_layers_with_hooks(tmp_path, monkeypatch, lora, again) -> None:
             model.enable_input_require_grads()
     want = run(model, again)
     fused.compile_layers(model, stage=2)
-    assert len(graphs) == 4
+    # Libraries that are first imported here compile functions of their own.
+    assert sum(isinstance(getattr(f, "__self__", None), nn.Module) for f in graphs) == 4
     same(want, run(model, again), 1e-4)
