@@ -113,9 +113,7 @@ def test_one_point_two_spellings(text):
     assert load_config(["--eval.best", f"d/m@{text}", "--eval.every", "1"]).eval.best == "d/m@64@6"
 
 
-@pytest.mark.parametrize(
-    "text", ["64x6", "64@", "x", "6x", "64@6 ", "0@1", "1@0", "1@6@1", "+1@1"]
-)
+@pytest.mark.parametrize("text", ["64x6", "64@", "x", "6x", "64@6 ", "0@1", "1@0", "1@6@1", "+1@1"])
 def test_no_point(text):
     with pytest.raises(UserError, match="is not dim@layer, such as 64@3"):
         parse_point(text)
