@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -23,12 +25,12 @@ def work(group: str, answers: str) -> None:
     from torch.testing._internal.distributed import fake_pg  # noqa: F401  (registers `fake`)
 
     from mipic_llm.runtime import engine, ranks
-    from mipic_llm.training.loop import Stop
+    from mipic_llm.training.callbacks import settle
 
     engine.BACKENDS["cpu"] = group
     engine.start()
-    rank, stop = ranks.rank(), Stop()
-    stop.asked = rank == 1
+    rank = ranks.rank()
+    run: Any = SimpleNamespace(failure=None, stop_reason=None)
 
     def gathered() -> list:
         """(2, 3) and (1, 3) device rows of the two ranks, and the gradient of one's own."""
@@ -41,7 +43,7 @@ def work(group: str, answers: str) -> None:
     calls = {
         "plain torch": lambda: torch.distributed.all_reduce(torch.ones(1)),
         "loss parts": lambda: ranks.mean_over_ranks(torch.tensor([1.0 + rank, 4.0])).tolist(),
-        "stop flag": stop.on_any_rank,
+        "stop flag": lambda: settle(run, signalled=rank == 1)[1],
         "device": lambda: ranks.mean_over_ranks(torch.ones(2, device="meta")).device.type,
         "counts": lambda: ranks.all_counts(10 * rank, 7),
         "objects": lambda: ranks.gather_objects({"rank": rank}),
