@@ -96,7 +96,7 @@ class MlflowTracker(Tracker):
         self._closing: Status | None = None
         self._client: Any = None
         self._settled = threading.Event()  # the run exists, or the first attempt failed
-        self._down = self._warned = self._warned_item = False
+        self._down, self._warned = False, set[str]()
         self._busy_since = 0.0  # start of the request under way, 0 = none
         # Short patience, unless the user chose otherwise: the worker has its own retry. Set here,
         # not there: changing the environment beside another thread's getenv is not safe.
@@ -146,7 +146,7 @@ class MlflowTracker(Tracker):
             hangs = self.uri.startswith("http") and self._busy_since > 0
             stuck = self._down or (hangs and now - max(start, self._busy_since) > CLOSE_DOWN)
             if now - start > (CLOSE_DOWN if stuck else CLOSE_HEALTHY):
-                self._warn("the last rows were not sent in time")
+                self._warn_away("the last rows were not sent in time")
                 return
 
     def _put(self, change: Callable[[], Any], begin: bool = False) -> bool:
@@ -185,17 +185,20 @@ class MlflowTracker(Tracker):
             except Exception as error:  # no error of a tracking server may end the run
                 self._down = True
                 retry_at = time.monotonic() + RETRY_SECONDS
-                self._warn(_short(error))
+                self._warn_away(_short(error))
             self._busy_since = 0.0
             self._settled.set()
             if closing:
                 return
 
-    def _warn(self, why: str) -> None:
-        if not self._warned:
-            self._warned = True
-            log.warning("MLflow at %s: %s; training goes on, metrics.jsonl has every row; no "
-                        "further warnings", _no_password(self.uri), why)  # fmt: skip
+    def _warn_away(self, why: str) -> None:
+        self._warn(f"{why}; training goes on, metrics.jsonl has every row; no further warnings")
+
+    def _warn(self, text: str, about: str = "server") -> None:
+        """One warning per run and subject."""
+        if about not in self._warned:
+            self._warned.add(about)
+            log.warning("MLflow at %s: %s", _no_password(self.uri), text)
 
     def _connect(self) -> None:
         if self.uri.startswith("sqlite:///"):
@@ -204,9 +207,8 @@ class MlflowTracker(Tracker):
             import mlflow
         finally:
             _imported.set()
-
+        level = os.environ.get("MLFLOW_LOGGING_LEVEL", "CRITICAL").upper()
         for name in ("mlflow", "alembic"):
-            level = os.environ.get("MLFLOW_LOGGING_LEVEL", "CRITICAL").upper()
             logging.getLogger(name).setLevel(level)
         self._busy_since = time.monotonic()
         client = mlflow.MlflowClient(self.uri)
@@ -215,10 +217,9 @@ class MlflowTracker(Tracker):
             if self.run_id:
                 self.tags["resumed_from_run"] = self.run_id
             found = client.get_experiment_by_name(self.experiment)
-            where = found.experiment_id if found else None
-            if where is None:
-                where = client.create_experiment(self.experiment, self.artifact_location)
-            run = client.create_run(where, run_name=self.run_name, tags=self.tags)
+            place = found.experiment_id if found else client.create_experiment(
+                self.experiment, self.artifact_location)  # fmt: skip
+            run = client.create_run(place, run_name=self.run_name, tags=self.tags)
         self._logged = dict(run.data.params)
         self.run_id, self._client, self._down = run.info.run_id, client, False
         self._settled.set()
@@ -232,8 +233,7 @@ class MlflowTracker(Tracker):
                 raise
             run = None
         if run is None or run.info.lifecycle_stage == "deleted":
-            log.warning("MLflow run %s is not at %s any more; a new run is created",
-                        self.run_id, _no_password(self.uri))  # fmt: skip
+            self._warn(f"run {self.run_id} is not there any more; a new run is created", "run")
             return None
         client.update_run(self.run_id, status="RUNNING")
         for key, value in self.tags.items():
@@ -302,7 +302,7 @@ class MlflowTracker(Tracker):
                 with self._wake:
                     self._artifacts.appendleft(item._replace(attempts=item.attempts + 1))
                 raise
-            self._warn_item(f"{item.path or item.folder} was not uploaded: {_short(error)}")
+            self._warn(f"{item.path or item.folder} was not uploaded: {_short(error)}", "item")
 
     def _call(self, name: str, **what: Any) -> None:
         """One request. What MLflow finds malformed is left out with a warning, not sent again."""
@@ -312,13 +312,8 @@ class MlflowTracker(Tracker):
         except Exception as error:
             if getattr(error, "error_code", "") != "INVALID_PARAMETER_VALUE":
                 raise
-            self._warn_item(f"{', '.join(what)} refused: {_short(error)}")
+            self._warn(f"{', '.join(what)} refused: {_short(error)}", "item")
         self._busy_since, self._down = 0.0, False
-
-    def _warn_item(self, text: str) -> None:
-        if not self._warned_item:
-            self._warned_item = True
-            log.warning("MLflow: %s", text)
 
 
 def _short(error: BaseException) -> str:
