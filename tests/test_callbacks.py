@@ -12,8 +12,9 @@ from tiny_models import SENTENCES, tiny_bert, tiny_qwen3
 
 from mipic_llm.config import load_config
 from mipic_llm.errors import EXIT_DONE, EXIT_STOPPED, UserError
-from mipic_llm.training.callbacks import Callback, CallbackError, check_callbacks
+from mipic_llm.training.callbacks import Callback, check_callbacks
 from mipic_llm.training.loop import train
+from mipic_llm.training.run import CallbackError
 
 WORKER = ROOT / "tests" / "callback_worker.py"
 

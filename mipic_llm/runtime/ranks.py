@@ -7,12 +7,14 @@ serves that device in the process group (nccl).
 from __future__ import annotations
 
 import socket
+import sys
 from datetime import timedelta
 from functools import lru_cache
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from tqdm import tqdm
 
 # How long ranks wait on the host for one that writes, tokenises or checks an export. A rank that
 # ends is noticed at once, by its connection.
@@ -33,9 +35,10 @@ def ranks_here() -> int:
 
 
 def say(text: str) -> None:
-    """One line for the user, from rank 0."""
+    """One line for the user, from rank 0, above the progress bar if there is one."""
     if rank() == 0:
-        print(text, flush=True)
+        tqdm.write(text)
+        sys.stdout.flush()
 
 
 def _host() -> dist.ProcessGroup:

@@ -6,12 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
-
-from mipic_llm.config import flatten, nearest
+from mipic_llm.config import flatten, nearest, need
 from mipic_llm.config.files import find_file
-from mipic_llm.errors import UserError
-from mipic_llm.runtime import ranks as dist
 from mipic_llm.tracking import Status, Tracker
 from mipic_llm.training.progress import Progress
 from mipic_llm.training.run import LiveRun
@@ -44,68 +40,24 @@ class Callback(Protocol):
         """The last hook, always called: FINISHED, KILLED (stopped by a signal) or FAILED."""
 
 
-HOOKS = ("on_start", "on_step", "on_evaluation", "on_save", "on_end")
-STOPPING = ("on_step", "on_evaluation")
-
-
-class CallbackError(RuntimeError):
-    """A callback raised; the message names the callback and the hook."""
+HOOKS = [name for name in vars(Callback) if name.startswith("on_")]
 
 
 def check_callbacks(callbacks: Iterable[Any]) -> None:
     """Raises UserError for an object without any hook, and for a misspelt hook."""
     for callback in callbacks:
+        is_class = isinstance(callback, type)
+        name = callback.__name__ if is_class else type(callback).__name__
         own = [name for name in dir(callback) if name.startswith("on_")]
-        name, wrong = _name(callback), [name for name in own if name not in HOOKS]
-        if isinstance(callback, type):
-            raise UserError(f"callbacks: {name} is a class; give an instance, {name}()")
-        if wrong:
-            raise UserError(
-                f"callbacks: {name}.{wrong[0]} is not a hook{nearest(wrong[:1], HOOKS)}"
-            )
-        if not own:
-            raise UserError(f"callbacks: {name} has none of the hooks {', '.join(HOOKS)}")
-
-
-def emit(run: LiveRun, hook: str, *args: Any) -> None:
-    """Call one hook of every callback. An error is kept in run.failure; `settle` raises it."""
-    for callback in run.callbacks:
-        method = getattr(callback, hook, None)
-        if method is None:
-            continue
-        try:
-            answer = method(run, *args)
-        except Exception as error:
-            if run.failure is None:
-                text = f"callback {_name(callback)}.{hook}: {type(error).__name__}: {error}"
-                run.failure = CallbackError(text)
-                run.failure.__cause__ = error
-            continue
-        if answer and hook in STOPPING:
-            run.stop(f"{_name(callback)} asked for it")
-
-
-def settle(run: LiveRun, signalled: bool = False) -> tuple[bool, bool]:
-    """Agree over ranks on the errors and stops that hooks left; all ranks call.
-
-    -> (whether the run stops, whether any rank got a signal). Raises CallbackError on every rank
-    where a hook raised on one.
-    """
-    own = torch.tensor([run.failure is not None, run.stop_reason is not None, signalled]).float()
-    failed, stopping, signalled = (dist.mean_over_ranks(own) > 0).tolist()
-    if failed:
-        raise run.failure or CallbackError("a callback raised on another rank")
-    if stopping:
-        run.stop("a callback on another rank asked for it")
-    return stopping, signalled
-
-
-def _name(callback: Any) -> str:
-    return callback.__name__ if isinstance(callback, type) else type(callback).__name__
+        wrong = [name for name in own if name not in HOOKS]
+        need(not is_class, f"callbacks: {name} is a class; give an instance, {name}()")
+        need(not wrong, f"callbacks: {name}.{wrong and wrong[0]} is not a hook"
+             f"{nearest(wrong[:1], HOOKS)}")  # fmt: skip
+        need(bool(own), f"callbacks: {name} has none of the hooks {', '.join(HOOKS)}")
 
 
 def key_of(score: Score) -> str:
-    """`<task>/<metric>@<dim>@<layer>`: what eval.best names."""
+    """`<task>/<metric>@<point>`: what eval.best names."""
     return f"{score.task}/{score.metric}@{score.point}"
 
 
@@ -130,8 +82,8 @@ class Tracking(Callback):
         self.tracker.evaluation({f"eval/{key_of(s)}": s.value for s in scores}, step)
 
     def on_save(self, run: LiveRun, path: Path) -> None:
-        checkpoints = path.parent.name in ("checkpoints", "best")
-        if not checkpoints and not (run.lora and path.name == "merged"):
+        checkpoint = path.parent.name in ("checkpoints", "best")
+        if not checkpoint and not (run.lora and path.name == "merged"):
             self.tracker.artifact(path)
 
     def on_end(self, run: LiveRun, status: Status) -> None:
@@ -141,27 +93,15 @@ class Tracking(Callback):
 class ShowProgress(Callback):
     """The progress bar or lines of rank 0."""
 
-    def __init__(self) -> None:
-        self.display: Progress | None = None
+    display: Progress | None = None
 
     def on_step(self, run: LiveRun, step: int, row: Mapping[str, float]) -> None:
         if self.display is None:
             self.display = Progress(run.total, step - 1, run.rank == 0, began=run.began)
         self.display.update(step, row)
-        if step == run.total:
-            self.display.close()
-
-    def on_evaluation(self, run: LiveRun, step: int, scores: Sequence[Score]) -> None:
-        self._close_if(run.stop_reason is not None)
-
-    def on_save(self, run: LiveRun, path: Path) -> None:
-        self._close_if(run.stop_reason is not None)
 
     def on_end(self, run: LiveRun, status: Status) -> None:
-        self._close_if(True)
-
-    def _close_if(self, over: bool) -> None:
-        if over and self.display is not None:
+        if self.display is not None:
             self.display.close()
 
 

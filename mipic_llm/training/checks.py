@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from mipic_llm.config import need
 from mipic_llm.data.batch import build_step, prepare
 from mipic_llm.errors import UserError
 from mipic_llm.runtime import checkpoint
@@ -22,21 +23,18 @@ def canary(run: LiveRun) -> None:
     batch = build_step(list(source.examples[:2]), run.data.encoder)
     piece = prepare(batch, 0).chunks[0].to(run.engine.device)
     run.engine.train(True)
-    keep = checkpoint.rng_state()
-    layer = (run.engine.module.backbone.n_layers,)
+    keep, last = checkpoint.rng_state(), (run.engine.module.backbone.n_layers,)
     with torch.no_grad():
-        args = piece.ids_ST, piece.mask_ST
-        one, two = (run.engine.forward(*args, layers=layer) for _ in range(2))
+        one, two = (run.engine.forward(piece.ids_ST, piece.mask_ST, layers=last) for _ in range(2))
     checkpoint.set_rng_state(keep)
     if not torch.equal(one, two):
         return
-    key = "model.dropout"
-    has_dropout = any(isinstance(m, nn.Dropout) for m in run.engine.module.backbone.modules())
-    if has_dropout and run.config.model.dropout == 0:
-        raise UserError(
-            f"data.train: unlabelled text trains on two views of each text, made by dropout, but "
-            f"{key} is 0 (set by the {run.config.origins.get(key, 'preset')}); give --{key} 0.1"
-        )
+    key, modules = "model.dropout", run.engine.module.backbone.modules()
+    need(
+        run.config.model.dropout != 0 or not any(isinstance(m, nn.Dropout) for m in modules),
+        f"data.train: unlabelled text trains on two views of each text, made by dropout, but "
+        f"{key} is 0 (set by the {run.config.origins.get(key, 'preset')}); give --{key} 0.1",
+    )
     raise UserError(
         "data.train: unlabelled text, but this backbone gives the same vector twice (it has no "
         "dropout), so the loss would learn nothing; give --model.view_noise 0.1"

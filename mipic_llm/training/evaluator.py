@@ -14,47 +14,46 @@ from pathlib import Path
 
 import torch
 
-from mipic_llm.config import nearest, parse_point
-from mipic_llm.errors import UserError
+from mipic_llm.config import Config, nearest, need, parse_ladder, parse_point
 from mipic_llm.evaluation.encode import encode, spread_over_ranks
 from mipic_llm.evaluation.suite import PREFIX, run_suite
-from mipic_llm.report.scores import read_scores, write_scores
+from mipic_llm.report.scores import read_scores, rows_of, write_scores
 from mipic_llm.runtime import checkpoint
 from mipic_llm.runtime.ranks import say
-from mipic_llm.training import setup
-from mipic_llm.training.callbacks import emit, key_of
-from mipic_llm.training.run import LiveRun, save
+from mipic_llm.training.callbacks import key_of
+from mipic_llm.training.run import LiveRun
 from mipic_llm.types import Best, Point, RunState, Score
+
+
+def eval_points(config: Config, n_layers: int) -> list[Point]:
+    """What is scored: the last layer at every dim, and the ladder; or every layer at every dim."""
+    dims = config.objective.dims or []
+    if config.eval.every_layer:
+        return [Point(k, d) for k in range(1, n_layers + 1) for d in dims]
+    ladder = parse_ladder(config.pic.ladder or [])
+    return [Point(n_layers, d) for d in dims] + [p for p in ladder if p.layer != n_layers]
 
 
 class Evaluator:
     """Scores the run's validation tasks. All ranks call every method; rank 0 writes the file."""
 
     def __init__(self, run: LiveRun) -> None:
-        self.run = run
-        self.options = run.config.eval
-        depth = run.source.config.num_hidden_layers
-        self.layers, self.points = setup.eval_points(run.config, depth)
-        self.some = self.points
-        if self.options.points:
-            self.some = _chosen(self.options.points, self.points)
-        self.path = run.out / "scores.jsonl"
-        self.folder = run.out / "best"
+        self.run, self.options = run, run.config.eval
+        self.points = eval_points(run.config, run.source.config.num_hidden_layers)
+        self.some = _chosen(self.options.points or [], self.points) or self.points
+        self.path, self.folder = run.out / "scores.jsonl", run.out / "best"
 
     def before(self) -> list[Score]:
         """Scores at all points; a resumed run keeps the figures of its first start."""
         if self.run.step > 0 and self.path.is_file():
-            self._drop_after(self.run.step)
+            self._drop_later_rows()
             return read_scores(self.path, stage="before")
-        scores = self._score(self.points)
-        if self.options.best:
+        scores = self._score(self.points, "before")
+        if best := self.options.best:
             names = [key_of(s) for s in scores if s.point in self.some]
-            if self.options.best not in names:
-                raise UserError(
-                    f"eval.best: {self.options.best!r} is not measured"
-                    f"{nearest([self.options.best], names)}; there are: {', '.join(names[:6])} .."
-                )
-        self._keep(scores, "before")
+            hint = f"{nearest([best], names)}; there are: {', '.join(names[:6])} .."
+            need(best in names, f"eval.best: {best!r} is not measured{hint}")
+        self._tell(scores)
         return scores
 
     def after(self) -> list[Score]:
@@ -64,73 +63,61 @@ class Evaluator:
             checkpoint.load(self.folder / f"step-{best.step:08d}", run.engine, lora=run.lora)
             say(f"going on with step {best.step}, the best by {self.options.best}: "
                 f"{best.value:.4f}")  # fmt: skip
-        scores = self._score(self.points)
-        self._keep(scores, "after")
+        scores = self._score(self.points, "after")
+        self._tell(scores)
         return scores
 
     def due(self) -> bool:
         """Whether eval.every asks for an evaluation after this step. `after` scores the last step,
         but for a comparison of checkpoints (eval.best) it counts too."""
         every, last = self.options.every, self.run.step == self.run.total
-        if not every or (last and not self.options.best):
-            return False
-        return last or self.run.step % every == 0
+        return bool(every and (self.options.best if last else self.run.step % every == 0))
 
     def during(self, state: Callable[[], RunState]) -> None:
         """Scores at the chosen points. If they are the best so far, the checkpoint `state()` is
         kept in <output_dir>/best."""
-        run, scores = self.run, self._score(self.some)
+        run, scores = self.run, self._score(self.some, "during")
         if self.options.best:
             value = {key_of(s): s.value for s in scores}[self.options.best]
             value = -math.inf if math.isnan(value) else value
             if run.best is None or value > run.best.value:
                 run.best = Best(run.step, value, 0)
-                kept = save(run, self.folder, state())
+                kept = run.save(self.folder, state())
                 for old in self.folder.iterdir() if run.rank == 0 else ():
                     if old != kept:
                         shutil.rmtree(old)
-                emit(run, "on_save", kept)
             else:
                 run.best = run.best._replace(worse=run.best.worse + 1)
-        self._keep(scores, "during")
+        self._tell(scores)
 
-    def _score(self, points: list[Point]) -> list[Score]:
-        run = self.run
+    def _score(self, points: list[Point], stage: str) -> list[Score]:
+        run, layers = self.run, sorted({p.layer for p in points})
         if not run.data.tasks:
             return []
-        layers = sorted({p.layer for p in points})
 
         def vectors(texts: list[str], kind: str) -> torch.Tensor:
             return encode(run.engine, run.data.encoder, texts, layers,
                           batch_size=self.options.batch_size, kind=kind)  # fmt: skip
 
-        return run_suite(run.data.tasks, vectors, layers=layers, points=points,
-                         spread=spread_over_ranks)[PREFIX]  # fmt: skip
+        scores = run_suite(run.data.tasks, vectors, layers=layers, points=points,
+                           spread=spread_over_ranks)[PREFIX]  # fmt: skip
+        if run.rank == 0:
+            write_scores(self.path, scores, stage=stage, append=stage != "before",
+                         step=run.step if stage == "during" else None)  # fmt: skip
+        return scores
 
-    def _keep(self, scores: list[Score], stage: str) -> None:
-        step = self.run.step
-        if not scores:
-            return
+    def _tell(self, scores: list[Score]) -> None:
+        if scores:
+            self.run.emit("on_evaluation", self.run.step, scores)
+
+    def _drop_later_rows(self) -> None:
+        """Those that the killed run wrote beyond the checkpoint; they will be written again."""
         if self.run.rank == 0:
-            mark = step if stage == "during" else None
-            write_scores(self.path, scores, stage=stage, append=stage != "before", step=mark)
-        emit(self.run, "on_evaluation", step, scores)
-
-    def _drop_after(self, step: int) -> None:
-        """Rows that the killed run wrote beyond the checkpoint; they will be written again."""
-        if self.run.rank != 0:
-            return
-        lines = self.path.read_text("utf-8").splitlines(keepends=True)
-        kept = [
-            line for line in lines if line.endswith("\n") and _is_before(json.loads(line), step)
-        ]
-        temporary = Path(f"{self.path}.tmp")
-        temporary.write_text("".join(kept), encoding="utf-8")
-        temporary.replace(self.path)
-
-
-def _is_before(row: dict, step: int) -> bool:
-    return row.get("stage") == "before" or (row.get("stage") == "during" and row["step"] <= step)
+            kept = [row for _, row in rows_of(self.path) if row.get("stage") == "before" or
+                    (row.get("stage") == "during" and row["step"] <= self.run.step)]  # fmt: skip
+            temporary = Path(f"{self.path}.tmp")
+            temporary.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+            temporary.replace(self.path)
 
 
 def _chosen(items: list[str], known: list[Point]) -> list[Point]:
@@ -138,9 +125,9 @@ def _chosen(items: list[str], known: list[Point]) -> list[Point]:
     words = " ".join(items).replace(",", " ").split()
     points = [parse_point(word, "eval.points: ") for word in words]
     strangers = [str(p) for p in points if p not in known]
-    if strangers:
-        raise UserError(
-            f"eval.points: {strangers[0]} is not among the points of this run: "
-            f"{' '.join(map(str, known))}; every layer is there with --eval.every_layer true"
-        )
+    need(
+        not strangers,
+        f"eval.points: {strangers and strangers[0]} is not among the points of this run: "
+        f"{' '.join(map(str, known))}; every layer is there with --eval.every_layer true",
+    )
     return list(dict.fromkeys(points))

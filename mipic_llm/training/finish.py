@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-
 from mipic_llm.errors import UserError
 from mipic_llm.evaluation.encode import encode
 from mipic_llm.export.run import PROBES, export_model
@@ -12,7 +9,6 @@ from mipic_llm.report import before_after_table, loss_plot, quality_plot
 from mipic_llm.runtime import ranks as dist
 from mipic_llm.runtime.ranks import say
 from mipic_llm.tracking import wait_for_import
-from mipic_llm.training.callbacks import emit
 from mipic_llm.training.run import LiveRun
 from mipic_llm.types import Score
 
@@ -51,34 +47,30 @@ def export(run: LiveRun) -> None:
         raise problem or UserError(told)
     written = ["parity.json", "adapter" if run.lora else "merged"]
     for name in written + ["merged"] * (run.lora and config.export.merged):
-        emit(run, "on_save", run.out / name)
+        run.emit("on_save", run.out / name)
 
 
 def report(run: LiveRun, before: list[Score], after: list[Score]) -> None:
     """Table, plots and the last lines of a run. What cannot be drawn is one line, no failure."""
-    table, written = "", []
-    if run.rank == 0 and after:
-        table = before_after_table(before, after, layer=run.source.config.num_hidden_layers)
-        (run.out / "table.txt").write_text(table + "\n", encoding="utf-8")
-        written += ["table.txt", "scores.jsonl"]
+    out, table, written = run.out, "", []
     if run.rank == 0:
-        written += _drawn(run, "loss.png", lambda to: loss_plot(run.out / "metrics.jsonl", to))
+        draw = {"loss.png": lambda to: loss_plot(out / "metrics.jsonl", to)}
         if after:
-            written += _drawn(run, "quality.png", lambda to: quality_plot(before, after, to))
+            table = before_after_table(before, after, layer=run.source.config.num_hidden_layers)
+            (out / "table.txt").write_text(table + "\n", encoding="utf-8")
+            written = ["table.txt", "scores.jsonl"]
+            draw["quality.png"] = lambda to: quality_plot(before, after, to)
+        for name, plot in draw.items():
+            try:
+                plot(out / name)
+                written.append(name)
+            except UserError as error:
+                say(f"note: {error}")
     for name in dist.from_first(written):
-        emit(run, "on_save", run.out / name)
+        run.emit("on_save", out / name)
     if table:
         say(f"\n{table}\n")
     if "quality.png" in written:
-        say(f"plot: {run.out / 'quality.png'}")
+        say(f"plot: {out / 'quality.png'}")
     kind = "adapter" if run.lora else "merged"
-    say(f"{kind}: {run.out / kind} (reloaded and compared: {run.out / 'parity.json'})")
-
-
-def _drawn(run: LiveRun, name: str, draw: Callable[[Path], None]) -> list[str]:
-    try:
-        draw(run.out / name)
-    except UserError as error:
-        say(f"note: {error}")
-        return []
-    return [name]
+    say(f"{kind}: {out / kind} (reloaded and compared: {out / 'parity.json'})")

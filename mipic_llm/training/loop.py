@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
+import resource
 import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from mipic_llm.config import Config, dump, validate
+from mipic_llm.config import Config, dump, need, validate
 from mipic_llm.data.batch import Prepared, prefetch
-from mipic_llm.errors import EXIT_DONE, EXIT_STOPPED, UserError
+from mipic_llm.errors import EXIT_DONE, EXIT_STOPPED
 from mipic_llm.model.attention import choose
 from mipic_llm.runtime import checkpoint
 from mipic_llm.runtime import ranks as dist
@@ -25,41 +27,30 @@ from mipic_llm.runtime.packing import check_packing
 from mipic_llm.runtime.ranks import say
 from mipic_llm.tracking import Status, environment, make_trackers
 from mipic_llm.training import selfcheck, setup
-from mipic_llm.training.callbacks import (
-    EarlyStopping,
-    ShowProgress,
-    Tracking,
-    check_callbacks,
-    emit,
-    settle,
-)
+from mipic_llm.training.callbacks import EarlyStopping, ShowProgress, Tracking, check_callbacks
 from mipic_llm.training.checks import canary, check_chunks
 from mipic_llm.training.evaluator import Evaluator
 from mipic_llm.training.finish import export, report
-from mipic_llm.training.run import LiveRun, save
+from mipic_llm.training.run import LiveRun
 from mipic_llm.training.step import StepRunner
 from mipic_llm.types import RunState
 
 
-class Signals:
-    """Inside, SIGINT, SIGTERM and SIGUSR1 only set `asked`; afterwards they do what they did.
+@contextmanager
+def signals() -> Iterator[list[int]]:
+    """Inside, SIGINT, SIGTERM and SIGUSR1 are only listed; afterwards they do what they did.
 
     Python delivers signals to the main thread alone: in another one nothing is changed.
     """
-
-    def __enter__(self) -> Signals:
-        self.asked, self._before = False, {}
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-                self._before[number] = signal.signal(number, self._ask)
-        return self
-
-    def _ask(self, *_args: Any) -> None:
-        self.asked = True
-
-    def __exit__(self, *_error: Any) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+    got: list[int] = []
+    main = threading.current_thread() is threading.main_thread()
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1) if main else ()
+    before = {n: signal.signal(n, lambda number, _: got.append(number)) for n in numbers}
+    try:
+        yield got
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
 
 
 def train(
@@ -101,11 +92,11 @@ def train(
         code = _train(run, state)
         status = "FINISHED" if code == EXIT_DONE else "KILLED"
     finally:
-        emit(run, "on_end", status)
+        run.emit("on_end", status)
         if lock:
             lock.close()
     engine.close()
-    settle(run)
+    run.settle()
     return code
 
 
@@ -113,16 +104,14 @@ def find_resume(config: Config, folder: Path) -> Path | None:
     option = config.train.resume
     if option == "never":
         return None
-    if option == "auto":
-        found = dist.from_first(checkpoint.newest_complete(folder) if dist.rank() == 0 else None)
-        if found is None:
-            raise UserError(
-                f"train.resume: no complete checkpoint in {folder}; start with --train.save_every N"
-            )
-        return found
-    if not checkpoint.is_complete(Path(option)):
-        raise UserError(f"train.resume: {option} is no complete checkpoint; try auto")
-    return Path(option)
+    if option != "auto":
+        whole = checkpoint.is_complete(Path(option))
+        need(whole, f"train.resume: {option} is no complete checkpoint; try auto")
+        return Path(option)
+    found = dist.from_first(checkpoint.newest_complete(folder) if dist.rank() == 0 else None)
+    hint = "start with --train.save_every N"
+    need(found is not None, f"train.resume: no complete checkpoint in {folder}; {hint}")
+    return found
 
 
 def _train(run: LiveRun, state: RunState) -> int:
@@ -136,53 +125,45 @@ def _train(run: LiveRun, state: RunState) -> int:
     before = evaluator.before()
     if state.rng:
         checkpoint.set_rng_state(state.rng)
-    with Signals() as signals:
-        code = _steps(run, state, evaluator, signals)
-    if code != EXIT_DONE:
-        return code
-    after = evaluator.after()
-    export(run)
-    report(run, before, after)
-    settle(run)
-    return EXIT_DONE
+    with signals() as got:
+        code = _steps(run, state, evaluator, got)
+    if code == EXIT_DONE:
+        after = evaluator.after()
+        export(run)
+        report(run, before, after)
+        run.settle()
+    return code
 
 
 def _start(run: LiveRun) -> None:
     """What this run is: config.yaml and environment.json (not of a resumed run), two lines."""
-    fresh = run.step == 0
-    kernel = choose(run.config.model.attn, run.config.train.precision, run.source.config)
-    run.facts["attention"] = kernel.about
+    config, fresh = run.config, run.step == 0
+    about = choose(config.model.attn, config.train.precision, run.source.config).about
+    run.facts["attention"] = about
     if fresh and run.rank == 0:
-        (run.out / "config.yaml").write_text(dump(run.config), encoding="utf-8")
+        (run.out / "config.yaml").write_text(dump(config), encoding="utf-8")
         text = json.dumps(environment() | run.facts, indent=2, default=str)
         (run.out / "environment.json").write_text(text + "\n", encoding="utf-8")
-    emit(run, "on_start")
+    run.emit("on_start")
     if fresh:
-        for name in ("config.yaml", "environment.json"):
-            emit(run, "on_save", run.out / name)
-        parameters = list(run.engine.module.parameters())
-        size = {k: sum(getattr(p, "ds_numel", p.numel()) for p in parameters
-                       if k or p.requires_grad) for k in (0, 1)}  # fmt: skip
+        run.emit("on_save", run.out / "config.yaml")
+        run.emit("on_save", run.out / "environment.json")
+        sizes = [(getattr(p, "ds_numel", p.numel()) / 1e6, p.requires_grad)
+                 for p in run.engine.module.parameters()]  # fmt: skip
         say(
-            f"{run.source.name}: {size[1] / 1e6:.1f} M parameters, {size[0] / 1e6:.2f} M trained, "
-            f"pooling {run.source.pooling}; ZeRO-{run.engine.stage}, {dist.world_size()} rank(s), "
-            f"{run.config.train.precision}, {run.total} steps"
+            f"{run.source.name}: {sum(n for n, _ in sizes):.1f} M parameters, "
+            f"{sum(n for n, trained in sizes if trained):.2f} M trained, pooling "
+            f"{run.source.pooling}; ZeRO-{run.engine.stage}, {dist.world_size()} rank(s), "
+            f"{config.train.precision}, {run.total} steps"
         )
-        say(f"attention: {kernel.about}")
-    settle(run)
+        say(f"attention: {about}")
+    run.settle()
 
 
-def _positions(run: LiveRun, state: RunState) -> Iterator[tuple[int, int]]:
-    for done, position in enumerate(run.data.plan.steps(state.epoch, state.cursor)):
-        if state.step + done >= run.total:
-            return
-        yield position
-
-
-def _steps(run: LiveRun, state: RunState, evaluator: Evaluator, signals: Signals) -> int:
+def _steps(run: LiveRun, state: RunState, evaluator: Evaluator, signals: list[int]) -> int:
     """Steps until the last one, or until something stops the run. -> exit code."""
     options, data, folder = run.config.train, run.data, run.out / "checkpoints"
-    runner = StepRunner(run.engine, run.config)
+    runner, left = StepRunner(run.engine, run.config), run.total - run.step
     runner.objective.memory.restore(state.memory, run.engine.device)
 
     def make(position):
@@ -190,17 +171,18 @@ def _steps(run: LiveRun, state: RunState, evaluator: Evaluator, signals: Signals
 
     run.engine.train(True)
     run.began = time.monotonic()
-    with closing(prefetch(make, _positions(run, state))) as batches:
+    positions = islice(data.plan.steps(state.epoch, state.cursor), left)
+    with closing(prefetch(make, positions)) as batches:
         for (epoch, cursor), batch in batches:
             row = _step(run, runner, batch)
-            emit(run, "on_step", run.step, row)
+            run.emit("on_step", run.step, row)
             here = partial(_state, run, runner, epoch, cursor + 1)
             if evaluator.due():
                 evaluator.during(here)
-            stopping, signalled = settle(run, signals.asked)
+            stopping, signalled = run.settle(bool(signals))
             every = options.save_every
             if (every and run.step % every == 0 and run.step < run.total) or signalled:
-                emit(run, "on_save", save(run, folder, here()))
+                run.save(folder, here())
                 if run.rank == 0:
                     checkpoint.prune(folder, options.keep_checkpoints)
             if stopping:
@@ -241,6 +223,4 @@ def memory_gib() -> float:
     """Peak memory so far: of the GPU, else of this process (resident set)."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**30
-    import resource
-
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

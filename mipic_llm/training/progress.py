@@ -54,6 +54,8 @@ class Progress:
         if self._bar is not None:
             self._bar.set_postfix_str(text, refresh=False)
             self._bar.update(step - self._bar.n)
+            if step >= self.total:
+                self.close()
         elif self._due(step, now):
             print(f"step {step}/{self.total} {text}", file=sys.stderr, flush=True)
             self._last_line = now
@@ -72,10 +74,8 @@ class Progress:
         if self._last_line == float("-inf") or step >= self.total:
             return True
         silence = now - self._last_line
-        crossed = (step * LINES_PER_RUN) // self.total > (
-            self._last_step * LINES_PER_RUN
-        ) // self.total
-        return silence >= LONGEST_SILENCE or (crossed and silence >= LINE_SECONDS)
+        part, last = (s * LINES_PER_RUN // self.total for s in (step, self._last_step))
+        return silence >= LONGEST_SILENCE or (part > last and silence >= LINE_SECONDS)
 
     def close(self) -> None:
         """Leaves the bar as it stands and gives the line back."""

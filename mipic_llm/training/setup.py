@@ -12,7 +12,7 @@ from typing import IO, Any
 import numpy as np
 import torch
 
-from mipic_llm.config import Config, narrow_dims, parse_ladder, resolve
+from mipic_llm.config import Config, narrow_dims, resolve
 from mipic_llm.data.plan import BatchPlan
 from mipic_llm.errors import UserError
 from mipic_llm.model.backbone import Backbone
@@ -26,7 +26,6 @@ from mipic_llm.runtime.engine import Engine, loading
 from mipic_llm.runtime.hint import zero3_hint
 from mipic_llm.runtime.ranks import say
 from mipic_llm.training.feed import Data, prepare_data
-from mipic_llm.types import Point
 
 
 def seed_everything(seed: int) -> None:
@@ -145,16 +144,6 @@ def memory_size(config: Config, plan: BatchPlan) -> int:
     if size < wanted:
         say(f"note: sia.memory {wanted:,} -> {size:,}, a quarter of an epoch's texts")
     return size
-
-
-def eval_points(config: Config, n_layers: int) -> tuple[list[int], list[Point]]:
-    """Layers to capture and points to score: the last layer at every dim, and the ladder's."""
-    dims = config.objective.dims or []
-    points = [Point(n_layers, d) for d in dims]
-    points += [p for p in parse_ladder(config.pic.ladder or []) if p.layer != n_layers]
-    if config.eval.every_layer:
-        points = [Point(k, d) for k in range(1, n_layers + 1) for d in dims]
-    return sorted({p.layer for p in points}), points
 
 
 def open_engine(config: Config, source: Source, data: Data, total: int) -> Engine:
