@@ -25,7 +25,6 @@ from mipic_llm.data.read.formats import as_list
 from mipic_llm.errors import EXIT_DONE, UserError
 from mipic_llm.quiet import quiet
 from mipic_llm.report.scores import Scores
-from mipic_llm.types import Point
 
 if TYPE_CHECKING:
     import numpy as np
@@ -193,9 +192,7 @@ def evaluate(
     sentence1, sentence2, score | sentence1, sentence2, label | text, label. output_dir: where
     scores.jsonl goes; None = outputs/evaluation. Other arguments as the flags of `mipic evaluate`.
     """
-    flat = _flat(settings)
-    if output_dir is not None:
-        flat["output_dir"] = output_dir
+    flat = _flat(settings | ({} if output_dir is None else {"output_dir": output_dir}))
     config = _config(flat, SimpleNamespace(
         model=str(_model_path(model)), data=[] if data is None else _tasks(data), suite=suite,
         mteb=list(mteb), rows=False, pca_text=[], layers=layers and list(layers),
@@ -222,15 +219,9 @@ def export(
     None = the run's directory. Raises UserError for a size that the model does not have.
     """
     path = run.path if isinstance(run, Run) else Path(run)
-    size = Point(0, 0)
-    if point is not None:
-        try:
-            size = parse_point(point)
-        except ValueError:
-            raise UserError(f"export: point is {point!r}; give dim@layer, such as 64@3") from None
+    layer, dim = (None, None) if point is None else parse_point(point, "export: point: ")
     config = _config({"output_dir": path}, SimpleNamespace(
-        checkpoint=str(checkpoint), merged=merged, to=None if to is None else str(to),
-        layers=size.layer or None, dim=size.dim or None,
+        checkpoint=str(checkpoint), merged=merged, to=to and str(to), layers=layer, dim=dim,
     ))  # fmt: skip
     with _session():
         from mipic_llm.export.run import export as write
@@ -245,10 +236,9 @@ def export(
         if problem := ranks.from_first(problem):
             raise UserError(problem)
     out = Path(to) if to else path
-    names = ["adapter", "merged"]
-    if point is not None or merged:
-        names = ["merged" if point is None else f"shallow-{size.layer}x{size.dim}"]
-    return next(out / name for name in names if (out / name).is_dir())
+    if point is not None:
+        return out / f"shallow-{layer}x{dim}"
+    return out / ("adapter" if (out / "adapter").is_dir() and not merged else "merged")
 
 
 def load(path: str | Path | Run, **settings: Any) -> Model:
@@ -329,19 +319,11 @@ def _new_directory() -> str:
     return f"outputs/run-{ranks.from_first(number)}"
 
 
-_quiet = False
-
-
 @contextmanager
 def _session() -> Iterator[None]:
     """As a command starts: quiet libraries. Afterwards the caller's random state is as it was, and
     what the run held is freed."""
-    global _quiet
-    if not _quiet:
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-        quiet()
-        _quiet = True
+    quiet()
     from mipic_llm.runtime import checkpoint
 
     kept = checkpoint.rng_state()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import warnings
+from functools import cache
 
 WARNINGS = (
     r"`torch\.distributed\.\w+` is deprecated",  # DeepSpeed's calls, not ours
@@ -33,8 +35,11 @@ class Chatter(logging.Filter):
         return not (any(re.search(p, message) for p in LOGGED) or only_pooler_left_out(message))
 
 
+@cache
 def quiet() -> None:
-    """Call once, before the libraries are imported (the launchers do)."""
+    """Call before the libraries are imported, as commands and the API do; a second call is free."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # we fork after tokenising
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     for pattern in WARNINGS:
         warnings.filterwarnings("ignore", message=pattern, category=Warning)
     chatter = Chatter()

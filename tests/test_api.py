@@ -242,7 +242,7 @@ def test_other_user_errors(run, tmp_path):
     ):  # fmt: skip
         with pytest.raises(UserError, match=complaint):
             run.encode("x", **arguments)
-    with pytest.raises(UserError, match=r"point is '64'; give dim@layer, such as 64@3"):
+    with pytest.raises(UserError, match=r"export: point: '64' is not dim@layer, such as 64@3"):
         mipic_llm.export(run, point="64")
     with pytest.raises(UserError, match="9 is not in 1..4"):
         mipic_llm.export(run, point="8@9", to=tmp_path)

@@ -80,8 +80,6 @@ def run_main(main: Callable[[list[str]], int | None], argv: list[str] | None = N
 
     Every rank exits with the same code. Other exceptions propagate with their traceback.
     """
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # we fork after tokenising
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     quiet()
     try:
         code = main(sys.argv[1:] if argv is None else argv)

@@ -51,6 +51,6 @@ def conduct(
           f"{out / 'report.html'}", flush=True)  # fmt: skip
     for name in ("study.md", "figures.csv", "report.html", "study.json"):
         if (out / name).is_file():
-            parent.artifact(out / name)
-    parent.close("FAILED" if failed else "FINISHED")
+            parent.run.artifact(out / name)
+    parent.run.close("FAILED" if failed else "FINISHED")
     return 1 if failed else EXIT_DONE

@@ -65,10 +65,7 @@ def _store(option: str, out: Path) -> tuple[str, str | None] | None:
 
 
 class Parent:
-    """The MLflow run of a study; its trials are child runs.
-
-    uri: auto, off or a tracking URI, as `tracking.mlflow`.
-    """
+    """The MLflow run of a study, `run`; its trials are child runs. uri: as tracking.mlflow."""
 
     def __init__(self, uri: str, output_dir: str | Path, name: str) -> None:
         self.name, self.run, self.uri = name, Tracker(), None
@@ -84,9 +81,3 @@ class Parent:
         if run_id := self.run.wait_run_id(60.0):
             found["MLFLOW_TAGS"] = json.dumps({"mlflow.parentRunId": run_id})
         return found
-
-    def artifact(self, path: Path) -> None:
-        self.run.artifact(path)
-
-    def close(self, status: Status) -> None:
-        self.run.close(status)

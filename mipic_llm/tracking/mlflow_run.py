@@ -13,6 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from functools import partial
 from hashlib import sha1
 from itertools import islice
 from pathlib import Path
@@ -25,10 +26,10 @@ log = logging.getLogger(__name__)
 LONG_VALUE = 500  # characters of a parameter that every MLflow server takes
 PARAMS_PER_REQUEST, METRICS_PER_REQUEST = 100, 1000  # MLflow's own limits
 ROWS_PER_REQUEST = 25
-ROWS_KEPT, ITEMS_KEPT = 20_000, 1_000  # buffered while a server is away; the oldest rows go first
+ROWS_KEPT, JOBS_KEPT = 20_000, 1_000  # buffered while a server is away; the oldest rows go first
 RETRY_SECONDS = 60.0  # between attempts while the server is away
 LINGER_SECONDS = 1.0  # between batches while it is there
-ARTIFACT_ATTEMPTS = 3
+ATTEMPTS = 3  # to send a file
 CLOSE_DOWN, CLOSE_HEALTHY = 4.0, 60.0  # seconds that close() may wait
 IMPORT_SECONDS = 30.0
 
@@ -58,12 +59,11 @@ def legal(name: str) -> str:
     return safe if len(safe) <= 250 else f"{safe[:240]}_{sha1(name.encode()).hexdigest()[:8]}"
 
 
-class _Artifact(NamedTuple):
-    """A file to upload (`path`), or a small JSON document (`content`, stored as `folder`)."""
+class _Job(NamedTuple):
+    """Parameters or a file, waiting to be sent."""
 
-    path: Path | None
-    folder: str
-    content: Any = None
+    send: Callable[[], None]
+    about: str
     attempts: int = 0
 
 
@@ -89,9 +89,8 @@ class MlflowTracker(Tracker):
         self.run_id = run_id
         self._pid = os.getpid()
         self._wake = threading.Condition()
-        self._params: dict[str, str] = {}
         self._rows: deque[tuple[int, int, dict[str, float]]] = deque(maxlen=ROWS_KEPT)
-        self._artifacts: deque[_Artifact] = deque(maxlen=ITEMS_KEPT)
+        self._jobs: deque[_Job] = deque(maxlen=JOBS_KEPT)
         self._begin = False
         self._closing: Status | None = None
         self._client: Any = None
@@ -120,7 +119,8 @@ class MlflowTracker(Tracker):
         as_json = (dict, list, tuple)
         texts = {k: json.dumps(v, default=str) if isinstance(v, as_json) else str(v)
                  for k, v in flat.items()}  # fmt: skip
-        self._put(lambda: self._params.update(texts))
+        job = _Job(partial(self._send_params, texts), "parameters")
+        self._put(lambda: self._jobs.append(job))
 
     def metrics(self, row: Mapping[str, float], step: int) -> None:
         self._row(row, step, begin=True)
@@ -133,7 +133,8 @@ class MlflowTracker(Tracker):
         self._put(lambda: self._rows.append(item), begin)
 
     def artifact(self, path: str | Path, folder: str = "") -> None:
-        self._put(lambda: self._artifacts.append(_Artifact(Path(path), folder)))
+        job = _Job(partial(self._send_file, Path(path), folder), str(path))
+        self._put(lambda: self._jobs.append(job))
 
     def close(self, status: Status = "FINISHED") -> None:
         if not self._put(lambda: setattr(self, "_closing", status), begin=True):
@@ -170,7 +171,7 @@ class MlflowTracker(Tracker):
             with self._wake:
                 while not self._closing:
                     delay = retry_at - time.monotonic()
-                    waiting = self._params or self._rows or self._artifacts
+                    waiting = self._rows or self._jobs
                     if self._begin and delay <= 0 and (self._client is None or waiting):
                         break
                     self._wake.wait(delay if delay > 0 else None)
@@ -241,68 +242,59 @@ class MlflowTracker(Tracker):
         return run
 
     def _send(self) -> None:
-        """Everything buffered, in order: parameters, rows, files. What was sent is removed."""
+        """Everything buffered: rows, then parameters and files. What was sent is removed."""
         from mlflow.entities import Metric
 
-        with self._wake:
-            params = dict(self._params)
-        if params:
-            self._send_params(params)
-            with self._wake:
-                self._params = {k: v for k, v in self._params.items() if params.get(k) != v}
         while self._rows:
             with self._wake:
                 taken = list(islice(self._rows, ROWS_PER_REQUEST))
-            batch = [Metric(legal(k), v, when, step) for when, step, row in taken
-                     for k, v in row.items()]  # fmt: skip
-            for start in range(0, len(batch), METRICS_PER_REQUEST):
-                self._call("log_batch", metrics=batch[start : start + METRICS_PER_REQUEST])
+            self._in_batches("metrics", METRICS_PER_REQUEST, [
+                Metric(legal(k), v, when, step) for when, step, row in taken for k, v in row.items()
+            ])  # fmt: skip
             with self._wake:
                 for item in taken:
-                    if (
-                        self._rows and self._rows[0] is item
-                    ):  # else the full buffer has dropped it meanwhile
+                    if self._rows and self._rows[0] is item:  # else the full buffer has dropped it
                         self._rows.popleft()
-        while self._artifacts:
-            self._send_artifact()
+        while self._jobs:
+            self._call("get_run")  # notices a dead server, which costs the job no attempt
+            with self._wake:
+                job = self._jobs.popleft()
+            try:
+                job.send()
+            except Exception as error:
+                if job.attempts + 1 < ATTEMPTS and not self._closing:
+                    with self._wake:
+                        self._jobs.appendleft(job._replace(attempts=job.attempts + 1))
+                    raise
+                self._warn(f"{job.about} was not uploaded: {_short(error)}", "item")
 
     def _send_params(self, params: dict[str, str]) -> None:
         from mlflow.entities import Param
 
         long = {k: v for k, v in params.items() if len(v) > LONG_VALUE}
         short = {legal(k): "see long_params.json" if k in long else v for k, v in params.items()}
-        new = [Param(k, v) for k, v in short.items() if k not in self._logged]
-        for start in range(0, len(new), PARAMS_PER_REQUEST):
-            self._call("log_batch", params=new[start : start + PARAMS_PER_REQUEST])
         changed = {k: {"was": self._logged[k], "now": v} for k, v in short.items()
                    if self._logged.get(k, v) != v}  # fmt: skip
-        self._logged.update({p.key: p.value for p in new})
+        new = {k: v for k, v in short.items() if k not in self._logged}
+        self._in_batches("params", PARAMS_PER_REQUEST, [Param(k, v) for k, v in new.items()])
+        self._logged.update(new)
         stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
-        documents = [("long_params.json", long), (f"changed_params_{stamp}.json", changed)]
-        with self._wake:
-            self._artifacts += [_Artifact(None, name, found) for name, found in documents if found]
+        for name, found in ("long_params", long), (f"changed_params_{stamp}", changed):
+            if found:
+                self._client.log_dict(self.run_id, found, f"{name}.json")
 
-    def _send_artifact(self) -> None:
-        """The oldest file. One that fails is given up after a few attempts; the cheap call before
-        it notices a dead server, which costs the file no attempt."""
-        self._call("get_run")
-        with self._wake:
-            item = self._artifacts.popleft()
-        try:
-            if item.path is None:
-                self._client.log_dict(self.run_id, item.content, item.folder)
-            elif item.path.is_dir():
-                folder = posixpath.join(item.folder, item.path.name)
-                self._client.log_artifacts(self.run_id, str(item.path), folder)
-            else:
-                self._client.log_artifact(self.run_id, str(item.path), item.folder or None)
-        except Exception as error:
-            gone = item.path is not None and not item.path.exists()
-            if not (gone or self._closing) and item.attempts + 1 < ARTIFACT_ATTEMPTS:
-                with self._wake:
-                    self._artifacts.appendleft(item._replace(attempts=item.attempts + 1))
-                raise
-            self._warn(f"{item.path or item.folder} was not uploaded: {_short(error)}", "item")
+    def _send_file(self, path: Path, folder: str) -> None:
+        if path.is_dir():
+            place = posixpath.join(folder, path.name)
+            self._client.log_artifacts(self.run_id, str(path), place)
+        elif path.exists():
+            self._client.log_artifact(self.run_id, str(path), folder or None)
+        else:
+            self._warn(f"{path} was not uploaded: it does not exist", "item")
+
+    def _in_batches(self, name: str, size: int, items: list[Any]) -> None:
+        for start in range(0, len(items), size):
+            self._call("log_batch", **{name: items[start : start + size]})
 
     def _call(self, name: str, **what: Any) -> None:
         """One request. What MLflow finds malformed is left out with a warning, not sent again."""
