@@ -25,7 +25,7 @@ def work(group: str, answers: str) -> None:
     from torch.testing._internal.distributed import fake_pg  # noqa: F401  (registers `fake`)
 
     from mipic_llm.runtime import engine, ranks
-    from mipic_llm.training.callbacks import settle
+    from mipic_llm.training.run import LiveRun
 
     engine.BACKENDS["cpu"] = group
     engine.start()
@@ -43,7 +43,7 @@ def work(group: str, answers: str) -> None:
     calls = {
         "plain torch": lambda: torch.distributed.all_reduce(torch.ones(1)),
         "loss parts": lambda: ranks.mean_over_ranks(torch.tensor([1.0 + rank, 4.0])).tolist(),
-        "stop flag": lambda: settle(run, signalled=rank == 1)[1],
+        "stop flag": lambda: LiveRun.settle(run, signalled=rank == 1)[1],
         "device": lambda: ranks.mean_over_ranks(torch.ones(2, device="meta")).device.type,
         "counts": lambda: ranks.all_counts(10 * rank, 7),
         "objects": lambda: ranks.gather_objects({"rank": rank}),

@@ -16,6 +16,7 @@ from mipic_llm.config import load_config, resolve
 from mipic_llm.data.plan import BatchPlan
 from mipic_llm.data.read.formats import Example, TextSource
 from mipic_llm.losses import alignment_kl, compress, layer_weight, pca_target
+from mipic_llm.objective import Needs, Objective, Term, Value
 from mipic_llm.objective.memory import Memory
 from mipic_llm.runtime.rows import Rows
 from mipic_llm.training.setup import memory_size
@@ -177,6 +178,28 @@ def test_what_terms_draw_is_a_function_of_seed_and_step_and_uniform() -> None:
     for step in range(2000):
         hits[list(one.draw(step)[1])] += 1
     assert (hits / 2000 - 2 / 3).abs().max() < 0.05
+
+
+def test_what_no_term_uses_has_a_gradient_of_zero() -> None:
+    """A term may skip what it asked for: here the chain's queries, and the last layer's readout."""
+
+    class Inner(Term):
+        def needs(self, drawn):
+            return Needs(readouts=(1,), gathered=(2,), crossing=1)
+
+        def crossing(self, inside, drawn):
+            return (inside.readout[1],)
+
+        def across(self, seen, drawn):
+            yield Value("inner", seen.part(seen.mine(2).square().mean(), len(seen.mine())))
+
+    z, rows = readouts(1)
+    row, surrogate = found(Objective([Inner()], last=3), z, rows)
+    wanted = z[2].square().mean()
+    assert row["loss"] == pytest.approx(wanted.item(), rel=1e-12)
+    got = torch.autograd.grad(surrogate, list(z.values()), allow_unused=True)
+    assert not got[0].any() and not got[2].any()
+    torch.testing.assert_close(got[1], torch.autograd.grad(wanted, z[2])[0])
 
 
 def test_the_relation_remembers_the_texts_of_earlier_steps() -> None:

@@ -52,17 +52,9 @@ def export_model(
     parts: dict[str, Any] = {}
 
     def check(name: str, tolerance: float) -> Any:
+        options = {"name": name, "adapter": name == "adapter", "dtype": dtype}
         return lambda fresh: parts.update(
-            prove(
-                fresh,
-                live_ND,
-                texts,
-                spec,
-                name=name,
-                adapter=name == "adapter",
-                dtype=dtype,
-                tolerance=tolerance,
-            )  # fmt: skip
+            prove(fresh, live_ND, texts, spec, tolerance=tolerance, **options)
         )
 
     tolerance, rounded = _tolerances(config)

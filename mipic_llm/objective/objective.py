@@ -157,7 +157,7 @@ class Objective:
         grads, parts = [], []
         for term, mine, need in zip(self.terms, drawn, needs, strict=True):
             used, leaves = leaves[: need.crossing], leaves[need.crossing :]
-            got: list[Tensor | None] = [None] * need.crossing
+            got: dict[int, Tensor] = {}
             seen = Seen(views, rows, self.last, used, remembered)
             factor = self.scaled(1.0, term, mine)
             for value in term.across(seen, mine):
@@ -167,8 +167,10 @@ class Objective:
                 for i, leaf in enumerate(used):
                     if leaf is not None and leaf.grad is not None:
                         got[i], used[i] = leaf.grad, None
-            grads += got
-        torch.autograd.backward(gathered, _side_by_side([x_ND.grad for x_ND in sides]))
+            # What no value looked at has a gradient of zero.
+            grads += [got[i] if x is None else torch.zeros_like(x) for i, x in enumerate(used)]
+        found = [torch.zeros_like(x) if x.grad is None else x.grad for x in sides]
+        torch.autograd.backward(gathered, _side_by_side(found))
         assert own.grad is not None
         return [*own.grad.split(width, 1), *grads], parts
 

@@ -20,9 +20,10 @@ from mipic_llm.objective.term import Inside, Needs, Seen, Term, Value
 class Pic(Term):
     """Units are links; the heads are their phi.
 
-    `pic.positive: pair`: a shallow anchor is to find its positive's deeper readout among all
-    deeper candidates, and a shallow positive its anchor's. `self`: each text its own, among those
-    of its column. `pic.widths: nested`: a link is the mean over every prefix at full width.
+    `pic.positive: pair`: the target of a shallow anchor is its positive's deeper readout among
+    all deeper candidates, that of a shallow positive its anchor's among all anchors; the mean of
+    both. `self`: a text's target is its own deeper readout, among the texts of its column.
+    `pic.widths: nested`: a link is the mean over every prefix at full width.
     """
 
     def __init__(self, config: Config, width: int, depth: int, weight: float) -> None:

@@ -1,7 +1,7 @@
-"""The relation between texts: SIA one level up.
+"""Distillation between texts: SIA's relation one level up.
 
-Among all texts of a step, whatever their column, and those remembered of earlier steps, a narrow
-prefix is to have the neighbours of the full width, which gets no gradients:
+Teacher: softmax over the full-width similarities of a text to all others of the step, whatever
+their column, and to those remembered of earlier steps; detached. Student: the same at a prefix.
     sum_i mean_b KL(softmax(cos(z_b, z) / tau) || softmax(cos(z_b[:d_i], z[:d_i]) / tau))
 for the prefixes up to a fifth of the full width.
 """

@@ -1,4 +1,4 @@
-"""What a term of an objective is, and what it gets to see.
+"""The interface of a term of an objective, and the readouts that it is given.
 
 Shape legend: S sequences of this rank (anchors, positives, negatives), N sequences of all ranks,
 B anchors of this rank, D full width, d a prefix width, P prefixes, M remembered readouts.
@@ -52,7 +52,9 @@ class Value(NamedTuple):
     details: tuple[tuple[str, Tensor], ...] = ()
 
 
-def per_dim(name: str, value_P: Tensor, dims: Sequence[int], weights_P: Tensor | None = None):
+def per_dim(
+    name: str, value_P: Tensor, dims: Sequence[int], weights_P: Tensor | None = None
+) -> Value:
     """The `Value` of a term with one value per prefix: their (weighted) sum, each one logged."""
     total = value_P.sum() if weights_P is None else (value_P * weights_P).sum()
     details = zip(map(str, dims), value_P.detach().unbind(), strict=True)
@@ -157,7 +159,7 @@ class Term:
 
     def crossing(self, inside: Inside, drawn: tuple[int, ...]) -> tuple[Tensor, ...]:
         """Inside the wrapped module: what of each sequence `across` sees, through heads, (S, d)
-        each. One `Value` of `across` may use one of them, once."""
+        each. No two values of `across` may use the same one."""
         return ()
 
     def across(self, seen: Seen, drawn: tuple[int, ...]) -> Iterator[Value]:
