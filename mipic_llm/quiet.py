@@ -16,6 +16,7 @@ WARNINGS = (
 LOGGED = (
     # Our exports carry the old key on purpose: older loaders need it.
     r"The `word_embedding_dimension` argument was renamed",
+    r"The modules are dequantized in",  # to merge into them: asked for
     r"Failed to load CPU gemm_4bit_forward from kernels-community",
 )
 
@@ -46,5 +47,6 @@ def quiet() -> None:
     if logging.lastResort is not None:
         logging.lastResort.addFilter(chatter)
     for name in ("transformers.modeling_utils", "transformers.utils.loading_report",
+                 "transformers.integrations.bitsandbytes",
                  "bitsandbytes.backends.cpu.ops"):  # fmt: skip
         logging.getLogger(name).addFilter(chatter)

@@ -36,7 +36,7 @@ def lora_export(base: Path, adapter: Path, merged: Path, **spec) -> None:
     known = EmbeddingSpec(str(base), width=32, n_layers=4, dims=(4, 32), max_seq_length=24,
                           prompts={}, **spec)  # fmt: skip
     write_adapter(adapter, state, model.peft_config["default"], known)
-    write_merged(merged, merge_adapter(str(base), adapter, torch.float32), known)
+    write_merged(merged, merge_adapter(known, adapter, torch.float32), known)
 
 
 def with_default_prompt(folder: Path) -> None:

@@ -142,7 +142,7 @@ def test_adapter_gives_the_live_vectors(tmp_path, case, side):
 def test_merged_gives_the_live_vectors(tmp_path, case):
     trained = Trained(tmp_path, case)
     adapter = trained.write(tmp_path / "adapter")
-    merged = merge_adapter(trained.spec.base_model, adapter, torch.float32)
+    merged = merge_adapter(trained.spec, adapter, torch.float32)
     write_merged(tmp_path / "merged", merged, trained.spec)
     for loader in ("automodel", "sentence-transformers"):
         found = reload_vectors(

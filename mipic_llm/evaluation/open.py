@@ -35,9 +35,9 @@ def open_finished(config: Config, name: str) -> Opened:
     """Load `name` (directory, hub id or quickstart) under config.ds_config; all ranks call.
 
     Settings come from the model's own files; a flag (not a recipe) for model.pooling,
-    model.append_eos, model.padding_side, model.inner_norm, data.max_length or train.precision
-    overrules them, and so does any data.*_prompt. The weights' precision is the one they are
-    stored in. Raises UserError for what is no model, or cannot be reproduced.
+    model.append_eos, model.padding_side, model.inner_norm, model.quantization, data.max_length or
+    train.precision overrules them, and so does any data.*_prompt. The weights' precision is the
+    one they are stored in. Raises UserError for what is no model, or cannot be reproduced.
     """
 
     def flag(key: str, otherwise: Any) -> Any:
@@ -63,12 +63,14 @@ def open_finished(config: Config, name: str) -> Opened:
     config = config.replace(**{
         "data.max_length": length, "model.append_eos": flag("model.append_eos", "auto"),
         "model.padding_side": side, "train.precision": precision,
+        "model.quantization": flag("model.quantization", source.quantization),
     })  # fmt: skip
     engine = _engine(config, source, inner_norm)
     shape = source.config
     about = (
         f"{name}: {shape.num_hidden_layers} layers, width {shape.hidden_size}, pooling "
-        f"{source.pooling}, inner layers {inner_norm}, {length} tokens at most, {precision}, "
+        f"{source.pooling}, inner layers {inner_norm}, {length} tokens at most, {precision}"
+        f"{'' if config.model.quantization == 'none' else ' on a base in 4 bits'}, "
         f"attention {choose(m.attn, precision, shape).about}; "
         f"ZeRO-{engine.stage}, {dist.world_size()} rank(s)"
     )

@@ -11,10 +11,13 @@ import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
 from mipic_llm.config import Config
 from mipic_llm.data.tokenise import TextEncoder
 from mipic_llm.errors import UserError
 from mipic_llm.model.directory import Source, lower_all, prompts_by_kind
+from mipic_llm.model.load import nf4
 
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt",
@@ -46,11 +49,17 @@ class EmbeddingSpec(NamedTuple):
     default_prompt: str | None = None  # its name
     lower_case: bool = False
     tokenizer_files: tuple[str, ...] = ()  # what its class reads beside TOKENIZER_FILES
+    quantization: str = "none"  # of the base that an adapter was trained on
 
     @property
     def hub(self) -> dict[str, Any]:
         """Keywords for loading base_model, or an adapter on it."""
         return {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
+
+    def loading(self, dtype: torch.dtype) -> dict[str, Any]:
+        """The same with the precision of its weights, on CPU."""
+        quantized = {"quantization_config": nf4(dtype), "device_map": {"": "cpu"}}
+        return {**self.hub, "dtype": dtype, **(quantized if self.quantization == "nf4" else {})}
 
 
 def make_spec(config: Config, source: Source, encoder: TextEncoder) -> EmbeddingSpec:
@@ -73,6 +82,7 @@ def make_spec(config: Config, source: Source, encoder: TextEncoder) -> Embedding
         default_prompt=source.default_prompt,
         lower_case=source.lower_case,
         tokenizer_files=tuple(getattr(source.tokenizer, "vocab_files_names", {}).values()),
+        quantization=config.model.quantization,
     )
 
 
@@ -100,8 +110,9 @@ def write_portable(folder: Path, spec: EmbeddingSpec) -> None:
             "prompts": {"query": "", "document": "", **spec.prompts},
             "default_prompt_name": spec.default_prompt,
             "similarity_fn_name": "cosine",
-            "inner_norm": spec.inner_norm,
-            "matryoshka_dimensions": list(spec.dims),  # for ours
+            "inner_norm": spec.inner_norm,  # this and the next two: for ours
+            "matryoshka_dimensions": list(spec.dims),
+            **({"quantization": spec.quantization} if spec.quantization != "none" else {}),
             **({"truncate_dim": spec.truncate_dim} if spec.truncate_dim else {}),
         },  # fmt: skip
     )

@@ -13,6 +13,7 @@ from torch.nn.functional import normalize
 
 from mipic_llm.export.portable import EmbeddingSpec
 from mipic_llm.export.write import ExportError
+from mipic_llm.model.load import plain_layout
 
 ROUNDING, ROUNDING_CAP = 3.0, 0.1  # two roundings, live and reloaded, and some room
 
@@ -31,8 +32,10 @@ def reload_vectors(
     if loader == "sentence-transformers":
         from sentence_transformers import SentenceTransformer
 
-        model = SentenceTransformer(str(folder), device="cpu", model_kwargs={"dtype": dtype},
-                                    **spec.hub)  # fmt: skip
+        own = {k: v for k, v in spec.loading(dtype).items() if k not in spec.hub}
+        device = None if "device_map" in own else "cpu"
+        model = SentenceTransformer(str(folder), device=device, model_kwargs=own, **spec.hub)
+        plain_layout(model)
         return torch.as_tensor(model.encode(list(texts), prompt="", batch_size=1)).float()
     from transformers import AutoModel, AutoTokenizer
 
@@ -40,11 +43,11 @@ def reload_vectors(
     if loader == "peft":
         from peft import PeftModel
 
-        base = AutoModel.from_pretrained(spec.base_model, dtype=dtype, **spec.hub)
+        base = AutoModel.from_pretrained(spec.base_model, **spec.loading(dtype))
         net = PeftModel.from_pretrained(base, str(folder))
     else:
-        net = AutoModel.from_pretrained(folder, dtype=dtype, **spec.hub)
-    net.eval()
+        net = AutoModel.from_pretrained(folder, **spec.loading(dtype))
+    plain_layout(net).eval()
     rows = []
     for text in texts:
         batch = tokenizer(

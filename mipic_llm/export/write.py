@@ -62,8 +62,6 @@ def write_adapter(
     tensors = {}
     for name in sorted(state):
         key = "base_model." + name.split("base_model.", 1)[1].replace(".default", "")
-        if ".lora_magnitude_vector" in key:
-            key = key.removesuffix(".weight")
         tensors[key] = state[name].contiguous()
     settings = peft_config.to_dict()
     settings.update(
@@ -74,6 +72,13 @@ def write_adapter(
         # BERT-like: we train without the pooler; a loader's AutoModel has one, not to be adapted.
         settings["exclude_modules"] = ".*pooler.*"
     settings = {k: sorted(v) if isinstance(v, set) else v for k, v in settings.items()}
+    if spec.quantization == "nf4":
+        spec = spec._replace(notes=(
+            *spec.notes, "Trained on the base in 4 bits, where it has its own vectors: load with "
+            '`model_kwargs={"quantization_config": BitsAndBytesConfig(load_in_4bit=True, '
+            'bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True)}`. On the whole base they '
+            "differ a little. A merged model (`mipic export --merged`) has the trained ones.",
+        ))  # fmt: skip
     if spec.revision:
         spec = spec._replace(notes=(
             *spec.notes, f"The base is {spec.base_model} at revision {spec.revision}: give it to "
@@ -103,11 +108,15 @@ def write_merged(
         check(fresh)
 
 
-def merge_adapter(base_model: str, adapter: Path, dtype: torch.dtype, **hub: Any) -> Any:
-    """The base loaded afresh on CPU with the adapter merged in fp32, cast to dtype. hub: revision
-    and trust_remote_code of the base."""
+def merge_adapter(spec: EmbeddingSpec, adapter: Path, dtype: torch.dtype) -> Any:
+    """The base loaded afresh on CPU with the adapter merged in fp32, cast to dtype. Of a base in 4
+    bits these values are taken, not the original ones: the adapter was trained on them."""
     from peft import PeftModel
     from transformers import AutoModel
 
-    base = AutoModel.from_pretrained(base_model, dtype=torch.float32, **hub)
+    if spec.quantization == "none":
+        base = AutoModel.from_pretrained(spec.base_model, dtype=torch.float32, **spec.hub)
+    else:
+        base = AutoModel.from_pretrained(spec.base_model, **spec.loading(dtype))
+        base = base.dequantize(torch.float32).float()
     return PeftModel.from_pretrained(base, str(adapter)).merge_and_unload().to(dtype)

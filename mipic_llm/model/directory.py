@@ -45,6 +45,7 @@ class Source(NamedTuple):
     portable: bool
     inner_norm: str | None
     dims: list[int] | None
+    quantization: str = "none"  # of the base that the adapter was trained on
     notes: tuple[str, ...] = ()
 
     @property
@@ -176,7 +177,8 @@ def _read(
         name, backbone, revision, trust, adapter, config, tokenizer, causal, pooling, prompts,
         default, int(st.get("max_seq_length") or longest), lower, bool(modules),
         told.get("inner_norm") or run_of(folder, "model", "inner_norm"),
-        told.get("matryoshka_dimensions") or run_of(folder, "objective", "dims"), notes,
+        told.get("matryoshka_dimensions") or run_of(folder, "objective", "dims"),
+        told.get("quantization", "none"), notes,
     )  # fmt: skip
 
 

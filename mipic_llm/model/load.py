@@ -47,12 +47,25 @@ def load_model(source: Source, model: Any, *, precision: str, dropout: float | N
     if config.model_type in NO_POOLER_TYPES:
         options["add_pooling_layer"] = False
     if model.quantization == "nf4":
-        options["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=dtype_of(precision),
-            bnb_4bit_quant_storage=dtype_of(precision),
-        )  # fmt: skip
-    return AutoModel.from_pretrained(source.backbone, **options)
+        options["quantization_config"] = nf4(dtype_of(precision))
+    return plain_layout(AutoModel.from_pretrained(source.backbone, **options))
+
+
+def nf4(dtype: torch.dtype) -> BitsAndBytesConfig:
+    """Weights of linear layers in 4 bits (QLoRA, arXiv 2305.14314); computes in dtype."""
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype, bnb_4bit_quant_storage=dtype,
+    )  # fmt: skip
+
+
+def plain_layout(model: nn.Module) -> nn.Module:
+    """The same model, whose 4-bit layers never pack their weights anew for inference on a CPU, as
+    bitsandbytes does in place: training cannot read them afterwards, and they compute in bf16."""
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+    return model
 
 
 def add_lora(model: nn.Module, lora: Any) -> nn.Module:

@@ -12,7 +12,7 @@ from typing import IO, Any
 import numpy as np
 import torch
 
-from mipic_llm.config import Config, narrow_dims, resolve
+from mipic_llm.config import Config, narrow_dims, need, resolve
 from mipic_llm.data.plan import BatchPlan
 from mipic_llm.errors import UserError
 from mipic_llm.model.backbone import Backbone
@@ -153,6 +153,12 @@ def open_engine(config: Config, source: Source, data: Data, total: int) -> Engin
         world_size=dist.world_size(),
         hidden_size=source.config.hidden_size,
     )
+    need(
+        ds_config["zero_optimization"]["stage"] != 3 or config.model.quantization == "none"
+        or not config.lora.use_dora, "lora.use_dora reads the weights of its base, which at ZeRO-3 "
+        "are in parts that it cannot put together in 4 bits; use --ds_config zero2, or "
+        "--model.quantization none",
+    )  # fmt: skip
     module = build_module(config, source, ds_config, data.unlabelled)
     whole = config.model.quantization == "none"
     if ds_config["zero_optimization"]["stage"] == 3 and whole and (line := zero3_hint(module)):
