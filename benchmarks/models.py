@@ -60,7 +60,8 @@ def write_model(shape: Shape, folder: Path, precision: str = "fp32") -> Path:
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
-        model = AutoModel.from_config(hf_config(shape))
+        with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+            model = AutoModel.from_config(hf_config(shape))
     finally:
         torch.set_default_dtype(before)
     model.save_pretrained(folder)
