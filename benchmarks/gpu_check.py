@@ -44,8 +44,8 @@ class Part(NamedTuple):
 
 
 PARTS = [
-    Part("stages", 200), Part("objectives", 150), Part("attention", 120), Part("chunks", 120),
-    Part("syncs", 120), Part("resume", 150), Part("fused", 120), Part("offload", 150),
+    Part("attention", 120), Part("objectives", 150), Part("chunks", 120), Part("stages", 240),
+    Part("syncs", 120), Part("resume", 240), Part("fused", 150), Part("offload", 240),
     Part("losses", 120),
     Part("qwen3_lora", 100, True), Part("qwen3_full", 100, True), Part("peers", 120, True),
     Part("shapes", 120, True), Part("faster", 150, True), Part("bge", 100, True),

@@ -115,7 +115,7 @@ def _naive_sentence(case: Case, h_mD: Tensor, q_D: Tensor, lifts: list[Tensor]):
         relation = relation + (log_p_m.exp() * (log_p_m - log_t_m)).sum()
         x_kD = h_mD[order_m[: _size(ratio, m)]]
         k = len(x_kD)
-        H_kk = torch.eye(k, dtype=h_mD.dtype) - 1 / k
+        H_kk = torch.eye(k, dtype=h_mD.dtype, device=h_mD.device) - 1 / k
         K_kk = H_kk @ (x_kD[:, :d] @ x_kD[:, :d].T) @ H_kk
         L_kk = H_kk @ (x_kD.detach() @ x_kD.detach().T) @ H_kk
         geometry = geometry + 1 - (K_kk * L_kk).sum() / (K_kk.norm() * L_kk.norm())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
@@ -30,8 +31,14 @@ def check_tau(tau: float) -> None:
         raise ValueError(f"tau must be positive, got {tau}")
 
 
+def moved(values: Sequence[float], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """These numbers on the device; the host does not wait for it."""
+    made = torch.tensor(values, dtype=dtype)
+    return made.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else made
+
+
 @lru_cache(maxsize=128)
 def constant(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     """These numbers on the device: copied there once, not at every call. Not to be written to."""
     with torch.inference_mode(False):
-        return torch.tensor(values, dtype=dtype, device=device)
+        return moved(values, dtype, device)

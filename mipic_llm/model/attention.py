@@ -111,8 +111,8 @@ def _varlen_obstacle(config: Any) -> str | None:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError:
         return "needs a newer torch"
-    if not {"enable_gqa", "window_size"} <= set(inspect.signature(varlen_attn).parameters):
-        return "needs a newer torch (with enable_gqa and window_size)"
+    if "window_size" not in inspect.signature(varlen_attn).parameters:
+        return "needs a newer torch (whose varlen_attn takes window_size)"
     heads = config.num_attention_heads
     head = getattr(config, "head_dim", None) or config.hidden_size // heads
     if head % 8 or head > 256:
@@ -121,7 +121,45 @@ def _varlen_obstacle(config: Any) -> str | None:
     on = [k for k, v in drops.items() if isinstance(v, (int, float)) and v > 0]
     if on:
         return f"has no dropout and {on[0]} is {drops[on[0]]}: give --model.dropout 0 too"
+    _ask_for_groups()
     return None
+
+
+# How torch's varlen_attn is told of fewer key than query heads; None: it is given as many.
+_groups: dict[str, Any] | None = None
+
+
+def _ask_for_groups() -> None:
+    """Does this torch's kernel share key heads among query heads? It says so by its argument
+    enable_gqa; without one (torch 2.11) it is tried, gradients too."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    global _groups
+    if "enable_gqa" in inspect.signature(varlen_attn).parameters:
+        _groups = {"enable_gqa": True}
+    elif _groups is None:
+        _groups = {} if _shares_heads(varlen_attn) else None
+
+
+def _shares_heads(varlen_attn: Any) -> bool:
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(24, heads, 64, generator=generator).to("cuda", torch.bfloat16)
+               for heads in (4, 2, 2))  # fmt: skip
+    cu = torch.tensor([0, 9, 24], dtype=torch.int32, device="cuda")
+
+    def run(repeat: int) -> list[Tensor]:
+        with torch.inference_mode(False), torch.enable_grad():
+            leaves = [x.clone().requires_grad_() for x in (q, k, v)]
+            few = [leaves[0], *(x.repeat_interleave(repeat, 1) for x in leaves[1:])]
+            out = varlen_attn(*few, cu, cu, 15, 15, window_size=(-1, 0))
+            out.float().square().sum().backward()
+        return [out.detach(), *(x.grad for x in leaves)]  # type: ignore[list-item]
+
+    try:
+        pairs = zip(run(1), run(2), strict=True)
+        return all(torch.allclose(a.float(), b.float(), rtol=0.05, atol=0.05) for a, b in pairs)
+    except RuntimeError:
+        return False
 
 
 # ------------------------------------------------------------------------------------ packed input
@@ -183,9 +221,13 @@ def varlen(
         assert dropout == 0.0, "varlen_attn has no dropout; `choose` refuses it"
         from torch.nn.attention.varlen import varlen_attn
 
+        times = q_NHc.shape[1] // k_NGc.shape[1]
+        if times > 1 and _groups is None:
+            k_NGc, v_NGc = (x.repeat_interleave(times, 1) for x in (k_NGc, v_NGc))
+        grouped = _groups or {} if times > 1 else {}
         out_NHc = varlen_attn(
             q_NHc, k_NGc, v_NGc, cu_seq_lens_q, cu_seq_lens_q, max_length_q, max_length_q,
-            scale=scaling, window_size=window, enable_gqa=q_NHc.shape[1] != k_NGc.shape[1],
+            scale=scaling, window_size=window, **grouped,
         )  # fmt: skip
     else:
         lengths = cu_seq_lens_q.diff().tolist()

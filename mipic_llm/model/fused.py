@@ -1,6 +1,7 @@
-"""Optional faster layers: liger-kernel's fused parts of Qwen3, and torch.compile layer by layer.
+"""Faster layers: LoRA without passes over wide tensors; optional: liger-kernel's fused parts of
+Qwen3, and torch.compile layer by layer.
 
-Both are put on the layers of one model, never on transformers' classes: a model that is loaded
+All are put on the layers of one model, never on transformers' classes: a model that is loaded
 again in the same process, on a CPU, to verify an export must stay what transformers makes it.
 """
 
@@ -15,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from mipic_llm.errors import UserError
 from mipic_llm.model.backbone import base_of, layers_of
@@ -76,6 +78,67 @@ def rope(plain: Callable[..., Any], fused: Callable[..., Any]) -> Callable[..., 
 
     apply.plain = plain  # type: ignore[attr-defined]
     return apply
+
+
+class _LoraLinear(torch.autograd.Function):
+    """x W^T + bias + scale (x A^T) B^T for a frozen W. The low-rank part is added inside matrix
+    products, forward and backward: in eager code its scaling, its addition and that of the two
+    gradients at x are passes over (N, width) tensors of their own.
+
+    Shape legend: N rows of x (N, i); W (o, i), bias (o,) or None, A (r, i), B (o, r).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, W: Tensor, bias: Tensor | None, A: Tensor, B: Tensor,
+                scale: float) -> Tensor:  # fmt: skip
+        x_Ni = x.reshape(-1, x.shape[-1])
+        low_Nr = x_Ni @ A.T
+        out_No = nn.functional.linear(x_Ni, W, bias).addmm_(low_Nr, B.T, alpha=scale)
+        ctx.save_for_backward(x_Ni, low_Nr, W, A, B)
+        ctx.scale, ctx.shape = scale, x.shape
+        return out_No.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        x_Ni, low_Nr, W, A, B = ctx.saved_tensors
+        grad_No = grad.reshape(-1, grad.shape[-1])
+        slope_Nr = (grad_No @ B).mul_(ctx.scale)
+        dx = None
+        if ctx.needs_input_grad[0]:
+            dx = (grad_No @ W).addmm_(slope_Nr, A).view(ctx.shape)
+        dB = (grad_No.T @ low_Nr).mul_(ctx.scale)
+        return dx, None, None, slope_Nr.T @ x_Ni, dB, None
+
+
+def fuse_lora(model: nn.Module) -> int:
+    """Give peft's plain LoRA layers of this model the forward above, in place. -> how many.
+
+    A layer with dropout, DoRA, a quantised base or a bias of its own keeps peft's. Not for ZeRO-3,
+    whose hooks on the layers inside gather the weights.
+    """
+    from peft.tuners.lora.layer import Linear
+
+    def forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        (name,) = self.lora_A
+        W, A = self.base_layer.weight, self.lora_A[name].weight
+        plain = not (args or kwargs or self.disable_adapters or self.merged)
+        if not plain or self.active_adapters != [name] or x.dtype != A.dtype or W.dtype != A.dtype:
+            return type(self).forward(self, x, *args, **kwargs)
+        B, scale = self.lora_B[name].weight, self.scaling[name]
+        return _LoraLinear.apply(x, W, self.base_layer.bias, A, B, scale)
+
+    found = 0
+    for layer in model.modules():
+        if type(layer) is not Linear or type(layer.base_layer) is not nn.Linear:
+            continue
+        frozen = not any(p.requires_grad for p in layer.base_layer.parameters())
+        dropout = any(getattr(m, "p", 0) for m in layer.lora_dropout.values())
+        biased = any(m.bias is not None for m in layer.lora_B.values())
+        if frozen and len(layer.lora_A) == 1 and not (layer.lora_variant or dropout or biased):
+            layer.forward = types.MethodType(forward, layer)
+            found += 1
+    return found
 
 
 def compile_layers(model: nn.Module, *, stage: int) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mipic_llm import losses
 from mipic_llm.config import OBJECTIVES, Config, trained_dims
+from mipic_llm.losses.numerics import constant
 from mipic_llm.objective.term import Seen, Term, Value, per_dim
 
 
@@ -32,5 +33,7 @@ class Mrl(Term):
 
     def across(self, seen: Seen, drawn: tuple[int, ...]) -> Iterator[Value]:
         value_P = task(seen, seen.everyone(), self.dims, self.tau)
-        weights_P = None if self.weights is None else value_P.new_tensor(self.weights)
+        weights_P = None
+        if self.weights is not None:
+            weights_P = constant(tuple(self.weights), value_P.dtype, value_P.device)
         yield per_dim("mrl", value_P, self.dims, weights_P)

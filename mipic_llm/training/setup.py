@@ -17,7 +17,7 @@ from mipic_llm.data.plan import BatchPlan
 from mipic_llm.errors import UserError
 from mipic_llm.model.backbone import Backbone
 from mipic_llm.model.directory import Source, open_source
-from mipic_llm.model.fused import apply_liger, compile_layers
+from mipic_llm.model.fused import apply_liger, compile_layers, fuse_lora
 from mipic_llm.model.load import add_lora, check_precision, dtype_of, load_model
 from mipic_llm.objective import EmbeddingModule, build_objective
 from mipic_llm.runtime import ranks as dist
@@ -99,10 +99,13 @@ def build_module(
         seed_everything(config.seed)
         if config.lora.rank:
             model = add_lora(model, config.lora)
+    stage = ds_config["zero_optimization"]["stage"]
     if config.model.liger:
         apply_liger(model)
     if config.train.compile:
-        compile_layers(model, stage=ds_config["zero_optimization"]["stage"])
+        compile_layers(model, stage=stage)
+    elif config.lora.rank and stage < 3:
+        fuse_lora(model)
     backbone = Backbone(
         model, pooling=source.pooling, inner_norm=config.model.inner_norm or "raw",
         view_noise=config.model.view_noise,

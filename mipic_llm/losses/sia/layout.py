@@ -18,6 +18,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mipic_llm.losses.numerics import moved
+
 SIMILAR = 0.5  # a block's shortest sentence is longer than this share of its longest
 # Of a block's gathered tokens: cache sized on a CPU, few launches elsewhere.
 _BLOCK_BYTES = {"cpu": 16 * 2**20}
@@ -78,7 +80,7 @@ class Layout:
         self.n_rows = self.n_real + 1
         self.starts = (0, *accumulate(lengths))
         at_T = torch.arange(self.T, device=device)
-        self.count_S = torch.tensor(lengths, device=device)
+        self.count_S = moved(lengths, torch.int64, device)
         self.mask_ST = at_T < self.count_S[:, None]
         start_S1 = (self.count_S.cumsum(0) - self.count_S)[:, None]
         self.row_ST = torch.where(self.mask_ST, start_S1 + at_T, self.n_real)
