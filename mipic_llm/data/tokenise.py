@@ -30,6 +30,7 @@ class TextEncoder:
     append_eos_id: exactly one such id ends every sequence, truncated ones too; None = as the
     tokenizer does it (see resolve_eos).
     padding_side: left, right, or auto = the tokenizer's own; used by the batches made from here.
+    vocabulary: rows of the model's table of tokens, None = any; a text beyond it is a UserError.
     Raises UserError when max_length leaves no room for a token of text.
     """
 
@@ -41,6 +42,7 @@ class TextEncoder:
         append_eos_id: int | None,
         prompts: dict[str, str],
         padding_side: str = "auto",
+        vocabulary: int | None = None,
     ) -> None:
         room = max_length - tokenizer.num_special_tokens_to_add() - (append_eos_id is not None)
         if room < 1:
@@ -52,6 +54,7 @@ class TextEncoder:
         assert not unknown, f"prompts for {unknown}"
         self.tokenizer, self.max_length = tokenizer, max_length
         self.append_eos_id, self.prompts = append_eos_id, prompts
+        self.vocabulary = vocabulary or 1 << 31
         self.padding_side = tokenizer.padding_side if padding_side == "auto" else padding_side
         # Pads are masked, so any id will do where the tokenizer names none.
         ids = (tokenizer.pad_token_id, append_eos_id, tokenizer.eos_token_id, 0)
@@ -61,7 +64,8 @@ class TextEncoder:
     def bare(self) -> TextEncoder:
         """The same without prompts."""
         return TextEncoder(self.tokenizer, self.max_length, append_eos_id=self.append_eos_id,
-                           prompts={}, padding_side=self.padding_side)  # fmt: skip
+                           prompts={}, padding_side=self.padding_side,
+                           vocabulary=self.vocabulary)  # fmt: skip
 
     def ids(self, texts: Sequence[str], kind: str = "query") -> list[list[int]]:
         """Token ids of each text, at most max_length; kind: of KINDS (the prompt)."""
@@ -99,6 +103,13 @@ class TextEncoder:
                 row.append(eos)
             if not row:
                 raise UserError(f"the text {text[:40]!r} has no tokens; leave it out of the data")
+            if max(row) >= self.vocabulary:
+                token = self.tokenizer.convert_ids_to_tokens(max(row))
+                raise UserError(
+                    f"the text {text[:40]!r} has the token {token!r}, number {max(row)}, and the "
+                    f"model's table ends at {self.vocabulary}: tokens were added to its tokenizer "
+                    "and not to its weights; give the tokenizer that it was trained with"
+                )
         return [np.array(row, dtype=np.int32) for row in rows]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mipic_llm.config import Config
+from mipic_llm.config import Config, need
 from mipic_llm.data.tokenise import TextEncoder, pad, resolve_eos
 from mipic_llm.errors import UserError
 from mipic_llm.model.directory import Source, prompts_by_kind
@@ -31,9 +31,15 @@ def make_encoder(config: Config, source: Source) -> TextEncoder:
             )
         source.tokenizer.padding_side = "right"
         say("note: the tokenizer pads left; an encoder needs right, which is used and exported")
-    prompts = prompts_by_kind(source, config.data, config.eval.symmetric_prompt)
+    prompts, longest = prompts_by_kind(source, config.data, config.eval.symmetric_prompt), 1 << 30
+    need(
+        config.data.max_length <= (source.positions or longest),
+        f"data.max_length is {config.data.max_length}, and {source.name} has places for "
+        f"{source.positions} tokens; give --data.max_length {source.positions}",
+    )
     return TextEncoder(
         source.tokenizer, config.data.max_length, append_eos_id=eos,
+        vocabulary=getattr(source.config, "vocab_size", None),
         prompts={kind: prompt for kind, prompt in prompts.items() if prompt},
         padding_side=source.tokenizer.padding_side,
     )  # fmt: skip

@@ -10,8 +10,10 @@ and builds no mask for a name that it does not know, so that neither pads nor an
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from itertools import accumulate, groupby
 from typing import Any, NamedTuple
@@ -19,6 +21,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from transformers import MODEL_MAPPING, AttentionInterface
+from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
 from mipic_llm.errors import UserError
 from mipic_llm.types import Packing
@@ -26,6 +29,7 @@ from mipic_llm.types import Packing
 FLASH = ("flash_attention_2", "flash_attention_3")
 PACKED = ("varlen", *FLASH)  # kernels that take a packed batch
 TESTED = ("bert", "xlm-roberta", "qwen3")  # model types that `auto` packs; others when asked
+_TABLES = ("position_embeddings", "embed_positions", "wpe")  # of positions, by the module's name
 # What some classes hand to their kernel and ours does not do: none may be set.
 _FOREIGN = ("softcap", "s_aux", "position_bias", "head_mask")
 
@@ -44,7 +48,7 @@ def choose(option: str, precision: str, config: Any) -> Kernel:
     """The kernel for `model.attn` on this machine and for this transformers config, whose dropout
     is final. UserError, with the reason, when the one asked for by name cannot run."""
     fast = torch.cuda.is_available() and precision == "bf16"
-    plain = padded(config)
+    plain, slow = padded(config), f"{_title(config)} has no other" * (padded(config) != "sdpa")
 
     def kernel(name: str, why: str = "") -> Kernel:
         own = f" ({'torch.nn.attention.varlen' if fast else 'reference kernel'})"
@@ -59,9 +63,9 @@ def choose(option: str, precision: str, config: Any) -> Kernel:
         return kernel(option)
     if not torch.cuda.is_available():
         # torch's fused backward takes ten times as long there in bf16
-        return kernel("eager" if precision == "bf16" else plain)
+        return kernel("eager" if precision == "bf16" else plain, slow)
     if not fast:
-        return kernel(plain, "packed kernels want bf16")
+        return kernel(plain, slow or "packed kernels want bf16")
     reasons = []
     for name in ("flash_attention_2", "varlen"):
         problem = obstacle(name, precision, config)
@@ -75,13 +79,25 @@ def choose(option: str, precision: str, config: Any) -> Kernel:
 
 def padded(config: Any) -> str:
     """The kernel that runs anywhere."""
-    return "sdpa" if getattr(_class(config), "_supports_sdpa", True) else "eager"
+    return "sdpa" if getattr(model_class(config), "_supports_sdpa", True) else "eager"
 
 
-def _class(config: Any) -> Any:
-    """The transformers class of this config; None where it is a model's own."""
+def model_class(config: Any) -> Any:
+    """The class that AutoModel makes of this config; of a model with code of its own, that code's,
+    since who read such a config has trusted it. None where there is none."""
     kind = MODEL_MAPPING.get(type(config), None)
-    return kind if isinstance(kind, type) else None
+    if isinstance(kind, tuple):
+        own = [k for k in kind if k.__name__ in (config.architectures or [])]
+        kind = (own or kind)[0]
+    own_code = (getattr(config, "auto_map", None) or {}).get("AutoModel")
+    if kind is None and own_code:
+        with suppress(Exception):  # then nothing can be asked
+            kind = get_class_from_dynamic_module(own_code, config._name_or_path)
+    return kind
+
+
+def _title(config: Any) -> str:
+    return getattr(model_class(config), "__name__", type(config).__name__)
 
 
 def obstacle(name: str, precision: str, config: Any) -> str | None:
@@ -91,8 +107,7 @@ def obstacle(name: str, precision: str, config: Any) -> str | None:
         return "needs a CUDA device and `pip install mipic_llm[flash]`"
     if name == "flash_attention_3" and not (cuda and find_spec("flash_attn_interface")):
         return "is not installed, or there is no CUDA device"
-    kind = _class(config)
-    title = getattr(kind, "__name__", type(config).__name__)
+    kind, title = model_class(config), _title(config)
     if name == "sdpa" and padded(config) != name:
         return f"does not run in {title}"
     if name not in PACKED:
@@ -186,13 +201,30 @@ def keywords(packing: Packing, first_position: int | None) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _table(model: nn.Module) -> nn.Embedding | None:
+    """The table of absolute positions, where the model has one."""
+    for name, module in model.named_modules():
+        if name.rsplit(".", 1)[-1] in _TABLES and isinstance(module, nn.Embedding):
+            return module
+    return None
+
+
 def first_position(model: nn.Module) -> int:
     """Position of a text's first token: 0, or after the pad's place in tables that reserve one
     (RoBERTa, XLM-R and BGE-M3 count from padding_idx + 1)."""
-    for name, module in model.named_modules():
-        if name.rsplit(".", 1)[-1] == "position_embeddings" and isinstance(module, nn.Embedding):
-            return 0 if module.padding_idx is None else module.padding_idx + 1
-    return 0
+    table = _table(model)
+    return 0 if table is None or table.padding_idx is None else table.padding_idx + 1
+
+
+def longest_text(config: Any) -> int | None:
+    """Tokens for which the model of this config has places; None without a table of positions (and
+    where the class cannot be asked). The model is built without memory for weights."""
+    kind, model = model_class(config), nn.Module()
+    if kind is not None:
+        with suppress(Exception), torch.device("meta"):
+            model = kind(copy.deepcopy(config))
+    table, first = _table(model), first_position(model)
+    return None if table is None else table.num_embeddings - getattr(table, "offset", first)
 
 
 # --------------------------------------------------------------------------------------- the kernel

@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mipic_llm.model.attention import longest_text
 from mipic_llm.model.files import bad, locate, pooling_of, read_json, resolve_name, run_of
 
 # The prompt of a kind of text is the first of these that the model has (sentence-transformers).
@@ -23,10 +24,10 @@ class Source(NamedTuple):
     name: as asked for. backbone: directory or hub id (at `revision`) of the transformer's weights;
     adapter: directory of the LoRA on it. config, tokenizer: transformers' own. pooling: cls, mean
     or last. prompts: by name, the empty ones too; default_prompt: the name of the one that
-    sentence-transformers uses when asked for none. max_length: tokens of a text. lower_case: the
-    tokenizer was made to lower texts because the model's settings ask for it. portable: it has a
-    modules.json. inner_norm, dims (trained prefixes): None where the files do not say. notes:
-    lines for the user.
+    sentence-transformers uses when asked for none. max_length: tokens of a text by default;
+    positions: at most, None where no table limits them. lower_case: the tokenizer was made to lower
+    texts because the model's settings ask for it. portable: it has a modules.json. inner_norm, dims
+    (trained prefixes): None where the files do not say. notes: lines for the user.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Source(NamedTuple):
     portable: bool
     inner_norm: str | None
     dims: list[int] | None
+    positions: int | None
     quantization: str = "none"  # of the base that the adapter was trained on
     notes: tuple[str, ...] = ()
 
@@ -170,15 +172,16 @@ def _read(
         pooling = pooling_of(read_json(folder / modules["Pooling"] / "config.json"), name, prompts)
     elif pooling == "auto":
         pooling = "last" if causal else "cls" if config.model_type == "xlm-roberta" else "mean"
-    positions = getattr(config, "max_position_embeddings", None) or 0  # -1: any number
-    longest = min(tokenizer.model_max_length, positions if positions > 0 else 1 << 30)
+    positions = longest_text(config)
+    usual = positions or getattr(config, "max_position_embeddings", None) or 0  # -1: any number
+    longest = min(tokenizer.model_max_length, usual if usual > 0 else 1 << 30)
     told = read_json(root / "config.json") | own  # an export's own record; of older ones the run's
     return Source(
         name, backbone, revision, trust, adapter, config, tokenizer, causal, pooling, prompts,
         default, int(st.get("max_seq_length") or longest), lower, bool(modules),
         told.get("inner_norm") or run_of(folder, "model", "inner_norm"),
         told.get("matryoshka_dimensions") or run_of(folder, "objective", "dims"),
-        told.get("quantization", "none"), notes,
+        positions, told.get("quantization", "none"), notes,
     )  # fmt: skip
 
 

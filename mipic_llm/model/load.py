@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -10,12 +11,10 @@ from transformers import AutoModel, BitsAndBytesConfig
 from transformers.utils.logging import disable_progress_bar
 
 from mipic_llm.errors import UserError
-from mipic_llm.model.attention import choose
+from mipic_llm.model.attention import choose, model_class
 from mipic_llm.model.directory import Source
 
 disable_progress_bar()  # weights load in a blink; the bar of a run is its steps
-
-NO_POOLER_TYPES = ("bert", "xlm-roberta", "roberta", "camembert", "electra", "mpnet")
 
 
 def dtype_of(precision: str) -> torch.dtype:
@@ -44,7 +43,8 @@ def load_model(source: Source, model: Any, *, precision: str, dropout: float | N
         "config": config, "dtype": dtype_of(precision), **source.hub,
         "attn_implementation": choose(model.attn, precision, config).name,
     }  # fmt: skip
-    if config.model_type in NO_POOLER_TYPES:
+    kind = model_class(config)
+    if kind is not None and "add_pooling_layer" in inspect.signature(kind.__init__).parameters:
         options["add_pooling_layer"] = False
     if model.quantization == "nf4":
         options["quantization_config"] = nf4(dtype_of(precision))

@@ -15,6 +15,7 @@ import torch
 from mipic_llm.config import Config, narrow_dims, need, resolve
 from mipic_llm.data.plan import BatchPlan
 from mipic_llm.errors import UserError
+from mipic_llm.model.attention import model_class
 from mipic_llm.model.backbone import Backbone
 from mipic_llm.model.directory import Source, open_source
 from mipic_llm.model.fused import apply_liger, compile_layers, fuse_lora
@@ -180,6 +181,13 @@ def open_run(
     for note in source.notes:
         say(f"note: {note}")
     config = resolve_for(config, source)
+    kind = model_class(source.config)
+    need(
+        not config.train.gradient_checkpointing
+        or getattr(kind, "supports_gradient_checkpointing", True),
+        f"train.gradient_checkpointing: {getattr(kind, '__name__', '')} keeps all activations, it "
+        "cannot recompute them; use --train.gradient_checkpointing false",
+    )
     check_precision(config.train.precision or "")
     data = prepare_data(config, source, rows, validation)
     found: dict[str, Any] = {"sia.memory": memory_size(config, data.plan)}
