@@ -188,6 +188,8 @@ class ExportConfig(Section):
     merged: bool = opt(False, "also write <output_dir>/merged: base and adapter in one model")
     tolerance: float | None = opt(None, "largest difference between live and reloaded vectors; "
         "None = 1e-5 in fp32, 2e-2 in bf16 (or thrice what rounding does)", gt=0)
+    rehearse: bool = opt(True, "before the first step, write the untrained model, load it again "
+        "and compare; above 2 GiB only its tokenizer")
 
 
 class TrackingConfig(Section):

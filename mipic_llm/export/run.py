@@ -22,7 +22,7 @@ from mipic_llm.data.tokenise import TextEncoder, pad
 from mipic_llm.errors import EXIT_DONE, UserError
 from mipic_llm.evaluation.encode import make_encoder
 from mipic_llm.export.portable import EmbeddingSpec, make_spec, write_json
-from mipic_llm.export.verify import differences, prove, reload_vectors
+from mipic_llm.export.verify import check_tokens, differences, prove, reload_vectors
 from mipic_llm.export.write import merge_adapter, write_adapter, write_merged
 from mipic_llm.model.attention import padded
 from mipic_llm.model.backbone import Backbone, base_of, cut_layers, final_norm_of
@@ -36,27 +36,32 @@ from mipic_llm.types import Point
 
 PROBES = 16  # texts whose vectors are compared
 TIMED_TEXTS, TIMED_RUNS = 64, 5
+WHOLE = "adapter on the whole base"
 
 
 def export_model(
     model: Any, state: dict[str, Tensor], live_ND: Tensor, texts: Sequence[str], *, config: Config,
-    source: Source, encoder: TextEncoder, out: Path,
+    source: Source, encoder: TextEncoder, out: Path, rehearsal: bool = False,
 ) -> None:  # fmt: skip
     """Write and prove adapter/ (LoRA) or merged/ (full fine-tuning), then merged/ of a LoRA run if
     export.merged asks for it; parity.json says how far the reloaded vectors differ. One process.
 
     model: the live transformers or peft model, of which only configurations are read. state: its
     trained parameters by name, whole, on CPU. live_ND: its vectors of texts, without prompts, one
-    text at a time. Raises ExportError where a reload differs; nothing is left then.
+    text at a time. rehearsal: nothing is said. Raises ExportError where a reload differs; nothing
+    is left then.
     """
     spec, dtype = make_spec(config, source, encoder), dtype_of(config.train.precision)
     parts: dict[str, Any] = {}
 
     def check(name: str, tolerance: float) -> Any:
         options = {"name": name, "adapter": name == "adapter", "dtype": dtype}
-        return lambda fresh: parts.update(
-            prove(fresh, live_ND, texts, spec, tolerance=tolerance, **options)
-        )
+
+        def proved(fresh: Path) -> None:
+            check_tokens(fresh, encoder, texts, spec)
+            parts.update(prove(fresh, live_ND, texts, spec, tolerance=tolerance, **options))
+
+        return proved
 
     tolerance, rounded = _tolerances(config)
     if config.lora.rank:
@@ -64,7 +69,12 @@ def export_model(
         peft_config = model.peft_config["default"]
         write_adapter(adapter, state, peft_config, spec, check("adapter", tolerance))
         if spec.quantization != "none":
-            parts |= _distance(adapter, live_ND, texts, spec, dtype)
+            found = _distance(adapter, live_ND, texts, spec, dtype)
+            parts |= found
+            if not rehearsal:
+                worst, cosine = (max(found[WHOLE].values()), found[f"{WHOLE}: mean cosine"])
+                say(f"adapter: trained on its base in 4 bits; on the whole base its vectors differ "
+                    f"by at most {worst:.3f} in a channel (mean cosine {cosine:.4f})")  # fmt: skip
         if config.export.merged:
             whole = merge_adapter(spec, adapter, dtype)
             spec = spec._replace(quantization="none")
@@ -85,15 +95,12 @@ def export_model(
 def _distance(
     adapter: Path, live_ND: Tensor, texts: Sequence[str], spec: EmbeddingSpec, dtype: torch.dtype
 ) -> dict[str, Any]:
-    """How far an adapter of a base in 4 bits lies from itself on the whole base; said, and for
-    parity.json."""
+    """How far an adapter of a base in 4 bits lies from itself on the whole one, for parity.json."""
     whole_ND = reload_vectors(adapter, texts, spec._replace(quantization="none"),
                               loader="automodel", dtype=dtype)  # fmt: skip
     cosine = float(cosine_similarity(live_ND.float(), whole_ND).mean())
     found = differences(live_ND, whole_ND, spec.dims)
-    say(f"adapter: trained on its base in 4 bits; on the whole base its vectors differ by at most "
-        f"{max(found.values()):.3f} in a channel (mean cosine {cosine:.4f})")  # fmt: skip
-    return {"adapter on the whole base": found, "adapter on the whole base: mean cosine": cosine}
+    return {WHOLE: found, f"{WHOLE}: mean cosine": cosine}
 
 
 def _tolerances(config: Config) -> tuple[float, float]:

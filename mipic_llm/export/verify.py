@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from mipic_llm.data.tokenise import TextEncoder
 from mipic_llm.export.portable import EmbeddingSpec
 from mipic_llm.export.write import ExportError
 from mipic_llm.model.load import plain_layout
@@ -58,6 +59,21 @@ def reload_vectors(
         pooled = {"cls": h_TD[0], "last": h_TD[-1], "mean": h_TD.mean(0)}[spec.pooling]
         rows.append(pooled.float())
     return normalize(torch.stack(rows), dim=1)
+
+
+def check_tokens(
+    folder: Path, encoder: TextEncoder, texts: Sequence[str], spec: EmbeddingSpec
+) -> None:
+    """ExportError where the tokenizer in folder makes other tokens of a text, without a prompt."""
+    from transformers import AutoTokenizer
+
+    fresh = AutoTokenizer.from_pretrained(folder, **spec.hub)
+    found = fresh(list(texts), truncation=True, max_length=spec.max_seq_length)["input_ids"]
+    for text, ids, ours in zip(texts, found, encoder.bare().ids(texts), strict=True):
+        if ids != ours:
+            shown = [" ".join(fresh.convert_ids_to_tokens(row)[:12]) for row in (ids, ours)]
+            raise ExportError(f"export: the tokenizer that was written makes other tokens of "
+                              f"{text[:40]!r}: {shown[0]} in place of {shown[1]}")  # fmt: skip
 
 
 def differences(a_ND: Tensor, b_ND: Tensor, dims: Sequence[int]) -> dict[str, float]:

@@ -6,13 +6,14 @@ import inspect
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoModel, BitsAndBytesConfig
 from transformers.utils.logging import disable_progress_bar
 
 from mipic_llm.errors import UserError
 from mipic_llm.model.attention import choose, model_class
 from mipic_llm.model.directory import Source
+from mipic_llm.model.files import bad
 
 disable_progress_bar()  # weights load in a blink; the bar of a run is its steps
 
@@ -48,7 +49,16 @@ def load_model(source: Source, model: Any, *, precision: str, dropout: float | N
         options["add_pooling_layer"] = False
     if model.quantization == "nf4":
         options["quantization_config"] = nf4(dtype_of(precision))
-    return plain_layout(AutoModel.from_pretrained(source.backbone, **options))
+    found, report = AutoModel.from_pretrained(source.backbone, output_loading_info=True, **options)
+    lost = sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])})
+    if lost := [key for key in lost if not key.startswith("pooler.")]:
+        stray = sorted(report["unexpected_keys"])
+        other = f", and have {len(stray)} of other names, such as {stray[0]}" if stray else ""
+        raise bad(
+            source.name, f"its files lack {len(lost)} weights of {type(found).__name__}, such as "
+            f"{lost[0]}, which would be random{other}; give a whole checkpoint of this class",
+        )  # fmt: skip
+    return plain_layout(found)
 
 
 def nf4(dtype: torch.dtype) -> BitsAndBytesConfig:
@@ -85,14 +95,39 @@ def add_lora(model: nn.Module, lora: Any) -> nn.Module:
         raise UserError(f"lora.target_modules: {str(error).splitlines()[0]}") from error
 
 
+def _without_head(weights: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """An adapter's weights by the names that they have on the model without its head."""
+    top, own = "base_model.model.", {name for name, _ in model.named_modules()}
+    found = {}
+    for key, value in weights.items():
+        inner = key.removeprefix(top)
+        first, _, rest = inner.partition(".")
+        if first in ("lm_head", "cls", "embed_out") and first not in own:
+            continue
+        deeper = first not in own and rest.partition(".")[0] in own
+        found[top + (rest if deeper else inner)] = value
+    return found
+
+
 def read_adapter(model: nn.Module, adapter: str, dtype: torch.dtype) -> nn.Module:
     """The model with the LoRA of a directory beside it (not merged: under ZeRO-3 the base is in
-    parts), in dtype. UserError where it does not fit."""
-    from peft import PeftModel
+    parts), in dtype. One saved from a model with a head fits too: what it adds to the head is left
+    out. UserError where a weight finds no place, or a place no weight."""
+    from peft import PeftConfig, get_peft_model, set_peft_model_state_dict
+    from peft.utils import load_peft_weights
 
     try:
-        found = PeftModel.from_pretrained(model, adapter, autocast_adapter_dtype=False)
-    except (ValueError, RuntimeError, OSError) as error:
+        settings = PeftConfig.from_pretrained(adapter)
+        if str(settings.peft_type) not in ("LORA", "PeftType.LORA"):
+            raise ValueError(f"it is of the kind {settings.peft_type}, and only LoRA is understood")
+        settings.task_type, settings.inference_mode = "FEATURE_EXTRACTION", True
+        found = get_peft_model(model, settings, autocast_adapter_dtype=False)
+        weights = _without_head(load_peft_weights(adapter, device="cpu"), model)
+        report = set_peft_model_state_dict(found, weights)
+        lost = [k for k in report.missing_keys if "lora_" in k] + list(report.unexpected_keys)
+        if lost or not weights:
+            raise ValueError(f"{len(lost)} of its weights find no place, such as {lost[:1]}")
+    except (ValueError, RuntimeError, OSError, TypeError, KeyError) as error:
         raise UserError(
             f"model {adapter}: the adapter does not fit its base: {str(error).splitlines()[0]}"
         ) from error

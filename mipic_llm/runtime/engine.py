@@ -9,7 +9,7 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -236,6 +236,28 @@ class Engine:
                 if first:
                     gathered[name] = parameter.detach().cpu().clone()
         return gathered if first else None
+
+    @contextmanager
+    def nudged(self, part: str) -> Iterator[None]:
+        """Inside, trained weights with `part` in their names are random (std 0.02, the same on all
+        ranks); afterwards they are what they were. All ranks must call."""
+        chosen = [p for n, p in self.module.named_parameters() if part in n and p.requires_grad]
+        random = torch.Generator().manual_seed(0)
+
+        def put(values: Callable[[Tensor], Tensor]) -> list[Tensor]:
+            before = []
+            for p in chosen:
+                with deepspeed.zero.GatheredParameters([p], 0, enabled=self.stage == 3):
+                    before.append(p.detach().clone())
+                    p.data.copy_(values(p))
+            return before
+
+        before = put(lambda p: 0.02 * torch.randn(p.shape, generator=random))
+        try:
+            yield
+        finally:
+            kept = iter(before)
+            put(lambda _: next(kept))
 
     def save(self, folder: Path, *, trainable_only: bool) -> None:
         self.ds.save_checkpoint(

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
 from mipic_llm.errors import UserError
 from mipic_llm.evaluation.encode import encode
+from mipic_llm.export.portable import make_spec, write_portable
 from mipic_llm.export.run import PROBES, export_model
+from mipic_llm.export.verify import check_tokens
 from mipic_llm.report import before_after_table, loss_plot, quality_plot
+from mipic_llm.runtime import checkpoint
 from mipic_llm.runtime import ranks as dist
 from mipic_llm.runtime.ranks import say
 from mipic_llm.tracking import wait_for_import
 from mipic_llm.training.run import LiveRun
 from mipic_llm.types import Score
+
+LARGE = 2 << 30  # bytes of weights above which a rehearsal leaves them alone
 
 
 def export(run: LiveRun) -> None:
@@ -18,9 +27,44 @@ def export(run: LiveRun) -> None:
 
     All ranks call, and all raise where rank 0 could not.
     """
+    _write(run, run.out, PROBES)
+    written = ["parity.json", "adapter" if run.lora else "merged"]
+    for name in written + ["merged"] * (run.lora and run.config.export.merged):
+        run.emit("on_save", run.out / name)
+
+
+def rehearse(run: LiveRun) -> None:
+    """The export of the untrained model, with other low-rank parts than zeros, into a folder that
+    is deleted again: what would fail at the end for a reason that is there now fails now. All ranks
+    call. Raises UserError."""
+    folder, keep = run.out / ".rehearsal", checkpoint.rng_state()
+    try:
+        with run.engine.nudged("lora_B"):
+            _write(run, folder, 4, rehearsal=True)
+    except (UserError, RuntimeError) as error:
+        raise UserError(f"{error} (found before the first step; nothing was trained)") from error
+    finally:
+        checkpoint.set_rng_state(keep)
+        if run.rank == 0:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write(run: LiveRun, out: Path, probes: int, rehearsal: bool = False) -> None:
+    """Write to out and prove, on so many texts; in a rehearsal only the tokenizer of a large
+    model."""
     config, engine = run.config, run.engine
-    rows = [e.anchor for s in run.data.sources for e in s.examples[:PROBES]]
-    texts = list(dict.fromkeys(rows))[:PROBES]
+    rows = [e.anchor for s in run.data.sources for e in s.examples[:probes]]
+    texts = list(dict.fromkeys(rows))[:probes]
+    if rehearsal and _bytes(run) > LARGE:
+        spec, encoder = make_spec(config, run.source, run.data.encoder), run.data.encoder
+
+        def tokenizer_alone() -> None:
+            out.mkdir(exist_ok=True)
+            write_portable(out, spec)
+            check_tokens(out, encoder, texts, spec)
+
+        _on_first(tokenizer_alone)
+        return
     last = engine.module.backbone.n_layers
     # One text at a time, as the reload does: bf16 rounds differently in padded batches.
     live_ND = encode(engine, run.data.encoder.bare(), texts, [last], batch_size=1)[:, 0]
@@ -28,16 +72,25 @@ def export(run: LiveRun) -> None:
     # The tracker's thread may still be importing mlflow, and a reload imports the same large
     # packages: two threads inside one cycle of imports can meet half-made modules.
     wait_for_import()
+    prefix = "backbone.model."
+    weights = {k.removeprefix(prefix): v for k, v in (state or {}).items() if k.startswith(prefix)}
+    _on_first(lambda: export_model(
+        engine.module.backbone.model, weights, live_ND, texts, config=config, source=run.source,
+        encoder=run.data.encoder, out=out, rehearsal=rehearsal,
+    ))  # fmt: skip
+
+
+def _bytes(run: LiveRun) -> int:
+    parameters = run.engine.module.parameters()
+    return sum(getattr(p, "ds_numel", p.numel()) * p.element_size() for p in parameters)
+
+
+def _on_first(write: Callable[[], None]) -> None:
+    """Call on rank 0; all ranks raise where it could not."""
     problem: Exception | None = None
     if dist.rank() == 0:
-        assert state is not None
-        prefix = "backbone.model."
-        weights = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
         try:
-            export_model(
-                engine.module.backbone.model, weights, live_ND, texts, config=config,
-                source=run.source, encoder=run.data.encoder, out=run.out,
-            )  # fmt: skip
+            write()
         except (UserError, RuntimeError) as error:
             problem = error
         except Exception as error:  # of the hub, of a disk, of a model's own code
@@ -45,9 +98,6 @@ def export(run: LiveRun) -> None:
             problem.__cause__ = error
     if told := dist.from_first(None if problem is None else str(problem)):
         raise problem or UserError(told)
-    written = ["parity.json", "adapter" if run.lora else "merged"]
-    for name in written + ["merged"] * (run.lora and config.export.merged):
-        run.emit("on_save", run.out / name)
 
 
 def report(run: LiveRun, before: list[Score], after: list[Score]) -> None:

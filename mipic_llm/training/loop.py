@@ -30,7 +30,7 @@ from mipic_llm.training import selfcheck, setup
 from mipic_llm.training.callbacks import EarlyStopping, ShowProgress, Tracking, check_callbacks
 from mipic_llm.training.checks import canary, check_chunks
 from mipic_llm.training.evaluator import Evaluator
-from mipic_llm.training.finish import export, report
+from mipic_llm.training.finish import export, rehearse, report
 from mipic_llm.training.run import LiveRun
 from mipic_llm.training.step import StepRunner
 from mipic_llm.types import RunState
@@ -118,6 +118,8 @@ def _train(run: LiveRun, state: RunState) -> int:
     _start(run)
     if run.step == 0:
         canary(run)
+        if run.config.export.rehearse:
+            rehearse(run)
     check_packing(run.engine, run.source.config)
     if selfcheck.wanted(run.config):
         check_chunks(run)
