@@ -12,6 +12,7 @@ import torch
 
 from mipic_llm.losses import sia_per_example
 from mipic_llm.losses.sia import function as sia_function
+from mipic_llm.losses.sia import geometry as sia_geometry
 from mipic_llm.losses.sia.geometry import set_sizes
 
 S, T, D = 6, 14, 12
@@ -116,6 +117,13 @@ def assert_same(got, want, inputs, tol=1e-9):
         assert max(x.abs().max() for x in b) > 1e-4, "vacuous: the reference gradient is zero"
         for x, y in zip(a, b, strict=True):
             torch.testing.assert_close(x, y, rtol=tol, atol=tol)
+
+
+@pytest.fixture(autouse=True, params=["each prefix alone", "all prefixes together"])
+def prefixes(request, monkeypatch):
+    """As on a CPU, and as on a GPU, which centres the Grams of all prefixes at once."""
+    if request.param == "all prefixes together":
+        monkeypatch.setattr(sia_geometry, "_together", lambda bounds, _: [slice(0, len(bounds))])
 
 
 @pytest.mark.parametrize("choice", OPTIONS, ids=lambda c: "-".join(str(v) for v in c.values()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from test_losses_sia import DIMS, OPTIONS, make, options_of
+from test_losses_sia import DIMS, OPTIONS, make, options_of, prefixes  # noqa: F401
 
 from mipic_llm.losses import sia_per_example
 from mipic_llm.losses.sia import layout as sia_layout

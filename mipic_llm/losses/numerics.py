@@ -34,7 +34,8 @@ def check_tau(tau: float) -> None:
 def moved(values: Sequence[float], dtype: torch.dtype, device: torch.device) -> Tensor:
     """These numbers on the device; the host does not wait for it."""
     made = torch.tensor(values, dtype=dtype)
-    return made.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else made
+    made = made.pin_memory() if device.type == "cuda" else made
+    return made.to(device, non_blocking=True)
 
 
 @lru_cache(maxsize=128)

@@ -25,7 +25,7 @@ from mipic_llm.losses.sia.layout import Block, Layout, cut_blocks
 
 # Workspace of one geometry chunk: cache sized on a CPU (measured), few launches elsewhere.
 _CHUNK_BYTES = {"cpu": 16 * 2**20}
-_CHUNK_BYTES_DEVICE = 512 * 2**20
+_CHUNK_BYTES_DEVICE = 2**31
 
 
 class SiaOptions(NamedTuple):
@@ -178,7 +178,7 @@ class _Geometry:
         most = []
         for block in layout.similar:
             k = max(geometry.largest_sets(block.longest, o.ratios, o.min_k))
-            size = torch.finfo(dtype).bits // 8 * (k * D + (2 * P + 2) * k * k)
+            size = torch.finfo(dtype).bits // 8 * (k * D + (4 * P + 2) * k * k)
             most.append(max(1, budget // max(size, 1)))
         self.chunks = list(_chunks(len(tokens), layout.similar, most))
 

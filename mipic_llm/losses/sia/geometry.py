@@ -23,6 +23,8 @@ from mipic_llm.losses.numerics import constant
 # Chosen tokens count as equal where the norm of their centred Gram is below this many rounding
 # errors of the Gram before centring.
 NOISE = 64.0
+# Tokens of the largest set up to which a GPU takes all prefixes at once (see `_together`).
+STACKED = 128
 
 
 def set_sizes(count_S: Tensor, ratios: Sequence[float], min_k: int) -> Tensor:
@@ -68,59 +70,70 @@ class Chosen(NamedTuple):
 class _Grams(NamedTuple):
     """Double-centred Gram pairs of every prefix, and their scalars per sentence."""
 
-    K: tuple[Tensor, ...]  # one (g, c_i, c_i) per prefix
-    L: tuple[Tensor, ...]
+    K: list[Tensor]  # one (g, c, c) per prefix
+    L: list[Tensor]
     dot_gP: Tensor
     norm_K_gP: Tensor
     norm_L_gP: Tensor
     known_gP: Tensor  # False: fewer than two tokens or all equal, so CKA = 1 by definition
 
 
-def _centre(A_gcc: Tensor, w_gc: Tensor, inv_k_g1: Tensor, full: bool) -> tuple[Tensor, Tensor]:
+def _centre(A_gpcc: Tensor, w_gpc: Tensor, inv_k_gp1: Tensor, full: bool) -> tuple[Tensor, Tensor]:
     """Double-centre A over the tokens with w = 1; zero elsewhere (skipped when `full`: all w = 1).
+    Of p prefixes with one A for each, or one for all (p = 1 there).
 
     A'_jl = A_jl - r_j - r_l + s = A_jl - b_j - b_l,  r row means, s = mean of r, b = r - s/2.
     Also returns the trace before centring, the scale of the rounding errors.
     """
-    b_gc = torch.bmm(A_gcc, w_gc[:, :, None])[:, :, 0].mul_(inv_k_g1)
-    b_gc -= (b_gc * w_gc).sum(1, keepdim=True).mul_(inv_k_g1 / 2)
-    out_gcc = (A_gcc - b_gc[:, :, None]).sub_(b_gc[:, None, :])
+    b_gpc = (A_gpcc @ w_gpc[..., None])[..., 0].mul_(inv_k_gp1)
+    b_gpc -= (b_gpc * w_gpc).sum(2, keepdim=True).mul_(inv_k_gp1 / 2)
+    out_gpcc = (A_gpcc - b_gpc[..., None]).sub_(b_gpc[:, :, None])
     if not full:
-        out_gcc.mul_(w_gc[:, :, None]).mul_(w_gc[:, None, :])
-    return out_gcc, (A_gcc.diagonal(dim1=1, dim2=2) * w_gc).sum(1)
+        out_gpcc.mul_(w_gpc[..., None]).mul_(w_gpc[:, :, None])
+    return out_gpcc, (A_gpcc.diagonal(dim1=2, dim2=3) * w_gpc).sum(2)
 
 
 def _grams(chosen: Chosen, dims: Sequence[int]) -> _Grams:
     """Centred Gram pairs of every prefix from one accumulation over blocks."""
     x_gkD, k_gP, bounds = chosen
-    g, k, D = x_gkD.shape
+    (g, k, D), P = x_gkD.shape, len(dims)
     w_gPk = (torch.arange(k, device=x_gkD.device) < k_gP[:, :, None]).to(x_gkD.dtype)
-    inv_k_gP = k_gP.clamp_min(1).to(x_gkD.dtype).reciprocal()
-    # reading the device would stall a GPU, so only a CPU skips the masking of equal lengths
-    full = [False] * len(dims)
-    if k_gP.device.type == "cpu":
-        full = (k_gP == torch.tensor(bounds)).all(0).tolist()
-    gram_gkk = x_gkD.new_zeros(g, k, k)
-
-    def centre(i: int) -> tuple[Tensor, Tensor]:
-        c = bounds[i]
-        return _centre(gram_gkk[:, :c, :c], w_gPk[:, i, :c], inv_k_gP[:, i : i + 1], full[i])
-
-    students = []
+    inv_k_gP1 = k_gP.clamp_min(1).to(x_gkD.dtype).reciprocal()[:, :, None]
+    A_gPkk = x_gkD.new_empty(P + 1, g, k, k).transpose(0, 1)  # uncentred, of each prefix and D
     for i, (start, d) in enumerate(zip((0, *dims), (*dims, D), strict=True)):
         x_gkw = x_gkD[:, :, start:d]
-        gram_gkk.baddbmm_(x_gkw, x_gkw.transpose(1, 2))
-        if i < len(dims):
-            students.append(centre(i))
-    K, trace_K = zip(*students, strict=True)
-    L, trace_L = zip(*(centre(i) for i in range(len(dims))), strict=True)
-    norm_K_gP = torch.stack([A_gcc.norm(dim=(1, 2)) for A_gcc in K], 1)
-    norm_L_gP = torch.stack([A_gcc.norm(dim=(1, 2)) for A_gcc in L], 1)
+        if i:
+            torch.baddbmm(A_gPkk[:, i - 1], x_gkw, x_gkw.transpose(1, 2), out=A_gPkk[:, i])
+        else:
+            torch.bmm(x_gkw, x_gkw.transpose(1, 2), out=A_gPkk[:, 0])
+    K: list[Tensor] = []
+    L: list[Tensor] = []
+    scalars = []
+    for here in _together(bounds, x_gkD.device):
+        c = max(bounds[here])
+        w_gpc, inv_gp1 = w_gPk[:, here, :c], inv_k_gP1[:, here]
+        # reading the device would stall a GPU, so only a CPU skips the masking of equal lengths
+        full = k_gP.device.type == "cpu" and bool((k_gP[:, here] == c).all())
+        K_gpcc, trace_K = _centre(A_gPkk[:, here, :c, :c], w_gpc, inv_gp1, full)
+        L_gpcc, trace_L = _centre(A_gPkk[:, P:, :c, :c], w_gpc, inv_gp1, full)
+        norm_K, norm_L = K_gpcc.norm(dim=(2, 3)), L_gpcc.norm(dim=(2, 3))
+        scalars.append([(K_gpcc * L_gpcc).sum((2, 3)), norm_K, norm_L, trace_K, trace_L])
+        K += K_gpcc.unbind(1)
+        L += L_gpcc.unbind(1)
+    found = [torch.cat(parts, 1) if len(parts) > 1 else parts[0]
+             for parts in zip(*scalars, strict=True)]  # fmt: skip
+    dot_gP, norm_K_gP, norm_L_gP, trace_K_gP, trace_L_gP = found
     noise = NOISE * torch.finfo(x_gkD.dtype).eps
-    known_gP = (norm_K_gP > noise * torch.stack(trace_K, 1)) & (k_gP > 1)
-    known_gP &= norm_L_gP > noise * torch.stack(trace_L, 1)
-    dot_gP = torch.stack([(A * B).sum((1, 2)) for A, B in zip(K, L, strict=True)], 1)
+    known_gP = (norm_K_gP > noise * trace_K_gP) & (norm_L_gP > noise * trace_L_gP) & (k_gP > 1)
     return _Grams(K, L, dot_gP, norm_K_gP, norm_L_gP, known_gP)
+
+
+def _together(bounds: Sequence[int], device: torch.device) -> list[slice]:
+    """Prefixes whose Grams are centred as one tensor, padded to the largest set: all of them where
+    launches cost more than the padding (small sets on a GPU), else each alone."""
+    if device.type == "cpu" or max(bounds) > STACKED:
+        return [slice(i, i + 1) for i in range(len(bounds))]
+    return [slice(0, len(bounds))]
 
 
 def geometry_loss(chosen: Chosen, dims: Sequence[int]) -> Tensor:
@@ -140,25 +153,33 @@ def geometry_gradient(
     dx[:, block] = 2 (sum_{i >= block} M_i + sum_i N_i) x[:, block]     (suffix sums, one product)
     """
     K, L, dot_gP, norm_K_gP, norm_L_gP, known_gP = _grams(chosen, dims)
-    x_gkD, _, bounds = chosen
+    x_gkD = chosen.x_gkD
     g, k, D = x_gkD.shape
     cross_gP = torch.where(known_gP, -2 * grad_g[:, None] / (norm_K_gP * norm_L_gP), 0)
-    own_gP = torch.where(known_gP, cross_gP * dot_gP, 0)  # times -1 / |.|^2 of its own side
     suffix_gkk = x_gkD.new_zeros(g, k, k)
     dx_gkW = x_gkD.new_empty(g, k, dims[-1] if detach_teacher else D)
 
-    def add(i: int, other: Tensor, own: Tensor, norm_gP: Tensor) -> None:
+    def own(norm_gP: Tensor) -> Tensor:
+        """Of each prefix, the factor of its own side's Gram."""
+        return torch.where(known_gP, -cross_gP * dot_gP / norm_gP.square(), 0)
+
+    def add(i: int, other: Tensor, own_side: Tensor, own_gP: Tensor) -> None:
         """One prefix's M_i or N_i into the sum: its own side's Gram, and the other side's."""
-        own_g = torch.where(known_gP, -own_gP / norm_gP.square(), 0)[:, i, None, None]
-        part_gcc = suffix_gkk[:, : bounds[i], : bounds[i]]
-        part_gcc.addcmul_(other, cross_gP[:, i, None, None]).addcmul_(own, own_g)
+        c = other.shape[1]
+        part_gcc = suffix_gkk[:, :c, :c]
+        part_gcc.addcmul_(other, cross_gP[:, i, None, None])
+        part_gcc.addcmul_(own_side, own_gP[:, i, None, None])
+
+    def multiply(block: slice) -> None:
+        torch.bmm(suffix_gkk, x_gkD[:, :, block], out=dx_gkW[:, :, block])
 
     if not detach_teacher:
+        own_L_gP = own(norm_L_gP)
         for i in range(len(dims)):
-            add(i, K[i], L[i], norm_L_gP)
-        dx_gkW[:, :, dims[-1] :] = torch.bmm(suffix_gkk, x_gkD[:, :, dims[-1] :])
+            add(i, K[i], L[i], own_L_gP)
+        multiply(slice(dims[-1], D))
+    own_K_gP = own(norm_K_gP)
     for i in reversed(range(len(dims))):
-        add(i, L[i], K[i], norm_K_gP)
-        block = slice(dims[i - 1] if i else 0, dims[i])
-        dx_gkW[:, :, block] = torch.bmm(suffix_gkk, x_gkD[:, :, block])
+        add(i, L[i], K[i], own_K_gP)
+        multiply(slice(dims[i - 1] if i else 0, dims[i]))
     return dx_gkW
