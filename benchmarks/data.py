@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from mipic_llm.data.batch import StepBatch
+from mipic_llm.data.batch import StepBatch, key_of
 from mipic_llm.data.read.formats import Example, read_training
 
 LENGTHS = Path(__file__).resolve().parent / "lengths.csv"
@@ -39,7 +39,8 @@ def step_batch(
     B = len(anchors)
     ids = [torch.randint(5, vocab, (n,), generator=generator).tolist()
            for n in (*anchors, *positives, *negatives)]  # fmt: skip
-    return StepBatch(ids, B, len(negatives), False, pad, side)
+    keys = [key_of(repr(row).encode()) for row in ids]
+    return StepBatch(ids, keys, B, len(negatives), False, pad, side)
 
 
 def full(B: int, T: int) -> list[list[int]]:

@@ -119,7 +119,9 @@ class Stepper:
         """As it is in the middle of a run: full (objective/memory.py)."""
         memory, engine = self.made.runner.objective.memory, self.made.runner.engine
         width = engine.module.backbone.width
-        memory.restore((torch.randn(memory.size, width), 0), engine.device)
+        kept = torch.randn(memory.size, width), 0, torch.zeros(memory.size, dtype=torch.int64)
+
+        memory.restore(kept, engine.device)
 
     def __call__(self) -> dict[str, float]:
         batch = self.batches[self.count % len(self.batches)]

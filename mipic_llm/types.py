@@ -100,7 +100,7 @@ class Best(NamedTuple):
 class RunState(NamedTuple):
     """Everything a run needs beside the DeepSpeed checkpoint to go on as if never stopped.
 
-    memory: readouts of earlier steps (training/memory.py), the same on every rank.
+    memory: readouts of earlier steps (objective/memory.py), the same on every rank.
     """
 
     step: int
@@ -109,4 +109,4 @@ class RunState(NamedTuple):
     rng: dict[str, Any]
     mlflow_run_id: str | None = None
     best: Best | None = None
-    memory: tuple[Tensor, int] | None = None
+    memory: tuple[Tensor, int, Tensor] | None = None

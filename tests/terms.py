@@ -30,12 +30,18 @@ from mipic_llm.training.step import metrics
 D, DEPTH, TAU, KEPT = 20, 3, 0.5, 7
 FLAGS = ["--objective.dims", "2,4,20", "--sia.layers", "1,2,3", "--pic.ladder", "2@1,4@2,20@3",
          "--objective.tau", str(TAU), "--sia.ratios", "none"]  # fmt: skip
+# (column, row) has the text of (column, row): columns 0 anchors, 1 positives, 2 negatives, over all
+# ranks. One row's own anchor and positive, another row's of each, another rank's, a negative twice,
+# a positive that is its own anchor, and two rows with one positive.
+EQUAL = {(2, 0): (1, 0), (2, 1): (0, 2), (2, 3): (2, 2), (1, 1): (0, 1), (1, 4): (1, 3)}
+KEPT_TEXT = [101, 1, 2, 108, 3, 4, 5]  # of the memory's rows; two are texts of the step
 COUNTS = {1: [(5, 4)], 2: [(3, 1), (3, 4)]}  # (anchors, negatives) of each rank
 
 
 class World(NamedTuple):
     """The global batch. z: layer -> (N, D) readouts, rank by rank; anchors, positives, negatives:
-    their rows; kept: readouts of earlier steps; heads, drawn: of the objective."""
+    their rows; kept: readouts of earlier steps; heads, drawn: of the objective; text, kept_text:
+    numbers of the texts of all rows and of kept, equal where texts are equal."""
 
     z: dict[int, Tensor]
     anchors: list[int]
@@ -44,20 +50,37 @@ class World(NamedTuple):
     kept: Tensor
     heads: dict[str, torch.nn.ModuleList]
     drawn: tuple[tuple[int, ...], ...]
+    text: list[int]
+    kept_text: list[int]
+
+    def others(self, i: int, rows: list[int]) -> list[int]:
+        """Those of these rows that have another text than row i."""
+        return [j for j in rows if self.text[j] != self.text[i]]
+
+    def partner(self, i: int) -> int | None:
+        """The other row of a pair of anchor and positive."""
+        pairs = dict(zip(self.anchors, self.positives, strict=True))
+        return (pairs | {p: a for a, p in pairs.items()}).get(i)
 
 
 Naive = Callable[[World], Tensor]
 
 
-def info_nce(query: Tensor, candidates: Tensor, target: list[int] | range, d: int) -> Tensor:
-    """Cross-entropy of cosines of the first d channels over TAU."""
-    logits = normalize(query[:, :d], dim=1) @ normalize(candidates[:, :d], dim=1).T / TAU
-    return cross_entropy(logits, torch.tensor(list(target)))
+def info_nce(
+    world: World, query: Tensor, asked: list[int], z: Tensor, found: list[int], d: int
+) -> Tensor:
+    """Cross-entropy of cosines of the first d channels over TAU: row asked[b] of query should find
+    row found[b] of z among the rows found, whose copies of either text do not count."""
+    values = []
+    for i, right in zip(asked, found, strict=False):
+        wrong = world.others(right, world.others(i, found))
+        cosines = normalize(z[[right, *wrong], :d], dim=1) @ normalize(query[i, :d], dim=0)
+        values.append(cross_entropy(cosines / TAU, torch.tensor(0)))
+    return torch.stack(values).mean()
 
 
 def task(world: World, z: Tensor, d: int) -> Tensor:
-    candidates = z[world.positives + world.negatives]
-    return info_nce(z[world.anchors], candidates, range(len(world.anchors)), d)
+    return info_nce(world, z, world.anchors, z, world.positives + world.negatives, d)
 
 
 def setting(*flags: str) -> Objective:
@@ -70,9 +93,18 @@ def setting(*flags: str) -> Objective:
         for parameter in heads.parameters():  # a residual head begins at zero: tell it apart
             torch.nn.init.normal_(parameter, std=0.2)
     if objective.memory.size:
-        objective.memory.look(torch.randn(KEPT, D, dtype=torch.float64))
+        objective.memory.look(torch.randn(KEPT, D, dtype=torch.float64), torch.tensor(KEPT_TEXT))
         objective.memory.keep()
     return objective
+
+
+def keys(rows: Rows) -> list[int]:
+    """A number for the text of every row; those of EQUAL have the text of an earlier row."""
+    found = list(range(100, 100 + rows.total))
+    columns = [c.tolist() for c in rows.columns(torch.device("cpu"))]
+    for (column, row), (other, at) in EQUAL.items():
+        found[columns[column][row]] = found[columns[other][at]]
+    return found
 
 
 def readouts(world: int) -> tuple[dict[int, Tensor], Rows]:
@@ -93,9 +125,12 @@ def found(objective: Objective, z: dict[int, Tensor], rows: Rows, step: int = 0)
     outputs, constants = objective.outputs(inside, drawn)
     limits = objective.limits(drawn, rows)
     outputs = [value[:n] for value, n in zip(outputs, limits, strict=True)]
-    grads, parts = objective.across([v.detach() for v in outputs], constants, rows, drawn)
+    key_S = torch.tensor(keys(rows)[own])
+    grads, parts, left_out = objective.across(
+        [v.detach() for v in outputs], constants, key_S, rows, drawn
+    )
     surrogate = sum((v * g).sum() for v, g in zip(outputs, grads, strict=True))
-    return metrics(parts, {}), surrogate
+    return metrics(parts, {"false_negatives": left_out}), surrogate
 
 
 def judge(flags: list[str], naive: Naive, step: int = 0) -> dict[str, float]:
@@ -108,7 +143,8 @@ def judge(flags: list[str], naive: Naive, step: int = 0) -> dict[str, float]:
     heads = objective.heads()
     columns = [c.tolist() for c in rows.columns(torch.device("cpu"))]
     kept = objective.memory.state()
-    world = World(z, *columns, kept[0] if kept else z[1][:0], heads, objective.draw(step))
+    kept_z, _, kept_text = kept or (z[1][:0], 0, torch.tensor([]))
+    world = World(z, *columns, kept_z, heads, objective.draw(step), keys(rows), kept_text.tolist())
     wanted = naive(world)
     leaves = [*z.values(), *(p for h in heads.values() for p in h.parameters())]
     want = torch.autograd.grad(wanted, leaves, allow_unused=True)
@@ -121,7 +157,8 @@ def judge(flags: list[str], naive: Naive, step: int = 0) -> dict[str, float]:
         error = max(error, float((h - w).abs().max()))
         largest = max(largest, float(w.abs().max()))
     gap = abs(row["loss"] - wanted.item()) / abs(wanted.item())
-    return {"loss": gap, "gradient": error / largest, "size": largest}
+    left_out = row["false_negatives"]
+    return {"loss": gap, "gradient": error / largest, "size": largest, "left_out": left_out}
 
 
 def main() -> None:

@@ -128,6 +128,28 @@ def test_row_formats(tmp_path, kind):
     assert report.kind == kind and report.n_rows == len(rows) and report.n_kept == len(expected)
 
 
+def test_negatives_that_are_positives_of_their_anchor_are_left_out(tmp_path):
+    rows = [
+        {"query": "a", "pos": ["p", "q"], "neg": ["q", "n", "a", "m", "o"]},
+        {"query": "a", "pos": ["r"], "neg": ["p", "r", "n"]},  # p: of the row before
+        {"query": "b", "pos": ["s"], "neg": ["p"]},  # right for a alone
+    ]
+    wanted = [
+        ("a", "p", ("n", "m")),
+        ("a", "q", ("n", "m")),
+        ("a", "r", ("n",)),
+        ("b", "s", ("p",)),
+    ]
+    found, report = read(write_jsonl(tmp_path / "x.jsonl", rows))
+    assert found == wanted
+    assert "6 negatives left out, equal to their anchor or its positives" in str(report)
+    write_jsonl(tmp_path / "x.jsonl", rows[:1])
+    write_jsonl(tmp_path / "y.jsonl", rows[1:])  # files of one source know each other
+    (source,), reports = read_training(str(tmp_path), negatives=2)
+    assert [tuple(row[:3]) for row in source.examples] == wanted
+    assert [report.n_false for report in reports] == [4, 2]
+
+
 def test_no_negatives_asked_for(tmp_path):
     path = write_jsonl(tmp_path / "x.jsonl", FORMATS["query/pos/neg"][0])
     assert read(path, negatives=0)[0] == [("a", "p", ()), ("a", "q", ())]

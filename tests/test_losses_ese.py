@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from mipic_llm.losses import (
+    LeftOut,
     alignment_kl,
     compress,
     layer_weight,
@@ -88,10 +89,22 @@ def test_alignment_kl_teaches_only_the_student():
     assert grads[1] is None
 
 
+def left_out(own, n):
+    """All texts are different: tests/terms.py has equal ones."""
+    return None if own is None else LeftOut(*[torch.tensor(own)] * 3, torch.arange(n))
+
+
+def test_a_text_without_any_other_has_no_relation():
+    q = randn(3, 6).requires_grad_()
+    own, same = torch.arange(3), torch.zeros(3, dtype=torch.int64)
+    got = neighbourhood_kl(q, q, dims=(2, 4), tau=1e-9, left_out=LeftOut(own, own, same, same))
+    assert got == 0 and not gradients(got, q)[0].any()
+
+
 @pytest.mark.parametrize("own", [None, [8, 0, 3, 1, 2, 5, 7]])
 @pytest.mark.parametrize("n_kept", [0, 5])
 def test_row_tiles_of_neighbourhood_kl_change_nothing(monkeypatch, n_kept, own):
-    own_B, kept = None if own is None else torch.tensor(own), randn(n_kept, 6)
+    out, kept = left_out(own, 9 + n_kept), randn(n_kept, 6)
     found = []
     two_rows = relation_module._TILE_MATRICES * (9 + n_kept) * 8 * 2
     for size in (relation_module._TILE_BYTES, two_rows):  # all rows at once; two rows a tile
@@ -99,7 +112,7 @@ def test_row_tiles_of_neighbourhood_kl_change_nothing(monkeypatch, n_kept, own):
         torch.manual_seed(5)
         q = torch.randn(7, 6, dtype=torch.float64, requires_grad=True)
         c = torch.randn(9, 6, dtype=torch.float64, requires_grad=True)
-        value = neighbourhood_kl(q, c, dims=[2, 4], tau=0.3, own_B=own_B, kept_MD=kept)
+        value = neighbourhood_kl(q, c, dims=[2, 4], tau=0.3, left_out=out, kept_MD=kept)
         (3 * value).backward()
         found.append((value, q.grad, c.grad))
     assert found[0][1].abs().max() > 0
@@ -128,8 +141,8 @@ def test_neighbourhood_kl_compares_prefix_and_full_rows(n_kept, own):
         for b in range(3):
             full = row(b, 6).detach()
             want = want + (full * (full.log() - row(b, d).log())).sum() / 3
-    own_B = None if own is None else torch.tensor(own)
-    got = neighbourhood_kl(q, c, dims=dims, tau=tau, own_B=own_B, kept_MD=kept)
+    out = left_out(own, 5 + n_kept)
+    got = neighbourhood_kl(q, c, dims=dims, tau=tau, left_out=out, kept_MD=kept)
     torch.testing.assert_close(got, want)
     assert gradients(got, kept) == (None,)
     for a, b in zip(gradients(got, q, c), gradients(want, q, c), strict=True):
@@ -139,7 +152,7 @@ def test_neighbourhood_kl_compares_prefix_and_full_rows(n_kept, own):
 
 def test_neighbourhood_kl_of_each_prefix_with_weights_of_their_own():
     q, c, kept = (randn(n, 6, seed=n).requires_grad_() for n in (3, 5, 4))
-    options = dict(tau=0.2, own_B=torch.tensor([4, 0, 2]), kept_MD=kept)
+    options = dict(tau=0.2, left_out=left_out([4, 0, 2], 9), kept_MD=kept)
     dims = (1, 2, 4)
     apart = neighbourhood_kl(q, c, dims=dims, per_dim=True, **options)
     alone = [neighbourhood_kl(q, c, dims=(d,), **options) for d in dims]

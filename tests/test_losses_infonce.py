@@ -6,7 +6,7 @@ Shape legend: B anchors, N candidates, D full width.
 import pytest
 import torch
 
-from mipic_llm.losses import mrl_per_dim, prefixes
+from mipic_llm.losses import false_negatives, mrl_per_dim, prefixes
 
 DIMS = (3, 5, 12)
 
@@ -20,7 +20,7 @@ def mrl(q_BD, c_ND, *, weights=None, **options):
     return per_dim.sum() if weights is None else (per_dim * per_dim.new_tensor(weights)).sum()
 
 
-def naive_info_nce(q_BD, c_ND, target_B, tau, exclude_BN=None):
+def naive_info_nce(q_BD, c_ND, target_B, tau, keys=None):
     """One anchor at a time: -log( exp(cos_target / tau) / sum_n exp(cos_n / tau) )."""
     terms = []
     for b, target in enumerate(target_B.tolist()):
@@ -28,16 +28,16 @@ def naive_info_nce(q_BD, c_ND, target_B, tau, exclude_BN=None):
         kept = [
             cos[n]
             for n in range(len(cos))
-            if n == target or exclude_BN is None or not exclude_BN[b, n]
+            if n == target or keys is None or keys[1][n] not in (keys[0][b], keys[1][target])
         ]
         denominator = torch.stack([torch.exp(c / tau) for c in kept]).sum()
         terms.append(-torch.log(torch.exp(cos[target] / tau) / denominator))
     return torch.stack(terms).mean()
 
 
-def naive_mrl(q_BD, c_ND, target_B, dims, tau, weights, exclude_BN=None):
+def naive_mrl(q_BD, c_ND, target_B, dims, tau, weights, keys=None):
     terms = [
-        w * naive_info_nce(q_BD[:, :d], c_ND[:, :d], target_B, tau, exclude_BN)
+        w * naive_info_nce(q_BD[:, :d], c_ND[:, :d], target_B, tau, keys)
         for d, w in zip(dims, weights, strict=True)
     ]
     return torch.stack(terms).sum()
@@ -48,10 +48,9 @@ def make(B=5, N=9, D=12, dtype=torch.float64, seed=0):
     q_BD = torch.randn(B, D, generator=g, dtype=torch.float64)
     c_ND = torch.randn(N, D, generator=g, dtype=torch.float64)
     target_B = torch.randperm(N, generator=g)[:B]
-    exclude_BN = torch.rand(B, N, generator=g) < 0.3
-    exclude_BN[0, target_B[0]] = True  # must be ignored
-    exclude_BN[1, target_B[1]] = False
-    return q_BD.to(dtype).requires_grad_(), c_ND.to(dtype).requires_grad_(), target_B, exclude_BN
+    keys = torch.randint(4, (B,), generator=g), torch.randint(4, (N,), generator=g)
+    keys[0][0] = keys[1][target_B[0]]  # the positive is the anchor's own text: never left out
+    return q_BD.to(dtype).requires_grad_(), c_ND.to(dtype).requires_grad_(), target_B, keys
 
 
 def assert_same(got, want, inputs, tol=1e-10, upstream=-2.5):
@@ -64,40 +63,41 @@ def assert_same(got, want, inputs, tol=1e-10, upstream=-2.5):
 
 
 @pytest.mark.parametrize("tau", [0.05, 1.0])
-@pytest.mark.parametrize("with_exclude", [False, True])
-def test_info_nce_equals_the_equation(tau, with_exclude):
-    q_BD, c_ND, target_B, exclude_BN = make()
-    exclude_BN = exclude_BN if with_exclude else None
-    got = info_nce(q_BD, c_ND, target_B=target_B, tau=tau, exclude_BN=exclude_BN)
-    assert_same(got, naive_info_nce(q_BD, c_ND, target_B, tau, exclude_BN), [q_BD, c_ND])
+@pytest.mark.parametrize("with_keys", [False, True])
+def test_info_nce_equals_the_equation(tau, with_keys):
+    q_BD, c_ND, target_B, keys = make()
+    keys = keys if with_keys else None
+    got = info_nce(q_BD, c_ND, target_B=target_B, tau=tau, keys=keys)
+    assert_same(got, naive_info_nce(q_BD, c_ND, target_B, tau, keys), [q_BD, c_ND])
 
 
-def test_excluding_changes_the_loss_and_never_the_target():
-    q_BD, c_ND, target_B, exclude_BN = make()
+def test_equal_texts_change_the_loss_and_never_the_target():
+    q_BD, c_ND, target_B, keys = make()
     plain = info_nce(q_BD, c_ND, target_B=target_B, tau=0.5)
-    fewer = info_nce(q_BD, c_ND, target_B=target_B, tau=0.5, exclude_BN=exclude_BN)
-    assert fewer < plain
-    everything = torch.ones_like(exclude_BN)
-    alone = info_nce(q_BD, c_ND, target_B=target_B, tau=0.5, exclude_BN=everything)
+    assert info_nce(q_BD, c_ND, target_B=target_B, tau=0.5, keys=keys) < plain
+    counted = sum(
+        n != target and key in (keys[0][b], keys[1][target])
+        for b, target in enumerate(target_B.tolist())
+        for n, key in enumerate(keys[1])
+    )
+    assert 0 < counted == false_negatives(keys, target_B) < len(q_BD) * len(c_ND)
+    same = torch.zeros(5, dtype=torch.int64), torch.zeros(9, dtype=torch.int64)
+    alone = info_nce(q_BD, c_ND, target_B=target_B, tau=0.5, keys=same)
     assert alone.item() == pytest.approx(0.0, abs=1e-12)
+    assert false_negatives(same, target_B) == 5 * 8
+    apart = torch.arange(5) + 100, torch.arange(9)
+    equal = info_nce(q_BD, c_ND, target_B=target_B, tau=0.5, keys=apart)
+    assert equal == plain and false_negatives(apart, target_B) == 0
 
 
 @pytest.mark.parametrize("dims", [DIMS, (3, 5), (12,)])
-@pytest.mark.parametrize("with_exclude", [False, True])
-def test_mrl_equals_the_sum_of_sliced_then_normalised_losses(dims, with_exclude):
-    q_BD, c_ND, target_B, exclude_BN = make(seed=1)
-    exclude_BN = exclude_BN if with_exclude else None
+@pytest.mark.parametrize("with_keys", [False, True])
+def test_mrl_equals_the_sum_of_sliced_then_normalised_losses(dims, with_keys):
+    q_BD, c_ND, target_B, keys = make(seed=1)
+    keys = keys if with_keys else None
     weights = [0.5, 2.0, 3.0][: len(dims)]
-    got = mrl(
-        q_BD,
-        c_ND,
-        target_B=target_B,
-        dims=dims,
-        tau=0.2,
-        weights=weights,
-        exclude_BN=exclude_BN,
-    )
-    assert_same(got, naive_mrl(q_BD, c_ND, target_B, dims, 0.2, weights, exclude_BN), [q_BD, c_ND])
+    got = mrl(q_BD, c_ND, target_B=target_B, dims=dims, tau=0.2, weights=weights, keys=keys)
+    assert_same(got, naive_mrl(q_BD, c_ND, target_B, dims, 0.2, weights, keys), [q_BD, c_ND])
 
 
 def test_mrl_per_dim_gives_each_term():
@@ -108,10 +108,10 @@ def test_mrl_per_dim_gives_each_term():
 
 
 def test_gradcheck():
-    q_BD, c_ND, target_B, exclude_BN = make(B=3, N=5)
+    q_BD, c_ND, target_B, keys = make(B=3, N=5)
 
     def f(q, c):
-        return mrl_per_dim(q, c, target_B=target_B, dims=DIMS, tau=0.3, exclude_BN=exclude_BN[:3])
+        return mrl_per_dim(q, c, target_B=target_B, dims=DIMS, tau=0.3, keys=keys)
 
     assert torch.autograd.gradcheck(f, (q_BD, c_ND))
 
@@ -127,10 +127,10 @@ def test_one_side_without_gradient(frozen):
 
 
 def test_row_tiles_change_nothing(monkeypatch):
-    q_BD, c_ND, target_B, exclude_BN = make(B=7)
+    q_BD, c_ND, target_B, keys = make(B=7)
 
     def run():
-        loss = mrl(q_BD, c_ND, target_B=target_B, dims=DIMS, tau=0.1, exclude_BN=exclude_BN)
+        loss = mrl(q_BD, c_ND, target_B=target_B, dims=DIMS, tau=0.1, keys=keys)
         return loss, *torch.autograd.grad(loss, [q_BD, c_ND])
 
     whole = run()
@@ -178,15 +178,15 @@ def test_non_contiguous_inputs():
 
 
 def test_user_mistakes_are_value_errors():
-    q_BD, c_ND, target_B, exclude_BN = make()
+    q_BD, c_ND, target_B, keys = make()
     with pytest.raises(ValueError, match="one width"):
         info_nce(q_BD, c_ND[:, :4], target_B=target_B, tau=0.1)
     with pytest.raises(ValueError, match="index the 9 candidates"):
         info_nce(q_BD, c_ND, target_B=target_B + 9, tau=0.1)
     with pytest.raises(ValueError, match="int64"):
         info_nce(q_BD, c_ND, target_B=target_B.float(), tau=0.1)
-    with pytest.raises(ValueError, match="exclude_BN"):
-        info_nce(q_BD, c_ND, target_B=target_B, tau=0.1, exclude_BN=exclude_BN.T)
+    with pytest.raises(ValueError, match="keys"):
+        info_nce(q_BD, c_ND, target_B=target_B, tau=0.1, keys=keys[::-1])
     with pytest.raises(ValueError, match="tau"):
         info_nce(q_BD, c_ND, target_B=target_B, tau=0.0)
     with pytest.raises(ValueError, match="ascend"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ranks import ROOT, run_ranks
@@ -41,12 +42,14 @@ CASES = {
 
 
 def write_rows(path: Path) -> Path:
-    """One epoch of rows with none, one or two negatives, of unlike lengths, no text twice."""
-    rows = []
+    """One epoch of rows with none, one or two negatives, of unlike lengths. Every negative is
+    another row's too, its anchor or its positive."""
+    rows: list[dict[str, Any]] = []
     for i in range(0, len(SENTENCES), 2):
         a, b = SENTENCES[i].split(), SENTENCES[i + 1].split()
         cut = 2 + i % 5
-        negatives = [" ".join(b[:cut] + a[cut:]), " ".join(b[::-1])][: (i // 2 + 1) % 3]
+        before, after = rows[-1]["positive"] if rows else "", SENTENCES[(i + 2) % len(SENTENCES)]
+        negatives = [[SENTENCES[0][::-1]], [after, before], []][i // 2 % 3]
         rows.append({"anchor": " ".join(a), "positive": " ".join(a[cut:] + b[:3]),
                      "negative": negatives})  # fmt: skip
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
@@ -127,3 +130,5 @@ def test_the_cases_are_what_they_say(answers) -> None:
                 assert len({json.dumps(s) for s in sampled}) > 1 or len(steps) == 2
             elif name != "packed":
                 assert sampled == [[[1, 2, 4], [0, 1, 2]]] * len(steps)
+            assert steps[0]["false_negatives"] > 0 and max(steps[0]["copies"]) > 1
+        assert answers[world]["balanced"][2]["remembered"] > 0

@@ -34,10 +34,17 @@ from mipic_llm.training.step import StepRunner
 
 
 class Text(NamedTuple):
-    """Token ids of one sequence; column: 0 anchor, 1 positive, 2 negative."""
+    """Token ids of one sequence; column: 0 anchor, 1 positive, 2 negative. (The models have no
+    prompts, so equal texts have equal ids.)"""
 
     ids: list[int]
     column: int
+
+
+def different(texts: list[Text], s: int, right: int, among: list[int]) -> list[int]:
+    """The right one first, then those that have neither its text nor that of s."""
+    known = texts[s].ids, texts[right].ids
+    return [right, *(n for n in among if texts[n].ids not in known)]
 
 
 # layer -> every sentence's real tokens (m, D), and all readouts (S, D)
@@ -126,10 +133,10 @@ class Model:
 # --------------------------------------------------------------------------------- the naive terms
 
 
-def info_nce(query: Tensor, candidates: Tensor, target: int, tau: float) -> Tensor:
-    """One query (d,) among candidates (N, d): cross-entropy of cosine / tau."""
+def info_nce(query: Tensor, candidates: Tensor, tau: float) -> Tensor:
+    """One query (d,) and candidates (N, d), the right one first: cross-entropy of cosine / tau."""
     cosines = normalize(candidates, dim=1) @ normalize(query, dim=0)
-    return -torch.log_softmax(cosines / tau, 0)[target]
+    return -torch.log_softmax(cosines / tau, 0)[0]
 
 
 def kl(p_log: Tensor, q_log: Tensor) -> Tensor:
@@ -183,11 +190,12 @@ def reference(
     layers: list[int],
     links: list[int],
     memory_MD: Tensor,
+    remembered: list[Text],
 ) -> tuple[dict[str, Any], Tensor]:
     """The loss and its parts as they are logged, and the last layer's readouts.
 
     texts: those of all ranks, each rank's anchors, positives and negatives after one another.
-    layers, links: what is sampled. memory_MD: readouts of earlier steps.
+    layers, links: what is sampled. memory_MD, remembered: readouts and texts of earlier steps.
     """
     o, sia, pic = config.objective, config.sia, config.pic
     dims, D, shared = o.dims, o.dims[-1], o.reduction == "mean"
@@ -200,8 +208,10 @@ def reference(
     parts: dict[str, Any] = {}
 
     for d in dims:
-        candidates = z_SD[positives + negatives][:, :d]
-        values = [info_nce(z_SD[a, :d], candidates, b, o.tau) for b, a in enumerate(anchors)]
+        values = [
+            info_nce(z_SD[a, :d], z_SD[different(texts, a, p, positives + negatives), :d], o.tau)
+            for a, p in zip(anchors, positives, strict=True)
+        ]
         parts[f"loss/mrl@{d}"] = mean(values)
     weights = o.dim_weights or [1.0 if 2 * d <= D else o.wide_weight for d in dims]
     parts["loss/mrl"] = sum(w * parts[f"loss/mrl@{d}"] for w, d in zip(weights, dims, strict=True))
@@ -212,14 +222,19 @@ def reference(
         parts[f"loss/{name}"] = total / (len(sia.layers) * len(dims[:-1])) if shared else total
 
     total = (len(ladder) - 1) * mean([
-        link_of(model, i, ladder, encoded, columns, config) for i in links
+        link_of(model, i, ladder, encoded, texts, columns, config) for i in links
     ])  # fmt: skip
     parts["loss/chain"] = total / (len(ladder) - 1) if shared else total
 
     narrow = [d for d in dims if 5 * d <= D] if sia.sentences else []
     if narrow:
         total = sum(
-            mean([neighbours(z_SD, memory_MD, s, d, o.tau) for s in range(len(texts))])
+            mean(
+                [
+                    neighbours(z_SD[s], z_SD[beside], memory_MD[before], d, o.tau)
+                    for s, beside, before in others_of(texts, remembered, anchors, positives)
+                ]
+            )
             for d in narrow
         )
         parts["loss/sentences"] = total / len(narrow) if shared else total
@@ -243,8 +258,9 @@ def sia_of_layer(
 
 
 def link_of(
-    model: Model, i: int, ladder: list, encoded: Encoded, columns: tuple, config: Any
-) -> Any:
+    model: Model, i: int, ladder: list, encoded: Encoded, texts: list[Text], columns: tuple,
+    config: Any,
+) -> Any:  # fmt: skip
     """Link i of the chain (Eq 15-16); `nested`: the mean over every prefix of both layers."""
     pic, dims = config.pic, config.objective.dims
     (d, shallow), (wider, deep) = ladder[i : i + 2]
@@ -256,38 +272,53 @@ def link_of(
     answer_Sd = encoded[deep][1][:, :wider].detach()
     widths = [w for w in dims if w <= wider] if pic.widths == "nested" else [wider]
     return mean([
-        link(query_Sd[:, :w], answer_Sd[:, :w], columns, pic.positive, config.objective.tau)
+        link(query_Sd[:, :w], answer_Sd[:, :w], texts, columns, pic.positive, config.objective.tau)
         for w in widths
     ])  # fmt: skip
 
 
-def link(query: Tensor, answer: Tensor, columns: tuple, positive: str, tau: float) -> Any:
+def link(
+    query: Tensor, answer: Tensor, texts: list[Text], columns: tuple, positive: str, tau: float
+) -> Any:
     """One link of the chain (Eq 16): `pair`, an anchor should find its positive among positives and
     negatives, a positive its anchor among anchors; `self`, each its own among its column."""
     anchors, positives, negatives = columns
+
+    def find(asked: list[int], found: list[int], among: list[int]) -> Any:
+        return mean([
+            info_nce(query[s], answer[different(texts, s, right, among)], tau)
+            for s, right in zip(asked, found, strict=True)
+        ])  # fmt: skip
+
     if positive == "pair":
-        there, back = answer[positives + negatives], answer[anchors]
-        values = [info_nce(query[s], there, b, tau) for b, s in enumerate(anchors)]
-        return (
-            mean(values) + mean([info_nce(query[s], back, b, tau) for b, s in enumerate(positives)])
-        ) / 2
-    return mean([
-        info_nce(query[s], answer[column], b, tau)
-        for column in columns
-        for b, s in enumerate(column)
-    ])  # fmt: skip
+        there = find(anchors, positives, positives + negatives)
+        return (there + find(positives, anchors, anchors)) / 2
+    each = [len(column) * find(column, column, column) for column in columns if column]
+    return sum(each) / len(texts)
 
 
-def neighbours(z_SD: Tensor, memory_MD: Tensor, s: int, d: int, tau: float) -> Tensor:
-    """The relation between texts: KL from text s's neighbours at full width, without gradient, to
-    those of its first d channels, among all other texts and those in memory."""
-    others_ND = torch.cat([z_SD[:s], z_SD[s + 1 :], memory_MD])
+def others_of(
+    texts: list[Text], remembered: list[Text], anchors: list[int], positives: list[int]
+) -> Any:
+    """Every text s, and what it is compared with: those of the step with another text and its
+    partner, and those in memory with another text."""
+    partner = dict(zip(anchors + positives, positives + anchors, strict=True))
+    for s, text in enumerate(texts):
+        beside = [n for n in range(len(texts)) if n != s]
+        beside = [n for n in beside if n == partner.get(s) or texts[n].ids != text.ids]
+        yield s, beside, [m for m, old in enumerate(remembered) if old.ids != text.ids]
+
+
+def neighbours(query_D: Tensor, beside_ND: Tensor, memory_MD: Tensor, d: int, tau: float) -> Tensor:
+    """The relation between texts: KL from a text's neighbours at full width, without gradient, to
+    those of its first d channels, among other texts and those in memory."""
+    others_ND = torch.cat([beside_ND, memory_MD])
 
     def log_shares(query: Tensor, others: Tensor) -> Tensor:
         return torch.log_softmax(normalize(others, dim=1) @ normalize(query, dim=0) / tau, 0)
 
-    teacher = log_shares(z_SD[s], others_ND).detach()
-    return kl(teacher, log_shares(z_SD[s, :d], others_ND[:, :d]))
+    teacher = log_shares(query_D, others_ND).detach()
+    return kl(teacher, log_shares(query_D[:d], others_ND[:, :d]))
 
 
 # ---------------------------------------------------------------------------------- the comparison
@@ -306,15 +337,17 @@ def compare(flags: list[str], steps: int) -> list[dict[str, Any]]:
     training, first = Training(flags), torch.distributed.get_rank() == 0
     config, found = training.config, []
     memory_MD = torch.zeros(0, config.objective.dims[-1], dtype=torch.float64)
+    remembered: list[Text] = []
     for step in range(steps):
         texts = everyone(training.texts(step))
         model = training.model() if first else None
         logged, grads = training.run(step)
         if model is None:
             continue
-        kept_MD = memory_MD[-config.sia.memory :] if config.sia.memory else memory_MD[:0]
-        parts, z_SD = reference(model, config, texts, *training.sampled(step), kept_MD)
-        memory_MD = torch.cat([memory_MD, z_SD])
+        old = max(0, len(remembered) - config.sia.memory)
+        kept = memory_MD[old:], remembered[old:]
+        parts, z_SD = reference(model, config, texts, *training.sampled(step), *kept)
+        memory_MD, remembered = torch.cat([memory_MD, z_SD]), [*remembered, *texts]
         parameters = model.parameters()
         wanted = torch.autograd.grad(
             parts["loss"], list(parameters.values()), allow_unused=True, materialize_grads=True
@@ -328,6 +361,9 @@ def compare(flags: list[str], steps: int) -> list[dict[str, Any]]:
                 for name, want in zip(parameters, wanted, strict=True)
             },
             "texts": [text.column for text in texts],
+            "false_negatives": logged["false_negatives"],
+            "copies": [sum(other.ids == text.ids for other in texts) for text in texts],
+            "remembered": sum(any(was.ids == t.ids for was in kept[1]) for t in texts),
             "sampled": training.sampled(step),
         })  # fmt: skip
     return found

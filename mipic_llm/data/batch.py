@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import blake2b
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -31,10 +32,12 @@ class StepBatch(NamedTuple):
 
     ids: S arrays of token ids (int32), unpadded. Row b's anchor is sequence b, its positive
     n_anchors + b; the negatives follow row by row, ragged.
+    keys: of the S texts without their prompts, see `key_of`.
     unlabelled: anchor and positive are the same text twice: two views that the model must vary.
     """
 
     ids: list[np.ndarray]
+    keys: list[int]
     n_anchors: int
     n_negatives: int
     unlabelled: bool
@@ -89,10 +92,12 @@ class Padding(NamedTuple):
 class Prepared(NamedTuple):
     """A rank's step, ready for the device.
 
-    chunks: all of its sequences, longest first. dummy: a weight-0 chunk (see `Chunk`).
+    key_S: the batch's keys, int64. chunks: all of its sequences, longest first. dummy: a weight-0
+    chunk (see `Chunk`).
     """
 
     batch: StepBatch
+    key_S: Tensor
     chunks: tuple[Chunk, ...]
     dummy: Chunk
 
@@ -140,21 +145,34 @@ def prepare(
 
     stops = [*starts[1:], len(order)]
     made = [join(order[a:b], 1.0) for a, b in zip(starts, stops, strict=True)]
-    return Prepared(batch, tuple(made), join(order[-1:], 0.0))
+    key_S = torch.tensor(batch.keys)
+    return Prepared(batch, key_S.pin_memory() if pin else key_S, tuple(made), join(order[-1:], 0.0))
 
 
 def build_step(examples: Sequence[Example], encoder: TextEncoder) -> StepBatch:
     """Tokenises this rank's rows (see `join_rows`)."""
-    return join_rows(LazyTokens(examples, encoder).rows(range(len(examples))), encoder)
+    rows = LazyTokens(examples, encoder).rows(range(len(examples)))
+    return join_rows(examples, rows, encoder)
 
 
-def join_rows(rows: Sequence[RowTokens], encoder: TextEncoder) -> StepBatch:
-    """A step's sequences from its rows; unlabelled rows stand twice. Nothing is copied."""
+def join_rows(
+    examples: Sequence[Example], rows: Sequence[RowTokens], encoder: TextEncoder
+) -> StepBatch:
+    """A step's sequences from its rows and their tokens; unlabelled rows stand twice. No tokens are
+    copied."""
     negatives = [ids for row in rows for ids in row[2:]]
+    texts = [e.anchor for e in examples] + [e.anchor if e.positive is None else e.positive
+             for e in examples] + [text for e in examples for text in e.negatives]  # fmt: skip
     return StepBatch(
-        [row[0] for row in rows] + [row[1] for row in rows] + negatives, len(rows), len(negatives),
+        [row[0] for row in rows] + [row[1] for row in rows] + negatives,
+        [key_of(text.encode()) for text in texts], len(rows), len(negatives),
         rows[0][0] is rows[0][1], encoder.pad_id, encoder.padding_side,
     )  # fmt: skip
+
+
+def key_of(text: bytes) -> int:
+    """A hash of 64 bits, signed: equal texts have equal keys on every rank."""
+    return int.from_bytes(blake2b(text, digest_size=8).digest(), "little", signed=True)
 
 
 def _starts(lengths: list[int], chunk_size: int, chunk_tokens: int, packed: bool) -> list[int]:

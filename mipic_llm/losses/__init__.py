@@ -2,13 +2,15 @@
 
 from mipic_llm.losses.ese import alignment_kl, compress, layer_weight, pca_target
 from mipic_llm.losses.gor import gor_per_dim
-from mipic_llm.losses.infonce import mrl_per_dim
-from mipic_llm.losses.relation import neighbourhood_kl
+from mipic_llm.losses.infonce import false_negatives, mrl_per_dim
+from mipic_llm.losses.relation import LeftOut, neighbourhood_kl
 from mipic_llm.losses.sia.api import sia_per_example
 
 __all__ = [
+    "LeftOut",
     "alignment_kl",
     "compress",
+    "false_negatives",
     "gor_per_dim",
     "layer_weight",
     "mrl_per_dim",

@@ -8,6 +8,10 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+# The logit of a candidate that is left out: its probability is 0, and so, other than with an
+# infinity, is the product of the two.
+LEFT_OUT = -1e30
+
 
 def compute_dtype(*tensors: Tensor) -> torch.dtype:
     """float64 when any input is float64, else float32 (bf16 and fp16 are accumulated in fp32).

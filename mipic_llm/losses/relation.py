@@ -11,14 +11,14 @@ width, d a prefix width, i its index.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.linalg import vector_norm
 
-from mipic_llm.losses.numerics import check_tau, compute_dtype, full_precision
+from mipic_llm.losses.numerics import LEFT_OUT, check_tau, compute_dtype, full_precision
 
 # Of the (b, n) matrices of one row tile: cache and heap on a CPU, few launches elsewhere.
 _TILE_MATRICES = 5
@@ -27,13 +27,34 @@ _TILE_BYTES_GPU = 512 * 2**20
 _EPS = 1e-12
 
 
+class LeftOut(NamedTuple):
+    """Candidates that no query b is compared with: itself, and those with its text, but for its
+    partner (the other text of its row).
+
+    own_B, partner_B: int64, their indices among the candidates; partner_B is own_B for a query
+    without one. key_B, key_n: int64, of the texts of the queries and of all candidates, the kept
+    ones last; equal where texts are equal.
+    """
+
+    own_B: Tensor
+    partner_B: Tensor
+    key_B: Tensor
+    key_n: Tensor
+
+    def mask(self, here: slice) -> Tensor:
+        """(b, n), True where a candidate is left out, for the queries of a tile."""
+        out_bn = self.key_B[here, None] == self.key_n
+        out_bn.scatter_(1, self.partner_B[here, None], False)
+        return out_bn.scatter_(1, self.own_B[here, None], True)
+
+
 def neighbourhood_kl(
     q_BD: Tensor,
     c_ND: Tensor,
     *,
     dims: Sequence[int],
     tau: float,
-    own_B: Tensor | None = None,
+    left_out: LeftOut | None = None,
     kept_MD: Tensor | None = None,
     per_dim: bool = False,
 ) -> Tensor:
@@ -41,16 +62,16 @@ def neighbourhood_kl(
     with per_dim the prefixes apart, (n_dims,).
 
     q_BD, c_ND: queries and candidates; gradients go to the first d columns of both. dims: truncated
-    prefixes. own_B: int64, the index of each query among the candidates if it is one of them; that
-    pair is left out. kept_MD: more candidates, without gradient. Returns float32, or float64 for
-    float64 inputs. Raises ValueError unless tau > 0.
+    prefixes. left_out: the candidates that a query is not compared with; None = with all. kept_MD:
+    more candidates, without gradient. Returns float32, or float64 for float64 inputs. Raises
+    ValueError unless tau > 0.
     """
     check_tau(tau)
     dtype = compute_dtype(q_BD, c_ND)
     with full_precision(q_BD.device):
         q_BD, c_ND = q_BD.to(dtype), c_ND.to(dtype)
         kept_MD = c_ND[:0].detach() if kept_MD is None else kept_MD.detach().to(dtype)
-        kl_i = _NeighbourhoodKl.apply(q_BD, c_ND, kept_MD, own_B, tuple(dims), tau)
+        kl_i = _NeighbourhoodKl.apply(q_BD, c_ND, kept_MD, left_out, tuple(dims), tau)
     return (kl_i if per_dim else kl_i.sum()) / len(q_BD)
 
 
@@ -64,7 +85,7 @@ class _NeighbourhoodKl(torch.autograd.Function):
         q_BD: Tensor,
         c_ND: Tensor,
         kept_MD: Tensor,
-        own_B: Tensor | None,
+        left_out: LeftOut | None,
         dims: tuple[int, ...],
         tau: float,
     ) -> Tensor:
@@ -77,11 +98,11 @@ class _NeighbourhoodKl(torch.autograd.Function):
         dc = [c_ND.new_zeros(len(c_ND), d) for d in dims]
         for start in range(0, len(q_BD), rows):
             here = slice(start, start + rows)
-            own_b = None if own_B is None else own_B[here]
-            log_t_bn, t_bn = candidates.softmax(_unit(q_BD[here])[0], -1, own_b)
+            out_bn = None if left_out is None else left_out.mask(here)
+            log_t_bn, t_bn = candidates.softmax(_unit(q_BD[here])[0], -1, out_bn)
             for i, d in enumerate(dims):
                 unit_bd, norm_b1 = _unit(q_BD[here, :d])
-                log_p_bn, p_bn = candidates.softmax(unit_bd, i, own_b)
+                log_p_bn, p_bn = candidates.softmax(unit_bd, i, out_bn)
                 kl_i[i] -= torch.vdot(t_bn.flatten(), log_p_bn.sub_(log_t_bn).flatten())
                 du_bd, du_Nd = candidates.gradient(p_bn.sub_(t_bn).div_(tau), unit_bd, i)
                 dq[i][here] = _through_unit(du_bd, unit_bd, norm_b1)
@@ -112,17 +133,15 @@ class _Candidates:
         self.units = [_unit(c_ND[:, :d]) for d in dims]
         self.kept_norms = [vector_norm(kept_MD[:, :d], dim=1).clamp_min(_EPS) for d in dims]
 
-    def softmax(self, unit_bd: Tensor, i: int, own_b: Tensor | None) -> tuple[Tensor, Tensor]:
-        """(log p, p) over all candidates (b, n), the kept ones last; both are 0 at own_b."""
+    def softmax(self, unit_bd: Tensor, i: int, out_bn: Tensor | None) -> tuple[Tensor, Tensor]:
+        """(log p, p) over all candidates (b, n), the kept ones last; p is 0 where out_bn is set."""
         kept_bM = unit_bd @ self.kept_MD[:, : unit_bd.shape[1]].T
         cos_bn = torch.cat([unit_bd @ self.units[i][0].T, kept_bM.div_(self.kept_norms[i])], 1)
-        if own_b is not None:
-            cos_bn.scatter_(1, own_b[:, None], -torch.inf)
-        log_bn = torch.log_softmax(cos_bn.div_(self.tau), 1)
-        p_bn = log_bn.exp()
-        if own_b is not None:
-            log_bn.scatter_(1, own_b[:, None], 0.0)
-        return log_bn, p_bn
+        logits_bn = cos_bn.div_(self.tau)
+        if out_bn is not None:
+            logits_bn.masked_fill_(out_bn, LEFT_OUT)
+        log_bn = torch.log_softmax(logits_bn, 1)
+        return log_bn, log_bn.exp()
 
     def gradient(self, dcos_bn: Tensor, unit_bd: Tensor, i: int) -> tuple[Tensor, Tensor]:
         """Gradients of the unit queries (b, d) and of the unit candidates c (N, d)."""

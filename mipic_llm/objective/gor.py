@@ -1,6 +1,6 @@
 """GOR, the spread-out regulariser (losses/gor.py): the vectors of different texts are orthogonal.
 
-sum_i  mean over a != b of cos(x_a[:d_i], x_b[:d_i])^2,  among anchors, and among candidates
+sum_i  mean_a mean_b of cos(x_a[:d_i], x_b[:d_i])^2,  among anchors, and among candidates
 """
 
 from __future__ import annotations
@@ -22,15 +22,16 @@ class Gor(Term):
 
     def across(self, seen: Seen, drawn: tuple[int, ...]) -> Iterator[Value]:
         anchors, positives, negatives = seen.columns()
-        n, mine, own = seen.n_anchors, seen.mine(), seen.place(seen.rows.anchors, seen.n_anchors)
-        others = len(positives) + seen.place(seen.rows.negatives, seen.n_negatives)
+        n, mine, key_S = seen.n_anchors, seen.mine(), seen.key_N[seen.own]
         sides = (
-            (mine[:n], anchors, own),
-            (mine[n:], torch.cat([positives, negatives]), torch.cat([own, others])),
+            (mine[:n], anchors, key_S[:n]),
+            (mine[n:], torch.cat([positives, negatives]), key_S[n:]),
         )
         values = [
-            losses.gor_per_dim(x, seen.everyone()[column], own_B=at, dims=self.dims)
-            for x, column, at in sides
+            losses.gor_per_dim(
+                x, seen.everyone()[column], keys=(key_B, seen.key_N[column]), dims=self.dims
+            )
+            for x, column, key_B in sides
         ]
         parts = [seen.part(v, len(s[0]), len(s[1])) for v, s in zip(values, sides, strict=True)]
         yield per_dim("gor", parts[0] + parts[1], self.dims)

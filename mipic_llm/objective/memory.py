@@ -9,55 +9,63 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+Kept = tuple[Tensor, Tensor]  # readouts (M, D), and the keys of their texts (M,), int64
+
 
 class Memory:
-    """A ring of the newest `size` readouts of all ranks, so the same on every rank; part of a
-    run's state."""
+    """A ring of the newest `size` readouts of all ranks, with the keys of their texts, so the same
+    on every rank; part of a run's state."""
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self._ring_MD: Tensor | None = None
+        self._ring: Kept | None = None
         self._filled, self._next = 0, 0
-        self._seen_ND: Tensor | None = None
+        self._seen: Kept | None = None
 
-    def look(self, everyone_ND: Tensor) -> Tensor | None:
-        """What is kept, (M, D), to be seen beside a step's own readouts; those wait for `keep`."""
-        if not self.size:
-            return None
-        self._seen_ND = everyone_ND.detach()
-        if not self._filled:
-            return None
-        assert self._ring_MD is not None
-        return self._ring_MD[: self._filled]
+    def look(self, everyone_ND: Tensor, key_N: Tensor) -> Kept:
+        """What is kept, (M, D) and (M,), to be seen beside a step's own; those wait for `keep`."""
+        now = everyone_ND.detach(), key_N
+        self._seen = now if self.size else None
+        readout, key = self._ring or now
+        return readout[: self._filled], key[: self._filled]
 
     def keep(self) -> None:
         """The step that looked last has made its update: its readouts stay, the oldest go."""
-        if self._seen_ND is None:
+        if self._seen is None:
             return
-        new_ND = self._seen_ND[-self.size :]
-        if self._ring_MD is None:
-            self._ring_MD = new_ND.new_zeros(self.size, new_ND.shape[1])
-        places_N = torch.arange(self._next, self._next + len(new_ND), device=new_ND.device)
-        self._ring_MD[places_N % self.size] = new_ND
-        self._next = (self._next + len(new_ND)) % self.size
-        self._filled = min(self.size, self._filled + len(new_ND))
-        self._seen_ND = None
+        new = [x[-self.size :] for x in self._seen]
+        if self._ring is None:
+            self._ring = _empty(self.size, *new)
+        places_N = torch.arange(self._next, self._next + len(new[0]), device=new[0].device)
+        for ring, rows in zip(self._ring, new, strict=True):
+            ring[places_N % self.size] = rows
+        self._next = (self._next + len(new[0])) % self.size
+        self._filled = min(self.size, self._filled + len(new[0]))
+        self._seen = None
 
-    def state(self) -> tuple[Tensor, int] | None:
-        """The kept rows on the CPU, as they lie, and where the next one goes; None = empty."""
-        if self._ring_MD is None:
+    def state(self) -> tuple[Tensor, int, Tensor] | None:
+        """The kept rows on the CPU, as they lie, where the next one goes, and their keys; None =
+        empty."""
+        if self._ring is None:
             return None
-        return self._ring_MD[: self._filled].cpu(), self._next
+        readout, key = (x[: self._filled].cpu() for x in self._ring)
+        return readout, self._next, key
 
-    def restore(self, state: tuple[Tensor, int] | None, device: torch.device) -> None:
+    def restore(self, state: tuple[Tensor, int, Tensor] | None, device: torch.device) -> None:
         """What `state` gave. At another size: the newest, and their places start anew."""
         if state is None or not self.size:
             return
-        rows_MD, following = state
-        same = len(rows_MD) == self.size or following == len(rows_MD) < self.size
-        if not same:
-            rows_MD = rows_MD.roll(-following, 0)[-self.size :]
-            following = len(rows_MD) % self.size
-        self._ring_MD = rows_MD.new_zeros(self.size, rows_MD.shape[1], device=device)
-        self._ring_MD[: len(rows_MD)] = rows_MD
-        self._filled, self._next = len(rows_MD), following
+        rows_MD, following, key_M = state
+        n = len(rows_MD)
+        if not (n == self.size or following == n < self.size):
+            rows_MD, key_M = (x.roll(-following, 0)[-self.size :] for x in (rows_MD, key_M))
+            n = len(rows_MD)
+            following = n % self.size
+        self._ring = _empty(self.size, rows_MD.to(device), key_M.to(device))
+        for ring, rows in zip(self._ring, (rows_MD, key_M), strict=True):
+            ring[:n] = rows
+        self._filled, self._next = n, following
+
+
+def _empty(size: int, readout: Tensor, key: Tensor) -> Kept:
+    return readout.new_zeros(size, readout.shape[1]), key.new_zeros(size)

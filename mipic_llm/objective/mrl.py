@@ -1,7 +1,8 @@
 """Matryoshka contrastive loss (Eq 1 and 19 of arXiv 2604.24374).
 
     L_MRL = sum_i weight_i InfoNCE_tau(q[:, :d_i], c[:, :d_i])
-candidates: the positives and hard negatives of all ranks.
+candidates: the positives and hard negatives of all ranks, but for those whose text is that of the
+anchor or of its positive.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from mipic_llm.objective.term import Seen, Term, Value, per_dim
 
 def task(seen: Seen, readout_ND: Tensor, dims: Sequence[int], tau: float) -> Tensor:
     """InfoNCE of this rank's anchors at each dim, (n_dims,)."""
-    anchors, candidates, target_B = seen.sides(readout_ND)
-    return losses.mrl_per_dim(anchors, candidates, target_B=target_B, dims=dims, tau=tau)
+    return losses.mrl_per_dim(
+        *seen.sides(readout_ND), target_B=seen.target(), dims=dims, tau=tau,
+        keys=seen.sides(seen.key_N),
+    )  # fmt: skip
 
 
 class Mrl(Term):

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from mipic_llm.losses import false_negatives
 from mipic_llm.objective.memory import Memory
 from mipic_llm.objective.term import Inside, Needs, Seen, Term, Value
 from mipic_llm.runtime import ranks
@@ -133,12 +134,15 @@ class Objective:
         return [everything] * len(self.gathered(needs)) + crossing
 
     def across(
-        self, outputs: list[Tensor], constants: Sequence[Tensor], rows: Rows, drawn: Drawn
-    ) -> tuple[list[Tensor], list[Part]]:
+        self, outputs: list[Tensor], constants: Sequence[Tensor], key_S: Tensor, rows: Rows,
+        drawn: Drawn,
+    ) -> tuple[list[Tensor], list[Part], Tensor]:  # fmt: skip
         """The cross-example terms on this rank's step; all ranks call.
 
         outputs, constants: as `outputs` gives them, detached, in the step's order of sequences;
-        the list of outputs is emptied. -> (the loss's gradient at each output; parts for the log).
+        the list of outputs is emptied. key_S: int64, of their texts, on their device.
+        -> (the loss's gradient at each output; parts for the log; how many pairs of this rank's
+        anchors and candidates are false negatives, which the losses leave out).
         Of all values only one has a graph at a time, and a crossing output goes when it was used.
         """
         needs = self.needs(drawn)
@@ -153,12 +157,13 @@ class Objective:
         if fixed:
             still = ranks.gather_rows(_side_by_side(constants), rows.per_rank)
             views |= zip(fixed, still.split(width, 1), strict=True)
-        remembered = self.memory.look(sides[0])
+        key_N = ranks.gather_rows(key_S, rows.per_rank)
+        remembered = self.memory.look(sides[0], key_N)
         grads, parts = [], []
         for term, mine, need in zip(self.terms, drawn, needs, strict=True):
             used, leaves = leaves[: need.crossing], leaves[need.crossing :]
             got: dict[int, Tensor] = {}
-            seen = Seen(views, rows, self.last, used, remembered)
+            seen = Seen(views, rows, self.last, used, key_N, remembered)
             factor = self.scaled(1.0, term, mine)
             for value in term.across(seen, mine):
                 weight = term.weight * value.weight
@@ -172,7 +177,9 @@ class Objective:
         found = [torch.zeros_like(x) if x.grad is None else x.grad for x in sides]
         torch.autograd.backward(gathered, _side_by_side(found))
         assert own.grad is not None
-        return [*own.grad.split(width, 1), *grads], parts
+        seen = Seen(views, rows, self.last, [], key_N, remembered)
+        left_out = false_negatives(seen.sides(key_N), seen.target())
+        return [*own.grad.split(width, 1), *grads], parts, left_out
 
 
 def _side_by_side(columns: Sequence[Tensor]) -> Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 
 from mipic_llm import losses
@@ -60,13 +61,14 @@ class Pic(Term):
             yield Value("chain", self._link(seen, seen.crossing[at], deeper_Nd))
 
     def _link(self, seen: Seen, projected: Tensor, deeper_Nd: Tensor) -> Tensor:
-        n = seen.n_anchors
+        n, target_B, own_S = seen.n_anchors, seen.target(), seen.key_N[seen.own]
         anchors, positives, negatives = seen.columns()
         if self.pair:
-            _, candidates, target_B = seen.sides(deeper_Nd)
-            there = self._info_nce(projected[:n], candidates, target_B)
-            questions = deeper_Nd.index_select(0, anchors)
-            back = self._info_nce(projected[n : 2 * n], questions, target_B)
+            candidates = torch.cat([positives, negatives])
+            there = self._info_nce(seen, projected[:n], own_S[:n], deeper_Nd, candidates, target_B)
+            back = self._info_nce(
+                seen, projected[n : 2 * n], own_S[n : 2 * n], deeper_Nd, anchors, target_B
+            )
             return (there + back) / 2
         total, start = deeper_Nd.new_zeros(()), 0
         for column, counts, size in (
@@ -74,14 +76,22 @@ class Pic(Term):
             (negatives, seen.rows.negatives, seen.n_negatives),
         ):  # fmt: skip
             if size:
-                query, there = projected[start : start + size], deeper_Nd.index_select(0, column)
-                value = self._info_nce(query, there, seen.place(counts, size))
+                here, target_B = slice(start, start + size), seen.place(counts, size)
+                value = self._info_nce(
+                    seen, projected[here], own_S[here], deeper_Nd, column, target_B
+                )
                 total = total + seen.part(value, size)
             start += size
         return total
 
-    def _info_nce(self, query: Tensor, candidates: Tensor, target_B: Tensor) -> Tensor:
-        """One direction of a link (Eq 16), the mean over its prefixes."""
+    def _info_nce(
+        self, seen: Seen, query: Tensor, key_B: Tensor, deeper_Nd: Tensor, column: Tensor,
+        target_B: Tensor,
+    ) -> Tensor:  # fmt: skip
+        """One direction of a link (Eq 16), the mean over its prefixes. key_B: of the query's texts;
+        column: which of all deeper readouts are candidates."""
         dims = self.dims or [query.shape[1]]
-        value_P = losses.mrl_per_dim(query, candidates, target_B=target_B, dims=dims, tau=self.tau)
-        return value_P.mean()
+        return losses.mrl_per_dim(
+            query, deeper_Nd.index_select(0, column), target_B=target_B, dims=dims, tau=self.tau,
+            keys=(key_B, seen.key_N.index_select(0, column)),
+        ).mean()  # fmt: skip

@@ -74,7 +74,8 @@ class Seen:
     """The readouts of a step, of all ranks in rank order, as a term's `across` sees them.
 
     crossing: what the term's own `crossing` gave, (S, d) each ((2B, d) where it said `pairs`).
-    remembered_MD: readouts of earlier steps, without gradients.
+    key_N: int64, of the text of each sequence, whatever its prompt: equal where texts are equal.
+    remembered: readouts of earlier steps (M, D), without gradients, and their keys (M,).
     """
 
     def __init__(
@@ -83,10 +84,11 @@ class Seen:
         rows: Rows,
         last: int,
         crossing: list[Tensor],
-        remembered_MD: Tensor | None = None,
+        key_N: Tensor,
+        remembered: tuple[Tensor, Tensor],
     ) -> None:
         self._everyone, self.rows, self.last = everyone, rows, last
-        self.crossing, self.remembered_MD = crossing, remembered_MD
+        self.crossing, self.key_N, self.remembered = crossing, key_N, remembered
         rank = ranks.rank()
         self.n_anchors, self.n_negatives = rows.anchors[rank], rows.negatives[rank]
         first = sum(rows.per_rank[:rank])
@@ -109,13 +111,16 @@ class Seen:
         """Where all anchors, positives and negatives stand in `everyone`."""
         return self.rows.columns(self.everyone().device)
 
-    def sides(self, readout_ND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(anchors of this rank (B, D), candidates: all positives, then all negatives; the
-        candidate of each anchor (B,))."""
+    def sides(self, of_N: Tensor) -> tuple[Tensor, Tensor]:
+        """Readouts or keys of (anchors of this rank, candidates: all positives, then all
+        negatives). The candidate that is right for each anchor: `target`."""
         _, positives, negatives = self.columns()
-        anchors = readout_ND[self.own][: self.n_anchors]
-        candidates = readout_ND.index_select(0, torch.cat([positives, negatives]))
-        return anchors, candidates, self.place(self.rows.anchors, self.n_anchors)
+        anchors = of_N[self.own][: self.n_anchors]
+        return anchors, of_N.index_select(0, torch.cat([positives, negatives]))
+
+    def target(self) -> Tensor:
+        """Where the positives of this rank's anchors stand among all positives, (B,)."""
+        return self.place(self.rows.anchors, self.n_anchors)
 
     def place(self, counts: Sequence[int], n: int) -> Tensor:
         """Where this rank's n rows of a column stand among those of all ranks, (n,)."""

@@ -37,13 +37,14 @@ class Data(NamedTuple):
     def step(self, position: tuple[int, int]) -> StepBatch:
         """This rank's part of the global batch at (epoch, index)."""
         batch = self.plan.batch(*position)
-        tokens, numbers = self.tokens[batch[0][0]], [i for _, i in batch]
+        source, numbers = batch[0][0], [i for _, i in batch]
+        tokens, examples = self.tokens[source], self.sources[source].examples
         if self.balance and dist.world_size() > 1:
             own = deal(tokens.lengths(numbers), dist.world_size())[dist.rank()]
             numbers = [numbers[i] for i in own]
         else:
             numbers = list(self.plan.local(numbers, dist.rank()))
-        return join_rows(tokens.rows(numbers), self.encoder)
+        return join_rows([examples[i] for i in numbers], tokens.rows(numbers), self.encoder)
 
 
 def prepare_data(

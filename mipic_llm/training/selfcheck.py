@@ -53,7 +53,7 @@ def selfcheck(engine: Engine, config: Config, batch: StepBatch) -> tuple[float, 
     found = []
     for cached in (False, True):
         checkpoint.set_rng_state(keep)
-        parts, _ = runner.gradients(made, 0, cached=cached)
+        parts, *_ = runner.gradients(made, 0, cached=cached)
         found.append((metrics(parts, {})["loss"], _signatures(engine)))
         engine.forget_gradients()
     checkpoint.set_rng_state(keep)

@@ -47,22 +47,26 @@ class StepRunner:
     def run(self, batch: StepBatch | Prepared, step: int, wanted: bool = True) -> dict[str, float]:
         """Forward, backward and update; all ranks call.
 
-        -> the metrics of the step over all ranks: loss and its parts, grad_norm, and how many
-        tokens were `useful` and `padded`; nothing where they are not wanted, which saves waiting
-        for the device.
+        -> the metrics of the step over all ranks: loss and its parts, grad_norm, how many tokens
+        were `useful` and `padded`, and how many pairs of an anchor and a candidate were left out as
+        `false_negatives`; nothing where they are not wanted, which saves waiting for the device.
         """
         made = batch if isinstance(batch, Prepared) else self.prepare(batch)
-        parts, passes = self.gradients(made, step, cached=self.cached)
+        parts, passes, left_out = self.gradients(made, step, cached=self.cached)
         grad_norm = self.engine.step()
         self.objective.memory.keep()
         if not wanted:
             return {}
         share = made.tokens(passes)
-        row = metrics(parts, {"useful": share.useful, "padded": share.padded})
+        counts = {"useful": share.useful, "padded": share.padded, "false_negatives": left_out}
+        row = metrics(parts, counts)
         return row | {"grad_norm": grad_norm}
 
-    def gradients(self, made: Prepared, step: int, *, cached: bool) -> tuple[list[Part], int]:
-        """Forward and backward, without the update. -> (the parts of the loss, the passes).
+    def gradients(
+        self, made: Prepared, step: int, *, cached: bool
+    ) -> tuple[list[Part], int, Tensor]:
+        """Forward and backward, without the update. -> (the parts of the loss, the passes, the
+        false negatives of this rank).
 
         cached: every chunk is run twice and only one has a graph; else all graphs are kept.
         """
@@ -82,7 +86,10 @@ class StepRunner:
             sums = sums + out.sums.double() * piece.weight
             kept.append(None if cached else out)
         del out
-        grads, parts = self.objective.across(whole.outputs, whole.constants, rows, drawn)
+        key_S = made.key_S.to(self.engine.device, non_blocking=True)
+        grads, parts, left_out = self.objective.across(
+            whole.outputs, whole.constants, key_S, rows, drawn
+        )
         parts += self.objective.local_parts(sums, drawn, sequences)
         after = _rng_state()
 
@@ -98,22 +105,22 @@ class StepRunner:
             _set_rng_state(after)
         else:
             self.engine.backward(iter([sum(totals())]), 1)
-        return parts, len(pieces)
+        return parts, len(pieces), left_out
 
     def _forward(self, piece: Chunk, drawn: Drawn, sequences: float) -> Reps:
         counted = sequences if piece.weight else math.inf
         return self.engine.forward(piece.ids_ST, piece.mask_ST, drawn, counted)
 
 
-def metrics(parts: list[Part], counts: dict[str, float]) -> dict[str, float]:
+def metrics(parts: list[Part], counts: dict[str, float | Tensor]) -> dict[str, float]:
     """The loss and its parts by name, means over ranks, and sums of `counts`; all ranks call.
 
     loss: the sum of weight * part, the very weights that were descended.
     """
     values = torch.stack([part.value.double() for part in parts])
     scales = values.new_tensor([part.scale for part in parts])
-    more = values.new_tensor(list(counts.values()))
-    means = ranks.mean_over_ranks(torch.cat([values * scales, more * ranks.world_size()])).tolist()
+    more = [torch.as_tensor(n).to(values) * ranks.world_size() for n in counts.values()]
+    means = ranks.mean_over_ranks(torch.stack([*(values * scales), *more])).tolist()
     row: dict[str, float] = {"loss": 0.0}
     for part, value in zip(parts, means, strict=False):
         row[f"loss/{part.name}"] = row.get(f"loss/{part.name}", 0.0) + value

@@ -25,6 +25,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,6 +47,10 @@ class Example(NamedTuple):
     id: int
 
 
+Row = tuple[str, str | None, tuple[str, ...]]  # anchor, positive, negatives
+SPARE = 8  # negatives read beyond those asked for, in place of those that prove to be positives
+
+
 class TextSource(NamedTuple):
     """What one spec of `data.train` gave. weight = passes over it per epoch in a mixture."""
 
@@ -55,7 +60,8 @@ class TextSource(NamedTuple):
 
 
 class ReadReport(NamedTuple):
-    """What was understood of one file. rejected: (number of the line or row, reason)."""
+    """What was understood of one file. rejected: (number of the line or row, reason). n_false: hard
+    negatives that were left out, because they are the anchor or one of its positives."""
 
     path: str
     kind: str
@@ -63,6 +69,7 @@ class ReadReport(NamedTuple):
     n_kept: int
     rejected: list[tuple[int, str]]
     unit: str = "line"
+    n_false: int = 0
 
     def __str__(self) -> str:
         text = f"read {self.n_rows:,} rows of {self.path} as {self.kind}"
@@ -72,6 +79,8 @@ class ReadReport(NamedTuple):
             shown = [f"{self.unit} {n}: {reason}" for n, reason in self.rejected[:3]]
             more = ["..."] if len(self.rejected) > 3 else []
             text += f" ({len(self.rejected):,} rejected: {'; '.join(shown + more)})"
+        if self.n_false:
+            text += f"; {self.n_false:,} negatives left out, equal to their anchor or its positives"
         return text
 
 
@@ -124,19 +133,35 @@ def read_training(
         if isinstance(spec, str | Path):
             spec, weight = split_weight(str(spec))
             name = spec
-        found: list[tuple[str, str | None, tuple[str, ...]]] = []
+        found: list[list[Row]] = []
+        first = len(reports)
         for part in containers(spec, "train", cache_dir, name):
             texts, report = _read_part(part, negatives, on_bad_rows == "skip")
-            if found and (texts[0][1] is None) != (found[0][1] is None):
+            if found and (texts[0][1] is None) != (found[0][0][1] is None):
                 raise UserError(
                     f"{part.path} ({report.kind}) and {reports[-1].path} ({reports[-1].kind}) are "
                     "one source, but unlabelled text and labelled rows cannot be mixed in one "
                     "source; give them as two entries of data.train"
                 )
-            found += texts
+            found.append(texts)
             reports.append(report)
-        sources.append(TextSource(name, [Example(*row, i) for i, row in enumerate(found)], weight))
+        known = {row[:2] for texts in found for row in texts if row[1] is not None}
+        rows: list[Row] = []
+        for n, texts in enumerate(found, first):
+            kept = [_without_positives(row, known, negatives) for row in texts]
+            n_false = sum(count for _, count in kept)
+            reports[n] = reports[n]._replace(n_false=n_false)
+            rows += [row for row, _ in kept]
+        sources.append(TextSource(name, [Example(*row, i) for i, row in enumerate(rows)], weight))
     return sources, reports
+
+
+def _without_positives(row: Row, known: set[tuple], negatives: int) -> tuple[Row, int]:
+    """-> (the row with at most so many of its negatives, how many were left out because they are
+    its anchor or a positive that any row gives the anchor). Mined negatives are full of those."""
+    anchor, positive, hard = row
+    right = [text for text in hard if text != anchor and (anchor, text) not in known]
+    return (anchor, positive, tuple(right[:negatives])), len(hard) - len(right)
 
 
 def as_list(data: Any) -> list[Any]:
@@ -205,13 +230,14 @@ def _read_part(part: Part, negatives: int, skip: bool):
         anchor = one_text(row, columns.anchor)
         if columns.positive is None:
             return [(anchor, None, ())]
-        hard = tuple(cells.negative_texts(row, columns.negative))[:negatives]
+        hard = tuple(islice(cells.negative_texts(row, columns.negative), most))
         return [(anchor, positive, hard) for positive in cells.column_texts(row, columns.positive)]
 
+    most = negatives + SPARE if negatives else 0
     detect = partial(_detect, path=part.path)
     parsed, columns, n_rows, rejected = collect_rows(part, detect, parse, skip)
     if columns.negative == "label":
-        rows = _nli_rows(parsed, negatives)
+        rows = _nli_rows(parsed, most)
         if not rows:
             raise UserError(f"{part.path} holds no entailment pair; training needs some")
     else:
