@@ -18,7 +18,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from mipic_llm.config import Config, from_settings, load_config, parse_point
+from mipic_llm.config import Config, from_settings, parse_point, read_record
 from mipic_llm.config.files import check_file
 from mipic_llm.data.read.containers import NamedRows, check_files
 from mipic_llm.data.read.formats import as_list
@@ -93,7 +93,7 @@ class Run:
 
     @property
     def config(self) -> Config:
-        return load_config(["--recipe", str(self.path / "config.yaml")], world_size=2)
+        return read_record(self.path / "config.yaml")
 
     @property
     def scores(self) -> Scores:
@@ -126,7 +126,7 @@ class Run:
 
     def plot(self):
         """A matplotlib Figure of quality against size, before and after training; a notebook shows
-        it. Raises UserError where the run has no Spearman scores."""
+        it. Raises UserError where the run has no scores."""
         import io
 
         from mipic_llm.report import comparison_plot

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import re
+
+
+def masked(text: str) -> str:
+    """The text without the user and password of every URI in it."""
+    return re.sub(r"(\w://)[^/\s]*@", r"\1***@", text)
+
 
 class UserError(ValueError):
-    """Bad input. Its message is one line: what, where, what to do. Exit code 2, no traceback."""
+    """Bad input. Its message is one line: what, where, what to do; passwords in URIs are masked.
+    Exit code 2, no traceback."""
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(masked(str(message)))
 
 
 EXIT_DONE = 0

@@ -524,11 +524,16 @@ def test_run_main_passes_the_code_on(code, expected):
     assert stop.value.code == expected
 
 
-@pytest.mark.parametrize("rank, shown", [(None, True), ("0", True), ("1", False)])
-def test_run_main_turns_a_user_error_into_one_line(rank, shown, capsys, monkeypatch):
-    monkeypatch.delenv("RANK", raising=False)
-    if rank is not None:
-        monkeypatch.setenv("RANK", rank)
+@pytest.mark.parametrize(
+    "rank, local, said",
+    [(None, None, "error:"), ("0", "0", "error:"), ("1", "1", ""), ("8", "0", "error (rank 8):")],
+)
+def test_run_main_turns_a_user_error_into_one_line(rank, local, said, capsys, monkeypatch):
+    """Before ranks are joined the first one of each machine speaks: files may differ there."""
+    for name, value in (("RANK", rank), ("LOCAL_RANK", local)):
+        monkeypatch.delenv(name, raising=False)
+        if value is not None:
+            monkeypatch.setenv(name, value)
 
     def main(argv):
         raise UserError(f"no\nsuch {argv[0]}")
@@ -536,7 +541,7 @@ def test_run_main_turns_a_user_error_into_one_line(rank, shown, capsys, monkeypa
     with pytest.raises(SystemExit) as stop:
         run_main(main, ["thing"])
     assert stop.value.code == 2
-    assert capsys.readouterr().err == ("error: no such thing\n" if shown else "")
+    assert capsys.readouterr().err == (f"{said} no such thing\n" if said else "")
 
 
 def test_run_main_interrupt_and_bugs():

@@ -146,7 +146,20 @@ def test_table_leaves_out_other_metrics_and_marks_what_is_missing(before):
     assert "10.00" not in text and text.count("layer 6") == 2
     assert re.search(r"^ +16 +61.00 +- +-$", text, re.M)
     assert re.search(r"^ +16 +- +- +-$", text, re.M) and re.search(r"64 +- +80.00 +-", text)
-    assert before_after_table([], [], layer=6) == "no Spearman scores"
+    assert before_after_table([], [], layer=6) == "no scores"
+
+
+def test_tasks_without_spearman_have_their_table_and_plot(tmp_path, before):
+    """Retrieval, pairs and classification: the first metric of each speaks for it."""
+    other = [*scores([0.1, 0.2, 0.3], metric="ndcg@10", task="nfcorpus"),
+             *scores([0.9, 0.9, 0.9], metric="recall@100", task="nfcorpus")]  # fmt: skip
+    text = before_after_table(other, other, layer=6)
+    assert "nfcorpus: ndcg@10 x 100, layer 6" in text and "recall" not in text
+    both = comparison_plot({"a": [*before, *other], "b": other}, tmp_path / "q.png")
+    titles = [axes.get_title(loc="left") for axes in both.axes if axes.get_visible()]
+    assert titles == ["Quality against size: sts", "ndcg@10: nfcorpus"]
+    quality_plot(other, other, tmp_path / "one.png")
+    assert (tmp_path / "q.png").stat().st_size > 5000
 
 
 # ---- plots
@@ -164,7 +177,7 @@ def test_quality_plot_shows_both_lines_in_grey(tmp_path, before, after):
 def test_quality_plot_of_one_dim_and_of_nothing(tmp_path):
     quality_plot([], scores([0.5], dims=[32]), tmp_path / "one.png")
     assert ink(tmp_path / "one.png")[0] > 0.01
-    with pytest.raises(UserError, match="no Spearman scores"):
+    with pytest.raises(UserError, match="no scores"):
         quality_plot([], [], tmp_path / "none.png")
 
 

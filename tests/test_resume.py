@@ -114,7 +114,7 @@ def _flip_a_byte(path: Path) -> None:
 
 
 def test_nothing_to_resume_is_one_clear_line(tmp_path):
-    from mipic_llm.training.loop import find_resume
+    from mipic_llm.training.resume import find_resume
 
     config = load_config(["--train.resume", "auto", "--output_dir", str(tmp_path)])
     with pytest.raises(UserError, match=r"no complete checkpoint.*save_every"):

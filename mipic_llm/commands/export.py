@@ -31,7 +31,8 @@ def read_point(config: Config) -> None:
 
 
 def main(argv: list[str]) -> int:
-    config = load_config(argv, extra=Flags, about=ABOUT, uses=("output_dir", "model.name"))
+    config = load_config(argv, extra=Flags, about=ABOUT, uses=(
+        "output_dir", "model.name", "model.trust_remote_code"))  # fmt: skip
     read_point(config)
     from mipic_llm.export.run import export
 

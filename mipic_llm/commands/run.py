@@ -11,7 +11,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from mipic_llm import __version__
 from mipic_llm.config import nearest
@@ -75,25 +75,44 @@ def _main_of(command: str) -> Callable[[list[str]], int | None]:
 
 
 def run_main(main: Callable[[list[str]], int | None], argv: list[str] | None = None) -> NoReturn:
-    """Run main(argv) and exit: its code, 2 after UserError (one line, from rank 0), 130 after ^C,
-    141 when whoever reads the output went away.
+    """Run main(argv) and exit: its code, 2 after UserError (one line, from the first rank that has
+    one), 130 after ^C, 141 when whoever reads the output went away.
 
-    Every rank exits with the same code. Other exceptions propagate with their traceback.
+    Every rank exits with the same code. Other exceptions propagate with their traceback, but for
+    those that follow from another rank's UserError.
     """
     quiet()
     try:
         code = main(sys.argv[1:] if argv is None else argv)
     except UserError as error:
-        if os.environ.get("RANK", "0") in ("", "0"):
+        ranks = _joined()
+        # Before ranks are joined, they differ by their machine at most.
+        if ranks.first_error() if ranks else os.environ.get("LOCAL_RANK", "0") in ("", "0"):
             sys.stdout.flush()
-            print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+            own = os.environ.get("RANK", "0")
+            where = "" if own in ("", "0") else f" (rank {own})"
+            print(f"error{where}: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+        if ranks:
+            ranks.part()
         code = EXIT_USER_ERROR
     except KeyboardInterrupt:
         code = 130
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141
+    except Exception:
+        ranks = _joined()
+        if not (ranks and ranks.error_elsewhere()):
+            raise
+        ranks.part()
+        code = EXIT_USER_ERROR
     raise SystemExit(code or EXIT_DONE)
+
+
+def _joined() -> Any:
+    """The module of the ranks' collectives, where they are joined."""
+    ranks = sys.modules.get("mipic_llm.runtime.ranks")
+    return ranks if ranks and ranks.world_size() > 1 else None
 
 
 class Parser(argparse.ArgumentParser):

@@ -12,6 +12,7 @@ from mipic_llm.config.derive import preview
 from mipic_llm.config.fields import Option
 from mipic_llm.config.recipe import to_yaml
 from mipic_llm.config.schema import OPTIONS, Config, flatten
+from mipic_llm.errors import masked
 
 _ABOUT = (
     "Values are taken from, lowest first: the defaults in [brackets], the recipe, the flags. "
@@ -26,7 +27,8 @@ _LATER = dict.fromkeys(("objective.dims", "sia.layers", "sia.ratios", "pic.ladde
 
 
 def dump(config: Config, *, origins: bool = False) -> str:
-    """YAML of every value; `load_config(["--recipe", FILE])` reads it back as an equal Config.
+    """YAML of every value; `load_config(["--recipe", FILE])` reads it back as an equal Config, but
+    for passwords in URIs, which are masked.
 
     origins: each line ends with a comment that says where its value is from.
     """
@@ -38,7 +40,7 @@ def dump(config: Config, *, origins: bool = False) -> str:
         if inside != section:
             section = inside
             lines.append(f"{section}:")
-        line = f"{'  ' if section else ''}{to_yaml(name, value)}"
+        line = masked(f"{'  ' if section else ''}{to_yaml(name, value)}")
         lines.append(f"{line}  # {_origin(config, key, value)}" if origins else line)
     return "\n".join(lines) + "\n"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from mipic_llm.config.check import validate
@@ -16,6 +17,7 @@ from mipic_llm.config.schema import OPTIONS, SECTIONS, Config
 from mipic_llm.errors import EXIT_DONE, UserError
 
 DEFAULT_RECIPE = "quickstart"
+TRUST = "model.trust_remote_code"  # only a flag turns it on: recipes may be a stranger's
 # Names that people type already, where they mean exactly one of ours.
 ALIASES = {
     "deepspeed": "ds_config", "model_name_or_path": "model.name",
@@ -106,9 +108,16 @@ def from_settings(settings: Mapping[str, Any], *, recipe: str | None = None) -> 
     return _build(rows)
 
 
+def read_record(path: Path) -> Config:
+    """A run's config.yaml, as a record of what it did, on any number of ranks: what it says of
+    trust is not refused, and must not be acted on. Raises UserError where it is no such file."""
+    row = Row("recipe", str(path))
+    return _build([row], world_size=2, keep_recipe=True, record=True)
+
+
 def _build(
     given: Sequence[Row], extra: Section | None = None, world_size: int | None = None,
-    keep_recipe: bool = False,
+    keep_recipe: bool = False, record: bool = False,
 ) -> Config:  # fmt: skip
     """The recipe that `given` names (else quickstart), `given` over it, checked."""
     given = [row for row in given if not _is_retired(row)]
@@ -123,7 +132,11 @@ def _build(
         if row.key not in OPTIONS and row.key not in RETIRED:
             raise row.error(f"unknown key {row.key}{nearest([row.key], OPTIONS)}")
     rows = [row for row in rows if not _is_retired(row)]
-    ours = Config.of(rows).model.name
+    theirs = Config.of(rows).model
+    if theirs.trust_remote_code and not record and all(row.key != TRUST for row in given):
+        raise UserError(f"recipe {path}: {TRUST} is true, but only you can ask for the code that "
+                        f"comes with a model: read it, then add --{TRUST} true")  # fmt: skip
+    ours = theirs.name
     model = Config.of([*rows, *given]).model.name
     if model != ours and not keep_recipe and any(row.key == "model.name" for row in rows):
         told = [row.key for row in given]

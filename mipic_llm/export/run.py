@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from mipic_llm.config import Config, load_config, resolve
+from mipic_llm.config import Config, flatten, load_config, resolve
 from mipic_llm.data.read.formats import read_training
 from mipic_llm.data.tokenise import TextEncoder, pad
 from mipic_llm.errors import EXIT_DONE, UserError
@@ -130,8 +130,9 @@ def export(config: Config) -> int:
         raise UserError(f"output_dir: {settings} is missing, so {run_dir} is no run of ours")
     out = Path(own.to) if own.to else run_dir
     argv = ["--recipe", str(settings), "--output_dir", str(out)]
-    if config.origins.get("model.name") == "flag":
-        argv += ["--model.name", config.model.name]
+    for key in ("model.name", "model.trust_remote_code"):
+        if config.origins.get(key) == "flag":
+            argv += [f"--{key}", str(flatten(config)[key])]
     # The run was checked with its own ranks, not ours; a base that was moved is the same base.
     config = load_config(argv, world_size=2, keep_recipe=True)
     source = open_source(config.model)
@@ -203,8 +204,8 @@ class _Job(NamedTuple):
 
 def _checkpoint(option: str, run_dir: Path) -> Path:
     if option != "auto":
-        if not checkpoint.is_complete(Path(option)):
-            raise UserError(f"checkpoint: {option} is no complete checkpoint; try auto")
+        if what := checkpoint.damage(Path(option)):
+            raise UserError(f"checkpoint: {option} is no complete checkpoint ({what}); try auto")
         return Path(option)
     found = checkpoint.newest_complete(run_dir / "checkpoints")
     if found is None:

@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mipic_llm.model.attention import longest_text
-from mipic_llm.model.files import bad, locate, pooling_of, read_json, resolve_name, run_of
+from mipic_llm.model.files import (
+    bad,
+    locate,
+    pooling_of,
+    read_json,
+    refuse_links,
+    resolve_name,
+    run_of,
+)
 
 # The prompt of a kind of text is the first of these that the model has (sentence-transformers).
 _NAMES = {"query": ("query",), "document": ("document", "passage", "corpus")}
@@ -65,6 +73,7 @@ def open_source(model: Any) -> Source:
     if found.adapter is not None:
         raise bad(model.name, "it is an adapter, and training starts from whole models; give its "
                   f"base {found.backbone}, or a merged export (mipic export --merged)")  # fmt: skip
+    refuse_links(Path(found.backbone), model.name)  # of a hub id there is no such folder
     return found
 
 

@@ -35,6 +35,19 @@ def resolve_name(name: str) -> str:
     return str(folder) if folder else QUICKSTART_HUB_ID if name == "quickstart" else name
 
 
+def refuse_links(folder: Path, name: str) -> None:
+    """UserError for a small file of a model's directory that is a link to somewhere else: an export
+    would hand on whatever it leads to. The hub's cache links to its own files."""
+    home = folder.resolve()
+    for path in sorted(folder.glob("*")):
+        target = path.resolve()
+        cached = target.parent.name == "blobs" and target.parents[1].name.startswith("models--")
+        weights = path.suffix in (".safetensors", ".bin")
+        if path.is_symlink() and not (cached or weights or target.is_relative_to(home)):
+            raise bad(name, f"{path.name} is a link out of the directory, and would be copied into "
+                      "exports; put the file itself there")  # fmt: skip
+
+
 class Place(NamedTuple):
     """folder: of the settings. modules: by class, their paths in it. root: of the transformer."""
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from mipic_llm.errors import UserError
 from mipic_llm.report.plots import INK, panel_figure, save, style
-from mipic_llm.report.tables import is_spearman
+from mipic_llm.report.tables import label, main_metrics
 from mipic_llm.types import Score
 
 
@@ -28,29 +28,36 @@ Curves = Mapping[str, Mapping[int, Estimate]]  # method -> dim -> estimate
 
 
 def quality_plot(before: Sequence[Score], after: Sequence[Score], path: str | Path) -> None:
-    """PNG of Spearman against dim (last layer, mean over tasks), before and after training."""
+    """PNG of quality against dim (last layer, mean over tasks), before and after training."""
     comparison_plot({"before training": before, "after training": after}, path)
 
 
 def comparison_plot(runs: Mapping[str, Sequence[Score]], path: str | Path | None) -> Any:
-    """Spearman against dim at the last layer, one line per named set of scores. -> the Figure.
+    """Quality against dim at the last layer, one line per named set of scores, one panel per main
+    metric of tasks. -> the Figure.
 
-    path: of the PNG; None = not written. Raises UserError where there are no Spearman scores.
+    path: of the PNG; None = not written. Raises UserError where there are no scores.
     """
-    tasks = list(dict.fromkeys(s.task for many in runs.values() for s in many if is_spearman(s)))
-    if not tasks:
+    mains = main_metrics(s for many in runs.values() for s in many)
+    if not mains:
         where = f"{path}: " if path else ""
-        raise UserError(f"{where}no plot: there are no Spearman scores; set data.validation")
-    curves = {name: curve for name, scores in runs.items() if (curve := _curve(scores))}
-    where = tasks[0] if len(tasks) == 1 else f"mean of {len(tasks)} tasks"
-    title = f"Quality against size: {where}"
-    figure = curves_figure({title: curves}, "Spearman x 100", (6.4, 3.9))
-    if list(curves) == ["before training", "after training"]:
-        first, last = curves.values()
-        for place, dim in enumerate(sorted({*first, *last})):
-            if dim in first and dim in last:
-                old, new = first[dim].mean, last[dim].mean
-                figure.axes[0].annotate(
+        raise UserError(f"{where}no plot: there are no scores; set data.validation")
+    panels: dict[str, dict[str, dict[int, Estimate]]] = {}
+    for what in dict.fromkeys(label(metric) for metric in mains.values()):
+        tasks = {task: metric for task, metric in mains.items() if label(metric) == what}
+        where = next(iter(tasks)) if len(tasks) == 1 else f"mean of {len(tasks)} tasks"
+        found = {name: curve for name, scores in runs.items() if (curve := _curve(scores, tasks))}
+        panels[f"Quality against size: {where}" if not panels else f"{what}: {where}"] = found
+    first = label(next(iter(mains.values())))
+    figure = curves_figure(panels, f"{first} x 100", (6.4, 3.9))
+    for axes, curves in zip(figure.axes, panels.values(), strict=False):
+        if list(curves) != ["before training", "after training"]:
+            continue
+        one, two = curves.values()
+        for place, dim in enumerate(sorted({*one, *two})):
+            if dim in one and dim in two:
+                old, new = one[dim].mean, two[dim].mean
+                axes.annotate(
                     f"{new - old:+.1f}", (place, max(new, old)), (-4, 9), color=INK,
                     textcoords="offset points", ha="center", fontsize=9,
                 )  # fmt: skip
@@ -59,9 +66,9 @@ def comparison_plot(runs: Mapping[str, Sequence[Score]], path: str | Path | None
     return figure
 
 
-def _curve(scores: Sequence[Score]) -> dict[int, Estimate]:
-    """dim -> 100 * mean Spearman over tasks, at the deepest layer present."""
-    scores = [s for s in scores if is_spearman(s) and math.isfinite(s.value)]
+def _curve(scores: Sequence[Score], tasks: Mapping[str, str]) -> dict[int, Estimate]:
+    """dim -> 100 * mean over tasks of their metric, at the deepest layer present."""
+    scores = [s for s in scores if tasks.get(s.task) == s.metric and math.isfinite(s.value)]
     last = max((s.point.layer for s in scores), default=0)
     values: dict[int, list[float]] = {}
     for s in scores:

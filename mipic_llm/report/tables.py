@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from mipic_llm.types import Score
 
@@ -11,19 +11,20 @@ from mipic_llm.types import Score
 def before_after_table(
     before: Sequence[Score], after: Sequence[Score], *, layer: int, markdown: bool = False
 ) -> str:
-    """Spearman x 100 before and after training: per dim of `layer`, then per other point.
+    """Each task's main figure x 100 before and after training: per dim of `layer`, then per other
+    point.
 
     One pair of blocks per task. A figure that is missing shows as `-`.
     """
     blocks = []
-    tasks = dict.fromkeys(s.task for s in [*before, *after] if is_spearman(s))
-    for task in tasks:
+    for task, metric in main_metrics([*before, *after]).items():
         old, new = (
-            {s.point: s for s in scores if s.task == task and is_spearman(s)}
+            {s.point: s for s in scores if (s.task, s.metric) == (task, metric)}
             for scores in (before, after)
         )
         points = sorted(set(old) | set(new))
         n = next(iter({**old, **new}.values())).n
+        what, rows_of = (label(metric), "pairs" if is_spearman(metric) else "rows")
         for title, head, chosen in (
             (f"layer {layer}", "dim", [p for p in points if p.layer == layer]),
             ("ladder", "dim@layer", [p for p in points if p.layer != layer]),
@@ -35,14 +36,28 @@ def before_after_table(
                 a, b = (side[point].value if point in side else math.nan for side in (old, new))
                 name = str(point.dim) if head == "dim" else str(point)
                 rows.append([name, _x100(a), _x100(b), _x100(b - a, sign=True)])
-            caption = f"{task}: Spearman x 100, {title}, {n:,} pairs"
+            caption = f"{task}: {what} x 100, {title}, {n:,} {rows_of}"
             blocks.append(f"**{caption}**\n\n{markdown_table(rows)}" if markdown
                           else f"{caption}\n{plain_table(rows)}")  # fmt: skip
-    return "\n\n".join(blocks) if blocks else "no Spearman scores"
+    return "\n\n".join(blocks) if blocks else "no scores"
 
 
-def is_spearman(score: Score) -> bool:
-    return score.metric.endswith("spearman")
+def main_metrics(scores: Iterable[Score]) -> dict[str, str]:
+    """Task -> the metric that speaks for it: Spearman where it has that, else its first."""
+    found: dict[str, str] = {}
+    for task, metric, *_ in scores:
+        if task not in found or (is_spearman(metric) and not is_spearman(found[task])):
+            found[task] = metric
+    return found
+
+
+def is_spearman(metric: str) -> bool:
+    return metric.endswith("spearman")
+
+
+def label(metric: str) -> str:
+    """A metric's name in tables and pictures."""
+    return "Spearman" if is_spearman(metric) else metric
 
 
 def _x100(value: float, sign: bool = False) -> str:

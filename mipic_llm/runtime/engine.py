@@ -6,7 +6,6 @@ import atexit
 import contextlib
 import io
 import logging
-import math
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -19,7 +18,9 @@ from torch import Tensor, nn
 
 from mipic_llm.config import Config
 from mipic_llm.errors import UserError
+from mipic_llm.runtime import pickles
 from mipic_llm.runtime.ranks import leave
+from mipic_llm.runtime.watch import watch
 
 logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
 if not torch.cuda.is_available():
@@ -67,6 +68,7 @@ def start() -> torch.device:
             f"port {os.environ.get('MASTER_PORT')} is taken, perhaps by another run on this "
             "machine; give the launcher a free one: deepspeed --master_port N"
         ) from error
+    watch()
     return device
 
 
@@ -95,13 +97,15 @@ def loading(ds_config: dict[str, Any]) -> Iterator[None]:
 def consolidated(checkpoint: Path, *, trainable_only: bool) -> dict[str, Tensor]:
     """Whole float32 weights of a checkpoint of any stage and world size, in this one process."""
     folder = checkpoint / "deepspeed"
+    pickles.check(checkpoint)
     if not list(folder.glob("*_optim_states.pt")):  # ZeRO-0: nothing was split
         (path,) = folder.glob("*model_states.pt")
-        return torch.load(path, map_location="cpu", weights_only=False)["module"]
+        return pickles.read(path, map_location="cpu")["module"]
     from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 
     nowhere = io.StringIO()  # it prints, and draws bars
-    with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+    quiet = contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere)
+    with quiet[0], quiet[1], pickles.numbers_only():
         found = get_fp32_state_dict_from_zero_checkpoint(
             str(checkpoint), tag="deepspeed", exclude_frozen_parameters=trainable_only
         )
@@ -206,15 +210,22 @@ class Engine:
             optimizer.reset_cpu_buffers()
             optimizer._offload_accumulated_param_ids = set()
 
-    def step(self) -> float:
-        """Clip, update, advance the schedule. -> the gradient norm before clipping."""
-        plain = math.nan
+    def step(self) -> float | Tensor | None:
+        """Clip, update, advance the schedule. -> the gradient norm before clipping, perhaps still
+        on the device; not finite where a gradient was not (most stages then skip the update); None
+        where DeepSpeed was told to compute none."""
+        plain = None
         if self.stage == 0:  # DeepSpeed keeps no norm there; gradients are already averaged
             grads = [p.grad for p in self.module.parameters() if p.grad is not None]
-            plain = torch.nn.utils.get_total_norm(grads) if grads else math.nan
+            plain = torch.nn.utils.get_total_norm(grads) if grads else None
         self.ds.step()
         norm = self.ds.get_global_grad_norm()
-        return float(plain if norm is None else norm)
+        return plain if norm is None else norm
+
+    def finite(self) -> bool:
+        """Whether this rank's part of every trained parameter is finite; waits for the device."""
+        own = [getattr(p, "ds_tensor", p) for p in self.module.parameters() if p.requires_grad]
+        return bool(torch.stack([torch.isfinite(p).all() for p in own]).all()) if own else True
 
     @property
     def learning_rate(self) -> float:
@@ -260,13 +271,42 @@ class Engine:
             put(lambda _: next(kept))
 
     def save(self, folder: Path, *, trainable_only: bool) -> None:
-        self.ds.save_checkpoint(
-            str(folder), tag="deepspeed", save_latest=False,
-            exclude_frozen_parameters=trainable_only,
-        )  # fmt: skip
+        """Write folder/deepspeed; all ranks call. What a disk refused is raised when DeepSpeed's
+        own collectives are over: other ranks would wait in them."""
+        writer, failed = self.ds.checkpoint_engine, []
+        plain = writer.save
+
+        def careful(*args: Any, **named: Any) -> None:
+            try:
+                plain(*args, **named)
+            except (OSError, RuntimeError) as error:
+                failed.append(error)
+
+        writer.save = careful
+        try:
+            self.ds.save_checkpoint(
+                str(folder), tag="deepspeed", save_latest=False,
+                exclude_frozen_parameters=trainable_only,
+            )  # fmt: skip
+        finally:
+            del writer.save
+        if failed:
+            raise failed[0]
 
     def load(self, folder: Path, *, trainable_only: bool) -> None:
+        """Weights, optimizer and place in the schedule; rates, decay and clipping are those of
+        this run's configuration, not the checkpoint's."""
+        schedule, optimizer = self.ds.lr_scheduler, self.ds.optimizer
+        decays = [group["weight_decay"] for group in optimizer.param_groups]
+        rates, clip = list(schedule.base_lrs), getattr(optimizer, "clip_grad", None)
         path, _ = self.ds.load_checkpoint(
             str(folder), tag="deepspeed", load_module_strict=not trainable_only
         )
         assert path is not None, f"DeepSpeed found nothing in {folder}"
+        schedule.base_lrs = rates
+        factors = [factor(schedule.last_epoch) for factor in schedule.lr_lambdas]
+        groups = zip(optimizer.param_groups, rates, decays, factors, strict=True)
+        for group, rate, decay, factor in groups:
+            group.update(initial_lr=rate, lr=rate * factor, weight_decay=decay)
+        if clip is not None:
+            optimizer.clip_grad = clip

@@ -6,8 +6,10 @@ serves that device in the process group (nccl).
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
+import time
 from datetime import timedelta
 from functools import lru_cache
 
@@ -35,10 +37,14 @@ def ranks_here() -> int:
 
 
 def say(text: str) -> None:
-    """One line for the user, from rank 0, above the progress bar if there is one."""
+    """One line for the user, from rank 0, above the progress bar if there is one. A reader that
+    went away (a closed terminal, a dead tee) ends no run."""
     if rank() == 0:
-        tqdm.write(text)
-        sys.stdout.flush()
+        try:
+            tqdm.write(text)
+            sys.stdout.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _host() -> dist.ProcessGroup:
@@ -56,6 +62,50 @@ def leave() -> None:
     _host_of.cache_clear()
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def first_error() -> bool:
+    """For a rank that ends with an error: whether it is the first, so that one line is printed.
+    Follow it by `part`."""
+    if world_size() == 1:
+        return True
+    try:
+        return _store().add(_ERROR, 1) == 1
+    except RuntimeError:  # rank 0 held it, and went with a line of its own
+        return False
+
+
+def error_elsewhere() -> bool:
+    """Whether another rank has ended with an error, so that collectives here fail."""
+    try:
+        return world_size() > 1 and _store().add(_ERROR, 0) > 0
+    except RuntimeError:
+        return False
+
+
+def part() -> None:
+    """End the collectives, so that others do not wait in them; rank 0, whose process holds what
+    ranks agree by, stays until all have seen that there is an error, 5 seconds at most."""
+    if world_size() == 1:
+        return
+    store, last, world = _store(), rank() == 0, world_size()
+    try:
+        store.add(_SEEN, 1)
+        if last and not torch.cuda.is_available():  # nccl would wait for the others
+            leave()
+        until = time.monotonic() + 5
+        while last and store.add(_SEEN, 0) < world and time.monotonic() < until:
+            time.sleep(0.05)
+    except RuntimeError:
+        pass
+
+
+_ATTEMPT = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+_ERROR, _SEEN = f"mipic/error/{_ATTEMPT}", f"mipic/seen/{_ATTEMPT}"
+
+
+def _store() -> dist.Store:
+    return dist.distributed_c10d._get_default_store()
 
 
 def barrier() -> None:

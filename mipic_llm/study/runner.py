@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from mipic_llm.config import Config, load_config
+from mipic_llm.config import Config, load_config, need
 from mipic_llm.config.files import find_file
 from mipic_llm.errors import UserError
 from mipic_llm.evaluation.read import suite_specs
@@ -35,7 +35,10 @@ class Job:
 
     def config(self) -> Config:
         """The trial's training configuration. Raises UserError for settings that are none."""
-        return load_config(["--recipe", self.study.recipe, *as_flags(self.flags)])
+        config = load_config(["--recipe", self.study.recipe, *as_flags(self.flags)])
+        need(not config.model.trust_remote_code, "model.trust_remote_code: a study's file cannot "
+             "ask for code that comes with a model; train that one by hand")  # fmt: skip
+        return config
 
     def steps(self) -> list[str]:
         """Names of its commands: training first (unless untrained), then each evaluation."""

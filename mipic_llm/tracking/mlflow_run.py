@@ -19,6 +19,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mipic_llm.errors import masked
 from mipic_llm.tracking.base import Status, Tracker
 
 log = logging.getLogger(__name__)
@@ -119,6 +120,7 @@ class MlflowTracker(Tracker):
         as_json = (dict, list, tuple)
         texts = {k: json.dumps(v, default=str) if isinstance(v, as_json) else str(v)
                  for k, v in flat.items()}  # fmt: skip
+        texts = {k: masked(v) for k, v in texts.items()}
         job = _Job(partial(self._send_params, texts), "parameters")
         self._put(lambda: self._jobs.append(job))
 
@@ -199,7 +201,7 @@ class MlflowTracker(Tracker):
         """One warning per run and subject."""
         if about not in self._warned:
             self._warned.add(about)
-            log.warning("MLflow at %s: %s", _no_password(self.uri), text)
+            log.warning("MLflow at %s: %s", masked(self.uri), text)
 
     def _connect(self) -> None:
         if self.uri.startswith("sqlite:///"):
@@ -313,8 +315,4 @@ def _short(error: BaseException) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     if cause := re.search(r"Connection refused|timed out|Name or service not known", text):
         return cause.group(0).lower()
-    return _no_password(text)[:160]
-
-
-def _no_password(text: str) -> str:
-    return re.sub(r"//[^/@\s]*@", "//...@", text)
+    return masked(text)[:160]

@@ -68,9 +68,9 @@ class Tracking(Callback):
         self.tracker = tracker
 
     def on_start(self, run: LiveRun) -> None:
-        if run.step == 0:  # a resumed run has them already
+        if run.step == 0 or run.changes:  # a resumed run has them already
             self.tracker.params(flatten(run.config) | run.facts)
-            if run.config.ds_config:
+            if run.step == 0 and run.config.ds_config:
                 self.tracker.artifact(find_file("ds_configs", run.config.ds_config))
 
     def on_step(self, run: LiveRun, step: int, row: Mapping[str, float]) -> None:
@@ -98,7 +98,10 @@ class ShowProgress(Callback):
     def on_step(self, run: LiveRun, step: int, row: Mapping[str, float]) -> None:
         if self.display is None:
             self.display = Progress(run.total, step - 1, run.rank == 0, began=run.began)
-        self.display.update(step, row)
+        try:
+            self.display.update(step, row)
+        except OSError:  # the terminal was closed
+            self.display.enabled = False
 
     def on_end(self, run: LiveRun, status: Status) -> None:
         if self.display is not None:

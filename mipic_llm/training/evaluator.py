@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from mipic_llm.evaluation.encode import encode, spread_over_ranks
 from mipic_llm.evaluation.suite import PREFIX, run_suite
 from mipic_llm.report.scores import read_scores, rows_of, write_scores
 from mipic_llm.runtime import checkpoint
+from mipic_llm.runtime import ranks as dist
 from mipic_llm.runtime.ranks import say
 from mipic_llm.training.callbacks import key_of
 from mipic_llm.training.run import LiveRun
@@ -73,6 +73,16 @@ class Evaluator:
         every, last = self.options.every, self.run.step == self.run.total
         return bool(every and (self.options.best if last else self.run.step % every == 0))
 
+    def missing(self) -> bool:
+        """Whether this step's evaluation is due and scores.jsonl has none."""
+        if not self.due():
+            return False
+        there = self.run.rank == 0 and self.path.is_file() and any(
+            row.get("stage") == "during" and row.get("step") == self.run.step
+            for _, row in rows_of(self.path)
+        )  # fmt: skip
+        return not dist.from_first(there)
+
     def during(self, state: Callable[[], RunState]) -> None:
         """Scores at the chosen points. If they are the best so far, the checkpoint `state()` is
         kept in <output_dir>/best."""
@@ -81,11 +91,11 @@ class Evaluator:
             value = {key_of(s): s.value for s in scores}[self.options.best]
             value = -math.inf if math.isnan(value) else value
             if run.best is None or value > run.best.value:
-                run.best = Best(run.step, value, 0)
-                kept = run.save(self.folder, state())
-                for old in self.folder.iterdir() if run.rank == 0 else ():
-                    if old != kept:
-                        shutil.rmtree(old)
+                was, run.best = run.best, Best(run.step, value, 0)
+                if run.save(self.folder, state()) is None:
+                    run.best = was
+                elif run.rank == 0:  # an older one, as long as a checkpoint speaks of it
+                    checkpoint.prune(self.folder, 1, run.saved_best and run.saved_best.step)
             else:
                 run.best = run.best._replace(worse=run.best.worse + 1)
         self._tell(scores)
@@ -101,9 +111,12 @@ class Evaluator:
 
         scores = run_suite(run.data.tasks, vectors, layers=layers, points=points,
                            spread=spread_over_ranks)[PREFIX]  # fmt: skip
-        if run.rank == 0:
-            write_scores(self.path, scores, stage=stage, append=stage != "before",
-                         step=run.step if stage == "during" else None)  # fmt: skip
+        try:
+            if run.rank == 0:
+                write_scores(self.path, scores, stage=stage, append=stage != "before",
+                             step=run.step if stage == "during" else None)  # fmt: skip
+        except OSError as error:
+            say(f"warning: {self.path} was not written: {error.strerror}")
         return scores
 
     def _tell(self, scores: list[Score]) -> None:

@@ -107,15 +107,19 @@ def report(run: LiveRun, before: list[Score], after: list[Score]) -> None:
         draw = {"loss.png": lambda to: loss_plot(out / "metrics.jsonl", to)}
         if after:
             table = before_after_table(before, after, layer=run.source.config.num_hidden_layers)
-            (out / "table.txt").write_text(table + "\n", encoding="utf-8")
-            written = ["table.txt", "scores.jsonl"]
-            draw["quality.png"] = lambda to: quality_plot(before, after, to)
+            draw = {
+                "table.txt": lambda to: to.write_text(table + "\n", encoding="utf-8"),
+                "scores.jsonl": lambda to: None, **draw,
+                "quality.png": lambda to: quality_plot(before, after, to),
+            }  # fmt: skip
         for name, plot in draw.items():
             try:
                 plot(out / name)
                 written.append(name)
             except UserError as error:
                 say(f"note: {error}")
+            except OSError as error:
+                say(f"warning: {out / name} was not written: {error.strerror}")
     for name in dist.from_first(written):
         run.emit("on_save", out / name)
     if table:

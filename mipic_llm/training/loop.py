@@ -18,7 +18,7 @@ import torch
 
 from mipic_llm.config import Config, dump, need, validate
 from mipic_llm.data.batch import Prepared, prefetch
-from mipic_llm.errors import EXIT_DONE, EXIT_STOPPED
+from mipic_llm.errors import EXIT_DONE, EXIT_STOPPED, UserError
 from mipic_llm.model.attention import choose
 from mipic_llm.runtime import checkpoint
 from mipic_llm.runtime import ranks as dist
@@ -31,20 +31,24 @@ from mipic_llm.training.callbacks import EarlyStopping, ShowProgress, Tracking, 
 from mipic_llm.training.checks import canary, check_chunks
 from mipic_llm.training.evaluator import Evaluator
 from mipic_llm.training.finish import export, rehearse, report
+from mipic_llm.training.resume import check_resume, find_resume, restore
 from mipic_llm.training.run import LiveRun
-from mipic_llm.training.step import StepRunner
+from mipic_llm.training.step import UNREAD, NotFinite, StepRunner
 from mipic_llm.types import RunState
 
 
 @contextmanager
 def signals() -> Iterator[list[int]]:
-    """Inside, SIGINT, SIGTERM and SIGUSR1 are only listed; afterwards they do what they did.
+    """Inside, SIGINT, SIGTERM, SIGUSR1 and SIGHUP (unless nohup) are only listed; afterwards they
+    do what they did.
 
     Python delivers signals to the main thread alone: in another one nothing is changed.
     """
     got: list[int] = []
     main = threading.current_thread() is threading.main_thread()
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1) if main else ()
+    numbers = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1] if main else []
+    if main and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
     before = {n: signal.signal(n, lambda number, _: got.append(number)) for n in numbers}
     try:
         yield got
@@ -70,12 +74,19 @@ def train(
     resume_from = find_resume(config, out / "checkpoints")
     config, source, data = setup.open_run(config, rows, validation)
     say(data.plan.report())
+    changes = check_resume(resume_from, config, source, data) if resume_from else []
     total = setup.total_steps(config, data.plan)
     engine = setup.open_engine(config, source, data, total)
     state = RunState(0, 0, 0, {})
     if resume_from is not None:
-        state = checkpoint.load(resume_from, engine, lora=config.lora.rank > 0)
-        say(f"resuming {resume_from} at step {state.step} of {total}")
+        state = restore(resume_from, engine, config, changes, total)
+    run = LiveRun(
+        config, source, data, engine, out, total, step=state.step, best=state.best,
+        saved_best=state.best, mlflow_run_id=state.mlflow_run_id, changes=changes,
+    )  # fmt: skip
+    evaluator = _checked(run)
+    if config.overwrite and resume_from is None:
+        setup.clear(out)
     own: list[Any] = [ShowProgress()]
     if dist.rank() == 0:
         resume_step = state.step if resume_from else None
@@ -83,13 +94,10 @@ def train(
         own = [*map(Tracking, trackers), *own]
     if config.eval.patience:
         own.append(EarlyStopping(config.eval.patience))
-    run = LiveRun(
-        config, source, data, engine, out, total, [*own, *callbacks], step=state.step,
-        best=state.best, mlflow_run_id=state.mlflow_run_id,
-    )  # fmt: skip
+    run.callbacks = [*own, *callbacks]
     status: Status = "FAILED"
     try:
-        code = _train(run, state)
+        code = _train(run, state, evaluator)
         status = "FINISHED" if code == EXIT_DONE else "KILLED"
     finally:
         run.emit("on_end", status)
@@ -100,22 +108,8 @@ def train(
     return code
 
 
-def find_resume(config: Config, folder: Path) -> Path | None:
-    option = config.train.resume
-    if option == "never":
-        return None
-    if option != "auto":
-        whole = checkpoint.is_complete(Path(option))
-        need(whole, f"train.resume: {option} is no complete checkpoint; try auto")
-        return Path(option)
-    found = dist.from_first(checkpoint.newest_complete(folder) if dist.rank() == 0 else None)
-    hint = "start with --train.save_every N"
-    need(found is not None, f"train.resume: no complete checkpoint in {folder}; {hint}")
-    return found
-
-
-def _train(run: LiveRun, state: RunState) -> int:
-    _start(run)
+def _checked(run: LiveRun) -> Evaluator:
+    """What can be refused before anything is written or deleted."""
     if run.step == 0:
         canary(run)
         if run.config.export.rehearse:
@@ -123,7 +117,11 @@ def _train(run: LiveRun, state: RunState) -> int:
     check_packing(run.engine, run.source.config)
     if selfcheck.wanted(run.config):
         check_chunks(run)
-    evaluator = Evaluator(run)
+    return Evaluator(run)
+
+
+def _train(run: LiveRun, state: RunState, evaluator: Evaluator) -> int:
+    _start(run)
     before = evaluator.before()
     if state.rng:
         checkpoint.set_rng_state(state.rng)
@@ -138,17 +136,22 @@ def _train(run: LiveRun, state: RunState) -> int:
 
 
 def _start(run: LiveRun) -> None:
-    """What this run is: config.yaml and environment.json (not of a resumed run), two lines."""
+    """What this run is: config.yaml, environment.json (not of a resumed run), two lines."""
     config, fresh = run.config, run.step == 0
+    new = fresh or bool(run.changes)
     about = choose(config.model.attn, config.train.precision, run.source.config).about
     run.facts["attention"] = about
-    if fresh and run.rank == 0:
-        (run.out / "config.yaml").write_text(dump(config), encoding="utf-8")
-        text = json.dumps(environment() | run.facts, indent=2, default=str)
-        (run.out / "environment.json").write_text(text + "\n", encoding="utf-8")
+    if run.rank == 0:
+        text = json.dumps(environment() | run.facts, indent=2, default=str) + "\n"
+        files = {"environment.json": text} if fresh else {}
+        for name, content in (files | ({"config.yaml": _record(run)} if new else {})).items():
+            temporary = run.out / f".{name}.new"
+            temporary.write_text(content, encoding="utf-8")
+            temporary.replace(run.out / name)
     run.emit("on_start")
-    if fresh:
+    if new:
         run.emit("on_save", run.out / "config.yaml")
+    if fresh:
         run.emit("on_save", run.out / "environment.json")
         sizes = [(getattr(p, "ds_numel", p.numel()) / 1e6, p.requires_grad)
                  for p in run.engine.module.parameters()]  # fmt: skip
@@ -162,6 +165,15 @@ def _start(run: LiveRun) -> None:
     run.settle()
 
 
+def _record(run: LiveRun) -> str:
+    """config.yaml: the values of now; what changed at which step stands in comments above."""
+    path, mark = run.out / "config.yaml", "# from step "
+    lines = path.read_text("utf-8", "replace").splitlines() if run.step and path.is_file() else []
+    lines = [line for line in lines if line.startswith(mark)]
+    lines += [f"{mark}{run.step} on: {' '.join(str(c).split())}" for c in run.changes]
+    return "".join(f"{line}\n" for line in lines) + dump(run.config)
+
+
 def _steps(run: LiveRun, state: RunState, evaluator: Evaluator, signals: list[int]) -> int:
     """Steps until the last one, or until something stops the run. -> exit code."""
     options, data, folder = run.config.train, run.data, run.out / "checkpoints"
@@ -173,27 +185,59 @@ def _steps(run: LiveRun, state: RunState, evaluator: Evaluator, signals: list[in
 
     run.engine.train(True)
     run.began = time.monotonic()
+    if state.rng and evaluator.missing():  # the signal came before this step's evaluation
+        evaluator.during(partial(_state, run, runner, state.epoch, state.cursor))
     positions = islice(data.plan.steps(state.epoch, state.cursor), left)
     with closing(prefetch(make, positions)) as batches:
         for (epoch, cursor), batch in batches:
             row = _step(run, runner, batch)
             run.emit("on_step", run.step, row)
-            here = partial(_state, run, runner, epoch, cursor + 1)
-            if evaluator.due():
+            here, every = partial(_state, run, runner, epoch, cursor + 1), options.save_every
+            due = bool(every and run.step % every == 0 and run.step < run.total)
+            look = bool(row) or due or evaluator.due() or len(runner.unread) >= UNREAD
+            broken = runner.not_finite() if look else None
+            stopping, signalled, found = run.settle(bool(signals), broken)
+            if signalled and not look:
+                found = run.settle(broken=runner.not_finite())[2]
+            if found:
+                raise UserError(_poisoned(run, state, found, folder))
+            if evaluator.due() and not signalled:
                 evaluator.during(here)
-            stopping, signalled = run.settle(bool(signals))
-            every = options.save_every
-            if (every and run.step % every == 0 and run.step < run.total) or signalled:
-                run.save(folder, here())
-                if run.rank == 0:
-                    checkpoint.prune(folder, options.keep_checkpoints)
+                stopping = run.settle()[0]
+            if due or signalled:
+                written = run.save(folder, here())
+                need(
+                    bool(written) or not signalled,
+                    f"stopped by a signal at step {run.step}, but "
+                    f"{folder} took no checkpoint; make room and go on with --train.resume auto",
+                )
+                if written:
+                    run.saved_best = run.best
+                    if run.rank == 0:
+                        checkpoint.prune(folder, options.keep_checkpoints)
+            if signalled:
+                say(f"stopped by a signal at step {run.step}; go on with --train.resume auto")
+                return EXIT_STOPPED
             if stopping:
                 say(f"stopping at step {run.step}: {run.stop_reason}")
                 break
-            if signalled and run.step < run.total:
-                say(f"stopped by a signal at step {run.step}; go on with --train.resume auto")
-                return EXIT_STOPPED
     return EXIT_DONE
+
+
+def _poisoned(run: LiveRun, state: RunState, found: list[NotFinite], folder: Path) -> str:
+    """The line for a loss or gradient that is not finite. state: where this process began."""
+    step, data = min(one.step for one in found), run.data
+    names = dict.fromkeys(name for one in found if one.step == step for name in one.names)
+    steps = data.plan.steps(state.epoch, state.cursor)
+    batch = data.plan.batch(*next(islice(steps, step - 1 - state.step, None)))
+    rows = ", ".join(str(i + 1) for _, i in batch[:8]) + " .." * (len(batch) > 8)
+    last = dist.from_first(checkpoint.newest(folder) if run.rank == 0 else None)
+    on = f"go on from {last} with --train.resume auto" if last else "start again"
+    return (
+        f"step {step}: {' and '.join(names)} not finite, on rows {rows} of "
+        f"{data.sources[batch[0][0]].name}; nothing was saved since; lower --train.learning_rate "
+        f"(now {run.config.train.learning_rate:g}) and {on}"
+    )
 
 
 def _step(run: LiveRun, runner: StepRunner, batch: Prepared) -> dict[str, float]:

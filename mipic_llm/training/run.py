@@ -11,11 +11,16 @@ from typing import Any
 import torch
 
 from mipic_llm.config import Config, dump
+from mipic_llm.config.compare import Change
+from mipic_llm.errors import UserError
 from mipic_llm.model.directory import Source
 from mipic_llm.runtime import checkpoint
 from mipic_llm.runtime import ranks as dist
 from mipic_llm.runtime.engine import Engine
+from mipic_llm.runtime.ranks import say
 from mipic_llm.training.feed import Data
+from mipic_llm.training.resume import identity
+from mipic_llm.training.step import NotFinite
 from mipic_llm.types import Best, RunState
 
 
@@ -28,9 +33,10 @@ class LiveRun:
     """A run that is going on; every hook of a callback gets it.
 
     config: resolved. out: output directory. total: steps of the whole run; step: those done. began:
-    time.monotonic() at this process's first step. best: by eval.best. facts: recorded beside the
-    configuration. stop_reason: why the run stops after this step, None while it goes on. failure:
-    the first error of a callback on this rank.
+    time.monotonic() at this process's first step. best: by eval.best; saved_best: at the last
+    checkpoint. changes: of the configuration, in a resumed run. identity: of rows and base, by
+    content. facts: recorded beside the configuration. stop_reason: why the run stops after this
+    step, None while it goes on. failure: the first error of a callback on this rank.
     """
 
     config: Config
@@ -43,8 +49,11 @@ class LiveRun:
     step: int = 0
     began: float = math.nan
     best: Best | None = None
+    saved_best: Best | None = None
     mlflow_run_id: str | None = None
+    changes: Sequence[Change] = ()
     facts: dict[str, Any] = field(default_factory=dict)
+    identity: dict[str, str] = field(default_factory=dict)
     stop_reason: str | None = None
     failure: Exception | None = None
 
@@ -75,22 +84,39 @@ class LiveRun:
                 if answer and hook in ("on_step", "on_evaluation"):
                     self.stop(f"{name} asked for it")
 
-    def settle(self, signalled: bool = False) -> tuple[bool, bool]:
-        """Agree over ranks on what hooks left and on signals; all ranks call.
+    def settle(
+        self, signalled: bool = False, broken: NotFinite | None = None
+    ) -> tuple[bool, bool, list[NotFinite]]:
+        """Agree over ranks on what hooks left, on signals and on figures; all ranks call.
 
-        -> (whether the run stops, whether a rank got a signal). Raises CallbackError on every rank
-        if a hook raised on one.
+        -> (whether the run stops, whether a rank got a signal, what ranks found not finite). Raises
+        CallbackError on every rank if a hook raised on one.
         """
-        own = [self.failure is not None, self.stop_reason is not None, signalled]
-        failed, stopping, signalled = (dist.mean_over_ranks(torch.tensor(own).float()) > 0).tolist()
+        own = [self.failure is not None, self.stop_reason is not None, signalled, bool(broken)]
+        agreed = (dist.mean_over_ranks(torch.tensor(own).float()) > 0).tolist()
+        failed, stopping, signalled, poisoned = agreed
         if failed:
             raise self.failure or CallbackError("a callback raised on another rank")
         if stopping:
             self.stop("a callback on another rank asked for it")
-        return stopping, signalled
+        found = dist.gather_objects(broken) if poisoned else []
+        return stopping, signalled, [one for one in found if one is not None]
 
-    def save(self, folder: Path, state: RunState) -> Path:
-        """Write the checkpoint folder/step-N; all ranks call. -> its path."""
-        path = checkpoint.save(folder, self.engine, state, dump(self.config), lora=self.lora)
+    def save(self, folder: Path, state: RunState) -> Path | None:
+        """Write the checkpoint folder/step-N; all ranks call. -> its path, None where the disk did
+        not take it (said in one line). Raises UserError for weights that are not finite."""
+        if not all(dist.gather_objects(self.engine.finite())):
+            raise UserError(
+                f"step {self.step}: trained weights are not finite, so no checkpoint was written; "
+                "lower --train.learning_rate and go on with --train.resume auto"
+            )
+        if not self.identity:
+            self.identity = identity(self.source, self.data)
+        try:
+            path = checkpoint.save(folder, self.engine, state, dump(self.config), lora=self.lora,
+                                   identity=self.identity)  # fmt: skip
+        except checkpoint.NotWritten as error:
+            say(f"warning: the checkpoint of step {self.step} was not written: {error}")
+            return None
         self.emit("on_save", path)
         return path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import math
+import os
 import random
 import shutil
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import IO, Any
 import numpy as np
 import torch
 
-from mipic_llm.config import Config, narrow_dims, need, resolve
+from mipic_llm.config import Config, narrow_dims, need, read_record, resolve
 from mipic_llm.data.plan import BatchPlan
 from mipic_llm.errors import UserError
 from mipic_llm.model.attention import model_class
@@ -21,6 +22,7 @@ from mipic_llm.model.directory import Source, open_source
 from mipic_llm.model.fused import apply_liger, compile_layers, fuse_lora
 from mipic_llm.model.load import add_lora, check_precision, dtype_of, load_model
 from mipic_llm.objective import EmbeddingModule, build_objective
+from mipic_llm.runtime import checkpoint
 from mipic_llm.runtime import ranks as dist
 from mipic_llm.runtime.ds_config import load_ds_config
 from mipic_llm.runtime.engine import Engine, loading
@@ -43,35 +45,73 @@ def claim_output(config: Config) -> IO | None:
     if dist.rank() == 0:
         try:
             out.mkdir(parents=True, exist_ok=True)
-            lock = (out / ".lock").open("w")
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW  # a link would empty what it leads to
+            lock = os.fdopen(os.open(out / ".lock", flags, 0o644), "r+")
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             problem = _other_run(out, config)
         except BlockingIOError:
             problem = (
                 f"output_dir: a run is writing to {out} right now; wait for it or name another"
             )
-        except OSError as error:
-            problem = f"output_dir: cannot write to {out}: {error.strerror}; name another"
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            problem = f"output_dir: cannot write to {out}: {reason}; name another"
     problem = dist.from_first(problem)
     if problem:
         raise UserError(problem)
     return lock
 
 
+# What a run writes into its output_dir, and all that --overwrite deletes.
+_FOLDERS = ("adapter", "merged", "mlruns", ".adapter.new", ".merged.new", ".rehearsal")
+_FILES = (
+    "config.yaml", "environment.json", "metrics.jsonl", "metrics.jsonl.tmp", "scores.jsonl",
+    "scores.jsonl.tmp", "table.txt", "parity.json", "loss.png", "quality.png", "rows.npz",
+    ".config.yaml.new", ".environment.json.new",
+)  # fmt: skip
+
+
 def _other_run(out: Path, config: Config) -> str | None:
+    for path in (out / name for name in (*_FILES, *_FOLDERS)):
+        if path.is_symlink():
+            return f"output_dir: {path} is a link, which a run does not follow; remove it"
     kept = [p for p in out.iterdir() if p.name != ".lock"]
-    if not kept or config.train.resume != "never":
+    resume = config.train.resume
+    own = resume == "auto" or Path(resume).resolve().is_relative_to(out.resolve())
+    if not kept or (resume != "never" and own):
         return None
-    if not config.overwrite:
+    if not config.overwrite or resume != "never":
         return (
             f"output_dir: {out} holds another run; name another, go on with --train.resume auto, "
             "or delete it with --overwrite true"
         )
-    if not (out / "config.yaml").is_file():
-        return f"output_dir: {out} was not written by a run, so --overwrite will not delete it"
-    for path in kept:
-        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-    return None
+    try:
+        record = out / "config.yaml"
+        if record.read_text("utf-8").startswith(("# recipe: ", "# from step ")):
+            read_record(record)
+            return None
+    except (OSError, ValueError):  # ValueError: not UTF-8, or no configuration of ours
+        pass
+    return f"output_dir: {out} was not written by a run, so --overwrite will not delete it"
+
+
+def clear(out: Path) -> None:
+    """Delete what an earlier run left in its output_dir, nothing else; all ranks call."""
+    problem = None
+    if dist.rank() == 0:
+        try:
+            for folder in (out / "checkpoints", out / "best"):
+                if folder.is_dir() and not folder.is_symlink():
+                    checkpoint.delete_all(folder)
+            for path in [*(out / name for name in _FOLDERS), *out.glob("shallow-*x*")]:
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+            for name in _FILES:
+                (out / name).unlink(missing_ok=True)
+        except OSError as error:
+            problem = f"output_dir: cannot delete {error.filename}: {error.strerror}"
+    if problem := dist.from_first(problem):
+        raise UserError(problem)
 
 
 def resolve_for(config: Config, source: Source) -> Config:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,6 +27,14 @@ from mipic_llm.types import Reps
 # What one more forward and backward pass of a length group costs beside its tokens, in padded
 # tokens: launches on a GPU, Python on a CPU.
 PASS_COST = {"cpu": 64, "cuda": 4096}
+UNREAD = 16  # steps at most until somebody looks whether their figures were finite
+
+
+class NotFinite(NamedTuple):
+    """The first step (from 1) whose figures were not all finite, and which were not."""
+
+    step: int
+    names: list[str]
 
 
 class StepRunner:
@@ -38,6 +47,7 @@ class StepRunner:
         self.cached = bool(t.chunk_size or t.chunk_tokens)
         self.packed = engine.module.backbone.packed
         self.pass_cost = PASS_COST.get(engine.device.type, 4096) if t.length_groups else 0
+        self.unread: list[tuple[int, list[str], Tensor, float | Tensor]] = []
 
     def prepare(self, batch: StepBatch) -> Prepared:
         """The batch cut into this rank's passes, padded or packed, on the host; for any thread."""
@@ -55,12 +65,31 @@ class StepRunner:
         parts, passes, left_out = self.gradients(made, step, cached=self.cached)
         grad_norm = self.engine.step()
         self.objective.memory.keep()
+        values = torch.stack([part.value.double() for part in parts])
+        known = 0.0 if grad_norm is None else grad_norm
+        self.unread.append((step + 1, [part.name for part in parts], values, known))
         if not wanted:
             return {}
         share = made.tokens(passes)
         counts = {"useful": share.useful, "padded": share.padded, "false_negatives": left_out}
         row = metrics(parts, counts)
-        return row | {"grad_norm": grad_norm}
+        return row | {"grad_norm": math.nan if grad_norm is None else float(grad_norm)}
+
+    def not_finite(self) -> NotFinite | None:
+        """The first of the steps since the last call whose loss on this rank or whose gradient was
+        not finite. Waits for the device once; in between, figures stay on it."""
+        unread, self.unread = self.unread, []
+        if not unread:
+            return None
+        rows = [torch.cat([v, torch.as_tensor(n).to(v).reshape(1)]) for _, _, v, n in unread]
+        flags = torch.isfinite(torch.cat(rows)).tolist()
+        for step, names, _, _ in unread:
+            own, flags = flags[: len(names) + 1], flags[len(names) + 1 :]
+            if not all(own):
+                labels = [*(f"loss/{name}" for name in names), "the gradient"]
+                bad = [label for label, fine in zip(labels, own, strict=True) if not fine]
+                return NotFinite(step, list(dict.fromkeys(bad)))
+        return None
 
     def gradients(
         self, made: Prepared, step: int, *, cached: bool

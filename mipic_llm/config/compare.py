@@ -1,0 +1,74 @@
+"""May a run go on under another configuration? Each option is one of three kinds.
+
+Of no matter: what the machine or this start decides. May change: takes effect from the next step on
+and is recorded. All others decide what is trained, and must be equal.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from mipic_llm.config.schema import OPTIONS, Config, flatten
+from mipic_llm.errors import UserError
+
+
+def _keys(text: str) -> frozenset[str]:
+    """Options by name; `section.*` names all of a section."""
+    words = text.split()
+    found = {key for key in OPTIONS for w in words if key == w or (
+        w.endswith(".*") and key.startswith(w[:-1]))}  # fmt: skip
+    assert all(w in OPTIONS or w.endswith(".*") for w in words), text
+    return frozenset(found)
+
+
+NO_MATTER = _keys("""
+    recipe output_dir overwrite ds_config model.trust_remote_code data.cache_dir data.token_cache
+    train.resume train.selfcheck tracking.mlflow
+""")
+MAY_CHANGE = _keys("""
+    model.attn model.liger data.validation data.balance_tokens train.chunk_size train.chunk_tokens
+    train.length_groups train.epochs train.max_steps train.learning_rate train.head_learning_rate
+    train.min_learning_rate_ratio train.warmup_ratio train.weight_decay train.max_grad_norm
+    train.gradient_checkpointing train.compile train.save_every train.keep_checkpoints
+    train.log_every eval.* export.* tracking.experiment tracking.run_name
+""")
+# What these say is compared by content: the rows that were read, the base's own files.
+DATA, BASE = _keys("data.train data.negatives data.on_bad_rows"), _keys(
+    "model.name model.revision")  # fmt: skip
+
+
+class Change(NamedTuple):
+    """An option that has another value from now on."""
+
+    key: str
+    old: object
+    new: object
+
+    def __str__(self) -> str:
+        return f"{self.key} {_shown(self.old)} -> {_shown(self.new)}"
+
+
+def compare(old: Config, new: Config, same: dict[str, bool | None]) -> list[Change]:
+    """What changes from an interrupted run's resolved configuration to this one's.
+
+    same: whether "data" and "base" are those of then by content; None = not known, then their
+    names are compared. Raises UserError naming every difference that may not be.
+    """
+    before, now = flatten(old), flatten(new)
+    by_content = {"data": DATA, "base": BASE}
+    known = frozenset().union(*(keys for k, keys in by_content.items() if same[k] is not None))
+    found = [Change(k, before[k], now[k]) for k in OPTIONS if before[k] != now[k]]
+    wrong = [str(c) for c in found if c.key not in NO_MATTER | MAY_CHANGE | known]
+    names = {"data": "data.train (other rows)", "base": "model.name (other files)"}
+    wrong += [names[k] for k, equal in same.items() if equal is False]
+    if wrong:
+        raise UserError(
+            f"train.resume: what is trained would change: {'; '.join(wrong)}; give the values of "
+            "the checkpoint's config.yaml, or start anew in another output_dir"
+        )
+    return [c for c in found if c.key not in NO_MATTER]
+
+
+def _shown(value: object) -> str:
+    text = "none" if value is None else str(value)
+    return text if len(text) <= 60 else f"{text[:57]}.."

@@ -1,0 +1,107 @@
+"""From which checkpoint a run goes on, and whether it is a checkpoint of this run."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from mipic_llm.config import Config, need, read_record
+from mipic_llm.config.compare import Change, compare
+from mipic_llm.errors import UserError
+from mipic_llm.model.directory import Source
+from mipic_llm.runtime import checkpoint
+from mipic_llm.runtime import ranks as dist
+from mipic_llm.runtime.engine import Engine
+from mipic_llm.runtime.ranks import say
+from mipic_llm.training.feed import Data
+from mipic_llm.types import RunState
+
+_SAMPLE, _SAMPLES = 1 << 16, 64  # bytes and places of a file of weights that name it
+
+
+def find_resume(config: Config, folder: Path) -> Path | None:
+    """The checkpoint that train.resume asks for; all ranks call. UserError where there is none."""
+    option, found = config.train.resume, None
+    if option == "never":
+        return None
+    what = None
+    if dist.rank() == 0:
+        if option == "auto":
+            found = checkpoint.newest_complete(folder)
+            if found is None:
+                what = f"no complete checkpoint in {folder}; start with --train.save_every N"
+        else:
+            found = Path(option)
+            if broken := checkpoint.damage(found):
+                what = f"{option} is no complete checkpoint ({broken}); try auto"
+    found, what = dist.from_first((found, what))
+    need(what is None, f"train.resume: {what}")
+    return found
+
+
+def identity(source: Source, data: Data) -> dict[str, str]:
+    """What the rows and the base model are, by content; the same on every rank, all call."""
+    return dist.from_first(_identity(source, data) if dist.rank() == 0 else None)
+
+
+def _identity(source: Source, data: Data) -> dict[str, str]:
+    rows, base = (hashlib.blake2b(digest_size=16) for _ in range(2))
+    for one in data.sources:
+        rows.update(repr(one.weight).encode())
+        for example in one.examples:
+            rows.update(repr(example[:3]).encode())
+    folder = Path(source.backbone)
+    if not folder.is_dir():
+        commit = getattr(source.config, "_commit_hash", None) or source.revision
+        base.update(repr((source.backbone, commit)).encode())
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.suffix in (".json", ".txt", ".model") and path.is_file():
+            base.update(path.name.encode() + path.read_bytes())
+        elif path.suffix in (".safetensors", ".bin") and path.is_file():
+            size = path.stat().st_size
+            base.update(repr((path.name, size)).encode())
+            with path.open("rb") as file:
+                for n in range(_SAMPLES):
+                    file.seek(n * max(0, size - _SAMPLE) // (_SAMPLES - 1))
+                    base.update(file.read(_SAMPLE))
+    return {"data": rows.hexdigest(), "base": base.hexdigest()}
+
+
+def check_resume(path: Path, config: Config, source: Source, data: Data) -> list[Change]:
+    """What changes from the checkpoint's configuration to this one. UserError for what may not."""
+    try:
+        old = read_record(path / "config.yaml")
+    except UserError as error:
+        raise UserError(f"train.resume: {path} has no configuration of ours: {error}") from None
+    then, now = checkpoint.manifest(path).get("identity") or {}, identity(source, data)
+    return compare(old, config, {k: then[k] == now[k] if k in then else None for k in now})
+
+
+def restore(
+    path: Path, engine: Engine, config: Config, changes: list[Change], total: int
+) -> RunState:
+    """The checkpoint's state in the engine, later checkpoints out of the way; a line for each
+    change. All ranks call."""
+    state = checkpoint.load(path, engine, lora=config.lora.rank > 0)
+    need(state.step <= total, f"train.resume: {path} is at step {state.step}, and this run has "
+         f"{total} steps; give more of them, or an older checkpoint")  # fmt: skip
+    say(f"resuming {path} at step {state.step} of {total}")
+    for change in changes:
+        say(f"note: from step {state.step} on: {change}")
+    out = Path(config.output_dir)
+    problem = None
+    if dist.rank() == 0:
+        try:
+            for folder in (out / "checkpoints", out / "best"):
+                checkpoint.set_aside(folder, state.step)
+        except OSError as error:
+            problem = f"output_dir: cannot move later checkpoints away: {error}"
+        if state.best and not (out / "best" / f"step-{state.best.step:08d}").is_dir():
+            say(f"note: the best so far, step {state.best.step}, is not in {out / 'best'} any "
+                "more; the best is looked for anew")  # fmt: skip
+            state = state._replace(best=None)
+    problem, best = dist.from_first((problem, state.best))
+    need(problem is None, str(problem))
+    if any(change.key == "eval.best" for change in changes):
+        best = None
+    return state._replace(best=best)

@@ -1,0 +1,105 @@
+"""How runs stop: a launcher that is gone, an error on one rank, a signal at any moment."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from ranks import ROOT, free_port, run_ranks
+from tiny_models import tiny_bert
+
+from mipic_llm.errors import EXIT_STOPPED, EXIT_USER_ERROR
+from mipic_llm.runtime.watch import is_launcher, launchers
+
+WORKER = """
+import sys
+from mipic_llm.commands.run import run_main
+from mipic_llm.errors import UserError
+from mipic_llm.runtime import ranks
+from mipic_llm.runtime.engine import start
+
+def main(argv):
+    start()
+    ranks.barrier()
+    if str(ranks.rank()) in argv:
+        raise UserError(f"seen by rank {ranks.rank()}")
+    ranks.barrier()
+
+run_main(main)
+"""
+
+
+@pytest.mark.parametrize("who", ["0", "1", "01"])
+def test_an_error_is_told_once_by_a_rank_that_has_it(tmp_path, who):
+    script = tmp_path / "worker.py"
+    script.write_text(WORKER)
+    began = time.monotonic()
+    code, text = run_ranks(2, script, list(who))
+    assert code == EXIT_USER_ERROR, text
+    assert text.count("error") == 1 and "seen by rank" in text and "Traceback" not in text, text
+    assert "error (rank 1): " in text or who != "1"
+    assert time.monotonic() - began < 60
+
+
+def test_what_is_a_launcher():
+    for line in ("/usr/bin/python3 /usr/bin/deepspeed --num_gpus 2 train.py",
+                 "python -u -m deepspeed.launcher.launch --world_info=x train.py",
+                 "/opt/bin/torchrun train.py", "python3 -m torch.distributed.run x"):  # fmt: skip
+        assert is_launcher(line.split()), line
+    for line in ("bash -c deepspeed train.py", "python run_deepspeed.py", "sh deepspeed.sh",
+                 "", "timeout 9 deepspeed train.py", "nohup torchrun x"):  # fmt: skip
+        assert not is_launcher(line.split()), line
+    assert launchers(os.getpid()) == []  # pytest is none, and what is above it was not asked
+
+
+def test_a_lost_launcher_ends_the_ranks_with_a_checkpoint(tmp_path):
+    """`kill PID` of the deepspeed command, as systemd and docker do it."""
+    base, out, log = tmp_path / "base", tmp_path / "out", tmp_path / "log"
+    tiny_bert(base)
+    command = [str(Path(sys.executable).parent / "deepspeed"), "--num_accelerators", "2",
+               "--master_port", str(free_port()), str(ROOT / "launch" / "train.py"),
+               "--model.name", str(base), "--objective.dims", "8", "32", "--data.validation",
+               "none", "--train.batch_size", "4", "--train.max_steps", "100000",
+               "--tracking.mlflow", "off", "--output_dir", str(out)]  # fmt: skip
+    env = dict(os.environ, OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="", PYTHONPATH=str(ROOT))
+    with log.open("w") as stream:
+        launcher = subprocess.Popen(command, env=env, cwd=ROOT, stdout=stream, stderr=stream)
+    try:
+        wait(lambda: out.joinpath("metrics.jsonl").exists() and len(left(out)) >= 2
+             and out.joinpath("metrics.jsonl").stat().st_size > 0, 200, log)  # fmt: skip
+    finally:
+        launcher.send_signal(signal.SIGTERM)
+        launcher.wait(30)
+    try:
+        wait(lambda: not left(out), 30, log)
+    finally:
+        for pid in left(out):
+            os.kill(pid, signal.SIGKILL)
+    text = log.read_text()
+    assert "the launcher is gone" in text and f"return code = {EXIT_STOPPED}" in text, text[-3000:]
+    assert "Traceback" not in text
+    assert len(list((out / "checkpoints").glob("step-*"))) == 1
+
+
+def left(out: Path) -> list[int]:
+    """Processes whose command line names `out`."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().decode("utf-8", "replace").split("\0")
+        except OSError:
+            continue
+        found += [int(path.parent.name)] if str(out) in words else []
+    return found
+
+
+def wait(done, seconds: float, log: Path) -> None:
+    deadline = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < deadline, log.read_text()[-4000:]
+        time.sleep(0.2)
