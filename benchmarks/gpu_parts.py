@@ -87,7 +87,7 @@ def one_step(stepper: models.Stepper, cached: bool = False) -> tuple[dict[str, f
     from mipic_llm.training.step import metrics
 
     runner = stepper.made.runner
-    parts, _ = runner.gradients(runner.prepare(stepper.batches[0]), 0, cached=cached)
+    parts, *_ = runner.gradients(runner.prepare(stepper.batches[0]), 0, cached=cached)
     row = metrics(parts, {})
     found = {name: grad.cpu() for name, grad in runner.engine.gradients()}
     runner.engine.forget_gradients()
@@ -483,6 +483,7 @@ def measure(run: Run, versions: dict[str, Timed], runs: int = 16, warmup: int = 
             "wall_ms": t.wall, "tokens_per_s": 1e3 * sum(v.lengths) / t.median,
             "padding_share": parts["padded"] / (parts["padded"] + parts["useful"]),
             "over_first": harness.ratio_of(samples[name], samples[first]),
+            "loss": parts["loss"],
         }  # fmt: skip
         if peak:
             row["mfu"] = v.work / (t.median / 1e3) / peak
@@ -534,21 +535,41 @@ def big(run: Run, name: str) -> tuple[Path, Shape]:
     return models.write_model(shape, folder, "bf16"), shape
 
 
-def _qwen3(run: Run, mode: str) -> Rows:
-    """Qwen3-0.6B, packed drawn lengths, at least 32k tokens a step: MRL and MIPIC in turn."""
+COMPILE, LIGER = ["--train.compile", "true"], ["--model.liger", "true"]
+
+
+def _qwen3(run: Run, mode: str, options: dict[str, list[str]]) -> Rows:
+    """Qwen3-0.6B, packed drawn lengths, at least 32k tokens a step: all versions in turn."""
     device()
     path, shape = big(run, "qwen3-0.6b")
-    B = 6 if run.dry else 640
-    versions = {f"qwen3-0.6b {mode} {terms}": timed(path, shape, B, 0,
-                                                    ["--objective.name", terms], mode)
-                for terms in ("mrl", "mipic")}  # fmt: skip
-    for name, row in measure(run, versions):
-        limit = {} if run.dry else (
-            {"ok": row.get("mfu", 1) >= 0.45, "target": "mfu >= 0.45"} if "mrl" in name else
-            {"ok": row["over_first"] <= 1.03, "target": "over mrl <= 1.03"})  # fmt: skip
-        yield name, row | limit
-    for name, version in versions.items():
-        yield f"{name} profile", kernels(run, name, version)
+    B, versions = 6 if run.dry else 640, {}
+    if run.dry:
+        options = {n: [] for n in options if " " not in n}
+    for name, more in options.items():
+        began = time.perf_counter()
+        try:
+            made = timed(path, shape, B, 0, ["--objective.name", name.split()[0], *more], mode)
+            for step in range(2):
+                made.stepper.made.runner.run(made.stepper.batches[0], step)
+            versions[f"qwen3-0.6b {mode} {name}"] = made
+            print(name, "ready after", time.perf_counter() - began, flush=True)
+        except Exception as error:
+            yield name, {"ok": False, "note": f"{type(error).__name__}: {error}"[:1500]}
+    found = {}
+    for name, row in measure(run, versions, runs=6, warmup=2):
+        found[name] = row
+        yield name, row
+    best = {}
+    for terms in ("mrl", "mipic"):
+        times = [r["ms"] for n, r in found.items() if f" {terms}" in n]
+        best[terms] = min(times, default=float("nan"))
+    mfu = max((r.get("mfu", 0.0) for n, r in found.items()), default=0.0)
+    limits = {} if run.dry else {"ok": mfu >= 0.45 and best["mipic"] <= 1.03 * best["mrl"],
+                                 "target": "MFU >= 0.45, MIPIC / MRL <= 1.03"}  # fmt: skip
+    yield f"qwen3-0.6b {mode} best", {"mfu": mfu, "mipic_over_mrl": best["mipic"] / best["mrl"],
+                                      **limits}  # fmt: skip
+    for name in list(versions)[-2:]:
+        yield f"{name} profile", kernels(run, name, versions[name])
     yield f"qwen3-0.6b {mode} plan", plan(run, path, mode, B, versions)
 
 
@@ -569,11 +590,14 @@ def plan(run: Run, path: Path, mode: str, B: int, versions: dict[str, Timed]) ->
 
 
 def qwen3_lora(run: Run) -> Rows:
-    yield from _qwen3(run, "lora")
+    yield from _qwen3(run, "lora", {"mrl": [], "mipic": [], "mrl liger": LIGER,
+                                    "mrl compiled": COMPILE,
+                                    "mipic compiled": COMPILE})  # fmt: skip
 
 
 def qwen3_full(run: Run) -> Rows:
-    yield from _qwen3(run, "full")
+    yield from _qwen3(run, "full", {"mrl": [], "mrl compiled": COMPILE,
+                                    "mipic compiled": COMPILE})  # fmt: skip
 
 
 def shapes(run: Run) -> Rows:

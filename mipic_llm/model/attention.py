@@ -14,6 +14,7 @@ import copy
 import inspect
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import lru_cache
 from importlib.util import find_spec
 from itertools import accumulate, groupby
 from typing import Any, NamedTuple
@@ -51,7 +52,9 @@ def choose(option: str, precision: str, config: Any) -> Kernel:
     plain, slow = padded(config), f"{_title(config)} has no other" * (padded(config) != "sdpa")
 
     def kernel(name: str, why: str = "") -> Kernel:
-        own = f" ({'torch.nn.attention.varlen' if fast else 'reference kernel'})"
+        own = " (reference kernel)"
+        if fast:
+            own = f" (torch.nn.attention.varlen{', short texts in tiles' if _short else ''})"
         about = (
             f"{name}{own if name == 'varlen' else ''}, {'packed' if name in PACKED else 'padded'}"
         )
@@ -137,6 +140,7 @@ def _varlen_obstacle(config: Any) -> str | None:
     if on:
         return f"has no dropout and {on[0]} is {drops[on[0]]}: give --model.dropout 0 too"
     _ask_for_groups()
+    _ask_for_tiles()
     return None
 
 
@@ -154,6 +158,22 @@ def _ask_for_groups() -> None:
         _groups = {"enable_gqa": True}
     elif _groups is None:
         _groups = {} if _shares_heads(varlen_attn) else None
+
+
+# The module short_attention, once its kernels were seen to be right on this GPU.
+_short: Any = None
+
+
+@lru_cache(maxsize=1)
+def _ask_for_tiles() -> None:
+    """Compile the kernels for short texts and compare them with plain attention, gradients too;
+    where they fail, or Triton is missing, varlen_attn takes all texts."""
+    global _short
+    try:
+        from mipic_llm.model import short_attention
+    except ImportError:
+        return
+    _short = short_attention if short_attention.right("cuda", torch.bfloat16) else None
 
 
 def _shares_heads(varlen_attn: Any) -> bool:
@@ -194,11 +214,14 @@ def keywords(packing: Packing, first_position: int | None) -> dict[str, Any]:
     None: no positions."""
     longest = max(packing.lengths)
     positions = None if first_position is None else packing.position_N[None] + first_position
-    return {
+    found = {
         "position_ids": positions,
         "cu_seq_lens_q": packing.cu_S1, "cu_seq_lens_k": packing.cu_S1,
         "max_length_q": longest, "max_length_k": longest,
     }  # fmt: skip
+    if _short is not None and (tiles := _short.tiles(packing.lengths, packing.cu_S1.device)):
+        found["short_texts"] = (tiles, packing.position_N[tiles.long_rows :])
+    return found
 
 
 def _table(model: nn.Module) -> nn.Embedding | None:
@@ -234,7 +257,7 @@ def varlen(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, *,
     dropout: float = 0.0, scaling: float | None = None, sliding_window: int | None = None,
     is_causal: bool | None = None, cu_seq_lens_q: Tensor | None = None,
-    max_length_q: int | None = None, **others: Any,
+    max_length_q: int | None = None, short_texts: tuple[Any, Tensor] | None = None, **others: Any,
 ) -> tuple[Tensor, None]:  # fmt: skip
     """transformers' attention interface: query (1, H, N, c), key and value (1, G, N, c) of a packed
     batch -> ((1, N, H, c), None). Half precision on CUDA runs torch's varlen_attn, all else the
@@ -251,22 +274,47 @@ def varlen(
     window = (left, 0 if causal else left)
     if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16):
         assert dropout == 0.0, "varlen_attn has no dropout; `choose` refuses it"
-        from torch.nn.attention.varlen import varlen_attn
-
-        times = q_NHc.shape[1] // k_NGc.shape[1]
-        if times > 1 and _groups is None:
-            k_NGc, v_NGc = (x.repeat_interleave(times, 1) for x in (k_NGc, v_NGc))
-        grouped = _groups or {} if times > 1 else {}
-        out_NHc = varlen_attn(
-            q_NHc, k_NGc, v_NGc, cu_seq_lens_q, cu_seq_lens_q, max_length_q, max_length_q,
-            scale=scaling, window_size=window, **grouped,
-        )  # fmt: skip
+        sides, cu_S1, longest = (q_NHc, k_NGc, v_NGc), cu_seq_lens_q, max_length_q
+        if short_texts is None or sliding_window is not None or not _fits_tiles(q_NHc):
+            out_NHc = _flash(*sides, cu_S1, longest, scaling, window)
+        else:
+            assert _short is not None
+            tiles, position_N = short_texts
+            at, scale = tiles.long_rows, q_NHc.shape[2] ** -0.5 if scaling is None else scaling
+            cut = [x.split((at, len(x) - at)) for x in sides] if at else [(x, x) for x in sides]
+            short = [x if x.stride(2) == 1 else x.contiguous() for _, x in cut]
+            out_NHc = _short.short_attention(*short, tiles.start_t1, position_N, scale, causal)
+            if at:
+                cu_S1, longest = cu_S1[: tiles.long_texts + 1], tiles.longest
+                long_NHc = _flash(*(x for x, _ in cut), cu_S1, longest, scaling, window)
+                out_NHc = torch.cat([long_NHc, out_NHc])
     else:
         lengths = cu_seq_lens_q.diff().tolist()
         out_NHc = reference_varlen(
             q_NHc, k_NGc, v_NGc, lengths, scale=scaling, window=window, dropout=dropout
         )
     return out_NHc[None], None
+
+
+def _flash(
+    q_NHc: Tensor, k_NGc: Tensor, v_NGc: Tensor, cu_S1: Tensor, longest: int, scale: float | None,
+    window: tuple[int, int],
+) -> Tensor:  # fmt: skip
+    """torch's varlen_attn."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    times = q_NHc.shape[1] // k_NGc.shape[1]
+    if times > 1 and _groups is None:
+        k_NGc, v_NGc = (x.repeat_interleave(times, 1) for x in (k_NGc, v_NGc))
+    grouped = _groups or {} if times > 1 else {}
+    return varlen_attn(
+        q_NHc, k_NGc, v_NGc, cu_S1, cu_S1, longest, longest, scale=scale, window_size=window,
+        **grouped,
+    )  # fmt: skip
+
+
+def _fits_tiles(q_NHc: Tensor) -> bool:
+    return _short is not None and q_NHc.shape[2] in _short.CHANNELS
 
 
 def reference_varlen(
