@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
+import transformers
 from api_worker import ROWS, settings
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
@@ -118,3 +119,39 @@ def test_a_rehearsal_leaves_no_trace(tmp_path, stage, precision):
         found.append((run.path / "adapter" / "adapter_model.safetensors").read_bytes())
         assert not (run.path / ".rehearsal").exists()
     assert found[0] == found[1]
+
+
+ROPE = {
+    "Qwen3": ({"rope_theta": 5e6}, {"rope_theta": 5e6}),
+    "Llama": ({"rope_theta": 3e5, "rope_scaling": {"rope_type": "linear", "factor": 4.0}},
+              {"rope_theta": 3e5, "rope_scaling": {"rope_type": "linear", "factor": 4.0}}),
+    "GPTNeoX": ({"rotary_emb_base": 2e4, "rotary_pct": 0.5},
+                {"rotary_emb_base": 2e4, "rotary_pct": 0.5}),
+    "Gemma3Text": ({"rope_theta": 2e6, "rope_local_base_freq": 3e4},
+                   {"rope_theta": 2e6, "rope_local_base_freq": 3e4}),
+    "ModernBert": ({"global_rope_theta": 2e5, "local_rope_theta": 3e4},
+                   {"global_rope_theta": 2e5, "local_rope_theta": 3e4}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ROPE)
+def test_a_merged_config_is_for_both_generations_of_transformers(tmp_path, name):
+    """The keys as transformers 4 wrote them, which 5 reads as the same model."""
+    given, wanted = ROPE[name]
+    config = getattr(transformers, f"{name}Config")(**given, dtype="bfloat16")
+    settings = json.loads(config.to_json_string())
+    assert not wanted.items() <= settings.items()
+    both = write.for_older_loaders(settings) | settings
+    assert (wanted | {"torch_dtype": "bfloat16"}).items() <= both.items()
+    (tmp_path / "config.json").write_text(json.dumps(both))
+    again = transformers.AutoConfig.from_pretrained(tmp_path)
+    assert again.rope_parameters == config.rope_parameters and again.dtype == config.dtype
+
+
+def test_every_tokenizer_file_is_copied(tmp_path):
+    base = tiny_bert(tmp_path / "base")
+    names = ["sentencepiece.model", "spm.model", "bpe.codes", "sentencepiece.bpe.model"]
+    for name in names:
+        (base / name).write_text(name)
+    run = train(base, tmp_path / "run", **{"export.rehearse": False})
+    assert [(run.path / "adapter" / name).read_text() for name in names] == names

@@ -21,8 +21,7 @@ from mipic_llm.model.load import nf4
 
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt",
-    "vocab.json", "merges.txt", "added_tokens.json", "sentencepiece.bpe.model",
-    "tokenizer.model", "spiece.model", "chat_template.jinja",
+    "vocab.json", "merges.txt", "added_tokens.json", "chat_template.jinja",
 )  # fmt: skip
 _MODES = {"cls": "cls_token", "mean": "mean_tokens", "last": "lasttoken"}
 _OTHER_MODES = ("max_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens")
@@ -132,7 +131,7 @@ def _base_directory(spec: EmbeddingSpec) -> Path:
         return Path(spec.base_model)
     from huggingface_hub import snapshot_download
 
-    patterns = ["*.json", "*.txt", "*.model", "*.py", "*.jinja", *spec.tokenizer_files]
+    patterns = ["*.json", "*.txt", "*.model", "*.codes", "*.py", "*.jinja", *spec.tokenizer_files]
     try:
         return Path(snapshot_download(spec.base_model, revision=spec.revision,
                                       allow_patterns=patterns))  # fmt: skip
@@ -145,7 +144,8 @@ def copy_tokenizer(folder: Path, spec: EmbeddingSpec) -> None:
     lack."""
     base = _base_directory(spec)
     names = {*TOKENIZER_FILES, *spec.tokenizer_files}
-    names |= {path.name for path in base.glob("*.py")} if spec.trust_remote_code else set()
+    kinds = ("*.model", "*.codes", *(["*.py"] if spec.trust_remote_code else []))
+    names |= {path.name for kind in kinds for path in base.glob(kind)}
     for name in sorted(names):
         if (base / name).is_file():
             shutil.copyfile(base / name, folder / name)

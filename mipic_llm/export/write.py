@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -103,9 +103,35 @@ def write_merged(
         path = fresh / "config.json"
         settings = json.loads(path.read_text(encoding="utf-8"))
         settings.update(is_matryoshka=True, matryoshka_dimensions=list(spec.dims))
+        settings = for_older_loaders(settings) | settings
         write_json(path, settings)
         write_portable(fresh, spec)
         check(fresh)
+
+
+def for_older_loaders(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What transformers 4 reads of a config.json in place of keys of transformers 5: the dtype, and
+    the base and scaling of rotary positions, without which it takes a default and gives other
+    vectors."""
+    found = {"torch_dtype": settings["dtype"]} if settings.get("dtype") else {}
+    rope = settings.get("rope_parameters") or {}
+    local = rope.get("sliding_attention")
+    rope = rope.get("full_attention", rope)
+    if "rope_theta" not in rope:
+        return found
+    kind, theta = settings.get("model_type"), rope["rope_theta"]
+    names = {"modernbert": "global_rope_theta", "gpt_neox": "rotary_emb_base"}
+    found[names.get(kind, "rope_theta")] = theta
+    if local:
+        name = "local_rope_theta" if kind == "modernbert" else "rope_local_base_freq"
+        found[name] = local["rope_theta"]
+    if "partial_rotary_factor" in rope:
+        name = "rotary_pct" if kind == "gpt_neox" else "partial_rotary_factor"
+        found[name] = rope["partial_rotary_factor"]
+    if rope.get("rope_type", "default") != "default":
+        own = ("rope_theta", "partial_rotary_factor")
+        found["rope_scaling"] = {k: v for k, v in rope.items() if k not in own}
+    return found
 
 
 def merge_adapter(spec: EmbeddingSpec, adapter: Path, dtype: torch.dtype) -> Any:
