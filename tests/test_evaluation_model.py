@@ -152,8 +152,10 @@ def test_what_cannot_be_reproduced_is_refused(tmp_path) -> None:
     folder = tiny_bert(tmp_path / "m", sentence_transformers=True)
     assert read_model(str(folder)).pooling == "mean"
     for kinds, match in (
-        (("Transformer", "Pooling", "Dense"), "has a Dense module"),
-        (("Transformer", "Normalize"), "Transformer and then a Pooling"),
+        (("Transformer", "Pooling", "CNN"), "has a CNN module"),
+        (("Transformer", "Pooling", "Normalize", "Dense"), "then Normalize; it holds"),
+        (("Transformer", "Pooling", "Dense"), "weights of its 2_Dense cannot be read"),
+        (("Transformer", "Normalize"), "Transformer, then a Pooling"),
         (("StaticEmbedding",), "has a StaticEmbedding module"),
     ):
         modules(folder, *kinds)

@@ -119,6 +119,10 @@ class Trained:
         return folder
 
 
+def in_backbone(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {f"model.{name}": value for name, value in state.items()}
+
+
 @pytest.mark.parametrize(
     "case, side",
     [*((case, "right") for case in KINDS), ("qwen3", "left"), ("qwen3-no-eos", "left")],
@@ -286,7 +290,7 @@ def test_a_models_own_code_is_carried_into_every_export(tmp_path, monkeypatch):
     config = trained.config.replace(**{"export.merged": True})
     known = {"config": config, "source": trained.source, "encoder": trained.encoder}
     model = trained.module.backbone.model
-    export_model(model, trained.state(), live, TEXTS, out=out, **known)
+    export_model(model, in_backbone(trained.state()), live, TEXTS, out=out, **known)
     parity = json.loads((out / "parity.json").read_text())
     assert {f"{kind} in {loader}" for kind in ("adapter", "merged") for loader in
             ("automodel", "sentence-transformers")} < set(parity)  # fmt: skip
@@ -294,7 +298,7 @@ def test_a_models_own_code_is_carried_into_every_export(tmp_path, monkeypatch):
     whole = Trained(tmp_path / "whole", "own-code", *TRUST, "--lora.rank", "0")
     known = {"config": whole.config, "source": whole.source, "encoder": whole.encoder}
     live, model = whole.vectors(), whole.module.backbone.model
-    export_model(model, whole.state(), live, TEXTS, out=tmp_path / "full", **known)
+    export_model(model, in_backbone(whole.state()), live, TEXTS, out=tmp_path / "full", **known)
     assert "merged in automodel" in json.loads((tmp_path / "full" / "parity.json").read_text())
 
 
@@ -303,7 +307,7 @@ def test_a_refused_export_leaves_nothing(tmp_path):
     known = {"config": trained.config, "source": trained.source, "encoder": trained.encoder}
     wrong = trained.vectors().flip(1)
     with pytest.raises(ExportError, match="adapter in automodel gives other vectors"):
-        export_model(trained.module.backbone.model, trained.state(), wrong, TEXTS,
+        export_model(trained.module.backbone.model, in_backbone(trained.state()), wrong, TEXTS,
                      out=tmp_path / "run", **known)  # fmt: skip
     assert not any((tmp_path / "run").iterdir())
 

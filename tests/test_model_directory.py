@@ -236,9 +236,9 @@ def test_training_refuses_what_it_cannot_reproduce(tmp_path) -> None:
     assert "cls + max" in refusal(folder)
     assert open_source(ModelConfig(name=str(folder), pooling="mean")).pooling == "mean"
     listed = json.loads(modules.read_text())
-    dense = {"idx": 3, "name": "3", "path": "3_Dense", "type": "sentence_transformers.models.Dense"}
-    modules.write_text(json.dumps([*listed, dense]))
-    assert "has a Dense module" in refusal(folder, pooling="mean")
+    router = {"idx": 3, "name": "3", "path": "3", "type": "sentence_transformers.models.Router"}
+    modules.write_text(json.dumps([*listed, router]))
+    assert "has a Router module" in refusal(folder, pooling="mean")
     for broken in ([1], [{"path": ""}], {"a": 1}):
         modules.write_text(json.dumps(broken))
         assert "model" in refusal(folder)

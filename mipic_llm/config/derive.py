@@ -213,12 +213,25 @@ def preview(config: Config) -> Config:
     else:
         shape, words, own = (_json(folder / name) for name in (
             "config.json", "tokenizer_config.json", "sentence_bert_config.json"))  # fmt: skip
-        width, n_layers = shape.get("hidden_size"), shape.get("num_hidden_layers")
+        width, n_layers = (
+            _last_dense(folder) or shape.get("hidden_size"),
+            shape.get("num_hidden_layers"),
+        )
         limits = (shape.get("max_position_embeddings"), words.get("model_max_length"))
         longest = own.get("max_seq_length") or min((n for n in limits if n), default=None)
     if not (width and n_layers):
         return _by_case(config, longest, None)
     return resolve(config, width=width, n_layers=n_layers, max_positions=longest)
+
+
+def _last_dense(folder: Path) -> int | None:
+    """Width of the vectors of a model with Dense modules after its pooling."""
+    try:
+        listed = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
+        paths = [entry["path"] for entry in listed if entry["type"].endswith(".Dense")]
+    except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError):
+        return None
+    return _json(folder / paths[-1] / "config.json").get("out_features") if paths else None
 
 
 def _json(path: Path) -> dict[str, int]:

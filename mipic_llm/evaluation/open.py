@@ -9,6 +9,7 @@ from mipic_llm.data.tokenise import TextEncoder
 from mipic_llm.evaluation.encode import make_encoder
 from mipic_llm.model.attention import choose
 from mipic_llm.model.backbone import Backbone
+from mipic_llm.model.dense import make_dense
 from mipic_llm.model.directory import Source, read_model
 from mipic_llm.model.load import check_precision, dtype_of, load_model, read_adapter
 from mipic_llm.objective.module import EmbeddingModule
@@ -68,15 +69,15 @@ def open_finished(config: Config, name: str) -> Opened:
     engine = _engine(config, source, inner_norm)
     shape = source.config
     about = (
-        f"{name}: {shape.num_hidden_layers} layers, width {shape.hidden_size}, pooling "
+        f"{name}: {shape.num_hidden_layers} layers, width {source.width}, pooling "
         f"{source.pooling}, inner layers {inner_norm}, {length} tokens at most, {precision}"
         f"{'' if config.model.quantization == 'none' else ' on a base in 4 bits'}, "
         f"attention {choose(m.attn, precision, shape).about}; "
         f"ZeRO-{engine.stage}, {dist.world_size()} rank(s)"
     )
     return Opened(
-        name, engine, make_encoder(config, source), shape.num_hidden_layers, shape.hidden_size,
-        source.dims or derive_dims(shape.hidden_size), about,
+        name, engine, make_encoder(config, source), shape.num_hidden_layers, source.width,
+        source.dims or derive_dims(source.width), about,
     )  # fmt: skip
 
 
@@ -94,8 +95,9 @@ def _engine(config: Config, source: Source, inner_norm: str) -> Engine:
         backbone = load_model(source, config.model, precision=precision, dropout=0.0)
         if source.adapter is not None:
             backbone = read_adapter(backbone, source.adapter, dtype_of(precision))
-    backbone.requires_grad_(False)
-    module = EmbeddingModule(Backbone(backbone, pooling=source.pooling, inner_norm=inner_norm))
+    dense = make_dense(source.dense, dtype_of(precision))
+    backbone = Backbone(backbone, pooling=source.pooling, inner_norm=inner_norm, dense=dense)
+    module = EmbeddingModule(backbone.requires_grad_(False))
     engine = Engine(module, ds_config, None, None)
     engine.train(False)
     check_packing(engine, source.config)

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from safetensors.torch import save_file
 
 from mipic_llm.config import Config
 from mipic_llm.data.tokenise import TextEncoder
 from mipic_llm.errors import UserError
+from mipic_llm.model.dense import Dense
 from mipic_llm.model.directory import Source, lower_all, prompts_by_kind
 from mipic_llm.model.load import nf4
 
@@ -48,6 +50,7 @@ class EmbeddingSpec(NamedTuple):
     default_prompt: str | None = None  # its name
     lower_case: bool = False
     tokenizer_files: tuple[str, ...] = ()  # what its class reads beside TOKENIZER_FILES
+    dense: tuple[Dense, ...] = ()
     quantization: str = "none"  # of the base that an adapter was trained on
 
     @property
@@ -68,9 +71,9 @@ def make_spec(config: Config, source: Source, encoder: TextEncoder) -> Embedding
     return EmbeddingSpec(
         base_model=str(base.resolve()) if base.is_dir() else source.backbone,
         pooling=source.pooling,
-        width=shape.hidden_size,
+        width=source.width,
         n_layers=shape.num_hidden_layers,
-        dims=tuple(config.objective.dims or (shape.hidden_size,)),
+        dims=tuple(config.objective.dims or (source.width,)),
         max_seq_length=config.data.max_length,
         prompts=source.prompts | {kind: prompts[kind] for kind in ("query", "document")},
         padding_side=encoder.padding_side,
@@ -81,6 +84,7 @@ def make_spec(config: Config, source: Source, encoder: TextEncoder) -> Embedding
         default_prompt=source.default_prompt,
         lower_case=source.lower_case,
         tokenizer_files=tuple(getattr(source.tokenizer, "vocab_files_names", {}).values()),
+        dense=source.dense,
         quantization=config.model.quantization,
     )
 
@@ -93,10 +97,11 @@ def write_json(path: Path, value: Any) -> None:
 def write_portable(folder: Path, spec: EmbeddingSpec) -> None:
     """Tokenizer files and the sentence-transformers files (not the weights)."""
     copy_tokenizer(folder, spec)
-    kinds = {"Transformer": "", "Pooling": "1_Pooling", "Normalize": "2_Normalize"}
+    kinds = ["Transformer", "Pooling", *["Dense"] * len(spec.dense), "Normalize"]
+    paths = ["", *(f"{i}_{kind}" for i, kind in enumerate(kinds) if i)]
     write_json(folder / "modules.json", [
         {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
-        for i, (kind, path) in enumerate(kinds.items())
+        for i, (kind, path) in enumerate(zip(kinds, paths, strict=True))
     ])  # fmt: skip
     write_json(
         folder / "sentence_bert_config.json",
@@ -117,11 +122,16 @@ def write_portable(folder: Path, spec: EmbeddingSpec) -> None:
     )
     modes = {f"pooling_mode_{n}": n == _MODES[spec.pooling]
              for n in (*_MODES.values(), *_OTHER_MODES)}  # fmt: skip
-    own = {"embedding_dimension": spec.width, "word_embedding_dimension": spec.width,
+    pooled = spec.dense[0].weight.shape[1] if spec.dense else spec.width
+    own = {"embedding_dimension": pooled, "word_embedding_dimension": pooled,
            "pooling_mode": "lasttoken" if spec.pooling == "last" else spec.pooling,
            "include_prompt": True}  # fmt: skip
     write_json(folder / "1_Pooling" / "config.json", modes | own)
-    write_json(folder / "2_Normalize" / "config.json", {})
+    for path, dense in zip(paths[2:], spec.dense, strict=False):
+        write_json(folder / path / "config.json", dense.settings)
+        save_file({k: v.contiguous() for k, v in dense.tensors.items()},
+                  folder / path / "model.safetensors", metadata={"format": "pt"})  # fmt: skip
+    write_json(folder / paths[-1] / "config.json", {})
     (folder / "README.md").write_text(model_card(spec), encoding="utf-8")
 
 

@@ -26,6 +26,7 @@ from mipic_llm.export.verify import check_tokens, differences, prove, reload_vec
 from mipic_llm.export.write import merge_adapter, write_adapter, write_merged
 from mipic_llm.model.attention import padded
 from mipic_llm.model.backbone import Backbone, base_of, cut_layers, final_norm_of
+from mipic_llm.model.dense import make_dense, read_dense, trained
 from mipic_llm.model.directory import Source, open_source
 from mipic_llm.model.load import add_lora, dtype_of, load_model
 from mipic_llm.report import read_scores
@@ -47,11 +48,16 @@ def export_model(
     export.merged asks for it; parity.json says how far the reloaded vectors differ. One process.
 
     model: the live transformers or peft model, of which only configurations are read. state: its
-    trained parameters by name, whole, on CPU. live_ND: its vectors of texts, without prompts, one
-    text at a time. rehearsal: nothing is said. Raises ExportError where a reload differs; nothing
-    is left then.
+    trained parameters by name in a Backbone, whole, on CPU. live_ND: its vectors of texts, without
+    prompts, one text at a time. rehearsal: nothing is said. Raises ExportError where a reload
+    differs; nothing is left then.
     """
     spec, dtype = make_spec(config, source, encoder), dtype_of(config.train.precision)
+    model_state, dense = (
+        {k.removeprefix(part): v for k, v in state.items() if k.startswith(part)}
+        for part in ("model.", "dense.")
+    )
+    spec = spec._replace(dense=trained(spec.dense, dense))
     parts: dict[str, Any] = {}
 
     def check(name: str, tolerance: float) -> Any:
@@ -67,7 +73,7 @@ def export_model(
     if config.lora.rank:
         adapter = out / "adapter"
         peft_config = model.peft_config["default"]
-        write_adapter(adapter, state, peft_config, spec, check("adapter", tolerance))
+        write_adapter(adapter, model_state, peft_config, spec, check("adapter", tolerance))
         if spec.quantization != "none":
             found = _distance(adapter, live_ND, texts, spec, dtype)
             parts |= found
@@ -82,7 +88,7 @@ def export_model(
     else:
         base = base_of(model)
         whole = type(base)._from_config(base.config, dtype=dtype)
-        missing, unexpected = whole.load_state_dict(state, strict=False)
+        missing, unexpected = whole.load_state_dict(model_state, strict=False)
         assert not unexpected, unexpected
         left = [k for k in missing if "pooler" not in k and k in dict(whole.named_parameters())]
         assert not left, left
@@ -136,8 +142,7 @@ def export(config: Config) -> int:
     # The run was checked with its own ranks, not ours; a base that was moved is the same base.
     config = load_config(argv, world_size=2, keep_recipe=True)
     source = open_source(config.model)
-    shape = source.config
-    config = resolve(config, width=shape.hidden_size, n_layers=shape.num_hidden_layers)
+    config = resolve(config, width=source.width, n_layers=source.config.num_hidden_layers)
     config = config.replace(**{"export.merged": own.merged})
     encoder = make_encoder(config, source)
     job = _Job(config, make_spec(config, source, encoder), encoder.bare(), _texts())
@@ -146,7 +151,7 @@ def export(config: Config) -> int:
         say(f"exporting {found}")
         backbone, probes = _restored(config, source, found), job.texts[:PROBES]
         live_ND = _readouts(backbone, job.bare, probes, backbone.n_layers)
-        state = {k: v.detach() for k, v in backbone.model.named_parameters()
+        state = {k: v.detach() for k, v in backbone.named_parameters()
                  if v.requires_grad or not config.lora.rank}  # fmt: skip
         export_model(backbone.model, state, live_ND, probes, config=config, source=source,
                      encoder=encoder, out=out)  # fmt: skip
@@ -155,6 +160,8 @@ def export(config: Config) -> int:
             say(f"{kind}: {out / kind} (reloaded and compared: {out / 'parity.json'})")
         finished = out / written[0]
     assert finished is not None
+    layers = [read_dense(path, str(finished)) for path in sorted(finished.glob("*_Dense"))]
+    job = job._replace(spec=job.spec._replace(dense=tuple(layers)))
     if own.layers or own.dim:
         point = Point(own.layers or job.spec.n_layers, own.dim or job.spec.width)
         _shallow(job, finished, run_dir, out, point)
@@ -227,18 +234,20 @@ def _restored(config: Config, source: Source, found: Path) -> Backbone:
     model = load_model(source, m, precision=config.train.precision, dropout=m.dropout or 0.0)
     if lora:
         model = add_lora(model, config.lora)
-    prefix = "backbone.model."
+    dense = make_dense(source.dense, dtype_of(config.train.precision))
+    inner_norm = config.model.inner_norm or "raw"
+    backbone = Backbone(model, pooling=source.pooling, inner_norm=inner_norm, dense=dense)
+    prefix = "backbone."
     whole = consolidated(found, trainable_only=lora)
     weights = {k.removeprefix(prefix): v for k, v in whole.items() if k.startswith(prefix)}
-    missing, unexpected = model.load_state_dict(weights, strict=False)
-    left = sorted({k for k, v in model.named_parameters() if v.requires_grad} & set(missing))
+    missing, unexpected = backbone.load_state_dict(weights, strict=False)
+    left = sorted({k for k, v in backbone.named_parameters() if v.requires_grad} & set(missing))
     if left or unexpected:
         raise UserError(
             f"checkpoint: {found} does not fit its own config.yaml: {len(left)} weights missing, "
             f"{len(unexpected)} unknown, such as {(left or unexpected)[0]}"
         )
-    inner_norm = config.model.inner_norm or "raw"
-    return Backbone(model, pooling=source.pooling, inner_norm=inner_norm).eval()
+    return backbone.eval()
 
 
 def _shallow(job: _Job, finished: Path, run_dir: Path, out: Path, point: Point) -> None:
@@ -254,7 +263,9 @@ def _shallow(job: _Job, finished: Path, run_dir: Path, out: Path, point: Point) 
             "layers: this run read its inner layers before the final norm, which no model "
             "directory can express; train with --model.inner_norm final to cut"
         )
-    options = {"pooling": spec.pooling, "inner_norm": spec.inner_norm}
+    dtype = dtype_of(job.config.train.precision)
+    options = {"pooling": spec.pooling, "inner_norm": spec.inner_norm,
+               "dense": make_dense(spec.dense, dtype)}  # fmt: skip
     whole = Backbone(model, **options).eval()
     live_ND = _readouts(whole, job.bare, probes, point.layer)
     before = _seconds(whole, job)

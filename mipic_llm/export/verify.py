@@ -14,6 +14,7 @@ from torch.nn.functional import normalize
 from mipic_llm.data.tokenise import TextEncoder
 from mipic_llm.export.portable import EmbeddingSpec
 from mipic_llm.export.write import ExportError
+from mipic_llm.model.dense import make_dense, read_dense
 from mipic_llm.model.load import plain_layout
 
 ROUNDING, ROUNDING_CAP = 3.0, 0.1  # two roundings, live and reloaded, and some room
@@ -49,6 +50,8 @@ def reload_vectors(
     else:
         net = AutoModel.from_pretrained(folder, **spec.loading(dtype))
     plain_layout(net).eval()
+    layers = [read_dense(path, str(folder)) for path in sorted(folder.glob("*_Dense"))]
+    dense = make_dense(layers, dtype)
     rows = []
     for text in texts:
         batch = tokenizer(
@@ -57,7 +60,8 @@ def reload_vectors(
         with torch.no_grad():
             h_TD = net(**batch).last_hidden_state[0]
         pooled = {"cls": h_TD[0], "last": h_TD[-1], "mean": h_TD.mean(0)}[spec.pooling]
-        rows.append(pooled.float())
+        with torch.no_grad():
+            rows.append((dense(pooled) if dense else pooled).float())
     return normalize(torch.stack(rows), dim=1)
 
 

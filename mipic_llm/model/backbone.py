@@ -60,15 +60,18 @@ class Backbone(nn.Module):
     """
 
     def __init__(
-        self, model: nn.Module, *, pooling: str, inner_norm: str = "raw", view_noise: float = 0.0
-    ) -> None:
+        self, model: nn.Module, *, pooling: str, inner_norm: str = "raw", view_noise: float = 0.0,
+        dense: nn.Sequential | None = None,
+    ) -> None:  # fmt: skip
+        """dense: what follows the pooling (`model.dense`)."""
         super().__init__()
         self.model = model
+        self.dense = dense
         self.pooling = pooling
         self.inner_norm = inner_norm
         self.view_noise = view_noise
         self.n_layers = base_of(model).config.num_hidden_layers
-        self.width = base_of(model).config.hidden_size
+        self.width = base_of(model).config.hidden_size if dense is None else dense[-2].out_features
         self.packed = base_of(model).config._attn_implementation in PACKED
         self.first_position = first_position(base_of(model))
         self.norm_known = (
@@ -108,7 +111,10 @@ class Backbone(nn.Module):
             mask_ST = mask_ST.bool()
             readouts = [readout(states[layer], mask_ST, self.pooling) for layer in layers]
         tokens = tuple(states[layer] for layer in token_layers)
-        return Encoded(tokens, mask_ST, torch.stack(readouts))
+        readout_LSD = torch.stack(readouts)
+        if self.dense is not None:
+            tokens, readout_LSD = tuple(map(self.dense, tokens)), self.dense(readout_LSD)
+        return Encoded(tokens, mask_ST, readout_LSD)
 
     @torch.no_grad()
     def _compare(self, norm: nn.Module | None, layer: Tensor, last: Tensor) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mipic_llm.model.attention import longest_text
+from mipic_llm.model.dense import Dense, read_dense
 from mipic_llm.model.files import (
     bad,
     locate,
@@ -55,8 +56,14 @@ class Source(NamedTuple):
     inner_norm: str | None
     dims: list[int] | None
     positions: int | None
+    dense: tuple[Dense, ...] = ()  # after the pooling
     quantization: str = "none"  # of the base that the adapter was trained on
     notes: tuple[str, ...] = ()
+
+    @property
+    def width(self) -> int:
+        """Channels of the vector."""
+        return len(self.dense[-1].weight) if self.dense else self.config.hidden_size
 
     @property
     def hub(self) -> dict[str, Any]:
@@ -148,6 +155,7 @@ def _read(
     name: str, revision: str | None, trust: bool, base: str | None, pooling: str, side: str
 ) -> Source:
     folder, modules, root, backbone, revision, adapter, notes = locate(name, revision, base)
+    dense = tuple(read_dense(folder / path, name) for path in modules.get("Dense", []))
     hub = {"revision": revision, "trust_remote_code": trust}
     own_tokenizer = adapter and (root / "tokenizer_config.json").is_file()
     if adapter and not modules:  # an adapter of others: its base says the rest
@@ -178,7 +186,9 @@ def _read(
         raise bad(name, f"its default prompt {default!r} is not among its prompts")
     causal = is_causal(config)
     if pooling == "auto" and modules:
-        pooling = pooling_of(read_json(folder / modules["Pooling"] / "config.json"), name, prompts)
+        pooling = pooling_of(
+            read_json(folder / modules["Pooling"][0] / "config.json"), name, prompts
+        )
     elif pooling == "auto":
         pooling = "last" if causal else "cls" if config.model_type == "xlm-roberta" else "mean"
     positions = longest_text(config)
@@ -190,7 +200,7 @@ def _read(
         default, int(st.get("max_seq_length") or longest), lower, bool(modules),
         told.get("inner_norm") or run_of(folder, "model", "inner_norm"),
         told.get("matryoshka_dimensions") or run_of(folder, "objective", "dims"),
-        positions, told.get("quantization", "none"), notes,
+        positions, dense, told.get("quantization", "none"), notes,
     )  # fmt: skip
 
 

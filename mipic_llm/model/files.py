@@ -16,6 +16,7 @@ from mipic_llm.config.files import model_folder
 from mipic_llm.errors import UserError
 
 QUICKSTART_HUB_ID = "sentence-transformers/all-MiniLM-L6-v2"
+_READ = ("Transformer", "Pooling", "Dense")  # in this order
 _HARMLESS = ("Normalize", "Dropout")  # length does not change a cosine, dropout is off
 _POOLINGS = {"cls": "cls", "mean": "mean", "lasttoken": "last"}
 # pooling_mode_* of older directories -> pooling_mode
@@ -49,10 +50,11 @@ def refuse_links(folder: Path, name: str) -> None:
 
 
 class Place(NamedTuple):
-    """folder: of the settings. modules: by class, their paths in it. root: of the transformer."""
+    """folder: of the settings. modules: of each class, their paths in it. root: of the
+    transformer."""
 
     folder: Path
-    modules: dict[str, str]
+    modules: dict[str, list[str]]
     root: Path
     backbone: str
     revision: str | None
@@ -66,7 +68,9 @@ def locate(name: str, revision: str | None, base: str | None) -> Place:
     local = Path(name).is_dir()
     folder, notes = (Path(name), ()) if local else _small_files(name, revision)
     modules = _modules(folder, name)
-    sub = modules.get("Transformer", "")
+    sub = modules.get("Transformer", [""])[0]
+    for path in [] if local else modules.get("Dense", []):
+        _download(name, revision, [f"{path}/*"])
     root = folder / sub
     backbone, adapter = str(root) if local else name, None
     is_adapter = (root / "adapter_config.json").is_file()
@@ -129,21 +133,25 @@ def read_json(path: Path, kind: type = dict) -> Any:
     return found
 
 
-def _modules(folder: Path, name: str) -> dict[str, str]:
-    """Class name -> path of the modules that we reproduce; empty without modules.json."""
+def _modules(folder: Path, name: str) -> dict[str, list[str]]:
+    """Class name -> paths of the modules that we reproduce; empty without modules.json."""
     listed = read_json(folder / "modules.json", list)
-    found: dict[str, str] = {}
-    for entry in listed:
-        kind, path = str(entry["type"]).rsplit(".", 1)[-1], entry.get("path") or ""
-        if kind in ("Transformer", "Pooling") and kind not in found:
-            found[kind] = path
+    found: dict[str, list[str]] = {}
+    kinds = [str(entry["type"]).rsplit(".", 1)[-1] for entry in listed]
+    for kind, entry in zip(kinds, listed, strict=True):
+        path = entry.get("path") or ""
+        if kind in _READ and (kind == "Dense" or kind not in found):
+            found.setdefault(kind, []).append(path)
         elif kind not in _HARMLESS:
             raise bad(name, f"its modules.json has a {kind} module (path {path or '.'}), which is "
-                      "not part of our readout: only Transformer, Pooling and Normalize can be "
-                      "trained and evaluated")  # fmt: skip
-    if listed and list(found) != ["Transformer", "Pooling"]:
-        raise bad(name, "its modules.json must hold a Transformer and then a Pooling module, it "
-                  f"holds {', '.join(found) or 'neither'}")  # fmt: skip
+                      "not part of our readout: only Transformer, Pooling, Dense and Normalize can "
+                      "be trained and evaluated")  # fmt: skip
+    order = [kind for kind in kinds if kind != "Dropout"]
+    if listed and list(found)[:2] != ["Transformer", "Pooling"] or "Dense" in order[
+        order.index("Normalize") if "Normalize" in order else len(order) :
+    ]:  # fmt: skip
+        raise bad(name, "its modules.json must hold a Transformer, then a Pooling, then any Dense "
+                  f"modules, then Normalize; it holds {', '.join(kinds)}")  # fmt: skip
     return found
 
 

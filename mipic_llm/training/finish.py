@@ -72,8 +72,8 @@ def _write(run: LiveRun, out: Path, probes: int, rehearsal: bool = False) -> Non
     # The tracker's thread may still be importing mlflow, and a reload imports the same large
     # packages: two threads inside one cycle of imports can meet half-made modules.
     wait_for_import()
-    prefix = "backbone.model."
-    weights = {k.removeprefix(prefix): v for k, v in (state or {}).items() if k.startswith(prefix)}
+    weights = {k.removeprefix("backbone."): v for k, v in (state or {}).items()
+               if k.startswith("backbone.")}  # fmt: skip
     _on_first(lambda: export_model(
         engine.module.backbone.model, weights, live_ND, texts, config=config, source=run.source,
         encoder=run.data.encoder, out=out, rehearsal=rehearsal,

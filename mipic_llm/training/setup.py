@@ -18,6 +18,7 @@ from mipic_llm.data.plan import BatchPlan
 from mipic_llm.errors import UserError
 from mipic_llm.model.attention import model_class
 from mipic_llm.model.backbone import Backbone
+from mipic_llm.model.dense import make_dense
 from mipic_llm.model.directory import Source, open_source
 from mipic_llm.model.fused import apply_liger, compile_layers, fuse_lora
 from mipic_llm.model.load import add_lora, check_precision, dtype_of, load_model
@@ -115,9 +116,8 @@ def clear(out: Path) -> None:
 
 
 def resolve_for(config: Config, source: Source) -> Config:
-    shape = source.config
     cuda = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    found = resolve(config, width=shape.hidden_size, n_layers=shape.num_hidden_layers,
+    found = resolve(config, width=source.width, n_layers=source.config.num_hidden_layers,
                     max_positions=source.max_length, cuda=cuda)  # fmt: skip
     for note in found.notes:
         say(f"note: {note}")
@@ -150,6 +150,7 @@ def build_module(
     backbone = Backbone(
         model, pooling=source.pooling, inner_norm=config.model.inner_norm or "raw",
         view_noise=config.model.view_noise,
+        dense=make_dense(source.dense, dtype_of(config.train.precision)),
     )  # fmt: skip
     objective = build_objective(config, width=backbone.width, depth=backbone.n_layers)
     for heads in objective.heads().values():
