@@ -78,13 +78,14 @@ def test_xlmr():
     assert encoder(tok, 6, eos).ids([LONG])[0].count(2) == 1
 
 
-def test_qwen_without_a_template_gets_endoftext_not_its_eos():
+def test_a_decoder_without_a_template_gets_its_own_eos_not_endoftext():
+    """In SmolLM2 <|endoftext|> is the unknown token."""
     tok = qwen_like(appends=False)
-    end = tok.convert_tokens_to_ids("<|endoftext|>")
-    eos = resolve_eos(tok, "auto", is_decoder=True)
-    assert eos == end != tok.eos_token_id
+    assert resolve_eos(tok, "auto", is_decoder=True) == tok.eos_token_id
     assert resolve_eos(tok, "none", is_decoder=True) is None
-    assert resolve_eos(tok, "<|im_end|>", is_decoder=True) == tok.eos_token_id
+    end = tok.convert_tokens_to_ids("<|endoftext|>")
+    eos = resolve_eos(tok, "<|endoftext|>", is_decoder=True)
+    assert eos == end != tok.eos_token_id
     bare = tok("abc")["input_ids"]
     assert end not in bare
     short, cut, twice = encoder(tok, 8, eos).ids(["abc", "abcdefghijkl", "abc<|endoftext|>"])

@@ -14,7 +14,8 @@ from mipic_llm.errors import UserError
 from mipic_llm.types import Packing
 
 KINDS = ("query", "document", "symmetric")  # anchors; the rest of a row; both sides of STS
-ENDOFTEXT = "<|endoftext|>"  # the pooled terminator of Qwen3-Embedding, which is not its eos token
+ENDOFTEXT = "<|endoftext|>"  # ends the texts of Qwen3-Embedding, and is not its eos token; in
+# SmolLM2 it is the token for what is unknown, which attracts all attention
 
 # A fast tokenizer keeps truncation as state and raises "Already borrowed" when two threads use it
 # (collation runs ahead of training in a thread while evaluation may tokenise too).
@@ -143,7 +144,7 @@ def resolve_eos(tokenizer: Any, option: str, is_decoder: bool) -> int | None:
     """The id that TextEncoder must append for `model.append_eos`, or None.
 
     auto: nothing for encoders, nor where the tokenizer ends texts itself with its eos, its pad or
-    <|endoftext|>; else <|endoftext|> where the vocabulary has it (Qwen), else the eos token.
+    <|endoftext|> (Qwen3-Embedding); else the tokenizer's eos.
     none: nothing. Any other option is the token itself; UserError if it is not in the vocabulary.
     """
     vocabulary = tokenizer.get_vocab()
@@ -161,7 +162,7 @@ def resolve_eos(tokenizer: Any, option: str, is_decoder: bool) -> int | None:
         ids = tokenizer("a")["input_ids"]
     if ids and ids[-1] in ends:
         return None
-    eos = vocabulary.get(ENDOFTEXT, tokenizer.eos_token_id)
+    eos = tokenizer.eos_token_id
     if eos is None:
         raise UserError(
             "the tokenizer names no end token; set --model.append_eos to a token of its vocabulary"

@@ -140,7 +140,9 @@ def _start(run: LiveRun) -> None:
     config, fresh = run.config, run.step == 0
     new = fresh or bool(run.changes)
     about = choose(config.model.attn, config.train.precision, run.source.config).about
-    run.facts["attention"] = about
+    run.facts |= {"attention": about, "pooling": run.source.pooling}
+    if (eos := run.data.encoder.append_eos_id) is not None:
+        run.facts["append_eos"] = run.source.tokenizer.convert_ids_to_tokens(eos)
     if run.rank == 0:
         text = json.dumps(environment() | run.facts, indent=2, default=str) + "\n"
         files = {"environment.json": text} if fresh else {}
@@ -155,10 +157,11 @@ def _start(run: LiveRun) -> None:
         run.emit("on_save", run.out / "environment.json")
         sizes = [(getattr(p, "ds_numel", p.numel()) / 1e6, p.requires_grad)
                  for p in run.engine.module.parameters()]  # fmt: skip
+        ends = f" ({run.facts['append_eos']} ends each text)" if "append_eos" in run.facts else ""
         say(
             f"{run.source.name}: {sum(n for n, _ in sizes):.1f} M parameters, "
             f"{sum(n for n, trained in sizes if trained):.2f} M trained, pooling "
-            f"{run.source.pooling}; ZeRO-{run.engine.stage}, {dist.world_size()} rank(s), "
+            f"{run.source.pooling}{ends}; ZeRO-{run.engine.stage}, {dist.world_size()} rank(s), "
             f"{config.train.precision}, {run.total} steps"
         )
         say(f"attention: {about}")
