@@ -61,6 +61,10 @@ class DataConfig(Section):
     document_prompt: str | None = opt(None, "text before positives and negatives, likewise")
     negatives: int = opt(1, "hard negatives used per row at most; 0 = in-batch only", ge=0)
     on_bad_rows: Literal["error", "skip"] = opt("error", "skip = leave the row out, report it")
+    ignore_columns: list[str] = opt([], "columns of training data that are not looked at: a "
+        "label, say, that says nothing of the pair")
+    check: bool = opt(False, "read all data, print what was found (columns, repeated, cut and bad "
+        "rows, texts of the validation data, scripts) and stop; no model is loaded")
     token_cache: str = opt("auto", "where token ids are kept between runs, memory-mapped: a "
         "directory; auto = ~/.cache/mipic_llm for sources of 10,000 rows or more; off")
     balance_tokens: bool = opt(True, "deal a global batch's rows to ranks so that each has about "

@@ -38,7 +38,8 @@ def _digest(spec: str) -> str:
     if path.is_dir():  # all of it: a model too
         files = sorted(p for p in path.rglob("*") if p.is_file())
     else:
-        files = [path] if path.is_file() else files_of(split_weight(spec)[0]) or []
+        found = files_of(split_weight(spec)[0]) if not path.is_file() else None
+        files = found.read if found else [path] if path.is_file() else []
     found = hashlib.sha256(b"" if files else spec.encode())
     for file in files:
         stat = file.stat()

@@ -56,7 +56,11 @@ def prepare_data(
     d = config.data
     given = d.train if rows is None else rows
     sources, reports = read_training(
-        given, negatives=d.negatives, on_bad_rows=d.on_bad_rows, cache_dir=d.cache_dir
+        given,
+        negatives=d.negatives,
+        on_bad_rows=d.on_bad_rows,
+        cache_dir=d.cache_dir,
+        ignore=d.ignore_columns,
     )
     for report in reports:
         say(str(report))

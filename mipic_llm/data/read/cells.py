@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import ast
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-_TYPES = {bool: "true/false", int: "a number", float: "a number", dict: "an object", list: "a list"}
+_TYPES = {bool: "true/false", int: "a number", float: "a number", dict: "an object", list: "a list",
+          str: "text", bytes: "bytes", type(None): "null"}  # fmt: skip
+# Columns of hard negatives, beside any pair.
+NEGATIVE = re.compile(
+    r"((hard[_-]?)?neg(ative)?s?([_-]?(doc|passage|message|text)s?)?|rejected([_-]?responses?)?)"
+    r"([_-]?\d+)?", re.IGNORECASE,
+)  # fmt: skip
+# What pandas and databases write into a csv cell where there is nothing.
+_NOTHING = {"nan", "NaN", "<NA>", "NULL", "null", "None"}
 _NLI_WORDS = {"entailment": 0, "neutral": 1, "contradiction": 2, "-": 1, "": 1}
 
 
@@ -16,14 +25,25 @@ class BadRow(Exception):
 
 
 def type_name(value: Any) -> str:
-    return "null" if value is None else _TYPES.get(type(value), "text")
+    return _TYPES.get(type(value), type(value).__name__)
 
 
 def texts_of(value: Any, column: str) -> list[str]:
     """The texts a cell holds: a string, a passage, a chat, or a list of any of them."""
+    if isinstance(value, bytes):
+        try:
+            value = value.decode()
+        except UnicodeDecodeError:
+            raise BadRow(f"{column} holds bytes that are not UTF-8 text") from None
     if isinstance(value, str):
         if not value.strip():
             raise BadRow(f"empty {column}")
+        if value[0] == "[" and _is_list(value):
+            raise BadRow(
+                f"{column} is a list written as text ({value[:30]} ...); write one text in a cell, "
+                "with a row for each positive and columns negative_1, negative_2 .. for "
+                "negatives, or give JSON lines, which have lists"
+            )
         if not value.isascii():
             try:
                 value.encode()
@@ -46,6 +66,27 @@ def texts_of(value: Any, column: str) -> list[str]:
     raise BadRow(f"{column} is {type_name(value)}, text expected")
 
 
+def _is_list(text: str) -> bool:
+    """A list of texts as Python, numpy or JSON write it."""
+    try:
+        found = ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return False
+    return isinstance(found, list) and any(isinstance(item, str) for item in found)
+
+
+def absent(value: Any) -> bool:
+    """Whether a cell, or an item of a list, holds no negative: null, not a number, blank, empty."""
+    if isinstance(value, str):
+        return not value.strip()
+    return value is None or value == [] or (isinstance(value, float) and math.isnan(value))
+
+
+def nothing(cell: str) -> bool:
+    """Whether a csv cell is what others write where there is no text."""
+    return cell in _NOTHING
+
+
 def column_texts(row: dict, column: str) -> list[str]:
     if column not in row:
         raise BadRow(f"column {column} is missing (found {', '.join(map(str, row)) or 'none'})")
@@ -59,12 +100,20 @@ def one_text(row: dict, column: str) -> str:
     return texts[0]
 
 
-def negative_texts(row: dict, pattern: str | None) -> Iterator[str]:
+def negative_columns(names: Iterable[str]) -> list[str]:
+    """Those of hard negatives, in the order of their numbers."""
+    found = [name for name in names if NEGATIVE.fullmatch(name)]
+    return sorted(found, key=lambda name: int((re.findall(r"\d+", name) or ["0"])[0]))
+
+
+def negative_texts(row: dict, ignored: Sequence[str] = ()) -> Iterator[str]:
     """Hard negatives in the order of their columns' numbers; absent ones are left out."""
-    names = [name for name in row if pattern and re.fullmatch(pattern, str(name))]
-    for name in sorted(names, key=lambda name: int((re.findall(r"\d+", name) or ["0"])[0])):
-        if row[name] not in (None, []):
-            yield from texts_of(row[name], name)
+    for name in negative_columns(str(name) for name in row if name not in ignored):
+        value = row[name]
+        chat = isinstance(value, list) and all(isinstance(v, dict) and "role" in v for v in value)
+        for item in value if isinstance(value, list) and not chat else [value]:
+            if not absent(item):
+                yield from texts_of(item, name)
 
 
 def to_number(value: Any, column: str) -> float:
@@ -78,7 +127,11 @@ def to_number(value: Any, column: str) -> float:
     return number
 
 
-def nli_label(value: Any) -> int:
+def is_nli_word(value: Any) -> bool:
+    return isinstance(value, str) and value.strip().lower() in _NLI_WORDS.keys() - {"", "-"}
+
+
+def nli_label(value: Any, column: str = "label") -> int:
     """0 entailment, 1 neutral or without gold label, 2 contradiction."""
     if value is None:
         return 1
@@ -89,5 +142,5 @@ def nli_label(value: Any) -> int:
         return {-1: 1, 0: 0, 1: 1, 2: 2}[float(word)]
     except (ValueError, KeyError):
         raise BadRow(
-            f"label is {value!r}, expected entailment, neutral, contradiction or 0, 1, 2"
+            f"{column} is {value!r}, expected entailment, neutral, contradiction or 0, 1, 2"
         ) from None

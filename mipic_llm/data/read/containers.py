@@ -12,10 +12,11 @@ import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mipic_llm.data.read.cells import BadRow
+from mipic_llm.data.read.cells import NEGATIVE, BadRow, nothing
 from mipic_llm.errors import UserError
 
 _JSON = (".jsonl", ".json")
@@ -42,11 +43,13 @@ class NamedRows:
 
 
 class Part(NamedTuple):
-    """One file, one data set or one object in memory; unit: what the numbers of its rows count."""
+    """One file, one data set or one object in memory; unit: what the numbers of its rows count.
+    beside: files of its folder that are of another split, and so are not read."""
 
     path: str
     unit: str
     rows: Numbered
+    beside: tuple[str, ...] = ()
 
 
 def split_weight(spec: str) -> tuple[str, float]:
@@ -85,37 +88,82 @@ def containers(spec: Any, split: str, cache_dir: str | None, name: str = "rows")
     files = files_of(str(spec), split)
     if files is None:
         return [_hub_rows(str(spec), split, cache_dir)]
-    return [_file_rows(file) for file in files]
+    first, *others = [_file_rows(file) for file in files.read]
+    return [first._replace(beside=files.beside), *others]
 
 
-def files_of(spec: str, split: str = "train") -> list[Path] | None:
+class Files(NamedTuple):
+    """The files of a spec that are read, and those of a folder that belong to another split."""
+
+    read: list[Path]
+    beside: tuple[str, ...] = ()
+
+
+def files_of(spec: str, split: str = "train") -> Files | None:
     """The files that a spec names: a file, a folder, a glob or `demo`; None for a Hugging Face id.
 
-    Raises UserError where there are none. Imports nothing slow.
+    Where names of a folder's or glob's files say their split (train-0.parquet, test/x.jsonl), those
+    of the wanted one are read. Raises UserError where there are none. Imports nothing slow.
     """
     if spec == "demo":
         from mipic_llm.data.demo import demo_path
 
-        return [Path(demo_path(split))]
+        return Files([Path(demo_path(split))])
     path = Path(spec).expanduser()
     if path.is_dir():
-        # A saved datasets folder has JSON about itself beside its arrow files.
-        saved = (path / "dataset_info.json").exists()
-        files = [file for file in sorted(path.rglob("*.arrow" if saved else "*")) if _is_data(file)]
+        # A folder saved by datasets has JSON about itself, and caches, beside its arrow files.
+        files = _saved(path) or [file for file in sorted(path.rglob("*")) if _is_data(file)]
         if not files:
             raise UserError(f"{spec} holds no data file; accepted: {ACCEPTED}")
-        return files
+        return _of_split(files, path, split)
     if path.exists():
-        return [path]
+        return Files([path])
     named_as_file = _suffix(path) in SUFFIXES or spec.startswith((".", "~", "/"))
     if "*" in spec or "?" in spec or ("[" in spec and named_as_file):
         files = [Path(f) for f in sorted(glob.glob(str(path), recursive=True)) if Path(f).is_file()]
         if not files:
             raise UserError(f"no file matches {spec}; check the pattern")
-        return files
+        fixed = next(n for n, part in enumerate(path.parts) if set(part) & set("*?["))
+        return _of_split(files, Path(*path.parts[:fixed]), split)
     if named_as_file or _HUB_ID.fullmatch(spec) is None:
         raise UserError(f"no such file: {spec}; {_nearest(path)}")
     return None
+
+
+def _saved(folder: Path) -> list[Path]:
+    """The arrow files of a Dataset, or of every split of a DatasetDict, that save_to_disk wrote."""
+    states = [folder / "state.json", *sorted(folder.glob("*/state.json"))]
+    try:
+        return [
+            state.parent / file["filename"]
+            for state in states
+            if state.is_file()
+            for file in json.loads(state.read_text("utf-8"))["_data_files"]
+        ]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []  # another's state.json
+
+
+_SPLIT = re.compile(r"(?<![a-z])(train(?:ing)?|validation|valid|val|dev|eval|test)(?![a-z])")
+_SAME = {"training": "train"} | dict.fromkeys(("valid", "val", "dev", "eval"), "validation")
+_NEXT = {"train": ("train", ""), "validation": ("validation", "test", "", "train"),
+         "test": ("test", "validation", "", "train")}  # fmt: skip
+
+
+def _of_split(files: list[Path], folder: Path, split: str) -> Files:
+    """Those of the wanted split, by the names below the folder; all where no name tells."""
+    by_split: dict[str, list[Path]] = {}
+    for file in files:
+        found = _SPLIT.findall(str(file.relative_to(folder)).lower())
+        by_split.setdefault(_SAME.get(found[-1], found[-1]) if found else "", []).append(file)
+    chosen = next((name for name in _NEXT[split] if name in by_split), None)
+    if chosen is None:
+        raise UserError(
+            f"{folder} has no files of the split {split}, only of {' and '.join(by_split)}; name "
+            "the file itself if it is what you want"
+        )
+    others = [str(f.relative_to(folder)) for f in files if f not in by_split[chosen]]
+    return Files(by_split[chosen], tuple(others))
 
 
 def check_files(specs: list[str]) -> None:
@@ -175,6 +223,16 @@ def _txt(path: Path) -> Numbered:
     """Blank lines at the end of the file are no rows; elsewhere they are bad ones."""
     blank: list[int] = []
     with _open(path) as file:
+        head = list(islice(file, 5))
+        tabs = {line.count("\t") for line in head}
+        looks = ".tsv" if len(head) > 1 and len(tabs) == 1 and 0 not in tabs else None
+        looks = ".jsonl" if head and all(re.match(r'\{\s*"', line) for line in head) else looks
+        if looks:
+            raise UserError(
+                f"{path}: a .txt file has one text per line, and this looks like {looks[1:]}; "
+                f"rename it to {path.stem}{looks}"
+            )
+        file.seek(0)
         for number, line in enumerate(file, 1):
             if not line.strip():
                 blank.append(number)
@@ -185,19 +243,53 @@ def _txt(path: Path) -> Numbered:
 
 
 def _csv(path: Path) -> Numbered:
+    """A .tsv has no quotes: they are text, and no field runs over a line end. A .csv has one mark
+    between cells, of those below the one that its header has most of."""
     csv.field_size_limit(2**31 - 1)
+    tsv = _suffix(path) == ".tsv"
     with _open(path) as file:
+        head = file.readline()
+        marks = "\t" if tsv else ",;\t|"
+        mark = max(marks, key=lambda m: len(next(csv.reader([head], delimiter=m), [])))
         # strict: a stray quote is an error, not a field that swallows the lines below it.
-        mark = "\t" if _suffix(path) == ".tsv" else ","
-        reader = csv.DictReader(file, delimiter=mark, strict=True)
-        for row in reader:
-            if None in row or None in row.values():
-                expected = len(reader.fieldnames or ())
-                yield reader.line_num, BadRow(f"not {expected} cells, as in the header")
+        reader = csv.reader(chain([head], file), delimiter=mark, strict=True,
+                            quoting=csv.QUOTE_NONE if tsv else csv.QUOTE_MINIMAL)  # fmt: skip
+        names, ends = None, False
+        while not ends:
+            try:
+                row = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as bad:
+                ends = "end of data" in str(bad)  # a quote that is never closed
+                yield reader.line_num, BadRow(f"a quote where none can be ({bad})")
                 continue
-            # A cell cannot be null, so an empty negative is an absent one.
-            cells = {k: v for k, v in row.items() if v or not re.fullmatch(r"neg.*|rejected.*", k)}
-            yield reader.line_num, cells
+            if names is None and row:
+                names = [name.strip() for name in row]
+                _check_names(path, names)
+            elif names and len(row) == len(names):
+                yield reader.line_num, _cells(names, row)
+            elif names and row:
+                what = f"not {len(names)} cells, as in the header, but {len(row)}"
+                hint = "; in a .tsv no text can run over a line end" if tsv else ""
+                yield reader.line_num, BadRow(what + hint)
+
+
+def _check_names(path: Path, names: list[str]) -> None:
+    twice = {n for n in names if names.count(n) > 1 and n and not NEGATIVE.fullmatch(n)}
+    if twice:
+        raise UserError(f"{path}: two columns are named {min(twice)}; rename one of them")
+
+
+def _cells(names: list[str], row: list[str]) -> dict[str, Any]:
+    """Columns of negatives with one name are one list."""
+    cells: dict[str, Any] = {}
+    for name, cell in zip(names, row, strict=True):
+        if NEGATIVE.fullmatch(name):
+            cells.setdefault(name, []).append(None if nothing(cell) else cell)
+        else:
+            cells[name] = None if nothing(cell) else cell
+    return cells
 
 
 def _is_list(path: Path) -> bool:

@@ -1,29 +1,33 @@
 """Reads any common row format from any common container, and says what it understood.
 
-A format is detected from the columns of the first row; later rows of another shape are bad rows.
-Extra columns are ignored. First match wins:
+A format is detected from the first row; later rows of another shape are bad rows. First match
+wins:
 
     premise, hypothesis, label      NLI; entailment/neutral/contradiction or 0/1/2. Each entailment
                                     is a row, contradictions of its premise are the negatives;
-                                    no gold label (-1, -, null) counts as neutral, gives no row
-    anchor, positive[, negative..]  sentence-transformers; also query, positive
-    query, pos, neg                 FlagEmbedding
-    query, positive_passages, ..    tevatron: {title, text} passages, read as "title text"
-    query|question, pos_doc, ..     NeMo
-    messages, positive_messages ..  ms-swift: a text is the contents of its messages, one per line
-    query, response                 ms-swift pairs, negatives in rejected_response
+                                    no gold label (-1, -, null) counts as neutral, gives no row;
+                                    also sentence1, sentence2 with gold_label or label in words
+    anchor, positive                sentence-transformers; also query, positive
+    query, pos                      FlagEmbedding
+    query, positive_passages        tevatron: {title, text} passages, read as "title text"
+    query|question, pos_doc         NeMo
+    messages, positive_messages     ms-swift: a text is the contents of its messages, one per line
+    query, response                 ms-swift
     query|question, answer          pairs
-    sentence1, sentence2            pairs, when there is no score
+    sentence1, sentence2            pairs
     text | sentence                 unlabelled, also any .txt: one text per line
 
-A positive may be a list: each becomes a row of its own, with the same negatives. Negatives may
-be a list or negative_1 .. negative_n, and ragged (null and, in csv, empty cells are absent).
+Beside any pair, columns of hard negatives (`cells.NEGATIVE`: negative, neg_2, hard_negatives,
+rejected_response ..) may be lists, and ragged: null, blank and empty ones are absent. A positive
+may be a list: each becomes a row of its own, with the same negatives. A column that looks like a
+label or score beside a pair without negatives is refused, since the pair may be one that does not
+belong together. Other columns are ignored, and named in the report.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -61,7 +65,8 @@ class TextSource(NamedTuple):
 
 class ReadReport(NamedTuple):
     """What was understood of one file. rejected: (number of the line or row, reason). n_false: hard
-    negatives that were left out, because they are the anchor or one of its positives."""
+    negatives that were left out, because they are the anchor or one of its positives. ignored:
+    columns. beside: files of another split."""
 
     path: str
     kind: str
@@ -70,6 +75,8 @@ class ReadReport(NamedTuple):
     rejected: list[tuple[int, str]]
     unit: str = "line"
     n_false: int = 0
+    ignored: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         text = f"read {self.n_rows:,} rows of {self.path} as {self.kind}"
@@ -79,6 +86,10 @@ class ReadReport(NamedTuple):
             shown = [f"{self.unit} {n}: {reason}" for n, reason in self.rejected[:3]]
             more = ["..."] if len(self.rejected) > 3 else []
             text += f" ({len(self.rejected):,} rejected: {'; '.join(shown + more)})"
+        if self.ignored:
+            text += f"; ignored: {', '.join(name or '(no name)' for name in self.ignored)}"
+        if self.beside:
+            text += f"; not read, being of another split: {', '.join(self.beside)}"
         if self.n_false:
             text += f"; {self.n_false:,} negatives left out, equal to their anchor or its positives"
         return text
@@ -90,33 +101,32 @@ class _Columns(NamedTuple):
     kind: str
     anchor: str
     positive: str | None
-    negative: str | None  # pattern of the columns that hold negatives
+    nli: str | None = None  # the column of NLI labels
 
 
-_NUMBERED = r"negatives?(_\d+)?"
-_LABELLED = (
-    ("anchor", "positive", _NUMBERED),
-    ("query", "pos", "neg"),
-    ("query", "positive", _NUMBERED),
-    ("query", "positive_passages", "negative_passages"),
-    ("query", "pos_doc", "neg_doc"),
-    ("question", "pos_doc", "neg_doc"),
-    ("messages", "positive_messages", "negative_messages"),
-    ("query", "response", "rejected_response"),
-    ("query", "answer", None),
-    ("question", "answer", None),
-    ("sentence1", "sentence2", None),
-)
-_MAYBE_SCORED = ("sentence2", "answer", "response", "positive_messages")
-SCORES = ("score", "label")
-_NLI = ("premise", "hypothesis", "label")
-_ACCEPTED = " | ".join(
-    ["text", "sentence", *(f"{a}, {p}" for a, p, _ in _LABELLED), ", ".join(_NLI)]
-)
+_PAIRS = (
+    ("anchor", "positive"), ("query", "pos"), ("query", "positive"), ("query", "positive_passages"),
+    ("query", "pos_doc"), ("question", "pos_doc"), ("messages", "positive_messages"),
+    ("query", "response"), ("query", "answer"), ("question", "answer"), ("sentence1", "sentence2"),
+)  # fmt: skip
+SCORES = ("score", "label", "similarity_score", "similarity")
+_NLI = (("premise", "hypothesis"), ("sentence1", "sentence2"))
+_ACCEPTED = " | ".join(["text", "sentence", *map(", ".join, _PAIRS), "premise, hypothesis, label"])
+# A word of these in a column's name makes it one of labels or scores.
+_LABEL = {
+    "label", "labels", "gold", "score", "scores", "similarity", "sim", "duplicate", "duplicates",
+    "relevance", "relevant", "grade", "rating", "judgment", "judgement", "paraphrase", "match",
+    "relatedness", "entailment", "equivalent",
+}  # fmt: skip
 
 
 def read_training(
-    specs: Any, *, negatives: int, on_bad_rows: str = "error", cache_dir: str | None = None
+    specs: Any,
+    *,
+    negatives: int,
+    on_bad_rows: str = "error",
+    cache_dir: str | None = None,
+    ignore: Sequence[str] = (),
 ) -> tuple[list[TextSource], list[ReadReport]]:
     """Reads the training text: one TextSource per spec, one report per file.
 
@@ -125,6 +135,7 @@ def read_training(
     (see `containers`) stands for a spec, and one spec or object for a list of it.
     negatives: the most hard negatives kept per row (the first ones).
     on_bad_rows: error = stop at the first bad row, skip = leave it out and list it in the report.
+    ignore: columns that are not looked at.
     Raises UserError, one line: what, where, what to do.
     """
     sources, reports = [], []
@@ -136,7 +147,7 @@ def read_training(
         found: list[list[Row]] = []
         first = len(reports)
         for part in containers(spec, "train", cache_dir, name):
-            texts, report = _read_part(part, negatives, on_bad_rows == "skip")
+            texts, report = _read_part(part, negatives, on_bad_rows == "skip", ignore)
             if found and (texts[0][1] is None) != (found[0][0][1] is None):
                 raise UserError(
                     f"{part.path} ({report.kind}) and {reports[-1].path} ({reports[-1].kind}) are "
@@ -179,20 +190,31 @@ def read_rows(
     spec: Any,
     split: str,
     parse: Callable[[dict, Any], Any],
-    pick: Callable[[list[str]], Any] = lambda columns: None,
+    pick: Callable[[dict], Any] = lambda row: None,
     cache_dir: str | None = None,
 ) -> list[Any]:
-    """parse(row, pick(columns of its file's first row)) of every row of every file of a spec; any
-    bad row is a UserError."""
+    """parse(row, pick(its file's first row)) of every row of every file of a spec; any bad row is a
+    UserError."""
     parts = containers(spec, split, cache_dir)
-    return [row for part in parts for row in collect_rows(part, pick, parse, skip=False)[0]]
+    return [row for part in parts for row in collect_rows(part, pick, parse, skip=False).parsed]
+
+
+class Collected(NamedTuple):
+    """What parse made of all rows, what pick made of the first one, how many rows there were, the
+    numbers of bad ones and what is wrong with them, and the columns of all rows."""
+
+    parsed: list[Any]
+    picked: Any
+    n_rows: int
+    rejected: list[tuple[int, str]]
+    columns: list[str]
 
 
 def collect_rows(
-    part: Part, pick: Callable[[list[str]], Any], parse: Callable[[dict, Any], Any], skip: bool
-) -> tuple[list[Any], Any, int, list[tuple[int, str]]]:
-    """-> (parse(row, picked) of all rows, picked = pick(first row's columns), n_rows, rejected)."""
-    parsed, rejected, picked, n_rows = [], [], None, 0
+    part: Part, pick: Callable[[dict], Any], parse: Callable[[dict, Any], Any], skip: bool
+) -> Collected:
+    """parse(row, pick(the first row)) of all rows. Without `skip` a bad row is a UserError."""
+    parsed, rejected, picked, n_rows, columns = [], [], None, 0, dict[str, None]()
     for number, row in part.rows:
         n_rows += 1
         try:
@@ -200,14 +222,16 @@ def collect_rows(
                 raise row
             if not isinstance(row, dict):
                 raise BadRow(f"{cells.type_name(row)} where an object with columns is expected")
+            columns.update(dict.fromkeys(map(str, row)))
             if picked is None:
-                picked = pick([str(name) for name in row])
+                picked = pick(row)
             parsed.append(parse(row, picked))
         except BadRow as bad:
             if not skip:
                 raise UserError(
-                    f"{part.path}, {part.unit} {number}: {bad}; mend or delete that row (for "
-                    "training data --data.on_bad_rows skip leaves such rows out)"
+                    f"{part.path}, {part.unit} {number}: {bad}; mend or delete that row (of "
+                    "training data, --data.check true lists all such rows, and --data.on_bad_rows "
+                    "skip leaves them out)"
                 ) from None
             rejected.append((number, str(bad)))
     if not n_rows:
@@ -217,57 +241,77 @@ def collect_rows(
             f"{part.path}: none of its {n_rows:,} rows can be used ({part.unit} {rejected[0][0]}: "
             f"{rejected[0][1]}); mend the file"
         )
-    return parsed, picked, n_rows, rejected
+    return Collected(parsed, picked, n_rows, rejected, list(columns))
 
 
-def _read_part(part: Part, negatives: int, skip: bool):
+def _read_part(part: Part, negatives: int, skip: bool, ignore: Sequence[str]):
     """One file's (anchor, positive, negatives) rows and its report."""
 
     def parse(row: dict, columns: _Columns):
-        if columns.negative == "label":
-            texts = (one_text(row, name) for name in _NLI[:2])
-            return (*texts, cells.nli_label(row.get("label")))
+        if columns.nli:
+            texts = (one_text(row, name) for name in (columns.anchor, columns.positive))
+            return (*texts, cells.nli_label(row.get(columns.nli), columns.nli))
         anchor = one_text(row, columns.anchor)
         if columns.positive is None:
             return [(anchor, None, ())]
-        hard = tuple(islice(cells.negative_texts(row, columns.negative), most))
+        hard = tuple(islice(cells.negative_texts(row, ignore), most))
         return [(anchor, positive, hard) for positive in cells.column_texts(row, columns.positive)]
 
     most = negatives + SPARE if negatives else 0
-    detect = partial(_detect, path=part.path)
-    parsed, columns, n_rows, rejected = collect_rows(part, detect, parse, skip)
-    if columns.negative == "label":
+    detect = partial(_detect, path=part.path, ignore=ignore)
+    parsed, columns, n_rows, rejected, names = collect_rows(part, detect, parse, skip)
+    if columns.nli:
         rows = _nli_rows(parsed, most)
         if not rows:
             raise UserError(f"{part.path} holds no entailment pair; training needs some")
     else:
         rows = [row for group in parsed for row in group]
-    return rows, ReadReport(part.path, columns.kind, n_rows, len(rows), rejected, part.unit)
+    taken = {columns.anchor, columns.positive, columns.nli}
+    if columns.positive and not columns.nli:
+        taken |= {name for name in cells.negative_columns(names) if name not in ignore}
+    return rows, ReadReport(
+        part.path, columns.kind, n_rows, len(rows), rejected, part.unit,
+        ignored=tuple(name for name in names if name not in taken), beside=part.beside,
+    )  # fmt: skip
 
 
-def _detect(columns: list[str], path: str) -> _Columns:
-    """What a file means whose first row has these columns."""
-    have = set(columns)
-    if have.issuperset(_NLI):
-        return _Columns("/".join(_NLI), "premise", "hypothesis", "label")
-    for anchor, positive, negative in _LABELLED:
-        if not {anchor, positive} <= have:
+def _detect(row: dict, path: str, ignore: Sequence[str]) -> _Columns:
+    """What a file means that begins with this row."""
+    have = [name for name in map(str, row) if name not in ignore]
+    for anchor, positive in _NLI:
+        label = next((name for name in ("gold_label", "label") if name in have), None)
+        words = label == "gold_label" or anchor == "premise" or cells.is_nli_word(row.get("label"))
+        if label and words and {anchor, positive} <= set(have):
+            return _Columns("/".join([anchor, positive, label]), anchor, positive, label)
+    for anchor, positive in _PAIRS:
+        if not {anchor, positive} <= set(have):
             continue
-        found = [name for name in columns if negative and re.fullmatch(negative, name)]
-        score = next((name for name in SCORES if name in have), None)
-        if score and not found and positive in _MAYBE_SCORED:
+        hard = cells.negative_columns(have)
+        score = next((name for name in have if _is_label(name, row[name])), None)
+        if score and not hard:
             raise UserError(
                 f"{path}: {anchor}, {positive}, {score} are scored pairs, which are for "
                 "evaluation; use the file as data.validation, or for training keep only the pairs "
-                f"that mean the same and drop the column {score}"
+                f"that mean the same and drop the column {score} (where it is no label, "
+                f"--data.ignore_columns {score} trains on all pairs)"
             )
-        return _Columns("/".join([anchor, positive, *found[:1]]), anchor, positive, negative)
+        shown = hard if len(hard) < 3 else [hard[0], "..", hard[-1]]
+        return _Columns("/".join([anchor, positive, *shown]), anchor, positive)
     for name in ("text", "sentence"):
         if name in have:
-            return _Columns(name, name, None, None)
+            return _Columns(name, name, None)
     raise UserError(
-        f"{path}: found columns {', '.join(columns) or 'none'}; rename them to one of: {_ACCEPTED}"
+        f"{path}: found columns {', '.join(have) or 'none'}; rename them to one of: {_ACCEPTED}"
     )
+
+
+def _is_label(name: str, value: Any) -> bool:
+    """Whether a column looks like one of labels or scores: by its name, and its first cell."""
+    words = re.findall(r"[a-z]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", name).lower())
+    if isinstance(value, list | dict) or (isinstance(value, str) and len(value.split()) > 3):
+        return False
+    truth = isinstance(value, bool) or str(value) in ("0", "1")
+    return bool(_LABEL & set(words)) or (words[:1] == ["is"] and truth)
 
 
 def _nli_rows(labelled: list[tuple[str, str, int]], negatives: int):

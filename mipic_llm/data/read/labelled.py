@@ -71,7 +71,8 @@ def _read(
 ) -> list[tuple]:
     """The columns `texts` and, converted, the first of the columns `labels` that is there."""
 
-    def pick(columns: list[str]) -> str:
+    def pick(row: dict) -> str:
+        columns = [str(name) for name in row]
         label = next((name for name in labels if name in columns), None)
         if label is None or not set(texts) <= set(columns):
             need = f"{', '.join(texts)} and {' or '.join(labels)}"
@@ -118,9 +119,10 @@ def _by_id(folder: Path, name: str) -> dict[str, str]:
             raise BadRow("no _id")
         if name == "queries":
             return str(row["_id"]), one_text(row, "text")
-        title, text = str(row.get("title") or ""), str(row.get("text") or "")
-        if not (title + text).strip():
+        if not {"title", "text"} & set(row):
             raise BadRow("neither title nor text")
+        # An empty document (FiQA has some) stays: it is found last, or not at all.
+        title, text = str(row.get("title") or ""), str(row.get("text") or "")
         return str(row["_id"]), f"{title} {text}".strip()
 
     found: dict[str, str] = {}

@@ -1,0 +1,225 @@
+"""What a table or folder may hide: labels, negatives, lists, quotes, splits; each is understood, or
+refused in one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import datasets
+import pytest
+from test_data_formats import error, write_jsonl
+
+from mipic_llm.data.read.cells import NEGATIVE
+from mipic_llm.data.read.formats import read_training
+from mipic_llm.data.read.labelled import read_beir
+
+PAIR = {"anchor": "a", "positive": "p"}
+
+
+def read(spec, negatives=4, **more):
+    (source,), reports = read_training(str(spec), negatives=negatives, **more)
+    return [tuple(row[:3]) for row in source.examples], [str(report) for report in reports]
+
+
+# --- labels and scores ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("label", 0), ("label", "0"), ("similarity_score", 4.5), ("is_duplicate", False),
+     ("isDuplicate", "1"), ("score", None), ("gold_score", 3), ("relevance", 0),
+     ("entailment_judgment", "NEUTRAL"), ("Label", 1), ("is_same", 1)],
+)  # fmt: skip
+@pytest.mark.parametrize("pair", [("anchor", "positive"), ("query", "pos"), ("question", "answer")])
+def test_a_label_beside_a_pair_is_refused_by_name(tmp_path, pair, column, value):
+    row = {**dict(zip(pair, "ap", strict=True)), "id": 7, column: value}
+    path = write_jsonl(tmp_path / "x.jsonl", [row])
+    text = error(read, path)
+    assert f"{', '.join(pair)}, {column} are scored pairs" in text
+    assert f"--data.ignore_columns {column}" in text
+    found, (report,) = read(path, ignore=[column])
+    assert found == [("a", "p", ())] and report.endswith(f"; ignored: id, {column}")
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("labels", [1, 2]), ("pos_scores", [0.9]), ("title", "On similarity and labels of things"),
+     ("is_about", "boats"), ("id", 1), ("matched_by", "hand"), ("rescored", 1)],
+)  # fmt: skip
+def test_what_is_no_label_is_ignored_and_named(tmp_path, column, value):
+    found, (report,) = read(write_jsonl(tmp_path / "x.jsonl", [PAIR | {column: value}]))
+    assert found == [("a", "p", ())] and report.endswith(f"; ignored: {column}")
+
+
+def test_nli_under_other_names(tmp_path):
+    cells = [("-", "x"), ("entailment", "e"), ("contradiction", "c"), ("neutral", "n")]
+    wanted = [("a", "e", ("c",))]
+    for label, first in (("gold_label", 0), ("label", 1)):  # label: known by the first row's word
+        rows = [{label: word, "sentence1": "a", "sentence2": text} for word, text in cells[first:]]
+        found, (report,) = read(write_jsonl(tmp_path / "x.jsonl", rows))
+        assert found == wanted and f"as sentence1/sentence2/{label}, giving 1" in report
+    rows = [{"premise": "a", "hypothesis": t, "gold_label": word} for word, t in cells]
+    assert read(write_jsonl(tmp_path / "x.jsonl", rows))[0] == wanted
+
+
+# --- negatives ------------------------------------------------------------------------------------
+
+
+def test_names_of_negatives():
+    names = ["neg", "negs", "neg_1", "neg1", "negative", "negatives", "negative1", "negative_2",
+             "hard_negative", "hard_negatives", "hard_neg", "hardNegative", "HardNegative_3",
+             "neg_doc", "negative_docs", "negative_passages", "negative_messages", "Negative",
+             "rejected", "rejected_response", "rejected_responses_2",
+             "hard_negative_text"]  # fmt: skip
+    assert [name for name in names if not NEGATIVE.fullmatch(name)] == []
+    others = ["neg_scores", "negative_ids", "negation", "neglect", "n", "negative_label", "neg_"]
+    assert [name for name in others if NEGATIVE.fullmatch(name)] == []
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [("anchor", "positive"), ("query", "pos"), ("question", "answer"), ("query", "response")],
+)
+def test_negatives_beside_any_pair(tmp_path, pair):
+    row = dict(zip(pair, "ap", strict=True)) | {"hard_negative_2": "m", "neg1": "n", "x": "y"}
+    found, (report,) = read(write_jsonl(tmp_path / "x.jsonl", [row]))
+    assert found == [("a", "p", ("n", "m"))]
+    assert f"as {pair[0]}/{pair[1]}/neg1/hard_negative_2; ignored: x" in report
+
+
+@pytest.mark.parametrize(
+    ("cell", "texts"),
+    [("", ()), ("  ", ()), (None, ()), ([], ()), ([""], ()), ([None, "b"], ("b",)),
+     ([["b"], " "], ("b",)), (float("nan"), ()), ([float("nan")], ()), ("b", ("b",))],
+)  # fmt: skip
+def test_one_rule_for_absent_negatives(tmp_path, cell, texts):
+    assert read(write_jsonl(tmp_path / "x.jsonl", [PAIR | {"neg": cell}]))[0] == [("a", "p", texts)]
+
+
+@pytest.mark.parametrize("cell", ["", " ", "nan", "NULL", "None", "<NA>"])
+def test_absent_texts_of_a_csv(tmp_path, cell):
+    path = tmp_path / "x.csv"
+    path.write_text(f"anchor,positive,negative\na,p,{cell}\n")
+    assert read(path)[0] == [("a", "p", ())]
+    path.write_text(f"anchor,positive\na,{cell}\n")
+    assert "x.csv, line 2: " in error(read, path)
+
+
+def test_csv_columns_of_one_name(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text("anchor,positive,negative,negative\na,p,n,m\nb,q,,o\n")
+    assert read(path)[0] == [("a", "p", ("n", "m")), ("b", "q", ("o",))]
+    path.write_text("anchor,positive,positive\na,p,q\n")
+    assert "two columns are named positive" in error(read, path)
+
+
+# --- cells ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cell", ["['b', 'c']", '["b"]', "['b' 'c']", " ", "['b', None]"])
+def test_lists_as_text(tmp_path, cell):
+    path = tmp_path / "x.csv"
+    quoted = cell.replace('"', '""')
+    path.write_text(f'query,pos\nq,p\nr,"{quoted}"\n')
+    text = error(read, path)
+    assert "x.csv, line 3: " in text
+    assert cell == " " or ("is a list written as text" in text and "negative_1" in text)
+
+
+@pytest.mark.parametrize("text", ["[1] says so", "[sic]", "[1, 2]", "[unclear] and [more]", "[]"])
+def test_text_in_brackets_is_text(tmp_path, text):
+    assert read(write_jsonl(tmp_path / "x.jsonl", [PAIR | {"positive": text}]))[0][0][1] == text
+
+
+def test_quotes_of_a_tsv_are_text(tmp_path):
+    path = tmp_path / "x.tsv"
+    path.write_text('anchor\tpositive\n1\t"p\n2\t"Stop" he said\n3\tq"\n4\t"r"\n')
+    wanted = [("1", '"p', ()), ("2", '"Stop" he said', ()), ("3", 'q"', ()), ("4", '"r"', ())]
+    assert read(path)[0] == wanted
+    path.write_text('anchor\tpositive\n1\tp\n2\t"q\nr"\n')
+    text = error(read, path)
+    assert "x.tsv, line 4: not 2 cells" in text and "in a .tsv no text can run over a line" in text
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t", "|"])
+def test_the_mark_between_cells_of_a_csv(tmp_path, mark):
+    path = tmp_path / "x.csv"
+    rows = [["anchor", " positive"], ['"a, b; c"', "p"]]
+    path.write_text("\n".join(mark.join(row) for row in rows) + "\n")
+    assert read(path)[0] == [("a, b; c", "p", ())]
+
+
+@pytest.mark.parametrize(
+    ("lines", "suffix"),
+    [
+        ("gold_label\tsentence1\nentailment\ta\n", ".tsv"),
+        ('{"text": "a"}\n{"text": "b"}\n', ".jsonl"),
+    ],
+)
+def test_a_table_named_txt(tmp_path, lines, suffix):
+    (tmp_path / "x.txt").write_text(lines)
+    assert f"rename it to x{suffix}" in error(read, tmp_path / "x.txt")
+    (tmp_path / "x.txt").write_text("one\ttab\nand none\n{x}\n")
+    assert len(read(tmp_path / "x.txt")[0]) == 3
+
+
+# --- folders --------------------------------------------------------------------------------------
+
+
+def write_all(folder: Path, names: list[str]) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        write_jsonl(folder / name, [{"anchor": name, "positive": "p"}])
+
+
+@pytest.mark.parametrize(
+    ("names", "wanted"),
+    [
+        (["train.jsonl", "validation.jsonl", "test.jsonl"], ["train.jsonl"]),
+        (["data/train-00000-of-00002.jsonl", "data/train-00001-of-00002.jsonl",
+          "data/test-00000-of-00001.jsonl"], ["data/train-00000-of-00002.jsonl",
+                                              "data/train-00001-of-00002.jsonl"]),
+        (["train/0.jsonl", "dev/0.jsonl", "extra.jsonl"], ["train/0.jsonl"]),
+        (["a.jsonl", "b.jsonl", "nli_test.jsonl", "Dev.jsonl"], ["a.jsonl", "b.jsonl"]),
+        (["contest.jsonl", "latest.jsonl", "devices.jsonl"],
+         ["contest.jsonl", "devices.jsonl", "latest.jsonl"]),
+    ],
+)  # fmt: skip
+def test_a_folder_is_read_for_its_training_split(tmp_path, names, wanted):
+    folder = tmp_path / "testing"  # above the folder nothing counts
+    write_all(folder, names)
+    for spec in (folder, folder / "**" / "*.jsonl"):
+        found, reports = read(spec)
+        assert [row[0] for row in found] == wanted
+        for name in set(names) - set(wanted):
+            assert name in reports[0].split("another split: ")[1]
+
+
+def test_a_folder_without_a_training_split_is_refused(tmp_path):
+    write_all(tmp_path, ["test.jsonl", "dev.jsonl"])
+    assert "no files of the split train, only of validation and test" in error(read, tmp_path)
+    assert read(tmp_path / "test.jsonl")[0] == [("test.jsonl", "p", ())]
+
+
+def test_saved_datasets(tmp_path):
+    table = datasets.Dataset.from_list([PAIR] * 2)
+    other = datasets.Dataset.from_list([PAIR | {"anchor": "b"}] * 2)
+    datasets.DatasetDict({"train": table, "test": other}).save_to_disk(str(tmp_path / "both"))
+    found, (report,) = read(tmp_path / "both")
+    assert found == [("a", "p", ())] * 2
+    assert "another split: test/data-00000-of-00001.arrow" in report
+    table.save_to_disk(str(tmp_path / "one"))
+    datasets.load_from_disk(str(tmp_path / "one")).map(lambda row: {"anchor": "cached"})
+    caches = list((tmp_path / "one").glob("cache-*.arrow"))
+    assert caches and read(tmp_path / "one")[0] == [("a", "p", ())] * 2
+
+
+def test_an_empty_document_stays_in_the_corpus(tmp_path):
+    write_jsonl(tmp_path / "queries.jsonl", [{"_id": "q", "text": "a"}])
+    write_jsonl(tmp_path / "corpus.jsonl", [{"_id": "1", "title": "", "text": ""},
+                                            {"_id": "2", "text": "b"}])  # fmt: skip
+    (tmp_path / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq\t2\t1\n")
+    assert read_beir(tmp_path, tmp_path / "test.tsv")[1] == {"1": "", "2": "b"}
+    (tmp_path / "corpus.jsonl").write_text(json.dumps({"_id": "1", "body": "b"}) + "\n")
+    assert "neither title nor text" in error(read_beir, tmp_path, tmp_path / "test.tsv")
