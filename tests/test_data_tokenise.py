@@ -160,6 +160,16 @@ def test_threads_may_share_a_tokenizer():
     assert not failed
 
 
+def test_a_prompt_that_leaves_no_room_is_refused(bert):
+    """Else every text of its kind would be the same tokens."""
+    prompts = {"query": "words " * 20, "document": "d:"}
+    taken = len(bert("words " * 20)["input_ids"])  # with two special tokens
+    with pytest.raises(UserError, match=f"the prompt of query texts .* more than {taken};?"):
+        encoder(bert, taken, prompts=prompts)
+    rows = encoder(bert, taken + 1, prompts=prompts).ids(["dogs", "train"])
+    assert rows[0] != rows[1] and len(rows[0]) == taken + 1
+
+
 def test_unusable_lengths_and_texts(bert):
     with pytest.raises(UserError, match="max_length 2 leaves no room .* at least 3"):
         encoder(bert, 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 from pathlib import Path
@@ -41,6 +42,18 @@ def root(tmp_path) -> Path:
     (folder / "qrels").mkdir()
     (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td1\t2\nq1\td9\t1\n")
     return tmp_path
+
+
+def test_a_packed_corpus_and_judgements_with_blanks(root) -> None:
+    corpus = root / "search" / "corpus.jsonl"
+    (root / "search" / "corpus.jsonl.gz").write_bytes(gzip.compress(corpus.read_bytes()))
+    corpus.unlink()
+    (root / "search" / "qrels" / "test.tsv").write_bytes(
+        b"query-id\tcorpus-id\tscore\r\nq1\td1 \t2\r\n q1\td9\t1\r\n\r\n"
+    )
+    (search,), _ = load_tasks([str(root / "search")])
+    assert search.corpus == {"d1": "T x", "d2": "y"}
+    assert search.relevant == {"q1": {"d1": 2.0, "d9": 1.0}}
 
 
 def test_folders_are_understood_and_told(root) -> None:

@@ -20,6 +20,10 @@ def main(argv: list[str]) -> int:
     # Before the seconds of imports:
     check_file("ds_config", "ds_configs", config.ds_config)
     check_files([*config.data.train, *config.data.validation])
+    if config.data.check:
+        from mipic_llm.training.survey import check
+
+        return check(config)
     from mipic_llm.training.loop import train
 
     return train(config)

@@ -24,7 +24,7 @@ import numpy as np
 from mipic_llm.data.read.formats import Example
 from mipic_llm.data.tokenise import TextEncoder
 
-VERSION = 1
+VERSION = 2
 MANIFEST = "manifest.json"
 BLOCK = 1024  # rows tokenised at a time
 
@@ -47,6 +47,12 @@ class LazyTokens:
         """Tokens of each row over all its forward passes."""
         return np.array([sum(map(len, row)) for row in self.rows(numbers)])
 
+    def cut(self, most: int = 10_000) -> tuple[int, int]:
+        """(texts looked at, those of them cut at max_length); of so many rows, evenly spaced."""
+        made, cut = self.encoder.made, self.encoder.cut
+        self.rows(range(0, len(self.examples), 1 + (len(self.examples) - 1) // most))
+        return self.encoder.made - made, self.encoder.cut - cut
+
 
 class StoredTokens:
     """The same from the files of `build`; every process maps the same pages."""
@@ -55,7 +61,8 @@ class StoredTokens:
         self.starts = np.load(folder / "starts.npy", mmap_mode="r")
         self._first = np.load(folder / "rows.npy", mmap_mode="r")
         self._ids = np.memmap(folder / "ids.bin", dtype=np.int32, mode="r")
-        self.labelled = json.loads((folder / MANIFEST).read_text("utf-8"))["labelled"]
+        manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
+        self.labelled, self._cut = manifest["labelled"], manifest["cut"]
 
     def rows(self, numbers: Iterable[int]) -> list[RowTokens]:
         return [self._row(i) for i in numbers]
@@ -71,6 +78,10 @@ class StoredTokens:
         rows = np.asarray(numbers)
         tokens = self.starts[self._first[rows + 1]] - self.starts[self._first[rows]]
         return tokens if self.labelled else 2 * tokens
+
+    def cut(self) -> tuple[int, int]:
+        """(texts, those of them cut at max_length)."""
+        return len(self.starts) - 1, self._cut
 
 
 Tokens = LazyTokens | StoredTokens
@@ -138,6 +149,7 @@ def build(folder: Path, examples: Sequence[Example], encoder: TextEncoder) -> No
 
 def _write(fresh: Path, examples: Sequence[Example], encoder: TextEncoder) -> None:
     lengths, per_row, labelled = [], [], examples[0].positive is not None
+    before = encoder.cut
     with (fresh / "ids.bin").open("wb") as file:
         for start in range(0, len(examples), BLOCK):
             for row in _tokenise(examples[start : start + BLOCK], encoder.fresh):
@@ -153,7 +165,7 @@ def _write(fresh: Path, examples: Sequence[Example], encoder: TextEncoder) -> No
             file.flush()
             os.fsync(file.fileno())
     sizes = {p.name: p.stat().st_size for p in sorted(fresh.iterdir())}
-    table = {"labelled": labelled, "files": sizes}
+    table = {"labelled": labelled, "cut": encoder.cut - before, "files": sizes}
     (fresh / MANIFEST).write_text(json.dumps(table), encoding="utf-8")
 
 

@@ -32,7 +32,8 @@ class TextEncoder:
     tokenizer does it (see resolve_eos).
     padding_side: left, right, or auto = the tokenizer's own; used by the batches made from here.
     vocabulary: rows of the model's table of tokens, None = any; a text beyond it is a UserError.
-    Raises UserError when max_length leaves no room for a token of text.
+    made, cut: how many texts were tokenised so far, and how many of them lost their end.
+    Raises UserError when max_length leaves no room for a token of text, beside a prompt too.
     """
 
     def __init__(
@@ -53,6 +54,15 @@ class TextEncoder:
             )
         unknown = set(prompts) - set(KINDS)
         assert not unknown, f"prompts for {unknown}"
+        for kind, prompt in prompts.items():
+            with _LOCK:
+                taken = len(tokenizer(prompt, add_special_tokens=False, verbose=False)["input_ids"])
+            if taken >= room:
+                raise UserError(
+                    f"data.max_length {max_length}: the prompt of {kind} texts alone has {taken} "
+                    f"tokens, so that all of them would be the same; give more than "
+                    f"{max_length - room + taken}, or a shorter prompt ({prompt[:30]!r} ..)"
+                )
         self.tokenizer, self.max_length = tokenizer, max_length
         self.append_eos_id, self.prompts = append_eos_id, prompts
         self.vocabulary = vocabulary or 1 << 31
@@ -61,6 +71,7 @@ class TextEncoder:
         ids = (tokenizer.pad_token_id, append_eos_id, tokenizer.eos_token_id, 0)
         self.pad_id: int = next(i for i in ids if i is not None)
         self._known: dict[str, dict[str, np.ndarray]] = {kind: {} for kind in KINDS}
+        self.made = self.cut = 0
 
     def bare(self) -> TextEncoder:
         """The same without prompts."""
@@ -88,7 +99,7 @@ class TextEncoder:
 
     def _tokenise(self, texts: list[str], kind: str) -> list[np.ndarray]:
         prompt, eos = self.prompts.get(kind, ""), self.append_eos_id
-        rows = self.tokenizer(
+        encoded = self.tokenizer(
             [prompt + text for text in texts],
             truncation=True,
             max_length=self.max_length - (eos is not None),
@@ -96,7 +107,13 @@ class TextEncoder:
             return_attention_mask=False,
             return_token_type_ids=False,
             verbose=False,
-        )["input_ids"]
+        )
+        rows = encoded["input_ids"]
+        self.made += len(rows)
+        if encoded.encodings:
+            self.cut += sum(bool(one.overflowing) for one in encoded.encodings)
+        else:  # a tokenizer in Python does not say
+            self.cut += sum(len(row) >= self.max_length - (eos is not None) for row in rows)
         for row, text in zip(rows, texts, strict=True):
             if eos is not None:
                 while row and row[-1] == eos:  # by the tokenizer, or literally in the text

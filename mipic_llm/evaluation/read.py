@@ -139,7 +139,7 @@ def _task(entry: Mapping[str, Any], where: str) -> tuple[Task, str]:
     known = kind is None or kind in TYPES
     need(known, f"{where}: type is {kind!r}; give one of: {', '.join(TYPES)}")
     path = Path(str(entry.get("path") or "")).expanduser()
-    if entry.get("path") and (path / "corpus.jsonl").exists() or kind == "retrieval":
+    if entry.get("path") and any(path.glob("corpus.jsonl*")) or kind == "retrieval":
         need(most is None, f"{where}: rows is not for retrieval, whose corpus must be whole")
         return _retrieval(str(entry["name"]), path, split, where)
     need(split in ROLES, f"{where}: split is {split!r}; give one of: {', '.join(ROLES)}")

@@ -21,6 +21,7 @@ from mipic_llm.evaluation.tasks.base import Task
 from mipic_llm.model.directory import Source
 from mipic_llm.runtime import ranks as dist
 from mipic_llm.runtime.ranks import say
+from mipic_llm.training.survey import look, summary
 
 CACHE_ROWS = 10_000  # below, tokenising takes seconds and is spread over the steps
 
@@ -73,6 +74,9 @@ def prepare_data(
     unlabelled = any(s.examples[0].positive is None for s in sources)
     encoder = make_encoder(config, source)
     tokens = [open_tokens(s, encoder, d.token_cache) for s in sources]
+    counts = [t.cut() for t in tokens]  # on every rank: what cannot be tokenised stops all of them
+    cut = sum(n for _, n in counts), sum(n for n, _ in counts), encoder.max_length
+    say(summary(look(sources, tasks), cut))
     return Data(sources, plan, encoder, tasks, unlabelled, tokens, d.balance_tokens)
 
 

@@ -137,8 +137,9 @@ def _qrels(path: Path) -> dict[str, dict[str, float]]:
     """Tab-separated query-id, corpus-id, score with a header."""
     found: dict[str, dict[str, float]] = {}
     with path.open(encoding="utf-8-sig", newline="") as file:
-        for number, row in enumerate(csv.reader(file, delimiter="\t"), 1):
-            if not row:
+        for number, line in enumerate(csv.reader(file, delimiter="\t"), 1):
+            row = [cell.strip() for cell in line]
+            if not any(row):
                 continue
             if len(row) != 3:
                 raise UserError(

@@ -1,0 +1,144 @@
+"""What is in the training data: the line at the start of a run, and the tables of --data.check."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+
+from mipic_llm.config import Config
+from mipic_llm.data.read.containers import split_weight
+from mipic_llm.data.read.formats import ReadReport, TextSource, read_training
+from mipic_llm.data.tokenise import TextEncoder
+from mipic_llm.errors import EXIT_DONE, EXIT_USER_ERROR, UserError
+from mipic_llm.evaluation.read import load_tasks
+from mipic_llm.evaluation.tasks.base import Task
+
+LOOKED_AT = 20_000  # texts, evenly spaced, whose lengths and scripts are counted
+
+
+class Look(NamedTuple):
+    """Of the rows of training: how many are copies of an earlier one, have a positive that is the
+    anchor itself, or have a text of the validation data."""
+
+    rows: int
+    repeated: int
+    twins: int
+    leaks: int
+
+
+def look(sources: Sequence[TextSource], tasks: Sequence[Task]) -> Look:
+    """Compares texts as they are, letter by letter."""
+    known = {text for task in tasks for texts in task.texts().values() for text in texts}
+    rows = [e for source in sources for e in source.examples]
+    pairs = {(e.anchor, e.positive) for e in rows}
+    leaks = sum(not known.isdisjoint((e.anchor, e.positive, *e.negatives)) for e in rows)
+    return Look(len(rows), len(rows) - len(pairs), sum(e.anchor == e.positive for e in rows), leaks)
+
+
+def summary(found: Look, cut: tuple[int, int, int]) -> str:
+    """One line. cut: texts that were cut, of how many, at how many tokens."""
+    return (
+        f"texts: {cut[0]:,} of {cut[1]:,} cut at {cut[2]:,} tokens; of {found.rows:,} rows "
+        f"{found.repeated:,} are repeated, {found.twins:,} have a positive equal to their anchor, "
+        f"{found.leaks:,} have a text of the validation data"
+    )
+
+
+def check(config: Config) -> int:
+    """Reads all data and prints what was found, every bad row included. -> 2 where rows or files
+    are bad, else 0. Loads no weights; of several processes the first one answers."""
+    if int(os.environ.get("RANK") or 0):
+        return EXIT_DONE
+    from mipic_llm.evaluation.encode import make_encoder
+    from mipic_llm.model.directory import open_source
+    from mipic_llm.training.setup import resolve_for
+
+    source = open_source(config.model)
+    config = resolve_for(config, source)
+    encoder, bad = make_encoder(config, source), 0
+    tasks: list[Task] = []
+    for spec in config.data.validation:
+        try:
+            (task,), (line,) = load_tasks([spec], split="validation")
+        except UserError as error:
+            bad += _say(f"validation {spec}", [("bad", str(error))])
+        else:
+            tasks.append(task)
+            _say(f"validation {spec}", [("read", line)])
+    for spec in config.data.train:
+        d = config.data
+        try:
+            (rows,), reports = read_training(
+                [spec], negatives=d.negatives, on_bad_rows="skip", cache_dir=d.cache_dir,
+                ignore=d.ignore_columns,
+            )  # fmt: skip
+        except UserError as error:
+            bad += _say(f"training {split_weight(spec)[0]}", [("bad", str(error))])
+        else:
+            _say(f"training {rows.name}", _table(rows, reports, tasks, encoder))
+            bad += sum(len(report.rejected) for report in reports)
+    print(f"{bad:,} bad; nothing was trained (--data.check true)")
+    return EXIT_USER_ERROR if bad else EXIT_DONE
+
+
+def _say(title: str, lines: Sequence[tuple[str, str]]) -> int:
+    print(title)
+    for name, value in lines:
+        print(f"  {name:<11}{value}")
+    return 1
+
+
+def _table(
+    source: TextSource, reports: Sequence[ReadReport], tasks: Sequence[Task], encoder: TextEncoder
+) -> list[tuple[str, str]]:
+    rows, lines = source.examples, []
+    for report in reports:
+        lines.append(("file", str(report._replace(rejected=[])).removeprefix("read ")))
+        lines += [("bad", f"{report.unit} {n}: {reason}") for n, reason in report.rejected]
+    found = look([source], tasks)
+    hard = [len(e.negatives) for e in rows]
+    lines += [
+        ("rows", f"{found.rows:,}, of them {found.repeated:,} repeated, {found.twins:,} with a "
+         "positive equal to the anchor"),
+        ("negatives", f"{min(hard)} to {max(hard)} in a row, {sum(hard):,} in all" if any(hard)
+         else "none"),
+        ("leaks", f"{found.leaks:,} rows have a text of the validation data"),
+    ]  # fmt: skip
+    columns = {"anchors": ("query", [e.anchor for e in rows]),
+               "positives": ("document", [e.positive for e in rows if e.positive is not None]),
+               "negatives": ("document", [t for e in rows for t in e.negatives])}  # fmt: skip
+    for name, (kind, texts) in columns.items():
+        if not texts:
+            continue
+        some = texts[:: 1 + (len(texts) - 1) // LOOKED_AT]
+        before = encoder.cut
+        lengths = np.array([len(row) for row in encoder.fresh(some, kind)])
+        low, high = np.quantile(lengths, (0.5, 0.95), method="higher")
+        scripts = Counter(map(script, some)).most_common()
+        shares = ", ".join(f"{name} {n / len(some):.1%}" for name, n in scripts)
+        lines += [
+            (name, f"{len(texts):,}, {len(set(texts)):,} different; tokens: half have at most "
+             f"{low}, 95% at most {high}, the longest {lengths.max()}; {encoder.cut - before:,} of "
+             f"{len(some):,} cut at {encoder.max_length}"),
+            ("", f"scripts: {shares}"),
+        ]  # fmt: skip
+    return lines
+
+
+def script(text: str) -> str:
+    """The script that most of a text's first letters are of, as Unicode names letters."""
+    found = Counter(name for letter in text[:200] if (name := _script(letter)))
+    return found.most_common(1)[0][0] if found else "no letters"
+
+
+@cache
+def _script(letter: str) -> str | None:
+    if not letter.isalpha():
+        return None
+    return unicodedata.name(letter, "unknown").split()[0].split("-")[0].capitalize()

@@ -1,0 +1,129 @@
+"""--data.check: all data is read and shown, every bad row at once, and nothing is loaded; and the
+line at the start of a run."""
+
+from __future__ import annotations
+
+import pytest
+from test_data_formats import write_jsonl
+from tiny_models import SENTENCES, tiny_bert
+
+from mipic_llm.commands import train
+from mipic_llm.commands.run import run_main
+from mipic_llm.config import load_config
+from mipic_llm.data.token_cache import LazyTokens, StoredTokens, build
+from mipic_llm.data.tokenise import TextEncoder
+from mipic_llm.training import setup
+from mipic_llm.training.survey import script
+
+LONG = " ".join(SENTENCES[:4])
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A model whose weights cannot be read, rows with every oddity, and validation pairs."""
+    folder = tmp_path_factory.mktemp("check")
+    tiny_bert(folder / "bert")
+    (folder / "bert" / "model.safetensors").write_text("whoever reads this fails")
+    pairs = list(zip(SENTENCES[::2], SENTENCES[1::2], strict=True))
+    rows = [{"anchor": a, "positive": b, "neg": "\u043d\u0435\u0442", "id": a} for a, b in pairs]
+    rows[1] = dict(rows[0])  # repeated
+    rows[2]["positive"] = rows[2]["anchor"]
+    rows[3]["neg"] = [LONG, rows[3]["positive"], "\u03bd\u03b1\u03b9"]  # cut; a positive; another
+    write_jsonl(folder / "good.jsonl", rows)
+    rows[4]["positive"], rows[5]["anchor"] = " ", None
+    write_jsonl(folder / "bad.jsonl", rows)
+    with (folder / "bad.jsonl").open("a") as file:
+        file.write('{"anchor": \n')
+    (folder / "broken.jsonl").write_text("{}\n")
+    scored = [{"sentence1": SENTENCES[6], "sentence2": f"no {i}", "score": i} for i in range(3)]
+    write_jsonl(folder / "valid.jsonl", scored)
+    return folder
+
+
+def run(argv: list[str]) -> int:
+    with pytest.raises(SystemExit) as stop:
+        run_main(train.main, argv)
+    return stop.value.code
+
+
+def flags(place, *train_files: str, **more: str) -> list[str]:
+    values = {"data.validation": str(place / "valid.jsonl"), "data.max_length": "32",
+              "data.negatives": "2", "objective.dims": "none", "train.batch_size": "2",
+              "data.token_cache": "off"}  # fmt: skip
+    files = [str(place / name) for name in train_files]
+    pairs = [word for k, v in {**values, **more}.items() for word in (f"--{k}", v)]
+    return ["--recipe", "none", "--model.name", str(place / "bert"), "--pic.enabled", "false",
+            "--sia.layers", "1", "--data.train", *files, *pairs]  # fmt: skip
+
+
+def test_good_data(place, capsys, tmp_path) -> None:
+    out = str(tmp_path / "out")
+    argv = flags(place, "good.jsonl", **{"data.check": "true", "output_dir": out})
+    assert run(argv) == 0
+    said = capsys.readouterr().out
+    for part in (
+        "validation " + str(place / "valid.jsonl"), "3 rows of", "training ",
+        "anchor/positive/neg; ignored: id; 1 negatives left out, equal to their anchor",
+        "12, of them 1 repeated, 1 with a positive equal to the anchor",
+        "negatives  1 to 2 in a row, 13 in all", "1 rows have a text of the validation data",
+        "12, 11 different; tokens: ", "1 of 13 cut at 32",
+        "scripts: Cyrillic 84.6%, Latin 7.7%, Greek 7.7%", "0 bad; nothing was trained",
+    ):  # fmt: skip
+        assert part in said, part
+    assert not (tmp_path / "out").exists()
+
+
+def test_every_bad_row_and_file_at_once(place, capsys) -> None:
+    argv = flags(place, "bad.jsonl", "broken.jsonl", "good.jsonl", **{"data.check": "true"})
+    assert run(argv) == 2
+    said = capsys.readouterr().out
+    for part in ("line 5: empty positive", "line 6: anchor is null", "line 13: broken JSON",
+                 "broken.jsonl: found columns none", "12, of them 1 repeated",
+                 "4 bad;"):  # fmt: skip
+        assert part in said, part
+    more = {"data.check": "true", "data.validation": str(place / "broken.jsonl")}
+    assert run(flags(place, "good.jsonl", **more)) == 2
+    assert "found columns" in capsys.readouterr().out
+
+
+def test_only_the_first_process_answers(place, capsys, monkeypatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    assert run(flags(place, "bad.jsonl", **{"data.check": "true"})) == 0
+    assert not capsys.readouterr().out
+
+
+def test_the_line_at_the_start(place, capsys) -> None:
+    setup.open_run(load_config(flags(place, "good.jsonl")))
+    said = capsys.readouterr().out.splitlines()
+    # 11 anchors, 11 positives, 3 negatives: each text once per kind
+    assert (
+        "texts: 1 of 25 cut at 32 tokens; of 12 rows 1 are repeated, 1 have a positive equal to "
+        "their anchor, 1 have a text of the validation data"
+    ) in said, said
+
+
+def test_cut_texts_are_counted_in_the_cache_too(place, tmp_path) -> None:
+    from transformers import AutoTokenizer
+
+    from mipic_llm.data.read.formats import read_training
+
+    (source,), _ = read_training(str(place / "good.jsonl"), negatives=2)
+    tokenizer = AutoTokenizer.from_pretrained(place / "bert")
+    encoder = TextEncoder(tokenizer, 32, append_eos_id=None, prompts={})
+    build(tmp_path / "cache", source.examples, encoder)
+    assert StoredTokens(tmp_path / "cache").cut() == (12 + 12 + 13, 1)
+    assert LazyTokens(source.examples, encoder).cut()[1] == 1
+    exact = len(tokenizer(LONG)["input_ids"])
+    for length, cut in ((exact, 0), (exact - 1, 1)):  # a text that just fits is not cut
+        encoder = TextEncoder(tokenizer, length, append_eos_id=None, prompts={})
+        encoder.ids([LONG, SENTENCES[0]])
+        assert (encoder.made, encoder.cut) == (2, cut)
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [("12 !", "no letters"), ("\u4e2d\u6587 a", "Cjk"), ("\u3042", "Hiragana"),
+     ("Caf\u00e9", "Latin")],
+)  # fmt: skip
+def test_scripts(text, name) -> None:
+    assert script(text) == name
