@@ -22,7 +22,8 @@ def _keys(text: str) -> frozenset[str]:
 
 
 NO_MATTER = _keys("""
-    recipe output_dir overwrite ds_config model.trust_remote_code data.cache_dir data.token_cache
+    recipe output_dir overwrite ds_config model.trust_remote_code data.cache_dir data.check
+    data.token_cache
     train.resume train.selfcheck tracking.mlflow
 """)
 MAY_CHANGE = _keys("""
@@ -33,7 +34,8 @@ MAY_CHANGE = _keys("""
     train.log_every eval.* export.* tracking.experiment tracking.run_name
 """)
 # What these say is compared by content: the rows that were read, the base's own files.
-DATA, BASE = _keys("data.train data.negatives data.on_bad_rows"), _keys(
+DATA, BASE = _keys(
+    "data.train data.negatives data.on_bad_rows data.ignore_columns"), _keys(
     "model.name model.revision")  # fmt: skip
 
 
