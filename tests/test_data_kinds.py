@@ -117,7 +117,9 @@ def test_csv_columns_of_one_name(tmp_path):
 # --- cells ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("cell", ["['b', 'c']", '["b"]', "['b' 'c']", " ", "['b', None]"])
+@pytest.mark.parametrize(
+    "cell", ["['b', 'c']", '["b"]', "['b' 'c']", " ", "['b', None]", '[null, "b"]', "[nan, 'b']"]
+)
 def test_lists_as_text(tmp_path, cell):
     path = tmp_path / "x.csv"
     quoted = cell.replace('"', '""')
@@ -127,7 +129,20 @@ def test_lists_as_text(tmp_path, cell):
     assert cell == " " or ("is a list written as text" in text and "negative_1" in text)
 
 
-@pytest.mark.parametrize("text", ["[1] says so", "[sic]", "[1, 2]", "[unclear] and [more]", "[]"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[1] says so",
+        "[sic]",
+        "[1, 2]",
+        "[unclear] and [more]",
+        "[]",
+        "['b'] is a list",
+        "['" + "[" * 9999,
+        r"['\d']x",
+        "['\0']",
+    ],
+)
 def test_text_in_brackets_is_text(tmp_path, text):
     assert read(write_jsonl(tmp_path / "x.jsonl", [PAIR | {"positive": text}]))[0][0][1] == text
 

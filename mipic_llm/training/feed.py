@@ -76,7 +76,8 @@ def prepare_data(
     tokens = [open_tokens(s, encoder, d.token_cache) for s in sources]
     counts = [t.cut() for t in tokens]  # on every rank: what cannot be tokenised stops all of them
     cut = sum(n for _, n in counts), sum(n for n, _ in counts), encoder.max_length
-    say(summary(look(sources, tasks), cut))
+    if dist.rank() == 0:
+        say(summary(look(sources, tasks), cut))
     return Data(sources, plan, encoder, tasks, unlabelled, tokens, d.balance_tokens)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import math
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -68,8 +69,11 @@ def texts_of(value: Any, column: str) -> list[str]:
 
 def _is_list(text: str) -> bool:
     """A list of texts as Python, numpy or JSON write it."""
+    if not re.match(r"\[\s*([\"']|None|null|nan)", text):
+        return False
     try:
-        found = ast.literal_eval(text.strip())
+        with warnings.catch_warnings(action="ignore"):
+            found = ast.literal_eval(re.sub(r"\b(null|nan)\b", "None", text.strip()))
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return False
     return isinstance(found, list) and any(isinstance(item, str) for item in found)

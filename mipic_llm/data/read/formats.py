@@ -87,12 +87,17 @@ class ReadReport(NamedTuple):
             more = ["..."] if len(self.rejected) > 3 else []
             text += f" ({len(self.rejected):,} rejected: {'; '.join(shown + more)})"
         if self.ignored:
-            text += f"; ignored: {', '.join(name or '(no name)' for name in self.ignored)}"
+            text += f"; ignored: {_some([name or '(no name)' for name in self.ignored])}"
         if self.beside:
-            text += f"; not read, being of another split: {', '.join(self.beside)}"
+            text += f"; not read, being of another split: {_some(self.beside)}"
         if self.n_false:
             text += f"; {self.n_false:,} negatives left out, equal to their anchor or its positives"
         return text
+
+
+def _some(names: Sequence[str], most: int = 8) -> str:
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 class _Columns(NamedTuple):
@@ -287,7 +292,8 @@ def _detect(row: dict, path: str, ignore: Sequence[str]) -> _Columns:
         if not {anchor, positive} <= set(have):
             continue
         hard = cells.negative_columns(have)
-        score = next((name for name in have if _is_label(name, row[name])), None)
+        others = ((str(name), value) for name, value in row.items() if str(name) in have)
+        score = next((name for name, value in others if _is_label(name, value)), None)
         if score and not hard:
             raise UserError(
                 f"{path}: {anchor}, {positive}, {score} are scored pairs, which are for "
