@@ -148,6 +148,8 @@ def test_negatives_that_are_positives_of_their_anchor_are_left_out(tmp_path):
     (source,), reports = read_training(str(tmp_path), negatives=2)
     assert [tuple(row[:3]) for row in source.examples] == wanted
     assert [report.n_false for report in reports] == [4, 2]
+    both = [str(tmp_path / "x.jsonl"), str(tmp_path / "y.jsonl")]  # and so do sources
+    assert [len(s.examples[0].negatives) for s in read_training(both, negatives=2)[0]] == [2, 1]
 
 
 def test_no_negatives_asked_for(tmp_path):

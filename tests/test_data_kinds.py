@@ -42,6 +42,14 @@ def test_a_label_beside_a_pair_is_refused_by_name(tmp_path, pair, column, value)
     assert found == [("a", "p", ())] and report.endswith(f"; ignored: id, {column}")
 
 
+def test_a_label_that_the_first_row_lacks(tmp_path):
+    path = write_jsonl(tmp_path / "x.jsonl", [PAIR, PAIR | {"label": 0}])
+    assert "anchor, positive, label are scored pairs" in error(read, path)
+    assert len(read(path, ignore=["label"])[0]) == 2
+    rows = [PAIR | {"label": [1]}, PAIR | {"negative": "n", "score": 1}]  # a triplet; a list
+    assert len(read(write_jsonl(tmp_path / "x.jsonl", rows))[0]) == 2
+
+
 @pytest.mark.parametrize(
     ("column", "value"),
     [("labels", [1, 2]), ("pos_scores", [0.9]), ("title", "On similarity and labels of things"),
@@ -145,6 +153,13 @@ def test_lists_as_text(tmp_path, cell):
 )
 def test_text_in_brackets_is_text(tmp_path, text):
     assert read(write_jsonl(tmp_path / "x.jsonl", [PAIR | {"positive": text}]))[0][0][1] == text
+
+
+@pytest.mark.parametrize("text", ['{"title": "t", "text": "b"}', "[{'text': 'b'}]"])
+def test_passages_as_text(tmp_path, text):
+    error(read, write_jsonl(tmp_path / "x.jsonl", [PAIR | {"positive": text}]))
+    other = text.replace("text", "key").replace("[", "")
+    assert read(write_jsonl(tmp_path / "x.jsonl", [PAIR | {"positive": other}]))[0][0][1] == other
 
 
 def test_quotes_of_a_tsv_are_text(tmp_path):

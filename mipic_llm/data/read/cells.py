@@ -39,9 +39,9 @@ def texts_of(value: Any, column: str) -> list[str]:
     if isinstance(value, str):
         if not value.strip():
             raise BadRow(f"empty {column}")
-        if value[0] == "[" and _is_list(value):
+        if value[0] in "[{" and (what := _as_code(value)):
             raise BadRow(
-                f"{column} is a list written as text ({value[:30]} ...); write one text in a cell, "
+                f"{column} is {what} written as text ({value[:30]} ...); write one text in a cell, "
                 "with a row for each positive and columns negative_1, negative_2 .. for "
                 "negatives, or give JSON lines, which have lists"
             )
@@ -67,16 +67,19 @@ def texts_of(value: Any, column: str) -> list[str]:
     raise BadRow(f"{column} is {type_name(value)}, text expected")
 
 
-def _is_list(text: str) -> bool:
-    """A list of texts as Python, numpy or JSON write it."""
-    if not re.match(r"\[\s*([\"']|None|null|nan)", text):
-        return False
+def _as_code(text: str) -> str | None:
+    """A list of texts, or a passage, as Python, numpy or JSON write it."""
+    if not re.match(r"[\[{]\s*([\"'{]|None|null|nan)", text):
+        return None
     try:
         with warnings.catch_warnings(action="ignore"):
             found = ast.literal_eval(re.sub(r"\b(null|nan)\b", "None", text.strip()))
     except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return False
-    return isinstance(found, list) and any(isinstance(item, str) for item in found)
+        return None
+    if isinstance(found, list):
+        return "a list" if any(isinstance(item, str | dict) for item in found) else None
+    passage = isinstance(found, dict) and not {"text", "content"}.isdisjoint(found)
+    return "an object" if passage else None
 
 
 def absent(value: Any) -> bool:

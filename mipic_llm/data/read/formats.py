@@ -107,6 +107,7 @@ class _Columns(NamedTuple):
     anchor: str
     positive: str | None
     nli: str | None = None  # the column of NLI labels
+    plain: frozenset[str] = frozenset()  # columns of the first row that are no labels
 
 
 _PAIRS = (
@@ -143,14 +144,14 @@ def read_training(
     ignore: columns that are not looked at.
     Raises UserError, one line: what, where, what to do.
     """
-    sources, reports = [], []
+    read: list[tuple[str, float, list[list[Row]]]] = []  # name, weight, rows of each file
+    reports: list[ReadReport] = []
     for n, spec in enumerate(as_list(specs)):
         name, weight = f"{'rows' if type(spec) is list else type(spec).__name__}[{n}]", 1.0
         if isinstance(spec, str | Path):
             spec, weight = split_weight(str(spec))
             name = spec
         found: list[list[Row]] = []
-        first = len(reports)
         for part in containers(spec, "train", cache_dir, name):
             texts, report = _read_part(part, negatives, on_bad_rows == "skip", ignore)
             if found and (texts[0][1] is None) != (found[0][0][1] is None):
@@ -161,15 +162,18 @@ def read_training(
                 )
             found.append(texts)
             reports.append(report)
-        known = {row[:2] for texts in found for row in texts if row[1] is not None}
+        read.append((name, weight, found))
+    every = [row for _, _, found in read for texts in found for row in texts]
+    known = {row[:2] for row in every} if any(row[2] for row in every) else set()
+    sources, counts = [], []
+    for name, weight, found in read:
         rows: list[Row] = []
-        for n, texts in enumerate(found, first):
+        for texts in found:
             kept = [_without_positives(row, known, negatives) for row in texts]
-            n_false = sum(count for _, count in kept)
-            reports[n] = reports[n]._replace(n_false=n_false)
+            counts.append(sum(count for _, count in kept))
             rows += [row for row, _ in kept]
         sources.append(TextSource(name, [Example(*row, i) for i, row in enumerate(rows)], weight))
-    return sources, reports
+    return sources, [r._replace(n_false=n) for r, n in zip(reports, counts, strict=True)]
 
 
 def _without_positives(row: Row, known: set[tuple], negatives: int) -> tuple[Row, int]:
@@ -271,6 +275,8 @@ def _read_part(part: Part, negatives: int, skip: bool, ignore: Sequence[str]):
             raise UserError(f"{part.path} holds no entailment pair; training needs some")
     else:
         rows = [row for group in parsed for row in group]
+        if columns.positive:  # some rows may have more columns than the first one
+            _check_labels(part.path, columns, [name for name in names if name not in ignore])
     taken = {columns.anchor, columns.positive, columns.nli}
     if columns.positive and not columns.nli:
         taken |= {name for name in cells.negative_columns(names) if name not in ignore}
@@ -292,17 +298,11 @@ def _detect(row: dict, path: str, ignore: Sequence[str]) -> _Columns:
         if not {anchor, positive} <= set(have):
             continue
         hard = cells.negative_columns(have)
-        others = ((str(name), value) for name, value in row.items() if str(name) in have)
-        score = next((name for name, value in others if _is_label(name, value)), None)
-        if score and not hard:
-            raise UserError(
-                f"{path}: {anchor}, {positive}, {score} are scored pairs, which are for "
-                "evaluation; use the file as data.validation, or for training keep only the pairs "
-                f"that mean the same and drop the column {score} (where it is no label, "
-                f"--data.ignore_columns {score} trains on all pairs)"
-            )
         shown = hard if len(hard) < 3 else [hard[0], "..", hard[-1]]
-        return _Columns("/".join([anchor, positive, *shown]), anchor, positive)
+        plain = frozenset(str(name) for name, v in row.items() if not _is_label(str(name), v))
+        found = _Columns("/".join([anchor, positive, *shown]), anchor, positive, None, plain)
+        _check_labels(path, found, have)
+        return found
     for name in ("text", "sentence"):
         if name in have:
             return _Columns(name, name, None)
@@ -311,12 +311,24 @@ def _detect(row: dict, path: str, ignore: Sequence[str]) -> _Columns:
     )
 
 
+def _check_labels(path: str, columns: _Columns, names: Sequence[str]) -> None:
+    """UserError where pairs without negatives have a label or score."""
+    unlike = (n for n in names if n not in columns.plain and _is_label(n, None))
+    if not cells.negative_columns(names) and (score := next(unlike, None)):
+        raise UserError(
+            f"{path}: {columns.anchor}, {columns.positive}, {score} are scored pairs, which are "
+            "for evaluation; use the file as data.validation, or for training keep only the pairs "
+            f"that mean the same and drop the column {score} (where it is no label, "
+            f"--data.ignore_columns {score} trains on all pairs)"
+        )
+
+
 def _is_label(name: str, value: Any) -> bool:
     """Whether a column looks like one of labels or scores: by its name, and its first cell."""
     words = re.findall(r"[a-z]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", name).lower())
     if isinstance(value, list | dict) or (isinstance(value, str) and len(value.split()) > 3):
         return False
-    truth = isinstance(value, bool) or str(value) in ("0", "1")
+    truth = value is None or isinstance(value, bool) or str(value) in ("0", "1")
     return bool(_LABEL & set(words)) or (words[:1] == ["is"] and truth)
 
 
