@@ -138,6 +138,25 @@ def _undo_first_step(optimizer: Any) -> None:
             torch._foreach_copy_([p.data for p in full], [p.data for p in low])
 
 
+def _one_norm(optimizer: Any) -> None:
+    """ZeRO-1 and 2 ask each gradient for inf and nan, and then for its norm: some 20 kernels a
+    tensor and a wait for the device, and LoRA has hundreds of small tensors. The norm of all of
+    them, of which DeepSpeed refuses inf and nan as well, says the same in a few kernels."""
+
+    def norm(gradients: Any, _params: Any, norm_type: float = 2) -> Tensor:
+        assert norm_type == 2, norm_type
+        real = [g.detach() for g in gradients if not getattr(g, "_zero_padding", False)]
+        if real:
+            total = torch.stack(torch._foreach_norm(real, 2, dtype=torch.float32)).square().sum()
+        else:
+            total = torch.zeros((), device=optimizer.device)
+        deepspeed.comm.all_reduce(total, group=optimizer.dp_process_group)
+        return torch.where(torch.isfinite(total), total.sqrt(), -1.0)  # as its own marks it
+
+    optimizer.check_overflow = lambda *_, **__: None
+    optimizer.get_grad_norm_direct = norm
+
+
 class Engine:
     """The wrapped module. `forward` is one chunk; `backward` may be called several times a step."""
 
@@ -159,6 +178,9 @@ class Engine:
         self.device = self.ds.device
         if self.stage == 0 and config is not None:
             _undo_first_step(self.ds.optimizer)
+        made = self.ds.optimizer
+        if self.stage in (1, 2) and config and made.compute_grad_norm and not made.cpu_offload:
+            _one_norm(made)
 
     def close(self) -> None:
         """Free the memory of the module and the optimizer, for another engine in this process."""
