@@ -120,12 +120,18 @@ def key_of(examples: Sequence[Example], encoder: TextEncoder) -> str | None:
 
 
 def is_whole(folder: Path) -> bool:
-    """Every file is there with the size that the manifest, written last, says."""
+    """Every file is there with the size and content that the manifest, written last, says."""
     try:
         files = json.loads((folder / MANIFEST).read_text("utf-8"))["files"]
-        return all((folder / name).stat().st_size == size for name, size in files.items())
+        return all(_fingerprint(folder / name) == found for name, found in files.items())
     except (OSError, ValueError, KeyError, TypeError):
         return False
+
+
+def _fingerprint(path: Path) -> list:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16))
+    return [path.stat().st_size, digest.hexdigest()]
 
 
 def build(folder: Path, examples: Sequence[Example], encoder: TextEncoder) -> None:
@@ -164,8 +170,8 @@ def _write(fresh: Path, examples: Sequence[Example], encoder: TextEncoder) -> No
             np.save(file, np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
             file.flush()
             os.fsync(file.fileno())
-    sizes = {p.name: p.stat().st_size for p in sorted(fresh.iterdir())}
-    table = {"labelled": labelled, "cut": encoder.cut - before, "files": sizes}
+    files = {p.name: _fingerprint(p) for p in sorted(fresh.iterdir())}
+    table = {"labelled": labelled, "cut": encoder.cut - before, "files": files}
     (fresh / MANIFEST).write_text(json.dumps(table), encoding="utf-8")
 
 
