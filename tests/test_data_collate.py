@@ -55,7 +55,7 @@ def test_order_of_a_labelled_step():
 
 
 def test_equal_texts_have_equal_keys_whatever_their_prompt():
-    rows = [Example("a", "b", ("c", "a"), 0), Example("d", "c", (), 1)]
+    rows = [Example("a", "b", ("c", " a\n"), 0), Example("d", "c", (), 1)]
     keys = build_step(rows, encoder()).keys
     texts = ["a", "d", "b", "c", "c", "a"]
     assert keys == [key_of(text.encode()) for text in texts] and len(set(keys)) == 4

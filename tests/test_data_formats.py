@@ -130,7 +130,7 @@ def test_row_formats(tmp_path, kind):
 
 def test_negatives_that_are_positives_of_their_anchor_are_left_out(tmp_path):
     rows = [
-        {"query": "a", "pos": ["p", "q"], "neg": ["q", "n", "a", "m", "o"]},
+        {"query": "a", "pos": ["p", "q"], "neg": ["q ", "n", "a", "m", "o"]},
         {"query": "a", "pos": ["r"], "neg": ["p", "r", "n"]},  # p: of the row before
         {"query": "b", "pos": ["s"], "neg": ["p"]},  # right for a alone
     ]

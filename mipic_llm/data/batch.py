@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mipic_llm.data.read.cells import plain
 from mipic_llm.data.read.formats import Example
 from mipic_llm.data.token_cache import LazyTokens, RowTokens
 from mipic_llm.data.tokenise import TextEncoder, pack, pad
@@ -165,7 +166,7 @@ def join_rows(
              for e in examples] + [text for e in examples for text in e.negatives]  # fmt: skip
     return StepBatch(
         [row[0] for row in rows] + [row[1] for row in rows] + negatives,
-        [key_of(text.encode()) for text in texts], len(rows), len(negatives),
+        [key_of(plain(text).encode()) for text in texts], len(rows), len(negatives),
         rows[0][0] is rows[0][1], encoder.pad_id, encoder.padding_side,
     )  # fmt: skip
 

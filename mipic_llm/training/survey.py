@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mipic_llm.config import Config
+from mipic_llm.data.read.cells import plain
 from mipic_llm.data.read.containers import split_weight
 from mipic_llm.data.read.formats import ReadReport, TextSource, read_training
 from mipic_llm.data.tokenise import TextEncoder
@@ -33,12 +34,16 @@ class Look(NamedTuple):
 
 
 def look(sources: Sequence[TextSource], tasks: Sequence[Task]) -> Look:
-    """Compares texts as they are, letter by letter."""
-    known = {text for task in tasks for texts in task.texts().values() for text in texts}
-    rows = [e for source in sources for e in source.examples]
-    pairs = {(e.anchor, e.positive) for e in rows}
-    leaks = sum(not known.isdisjoint((e.anchor, e.positive, *e.negatives)) for e in rows)
-    return Look(len(rows), len(rows) - len(pairs), sum(e.anchor == e.positive for e in rows), leaks)
+    """Compares texts letter by letter, but for blanks."""
+    known = {plain(text) for task in tasks for texts in task.texts().values() for text in texts}
+    pairs, rows, twins, leaks = set(), 0, 0, 0
+    for e in (e for source in sources for e in source.examples):
+        anchor, *others = map(plain, (e.anchor, e.positive or "", *e.negatives))
+        pairs.add((anchor, others[0]))
+        rows += 1
+        twins += anchor == others[0]
+        leaks += not known.isdisjoint((anchor, *others))
+    return Look(rows, rows - len(pairs), twins, leaks)
 
 
 def summary(found: Look, cut: tuple[int, int, int]) -> str:

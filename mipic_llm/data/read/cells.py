@@ -100,6 +100,11 @@ def column_texts(row: dict, column: str) -> list[str]:
     return texts_of(row[column], column)
 
 
+def plain(text: str) -> str:
+    """What texts are compared by: all but their blanks."""
+    return " ".join(text.split())
+
+
 def one_text(row: dict, column: str) -> str:
     texts = column_texts(row, column)
     if len(texts) != 1:

@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mipic_llm.data.read import cells
-from mipic_llm.data.read.cells import BadRow, one_text
+from mipic_llm.data.read.cells import BadRow, one_text, plain
 from mipic_llm.data.read.containers import Part, containers, split_weight
 from mipic_llm.errors import UserError
 
@@ -164,7 +164,9 @@ def read_training(
             reports.append(report)
         read.append((name, weight, found))
     every = [row for _, _, found in read for texts in found for row in texts]
-    known = {row[:2] for row in every} if any(row[2] for row in every) else set()
+    known = set[tuple[str, str]]()
+    if any(hard for _, _, hard in every):
+        known = {(plain(anchor), plain(right)) for anchor, right, _ in every if right}
     sources, counts = [], []
     for name, weight, found in read:
         rows: list[Row] = []
@@ -180,7 +182,8 @@ def _without_positives(row: Row, known: set[tuple], negatives: int) -> tuple[Row
     """-> (the row with at most so many of its negatives, how many were left out because they are
     its anchor or a positive that any row gives the anchor). Mined negatives are full of those."""
     anchor, positive, hard = row
-    right = [text for text in hard if text != anchor and (anchor, text) not in known]
+    same = plain(anchor) if hard else anchor
+    right = [t for t in hard if (p := plain(t)) != same and (same, p) not in known]
     return (anchor, positive, tuple(right[:negatives])), len(hard) - len(right)
 
 
