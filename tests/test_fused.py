@@ -181,3 +181,20 @@ def test_compiled_layers_with_hooks(tmp_path, monkeypatch, lora, again) -> None:
     # Libraries that are first imported here compile functions of their own.
     assert sum(isinstance(getattr(f, "__self__", None), nn.Module) for f in graphs) == 4
     same(want, run(model, again), 1e-4)
+
+
+def test_what_a_lora_layer_gives_may_be_changed_in_place() -> None:
+    """DeBERTa divides its queries in place, which a view out of a function of ours would forbid."""
+    model = nn.Sequential(nn.Linear(6, 5))
+    model.config = types.SimpleNamespace(model_type="any")
+    lora = add_lora(model, LoraSettings(rank=2, dropout=0.0))
+    nn.init.normal_(next(p for n, p in lora.named_parameters() if "lora_B" in n))
+    x_STi, grads = torch.randn(2, 3, 6), []
+    for fuse in (lambda: 0, lambda: fused.fuse_lora(lora)):
+        n, out = fuse(), lora.get_base_model()(x_STi)
+        out /= 2
+        lora.zero_grad()
+        out.square().sum().backward()
+        grads.append([p.grad.clone() for p in lora.parameters() if p.requires_grad])
+    assert n == 1
+    torch.testing.assert_close(*grads)

@@ -6,7 +6,7 @@ import transformers
 from transformers import BertConfig, BertModel, Qwen3Config, Qwen3Model
 
 from mipic_llm.errors import UserError
-from mipic_llm.model.backbone import Backbone, final_norm_of
+from mipic_llm.model.backbone import Backbone, cut_layers, final_norm_of
 from mipic_llm.model.pooling import readout
 from mipic_llm.objective.heads import ChainHead, FixedLift, LiftHead
 
@@ -109,13 +109,17 @@ NORMS = {
     "Bert": None, "ModernBert": "final_norm", "OPT": "decoder.final_layer_norm", "Llama": "norm",
     "GPTNeoX": "final_layer_norm", "GPT2": "ln_f", "Bloom": "ln_f", "MegatronBert": "encoder.ln",
     "Falcon": "ln_f", "Phi": "final_layernorm", "Mpt": "norm_f", "Gemma3Text": "norm",
-    "XLMRoberta": None, "Electra": None,
+    "XLMRoberta": None, "Electra": None, "RobertaPreLayerNorm": "LayerNorm",
+    "Lfm2": "embedding_norm", "Esm": "encoder.emb_layer_norm_after",
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NORMS)
 def test_final_norm_is_what_the_model_applies(name):
     own = {"Mpt": {"d_model": 16, "n_heads": 2, "n_layers": 3, "expansion_ratio": 2},
+           "Lfm2": {"layer_types": ["conv", "full_attention", "conv"], "num_key_value_heads": 2,
+                    "pad_token_id": None},
+           "Esm": {"pad_token_id": 1, "mask_token_id": 4, "position_embedding_type": "rotary"},
            "OPT": {"ffn_dim": 32, "word_embed_proj_dim": 16, "dropout": 0.0},
            "Gemma3Text": {"head_dim": 8, "num_key_value_heads": 1}}.get(name, {})  # fmt: skip
     torch.manual_seed(0)
@@ -139,3 +143,21 @@ def test_a_norm_that_was_not_found_is_told(monkeypatch):
     with pytest.raises(UserError, match="use --model.inner_norm raw"):
         Backbone(model, pooling="mean", inner_norm="final")(ids, torch.ones_like(ids), [2, 3], [])
     Backbone(model, pooling="mean", inner_norm="raw")(ids, torch.ones_like(ids), [2, 3], [])
+
+
+def test_layers_that_give_no_token_vectors_are_told():
+    """SqueezeBERT's give a table of several, with the channels before the tokens."""
+    config = transformers.SqueezeBertConfig(**SMALL, embedding_size=16, q_groups=1, k_groups=1)
+    ids = torch.randint(3, 90, (2, 5))
+    backbone = Backbone(transformers.SqueezeBertModel(config).eval(), pooling="mean")
+    with pytest.raises(UserError, match="layers of SqueezeBertModel do not give one vector per"):
+        backbone(ids, torch.ones_like(ids), [2, 3], [])
+
+
+def test_a_cut_shortens_every_list_of_layers():
+    """GPT-Neo counts its layers twice, transformers refuses a config that contradicts itself."""
+    own = {"num_layers": 3, "num_heads": 2, "hidden_size": 16, "vocab_size": 90,
+           "attention_types": [[["global", "local", "global"], 1]]}  # fmt: skip
+    model = transformers.GPTNeoModel(transformers.GPTNeoConfig(**own))
+    cut_layers(model, 2)
+    assert model.config.attention_layers == ["global", "local"] and len(model.h) == 2

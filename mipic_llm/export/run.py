@@ -23,7 +23,7 @@ from mipic_llm.errors import EXIT_DONE, UserError
 from mipic_llm.evaluation.encode import make_encoder
 from mipic_llm.export.portable import EmbeddingSpec, make_spec, write_json
 from mipic_llm.export.verify import check_tokens, differences, prove, reload_vectors
-from mipic_llm.export.write import merge_adapter, write_adapter, write_merged
+from mipic_llm.export.write import ExportError, merge_adapter, write_adapter, write_merged
 from mipic_llm.model.attention import padded
 from mipic_llm.model.backbone import Backbone, base_of, cut_layers, final_norm_of
 from mipic_llm.model.dense import make_dense, read_dense, trained
@@ -283,7 +283,15 @@ def _shallow(job: _Job, finished: Path, run_dir: Path, out: Path, point: Point) 
         n_layers=point.layer, dims=dims, notes=tuple(notes),
         truncate_dim=point.dim if point.dim < spec.width else None,
     )  # fmt: skip
-    job.write(out / f"shallow-{point.layer}x{point.dim}", model, cut, live_ND)
+    try:
+        job.write(out / f"shallow-{point.layer}x{point.dim}", model, cut, live_ND)
+    except ExportError:
+        raise
+    except RuntimeError as error:  # transformers' word for weights that do not fit
+        raise UserError(
+            f"layers: {type(model).__name__} cut after layer {point.layer} cannot be loaded again: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
     for note in notes:
         say(note)
 

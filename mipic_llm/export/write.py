@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from mipic_llm.errors import UserError
 from mipic_llm.export.portable import EmbeddingSpec, write_json, write_portable
 
 Check = Callable[[Path], None]  # of the files, before they take their place; raises
@@ -99,7 +101,11 @@ def write_merged(
     """A whole model (a plain transformers model on CPU), adapter already merged in."""
     check_weights(dict(model.state_dict()))
     with _replacing(folder) as fresh:
-        model.save_pretrained(fresh, max_shard_size="5GB")
+        try:
+            model.save_pretrained(fresh, max_shard_size="5GB")
+        except StrictDataclassError as error:  # a cut that the class cannot express
+            why = " ".join(str(error).split())
+            raise UserError(f"export: {type(model).__name__} cannot be written: {why}") from error
         path = fresh / "config.json"
         settings = json.loads(path.read_text(encoding="utf-8"))
         settings.update(is_matryoshka=True, matryoshka_dimensions=list(spec.dims))

@@ -34,21 +34,36 @@ def layers_of(model: nn.Module) -> nn.ModuleList:
 
 
 def final_norm_of(model: nn.Module) -> nn.Module | None:
-    """The norm after the last layer, at the top of the model or beside its layers; None where
-    layers end normed (BERT). `Backbone` finds out whether it is the right one."""
+    """The norm after the last layer, at the top of the model or beside its layers: by its usual
+    names, or else a module of vectors as wide as the model that was made after the layers. None
+    where layers end normed (BERT). `Backbone` finds out whether it is the right one."""
     base, stack = base_of(model), layers_of(model)
     beside = next(m for m in base.modules() if any(child is stack for child in m.children()))
-    found = (getattr(place, name, None) for place in (base, beside) for name in NORM_NAMES)
+    found = [getattr(place, name, None) for place in (base, beside) for name in NORM_NAMES]
+    for place in (base, beside):
+        children = list(place.children())
+        holds = [any(m is stack for m in child.modules()) for child in children]
+        found += filter(_is_norm, children[holds.index(True) + 1 :])
     return next((norm for norm in found if norm is not None), None)
+
+
+def _is_norm(module: nn.Module) -> bool:
+    """Nothing but a scale, and perhaps a bias, in one module."""
+    shapes = [getattr(p, "ds_shape", p.shape) for p in module.parameters()]
+    return not list(module.children()) and 1 <= len(shapes) <= 2 and all(
+        len(shape) == 1 for shape in shapes
+    )  # fmt: skip
 
 
 def cut_layers(model: nn.Module, n_layers: int) -> None:
     """Remove all layers after the first n_layers, in place, and say so in the model's config."""
     base, stack = base_of(model), layers_of(model)
+    whole = len(stack)
     del stack[n_layers:]
     base.config.num_hidden_layers = n_layers
-    if getattr(base.config, "layer_types", None):
-        base.config.layer_types = base.config.layer_types[:n_layers]
+    for key, value in base.config.to_dict().items():  # layer_types and others: one entry a layer
+        if isinstance(value, list) and len(value) == whole != n_layers:
+            setattr(base.config, key, value[:n_layers])
 
 
 class Backbone(nn.Module):
@@ -99,6 +114,12 @@ class Backbone(nn.Module):
         with self._capture([*inner, *[self.n_layers] * compare]) as caught, self._noise():
             out = self.model(input_ids=ids_ST, use_cache=False, **options)
         states = {self.n_layers: out.last_hidden_state}
+        last = out.last_hidden_state
+        strange = [k for k, state in caught.items() if getattr(state, "shape", 0) != last.shape]
+        if strange or len(caught) < len(set(inner)):
+            name = type(base_of(self.model)).__name__
+            raise UserError(f"model.name: the layers of {name} do not give one vector per token as "
+                            "the model itself does, so that they cannot be read")  # fmt: skip
         norm = final_norm_of(self.model) if self.inner_norm == "final" else None
         if compare:
             self._compare(norm, caught[self.n_layers], out.last_hidden_state)

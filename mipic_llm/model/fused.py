@@ -96,7 +96,8 @@ class _LoraLinear(torch.autograd.Function):
         out_No = nn.functional.linear(x_Ni, W, bias).addmm_(low_Nr, B.T, alpha=scale)
         ctx.save_for_backward(x_Ni, low_Nr, W, A, B)
         ctx.scale, ctx.shape = scale, x.shape
-        return out_No.view(*x.shape[:-1], -1)
+        # as torch's own matmul does: a view could not be changed in place (DeBERTa, Longformer)
+        return torch.ops.aten._unsafe_view(out_No, [*x.shape[:-1], len(W)])
 
     @staticmethod
     @once_differentiable

@@ -88,6 +88,7 @@ def add_lora(model: nn.Module, lora: Any) -> nn.Module:
     settings = LoraConfig(
         r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets,
         use_dora=lora.use_dora, bias="none", task_type="FEATURE_EXTRACTION",
+        exclude_modules=".*pooler.*" if hasattr(model, "pooler") and model.pooler else None,
     )  # fmt: skip
     try:
         return get_peft_model(model, settings, autocast_adapter_dtype=False)
