@@ -279,15 +279,29 @@ def test_retrieval_equals_a_hand_count() -> None:
 
 
 def test_retrieval_ties_and_the_query_among_the_documents() -> None:
-    """Equal documents rank in the order of the file; a query's own id is no answer to it."""
-    corpus = {f"d{i}": "a same text" for i in range(300)} | {"q": "a question"}
+    """Equal documents rank in the order of the file; the query itself is no answer to it."""
+    corpus = {f"d{i}": "a same text" for i in range(300)} | {"q": "Title a question"}
     task = RetrievalTask("t", queries={"q": "a question"}, corpus=corpus,
-                         qrels={"q": {"d0": 1.0, "d99": 1.0, "d100": 1.0, "q": 1.0}})  # fmt: skip
+                         qrels={"q": {"d0": 1.0, "d99": 1.0, "d100": 1.0}})  # fmt: skip
     ndcg, recall = (f.value for f in task.score(lambda kind, t: at(2)("document", t), [12]))
     assert recall == close(2 / 3)  # d0 and d99 are among the first hundred, d100 is not
     assert ndcg == close(1 / (1 + 1 / math.log2(3) + 1 / 2))
     with pytest.raises(ValueError, match="no query has a relevant document"):
         RetrievalTask("t", queries={"q": "a"}, corpus={"d": "b"}, qrels={"q": {"d": 0.0}})
+
+
+def test_queries_and_documents_numbered_on_their_own() -> None:
+    """The same id says nothing where the texts differ, or where it is judged to be an answer."""
+    corpus = {"1": "first answer", "2": "second answer", "3": "a third question"}
+    queries = {"1": "first answer", "2": "what is second?", "3": "a third question"}
+    qrels = {"1": {"1": 1.0}, "2": {"2": 1.0}, "3": {"1": 1.0}}
+    task = RetrievalTask("t", queries=queries, corpus=corpus, qrels=qrels)
+    assert len(task.queries) == 3 and task.itself == {"3"}
+    same = {text: torch.eye(9)[i] for i, text in enumerate({*corpus.values(), *queries.values()})}
+    ndcg = task.score(lambda kind, texts: torch.stack([same[t] for t in texts]), [9])[0]
+    assert ndcg.rows_N[0] == 1.0
+    with pytest.raises(ValueError, match="no relevant document is in the corpus"):
+        RetrievalTask("t", queries=queries, corpus=corpus, qrels={"1": {"d1": 1.0}})
 
 
 # ---- the suite

@@ -6,6 +6,7 @@ setup.py maps the one to the other.
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import os
 from pathlib import Path
@@ -15,6 +16,19 @@ from mipic_llm.errors import UserError
 
 PACKAGE = Path(__file__).resolve().parents[1]
 SUFFIXES = {"recipes": ".yaml", "studies": ".yaml", "suites": ".yaml", "ds_configs": ".json"}
+
+
+def legal_path(text: str) -> Path:
+    """The path that a text names, ~ expanded. UserError for what no file can be called."""
+    path = os.path.expanduser(text)
+    try:
+        os.lstat(path)
+    except ValueError:  # a null byte, half a character
+        raise UserError(f"{text[:60]!r} is no path; give a file") from None
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise UserError(f"{text[:60]!r} .. is too long for a path; give a file") from None
+    return Path(path)
 
 
 def shipped(kind: str) -> Path:

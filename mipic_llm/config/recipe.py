@@ -20,14 +20,37 @@ MOST_BYTES = 1 << 20
 _TAGS = tuple(f"tag:yaml.org,2002:{kind}" for kind in ("str", "seq", "map"))
 
 
-class _Loader(yaml.BaseLoader):
-    """Every scalar stays text, so that `_value` decides; no aliases, which can grow without end."""
+class _NoAliases:
+    """A loader without aliases, with which a short file can grow without end."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
             mark = self.peek_event().start_mark
             raise yaml.MarkedYAMLError(problem="an alias (*name) is not allowed", problem_mark=mark)
-        return super().compose_node(parent, index)
+        return super().compose_node(parent, index)  # type: ignore[misc]
+
+
+class _Loader(_NoAliases, yaml.BaseLoader):
+    """Every scalar stays text, so that `_value` decides."""
+
+
+class _Tree(_NoAliases, yaml.SafeLoader):
+    """Scalars as YAML 1.1 reads them."""
+
+
+def read_yaml(path: Path, what: str) -> Any:
+    """The tree of a YAML file that may be a stranger's; `what` begins the line of a UserError."""
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise UserError(f"{what} has more than 1 MB; give a smaller one")
+        return yaml.load(path.read_text(encoding="utf-8-sig"), _Tree)
+    except UserError:
+        raise
+    except OSError as error:
+        raise UserError(f"{what} cannot be read: {error.strerror}") from None
+    except Exception as error:  # of the parser, of a number or a date, of nesting too deep
+        why = " ".join(str(error).split())[:300] or type(error).__name__
+        raise UserError(f"{what} is not valid YAML: {why}") from None
 
 
 class _Dumper(yaml.SafeDumper):

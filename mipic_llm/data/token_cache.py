@@ -124,7 +124,7 @@ def is_whole(folder: Path) -> bool:
     try:
         files = json.loads((folder / MANIFEST).read_text("utf-8"))["files"]
         return all(_fingerprint(folder / name) == found for name, found in files.items())
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return False
 
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from mipic_llm.config.files import legal_path
 from mipic_llm.data.read.containers import SUFFIXES
 from mipic_llm.errors import UserError
 
@@ -39,7 +40,7 @@ def name_specs(specs: Sequence[str]) -> list[str]:
 
 def _parts(spec: str) -> list[str]:
     """Folders and stem, only of letters that a metric's name may have, wildcards left out."""
-    path = Path(spec).expanduser()
+    path = legal_path(spec)
     stem = path.name[:-3] if path.name.lower().endswith(".gz") else path.name
     is_file = Path(stem).suffix.lower() in SUFFIXES
     if is_file:

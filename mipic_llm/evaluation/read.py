@@ -14,6 +14,7 @@ asked for: test for a finished model, validation during training.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,7 +23,8 @@ from typing import Any
 import numpy as np
 
 from mipic_llm.config import need
-from mipic_llm.config.files import find_file
+from mipic_llm.config.files import find_file, legal_path
+from mipic_llm.config.recipe import read_yaml
 from mipic_llm.data.read.containers import SUFFIXES, NamedRows
 from mipic_llm.data.read.labelled import (
     columns_of,
@@ -113,22 +115,15 @@ def _entry(spec: NamedRows, split: str) -> dict[str, Any]:
 
 
 def _entries(path: str) -> list[Any]:
-    import yaml
-
-    try:
-        entries = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"--suite {path} cannot be read: {error.strerror}") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"--suite {path} is not valid YAML: {error}") from None
+    entries = read_yaml(Path(path), f"--suite {path}")
     legal = isinstance(entries, list) and bool(entries)
     need(legal, f"--suite {path}: must be a list of tasks, such as - path: data/stsb")
     return entries
 
 
 def _beside(spec: Any, suite: str) -> str:
-    path = Path(suite).parent / str(spec)
-    return str(path) if path.exists() else str(spec)
+    path = os.path.join(os.path.dirname(suite), str(spec))
+    return path if os.path.exists(path) else str(spec)  # of os: False for what is no path
 
 
 def _task(entry: Mapping[str, Any], where: str) -> tuple[Task, str]:
@@ -138,7 +133,7 @@ def _task(entry: Mapping[str, Any], where: str) -> tuple[Task, str]:
     need(number, f"{where}: rows is {most!r}; give a whole number from 2")
     known = kind is None or kind in TYPES
     need(known, f"{where}: type is {kind!r}; give one of: {', '.join(TYPES)}")
-    path = Path(str(entry.get("path") or "")).expanduser()
+    path = legal_path(str(entry.get("path") or ""))
     if entry.get("path") and any(path.glob("corpus.jsonl*")) or kind == "retrieval":
         need(most is None, f"{where}: rows is not for retrieval, whose corpus must be whole")
         return _retrieval(str(entry["name"]), path, split, where)

@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mipic_llm.errors import UserError
 from mipic_llm.model.attention import longest_text
 from mipic_llm.model.dense import Dense, read_dense
 from mipic_llm.model.files import (
@@ -97,8 +98,11 @@ def read_model(
     name = resolve_name(name)
     try:
         return _read(name, revision, trust_remote_code, base, pooling, padding_side)
-    except (AttributeError, KeyError, TypeError) as error:  # settings of a form nobody writes
-        raise bad(name, f"its settings cannot be understood: {error!r}") from error
+    except UserError:
+        raise
+    except Exception as error:  # settings of a form nobody writes
+        why = " ".join(repr(error).split())[:300]
+        raise bad(name, f"its settings cannot be understood: {why}") from error
 
 
 def read_config(name: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Any:
@@ -218,7 +222,7 @@ def _load(kind: str, where: str, hub: dict[str, Any]) -> Any:
 
     try:
         return getattr(transformers, kind).from_pretrained(where, **hub)
-    except (OSError, ValueError, ImportError) as error:
+    except Exception as error:  # of the hub, of a file, of the class that the file names
         if "custom code" in str(error):
             raise bad(where, "it comes with code of its own; read that, and run it with "
                       "--model.trust_remote_code true") from None  # fmt: skip

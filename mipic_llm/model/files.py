@@ -10,9 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
-from mipic_llm.config.files import model_folder
+from mipic_llm.config.files import legal_path, model_folder
+from mipic_llm.config.recipe import read_yaml
 from mipic_llm.errors import UserError
 
 QUICKSTART_HUB_ID = "sentence-transformers/all-MiniLM-L6-v2"
@@ -32,6 +31,7 @@ def bad(name: object, why: str) -> UserError:
 
 def resolve_name(name: str) -> str:
     """'quickstart' -> the packaged all-MiniLM-L6-v2 weights, else its hub id; others as given."""
+    legal_path(name)
     folder = model_folder(name)
     return str(folder) if folder else QUICKSTART_HUB_ID if name == "quickstart" else name
 
@@ -187,5 +187,5 @@ def run_of(folder: Path, section: str, key: str) -> Any:
     path = folder.resolve().parent / "config.yaml"
     if folder.resolve().name not in ("adapter", "merged") or not path.is_file():
         return None
-    tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    tree = read_yaml(path, f"model: {path}") or {}
     return (tree.get(section) or {}).get(key)

@@ -55,7 +55,7 @@ def read_families(path: str | Path, stage: str | None = None) -> list[tuple[str,
             value = math.nan if row["value"] is None else float(row["value"])
             point = Point(int(row["layer"]), int(row["dim"]))
             score = Score(str(row["task"]), str(row["metric"]), point, value, int(row["n"]))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise UserError(
                 f"{path}: line {number}: not a score ({type(error).__name__}: {error}); expected "
                 "keys task, metric, layer, dim, value, n"
@@ -85,7 +85,7 @@ def rows_of(path: str | Path) -> list[tuple[int, dict[str, Any]]]:
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             if number == len(lines):
                 break
             raise UserError(f"{path}: line {number}: not JSON: {error}") from None

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from mipic_llm import __version__
-from mipic_llm.config.files import PACKAGE
+from mipic_llm.config.files import PACKAGE, legal_path
 from mipic_llm.data.read.containers import files_of, split_weight
 from mipic_llm.tracking.environment import commit
 
@@ -34,7 +34,7 @@ def data(specs: Iterable[str]) -> dict[str, str]:
 
 
 def _digest(spec: str) -> str:
-    path = Path(spec)
+    path = legal_path(spec)
     if path.is_dir():  # all of it: a model too
         files = sorted(p for p in path.rglob("*") if p.is_file())
     else:

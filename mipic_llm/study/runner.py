@@ -152,9 +152,13 @@ def check(study: Study, out: Path, files: bool = True) -> None:
 
 
 def read_done(folder: Path, step: str = "train") -> dict[str, Any] | None:
-    """What was recorded of a finished step: command, code, data, commit, seconds."""
-    path = _done(folder, step)
-    return json.loads(path.read_text("utf-8")) if path.is_file() else None
+    """What was recorded of a finished step: command, code, data, commit, seconds. None where there
+    is nothing, or nothing that can be read: the step is run again."""
+    try:
+        found = json.loads(_done(folder, step).read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _done(folder: Path, step: str) -> Path:

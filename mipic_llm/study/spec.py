@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from mipic_llm.config import nearest, need
-from mipic_llm.config.files import find_file, not_found
+from mipic_llm.config.files import find_file, legal_path, not_found
+from mipic_llm.config.recipe import read_yaml
 from mipic_llm.errors import UserError
 
 KEYS = ("name", "recipe", "settings", "conditions", "methods", "seeds", "evaluate", "averages",
@@ -67,18 +67,17 @@ def read_study(path: str | Path) -> Study:
     """
     path = find_file("studies", str(path)) or Path(path)
     where = f"study {path}"
+    if not os.path.isfile(path):
+        raise not_found("study", "studies", str(path))
+    tree = read_yaml(path, where)
+    need(isinstance(tree, dict), f"{where}: it must be a mapping with: {', '.join(KEYS)}")
     try:
-        tree = yaml.safe_load(path.read_text("utf-8"))
-        need(isinstance(tree, dict), f"{where}: it must be a mapping with: {', '.join(KEYS)}")
         return _study(tree, path, where)
     except UserError:
         raise
-    except FileNotFoundError:
-        raise not_found("study", "studies", str(path)) from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{where}: {' '.join(str(error).split())}") from None
-    except (TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{where}: a value of a wrong type: {error}") from None
+    except Exception as error:  # one of a thousand wrong types
+        why = " ".join(str(error).split())[:200]
+        raise UserError(f"{where}: a value of a wrong type: {why}") from None
 
 
 def _study(tree: dict[str, Any], path: Path, where: str) -> Study:
@@ -88,7 +87,7 @@ def _study(tree: dict[str, Any], path: Path, where: str) -> Study:
     conditions = _flags(tree.get("conditions") or {"all": {}}, f"{where}: conditions")
     name = str(tree.get("name") or path.stem)
     for word in (name, *methods, *conditions):
-        need(_NAME.fullmatch(word) is not None and word != UNTRAINED,
+        need(_NAME.fullmatch(word) is not None and word != UNTRAINED and len(word) < 100,
              f"{where}: {word!r} cannot name a folder; rename it")  # fmt: skip
     seeds = tree.get("seeds", [42])
     need(isinstance(seeds, list) and seeds != [] and all(type(s) is int for s in seeds),
@@ -145,4 +144,4 @@ def _located(flags: dict[str, Any], folder: Path) -> dict[str, Any]:
 def _locate(text: str, folder: Path) -> str:
     """Beside the YAML if it is there, else as written (from here, or no path at all)."""
     beside = folder / text.partition("=")[0]
-    return str(folder / text) if beside.exists() and not Path(text).exists() else text
+    return str(folder / text) if not legal_path(text).exists() and beside.exists() else text

@@ -67,7 +67,7 @@ class JsonlTracker(Tracker):
         for line in text.splitlines():
             try:
                 step = int(json.loads(line)["step"])
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
                 continue  # torn by the kill
             if step <= resume_step:
                 lines[step] = line + "\n"

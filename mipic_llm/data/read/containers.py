@@ -16,6 +16,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mipic_llm.config.files import legal_path
 from mipic_llm.data.read.cells import NEGATIVE, BadRow, nothing
 from mipic_llm.errors import UserError
 
@@ -54,7 +55,7 @@ class Part(NamedTuple):
 
 def split_weight(spec: str) -> tuple[str, float]:
     name, found, number = spec.rpartition("=")
-    if not found or Path(spec).exists():
+    if not found or legal_path(spec).exists():
         return spec, 1.0
     try:
         weight = float(number)
@@ -109,7 +110,7 @@ def files_of(spec: str, split: str = "train") -> Files | None:
         from mipic_llm.data.demo import demo_path
 
         return Files([Path(demo_path(split))])
-    path = Path(spec).expanduser()
+    path = legal_path(spec)
     if path.is_dir():
         # A folder saved by datasets has JSON about itself, and caches, beside its arrow files.
         files = _saved(path) or [file for file in sorted(path.rglob("*")) if _is_data(file)]
@@ -347,7 +348,7 @@ def _hub_rows(spec: str, split: str, cache_dir: str | None) -> Part:
             split=match["split"] or split,
         )  # fmt: skip
     except Exception as bad:  # whatever fails in there is about the id or the network
-        near = _nearest(Path(spec).expanduser())
+        near = _nearest(legal_path(spec))
         raise UserError(
             f"{spec} is no file here ({near}), and as a Hugging Face data set it cannot be loaded: "
             f"{_one_line(bad)}; check the name, config and split, or the network"

@@ -152,7 +152,12 @@ def _qrels(path: Path) -> dict[str, dict[str, float]]:
                 if number == 1:  # the header
                     continue
                 raise UserError(f"{path}, line {number}: {bad}; mend that line") from None
-            found.setdefault(row[0], {})[row[1]] = grade
+            before = found.setdefault(row[0], {}).setdefault(row[1], grade)
+            if before != grade:
+                raise UserError(
+                    f"{path}, line {number}: query {row[0]} and document {row[1]} were judged "
+                    f"{before:g} above, {grade:g} here; keep one"
+                )
     if not found:
         raise UserError(f"{path} is empty; give at least one judged document")
     return found

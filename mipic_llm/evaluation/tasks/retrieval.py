@@ -23,23 +23,31 @@ _BLOCK = 256  # queries scored at once: 256 x 1M documents in fp32 are 1 GiB
 class RetrievalTask:
     """nDCG@10 and recall@100 over the queries with at least one relevant document.
 
-    qrels: query id -> document id -> grade (relevant above 0). As in BEIR, a document with the
-    query's own id is no answer, and judged documents that the corpus lacks stay in the ideal.
+    qrels: query id -> document id -> grade (relevant above 0). As in BEIR, judged documents that
+    the corpus lacks stay in the ideal, and the query itself among the documents is no answer: the
+    one of its id and text. Of another text, or judged to be relevant, it is one: then queries and
+    documents are numbered on their own.
     """
 
     def __init__(
         self, name: str, *, queries: Mapping[str, str], corpus: Mapping[str, str],
         qrels: Mapping[str, Mapping[str, float]],
     ) -> None:  # fmt: skip
-        """Raises ValueError when no query has a relevant document."""
+        """Raises ValueError when no query has a relevant document, or none is in the corpus."""
         self.name = name
         self.corpus = dict(corpus)
         self.relevant = {
-            q: {d: g for d, g in judged.items() if g > 0 and d != q} for q, judged in qrels.items()
+            q: {d: g for d, g in judged.items() if g > 0} for q, judged in qrels.items()
         }
         self.queries = {q: text for q, text in queries.items() if self.relevant.get(q)}
         if not self.queries:
             raise ValueError(f"task {name}: no query has a relevant document")
+        if not any(d in self.corpus for q in self.queries for d in self.relevant[q]):
+            raise ValueError(f"task {name}: no relevant document is in the corpus; compare the ids "
+                             "of both files")  # fmt: skip
+        self.itself = {q for q, text in self.queries.items() if q not in self.relevant[q]
+                       and self.corpus.get(q, "").strip().endswith(text.strip())
+                       and q in self.corpus}  # fmt: skip
 
     def texts(self) -> dict[str, list[str]]:
         sides = {QUERY: self.queries, DOCUMENT: self.corpus}
@@ -68,7 +76,7 @@ class RetrievalTask:
         for start in range(0, len(query_Qd), _BLOCK):
             score_QN = normalize(query_Qd[start : start + _BLOCK], dim=1) @ document_Nd.T
             for row, q in enumerate(list(self.queries)[start : start + _BLOCK]):
-                if q in place:
+                if q in self.itself:  # after the document's title, if any
                     score_QN[row, place[q]] = -math.inf
             ranked += [[ids[i] for i in row] for row in _best(score_QN, RECALL_AT)]
         return ranked
