@@ -466,6 +466,16 @@ def test_options_that_are_gone(tmp_path, key, kept, lost):
         load_config([f"--{key}", lost])
 
 
+@pytest.mark.parametrize("word, value", [("true", "true"), ("false", "false"), ("auto", "auto")])
+def test_yaml_booleans_among_words(tmp_path, word, value):
+    """YAML reads true as a boolean; older runs wrote `liger: false`."""
+    path = tmp_path / "r.yaml"
+    path.write_text(f"model:\n  liger: {word}\ntrain:\n  selfcheck: {word}\n")
+    config = load_config(["--recipe", str(path)])
+    assert (config.model.liger, config.train.selfcheck) == (value, value)
+    assert dump(config).count(f"liger: '{word}'" if word != "auto" else "liger: auto") == 1
+
+
 def test_a_configuration_is_frozen():
     config = load_config(["--sia.memory", "5"])
     for section, name in ((config, "seed"), (config.sia, "memory")):

@@ -12,6 +12,7 @@ import types
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from tiny_models import tiny_bert, tiny_qwen3
 from torch import nn
 from transformers import AutoModel
@@ -96,6 +97,68 @@ def same(one, two, tolerance: float) -> None:
     for a, b in zip(one[1], two[1], strict=True):
         scale = max(1e-3, float(a.abs().max()))
         torch.testing.assert_close(a / scale, b / scale, rtol=tolerance, atol=tolerance)
+
+
+class Twice(nn.Module):
+    """A linear layer with a bias and one without."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(6, 8), nn.Linear(8, 5, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.b(torch.tanh(self.a(x)))
+
+
+def lora_twice(**options) -> nn.Module:
+    torch.manual_seed(0)
+    settings = LoraConfig(r=2, lora_alpha=3, target_modules=["a", "b"], **options)
+    model = get_peft_model(Twice(), settings, autocast_adapter_dtype=False).double()
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            nn.init.normal_(parameter)
+    return model
+
+
+def test_fused_lora_is_pefts_lora(monkeypatch) -> None:
+    """Output and every gradient; without its adapter, and merged, the layer is peft's again."""
+    model = lora_twice()
+    x = torch.randn(3, 4, 6, dtype=torch.float64, requires_grad=True)
+
+    def all_of() -> list[torch.Tensor]:
+        model.zero_grad()
+        x.grad = None
+        out = model(x)
+        out.sin().sum().backward()
+        trained = [p.grad for p in model.parameters() if p.requires_grad]
+        assert len(trained) == 4
+        return [out.detach(), x.grad, *trained]
+
+    want = all_of()
+    with model.disable_adapter():
+        base = model(x)
+    assert fused.fuse_lora(model) == 2
+    calls = []
+    with monkeypatch.context() as patch:
+        plain = fused._LoraLinear.apply
+        patch.setattr(fused._LoraLinear, "apply", lambda *a: calls.append(1) or plain(*a))
+        got = all_of()
+    assert len(calls) == 2
+    for a, b in zip(got, want, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+    with model.disable_adapter():
+        torch.testing.assert_close(model(x), base, rtol=0, atol=0)
+    model.merge_adapter()
+    torch.testing.assert_close(model(x), want[0])
+    model.unmerge_adapter()
+    torch.testing.assert_close(model.merge_and_unload()(x), want[0])
+
+
+@pytest.mark.parametrize(
+    "options", [{"lora_dropout": 0.1}, {"use_dora": True}, {"lora_bias": True}]
+)
+def test_other_lora_layers_stay_pefts(options) -> None:
+    assert fused.fuse_lora(lora_twice(**options)) == 0
 
 
 @pytest.mark.parametrize("lora", [False, True])

@@ -45,8 +45,8 @@ def validate(c: Config, world_size: int | None = None) -> None:
          "lora.rank is 0: 4-bit weights cannot be trained; give --lora.rank 16")
     need(not lora.use_dora or lora.rank > 0,
          "lora.use_dora is true and lora.rank is 0; give --lora.rank 16")
-    need(not (m.liger and c.train.compile), "model.liger and train.compile are both on: compiling "
-         "fuses the same layers itself and cannot read liger's kernels; give --model.liger false")
+    need(m.liger != "true" or not c.train.compile, "model.liger and train.compile are both on: "
+         "compiling fuses the same layers itself; give --model.liger auto")
     need(not m.attn.startswith("flash") or c.train.precision != "fp32", f"model.attn is {m.attn}, "
          "which has no fp32 form; give --train.precision bf16 or --model.attn sdpa")
 

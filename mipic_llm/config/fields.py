@@ -76,6 +76,8 @@ class Kind(NamedTuple):
     def _item(self, value: Any) -> Any:
         if isinstance(value, str) and self.scalar is not str:
             value = plain(value.strip())
+        if isinstance(value, bool) and str(value).lower() in self.choices:
+            return str(value).lower()  # YAML's true where the choices are auto, true, false
         if type(value) is int and abs(value) >= _HUGE:
             return "a number beyond 2^63"
         return float(value) if type(value) is int and self.scalar is float else value

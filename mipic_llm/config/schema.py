@@ -38,8 +38,9 @@ class ModelConfig(Section):
         "for unlabelled data, 0 for labelled data", ge=0, lt=1)
     view_noise: float = opt(0.0, "dropout probability on the input embeddings, so that two views "
         "of unlabelled text differ on backbones without dropout", ge=0, lt=1)
-    liger: bool = opt(False, "fused RMSNorm, SwiGLU and RoPE of liger-kernel (extra [liger]; Qwen3 "
-        "on CUDA): for long passes and full fine-tuning, where these parts are bound by memory")
+    liger: Literal["auto", "true", "false"] = opt("auto", "fused RMSNorm, SwiGLU and RoPE of "
+        "liger-kernel; auto = for Qwen3 on CUDA where it is installed (extra [liger]) and "
+        "train.compile, which fuses the same itself, is off")
     quantization: Literal["none", "nf4"] = opt("none", "frozen base in 4 bits (QLoRA)")
 
 

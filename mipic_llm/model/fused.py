@@ -24,6 +24,13 @@ from mipic_llm.model.backbone import base_of, layers_of
 LIGER_TYPES = ("qwen3",)
 
 
+def can_liger(model: nn.Module) -> bool:
+    """Whether `apply_liger` would take this model here."""
+    installed = importlib.util.find_spec("liger_kernel") is not None
+    kind = base_of(model).config.model_type
+    return kind in LIGER_TYPES and installed and torch.cuda.is_available()
+
+
 def apply_liger(model: nn.Module) -> None:
     """RMSNorm, SwiGLU and RoPE of a Qwen3 by liger's kernels, in place; before or after LoRA.
 

@@ -54,44 +54,42 @@ class Pic(Term):
         return tuple(phis[i](z_Sd) for i, z_Sd in zip(drawn, ends, strict=True))
 
     def across(self, seen: Seen, drawn: tuple[int, ...]) -> Iterator[Value]:
-        for at, i in enumerate(drawn):
-            deep = self.links[i][1]
+        """One value for links with the same deeper side and dims, which share every product."""
+        places = range(len(drawn))
+        together = bool(self.to_last and self.dims)
+        for group in [places] if together else [[at] for at in places]:
+            deep = self.links[drawn[group[0]]][1]
             layer = self.last if self.to_last else deep.layer
             deeper_Nd = seen.everyone(layer).detach()[:, : deep.dim]
-            yield Value("chain", self._link(seen, seen.crossing[at], deeper_Nd))
+            mean = self._mean(seen, [seen.crossing[at] for at in group], deeper_Nd)
+            yield Value("chain", len(group) * mean)
 
-    def _link(self, seen: Seen, projected: Tensor, deeper_Nd: Tensor) -> Tensor:
+    def _mean(self, seen: Seen, projected: list[Tensor], deeper_Nd: Tensor) -> Tensor:
+        """Mean over these links. projected: the shallow side of each, (S, d)."""
         n, target_B, own_S = seen.n_anchors, seen.target(), seen.key_N[seen.own]
         anchors, positives, negatives = seen.columns()
+
+        def info_nce(here: slice, column: Tensor, target_B: Tensor) -> Tensor:
+            """One direction (Eq 16), the mean over links and prefixes. here: the queries among this
+            rank's sequences; column: which of all deeper readouts are candidates."""
+            query = torch.cat([one[here] for one in projected])
+            times = len(projected)
+            return losses.mrl_per_dim(
+                query, deeper_Nd.index_select(0, column), target_B=target_B.repeat(times),
+                dims=self.dims or [query.shape[1]], tau=self.tau,
+                keys=(own_S[here].repeat(times), seen.key_N.index_select(0, column)),
+            ).mean()  # fmt: skip
+
         if self.pair:
-            candidates = torch.cat([positives, negatives])
-            there = self._info_nce(seen, projected[:n], own_S[:n], deeper_Nd, candidates, target_B)
-            back = self._info_nce(
-                seen, projected[n : 2 * n], own_S[n : 2 * n], deeper_Nd, anchors, target_B
-            )
-            return (there + back) / 2
+            there = info_nce(slice(n), torch.cat([positives, negatives]), target_B)
+            return (there + info_nce(slice(n, 2 * n), anchors, target_B)) / 2
         total, start = deeper_Nd.new_zeros(()), 0
         for column, counts, size in (
             (anchors, seen.rows.anchors, n), (positives, seen.rows.anchors, n),
             (negatives, seen.rows.negatives, seen.n_negatives),
         ):  # fmt: skip
             if size:
-                here, target_B = slice(start, start + size), seen.place(counts, size)
-                value = self._info_nce(
-                    seen, projected[here], own_S[here], deeper_Nd, column, target_B
-                )
+                value = info_nce(slice(start, start + size), column, seen.place(counts, size))
                 total = total + seen.part(value, size)
             start += size
         return total
-
-    def _info_nce(
-        self, seen: Seen, query: Tensor, key_B: Tensor, deeper_Nd: Tensor, column: Tensor,
-        target_B: Tensor,
-    ) -> Tensor:  # fmt: skip
-        """One direction of a link (Eq 16), the mean over its prefixes. key_B: of the query's texts;
-        column: which of all deeper readouts are candidates."""
-        dims = self.dims or [query.shape[1]]
-        return losses.mrl_per_dim(
-            query, deeper_Nd.index_select(0, column), target_B=target_B, dims=dims, tau=self.tau,
-            keys=(key_B, seen.key_N.index_select(0, column)),
-        ).mean()  # fmt: skip

@@ -20,7 +20,7 @@ from mipic_llm.model.attention import model_class
 from mipic_llm.model.backbone import Backbone
 from mipic_llm.model.dense import make_dense
 from mipic_llm.model.directory import Source, open_source
-from mipic_llm.model.fused import apply_liger, compile_layers, fuse_lora
+from mipic_llm.model.fused import apply_liger, can_liger, compile_layers, fuse_lora
 from mipic_llm.model.load import add_lora, check_precision, dtype_of, load_model
 from mipic_llm.objective import EmbeddingModule, build_objective
 from mipic_llm.runtime import checkpoint
@@ -141,7 +141,8 @@ def build_module(
         if config.lora.rank:
             model = add_lora(model, config.lora)
     stage = ds_config["zero_optimization"]["stage"]
-    if config.model.liger:
+    wanted = config.model.liger
+    if wanted == "true" or (wanted == "auto" and not config.train.compile and can_liger(model)):
         apply_liger(model)
     if config.train.compile:
         compile_layers(model, stage=stage)
