@@ -14,6 +14,7 @@ from mipic_llm.config import (
     derive_dims,
     derive_ladder,
     derive_ratios,
+    dump,
     figure_name,
     flatten,
     from_settings,
