@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -52,9 +53,15 @@ def test_a_base_with_dense_modules_is_read_as_the_library_does(base):
 
 
 @pytest.mark.parametrize("rank, stage", [(8, "zero0"), (0, "zero3")])
-def test_they_are_trained_and_exported(base, tmp_path, rank, stage):
+def test_they_are_trained_and_exported(base, tmp_path, capsys, rank, stage):
     more = {"lora.rank": rank, "train.learning_rate": 1e-2, "train.save_every": 2}
     run = train(base, tmp_path / "run", ds_config=stage, **more)
+    vectors = json.loads((run.path / "environment.json").read_text())["vectors"]
+    qwen = "Qwen3" in (Path(base) / "config.json").read_text()
+    wanted = "left to right, pooling last" if qwen else "both ways, pooling mean"
+    assert vectors == (f"4 layers, width 48, attends {wanted}, inner layers final, 512 tokens at "
+                       "most, Dense to 64 48")  # fmt: skip
+    assert f"vectors: {vectors}\n" in capsys.readouterr().out
     out = run.path / ("adapter" if rank else "merged")
     for dim in (8, 48):
         ours = run.encode(TEXTS, dim=dim, kind="document")

@@ -66,17 +66,16 @@ def open_finished(config: Config, name: str) -> Opened:
         "model.padding_side": side, "train.precision": precision,
         "model.quantization": flag("model.quantization", source.quantization),
     })  # fmt: skip
-    engine = _engine(config, source, inner_norm)
+    engine, encoder = _engine(config, source, inner_norm), make_encoder(config, source)
     shape = source.config
     about = (
-        f"{name}: {shape.num_hidden_layers} layers, width {source.width}, pooling "
-        f"{source.pooling}, inner layers {inner_norm}, {length} tokens at most, {precision}"
+        f"{name}: {source.reading(inner_norm, encoder)}, {precision}"
         f"{'' if config.model.quantization == 'none' else ' on a base in 4 bits'}, "
         f"attention {choose(m.attn, precision, shape).about}; "
         f"ZeRO-{engine.stage}, {dist.world_size()} rank(s)"
     )
     return Opened(
-        name, engine, make_encoder(config, source), shape.num_hidden_layers, source.width,
+        name, engine, encoder, shape.num_hidden_layers, source.width,
         source.dims or derive_dims(source.width), about,
     )  # fmt: skip
 

@@ -66,6 +66,21 @@ class Source(NamedTuple):
         """Channels of the vector."""
         return len(self.dense[-1].weight) if self.dense else self.config.hidden_size
 
+    def reading(self, inner_norm: str, encoder: Any) -> str:
+        """How its vectors are made, in a line. encoder: a TextEncoder for it."""
+        prompts, eos = [name for name, text in self.prompts.items() if text], encoder.append_eos_id
+        parts = [
+            f"{self.config.num_hidden_layers} layers, width {self.width}",
+            f"attends {'left to right' if self.is_decoder else 'both ways'}",
+            f"pooling {self.pooling}",
+            f"inner layers {inner_norm}",
+            f"{encoder.max_length} tokens at most",
+            *([f"{self.tokenizer.convert_ids_to_tokens(eos)} ends each text"] if eos else []),
+            *([f"Dense to {' '.join(str(len(d.weight)) for d in self.dense)}"] * bool(self.dense)),
+            *([f"prompts {' '.join(prompts)}"] * bool(prompts)),
+        ]
+        return ", ".join(parts)
+
     @property
     def hub(self) -> dict[str, Any]:
         """Keywords for `from_pretrained(source.backbone, ...)`."""

@@ -136,13 +136,12 @@ def _train(run: LiveRun, state: RunState, evaluator: Evaluator) -> int:
 
 
 def _start(run: LiveRun) -> None:
-    """What this run is: config.yaml, environment.json (not of a resumed run), two lines."""
+    """What this run is: config.yaml, environment.json (not of a resumed run), three lines."""
     config, fresh = run.config, run.step == 0
     new = fresh or bool(run.changes)
     about = choose(config.model.attn, config.train.precision, run.source.config).about
-    run.facts |= {"attention": about, "pooling": run.source.pooling}
-    if (eos := run.data.encoder.append_eos_id) is not None:
-        run.facts["append_eos"] = run.source.tokenizer.convert_ids_to_tokens(eos)
+    reading = run.source.reading(config.model.inner_norm or "raw", run.data.encoder)
+    run.facts |= {"attention": about, "vectors": reading}
     if run.rank == 0:
         text = json.dumps(environment() | run.facts, indent=2, default=str) + "\n"
         files = {"environment.json": text} if fresh else {}
@@ -157,13 +156,13 @@ def _start(run: LiveRun) -> None:
         run.emit("on_save", run.out / "environment.json")
         sizes = [(getattr(p, "ds_numel", p.numel()) / 1e6, p.requires_grad)
                  for p in run.engine.module.parameters()]  # fmt: skip
-        ends = f" ({run.facts['append_eos']} ends each text)" if "append_eos" in run.facts else ""
         say(
             f"{run.source.name}: {sum(n for n, _ in sizes):.1f} M parameters, "
-            f"{sum(n for n, trained in sizes if trained):.2f} M trained, pooling "
-            f"{run.source.pooling}{ends}; ZeRO-{run.engine.stage}, {dist.world_size()} rank(s), "
-            f"{config.train.precision}, {run.total} steps"
+            f"{sum(n for n, trained in sizes if trained):.2f} M trained; ZeRO-"
+            f"{run.engine.stage}, {dist.world_size()} rank(s), {config.train.precision}, "
+            f"{run.total} steps"
         )
+        say(f"vectors: {reading}")
         say(f"attention: {about}")
     run.settle()
 
