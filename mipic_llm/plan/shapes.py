@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mipic_llm.errors import UserError
-from mipic_llm.model.directory import read_config
 
 ENCODERS = ("bert", "roberta", "xlm-roberta", "camembert")
 DECODERS = ("qwen3", "qwen2", "llama", "mistral")
@@ -138,6 +137,8 @@ def find_shape(name: str, revision: str | None = None, trust: bool = False) -> t
     if name in SHAPES and not local:
         return SHAPES[name], BUILT_IN
     try:
+        from mipic_llm.model.directory import read_config  # torch, which known shapes do without
+
         config = read_config(name, revision=revision, trust_remote_code=trust)
     except UserError as error:
         raise UserError(
