@@ -281,6 +281,17 @@ def words(run: Run, shape: Shape, rows: int) -> Path:
     return path
 
 
+def small_run(run: Run) -> list[str]:
+    """Flags of a run: the quickstart; in a dry run a tiny model on tiny text."""
+    if not run.dry:
+        return []
+    shape = flops.TINY_QWEN3
+    path = models.write_model(shape, run.folder / shape.name)
+    return ["--model.name", str(path), "--data.train", str(words(run, shape, 400)),
+            "--data.validation", "none", "--train.batch_size", "16",
+            "--data.max_length", "64"]  # fmt: skip
+
+
 def stages(run: Run) -> Rows:
     """Whole runs by the command line: ZeRO-1, 2, 3 with full weights, LoRA and QLoRA, to a verified
     export; the losses of a mode must not depend on the stage. One starts with deepspeed's launcher.
@@ -327,7 +338,7 @@ def resume(run: Run) -> Rows:
     """kill -9 in the middle, then SIGTERM, resume each: the adapter of an undisturbed run?"""
     steps = 8 if run.dry else 40
     more = ["--train.max_steps", str(steps), "--train.save_every", "2", "--train.log_every", "1",
-            "--train.precision", run.half, "--ds_config", "zero2"]  # fmt: skip
+            "--train.precision", run.half, "--ds_config", "zero2", *small_run(run)]  # fmt: skip
     whole = run.folder / "whole"
     code, text = call(train_command(whole, *more))
     if code:
@@ -357,7 +368,8 @@ def resume(run: Run) -> Rows:
 
 def offload(run: Run) -> Rows:
     """zero3_offload, chunks with the self-check, checkpointing, evaluate on the result."""
-    common = ["--train.max_steps", "2" if run.dry else "10", "--train.precision", run.half]
+    common = ["--train.max_steps", "2" if run.dry else "10", "--train.precision", run.half,
+              *small_run(run)]  # fmt: skip
     cases = {
         "zero3_offload full": ["--ds_config", "zero3_offload", "--lora.rank", "0"],
         "zero3 chunks lora": ["--ds_config", "zero3", "--train.chunk_size", "16"],
@@ -374,7 +386,8 @@ def offload(run: Run) -> Rows:
     for name in list(cases)[:1]:
         made = next((run.folder / name.replace(" ", "-")).glob("*/config.json")).parent
         code, text = call([sys.executable, str(ROOT / "launch" / "evaluate.py"), "--model",
-                           str(made), "--output_dir", str(run.folder / "eval")])  # fmt: skip
+                           str(made), "--data", "demo", "--output_dir",
+                           str(run.folder / "eval")])  # fmt: skip
     yield "evaluate", {"ok": code == 0, "exit": code, **({"note": text} if code else {})}
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -139,3 +141,33 @@ def test_quick_suites_run_end_to_end_and_leave_the_csv_alone(suite):
     assert rows and all("dry run" in line for line in rows)
     for part in ("tiny-qwen3 lora", "tiny-xlmr full", "mipic over mrl", "peers", "sia", "scaling"):
         assert any(part in line for line in rows), part
+
+
+def test_gpu_check_reports_although_a_part_breaks(tmp_path):
+    """A dry run of four parts, one broken on purpose, in a copy of benchmarks/."""
+    for name in ("mipic_llm", "launch", "ds_configs"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    shutil.copytree(ROOT / "benchmarks", tmp_path / "benchmarks")
+    parts = tmp_path / "benchmarks" / "gpu_parts.py"
+    text = parts.read_text()
+    begin = "def chunks(run: Run) -> Rows:"
+    broken = text.replace(begin, f"{begin}\n    0 / 0")
+    assert broken != text
+    parts.write_text(broken)
+    out = tmp_path / "out"
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "benchmarks" / "gpu_check.py"), "--dry", "--budget", "600",
+         "--out", str(out), "--only", "attention", "chunks", "losses", "qwen3_lora"],
+        env=os.environ | {"PYTHONPATH": ""}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stdout + done.stderr
+    rows = [json.loads(line) for line in (out / "rows.jsonl").read_text().splitlines()]
+    by_part = {part: [r for r in rows if r["part"] == part] for part in {r["part"] for r in rows}}
+    assert by_part.keys() == {"attention", "chunks", "losses", "qwen3_lora"}
+    (lost,) = by_part.pop("chunks")
+    assert lost["ok"] is False and "ZeroDivisionError" in lost["note"]
+    for part, found in by_part.items():
+        assert len(found) > 1 and all(r["dry_run"] for r in found), part
+        assert not any(r.get("ok") is False for r in found), part
+    assert "parts that did not end: chunks: exit code 1" in done.stdout
+    assert "ZeroDivisionError" in (out / "log.txt").read_text()

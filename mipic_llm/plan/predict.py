@@ -21,9 +21,8 @@ GIB = 2**30
 WORKSPACE = 1.0 * GIB  # of a CUDA context, NCCL and libraries, beside what tensors take
 RELATION_TILE = 512 * 2**20  # of the relation between texts, at most (losses/relation.py)
 # Host time of one pass over one layer with its share of the update, s: 282 ms a step of the 28
-# layers of Qwen3-0.6B under LoRA, measured on an H200's host (docs/notes/log.md, 2026-11-26; ZeRO-1,
-# before the norms of gradients became one); full fine-tuning launches 163 operations a layer, LoRA
-# 210.
+# layers of Qwen3-0.6B under LoRA, measured on an H200's host (docs/notes/log.md, 2026-11-26;
+# ZeRO-1, before the norms of gradients became one). Operations a layer: LoRA 210, full 163.
 HOST_LORA = 0.282 / 28
 HOST_FULL = HOST_LORA * 163 / 210
 
