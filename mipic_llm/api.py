@@ -22,7 +22,7 @@ from mipic_llm.config import Config, from_settings, parse_point, read_record
 from mipic_llm.config.files import check_file
 from mipic_llm.data.read.containers import NamedRows, check_files
 from mipic_llm.data.read.formats import as_list
-from mipic_llm.errors import EXIT_DONE, UserError
+from mipic_llm.errors import EXIT_STOPPED, UserError
 from mipic_llm.quiet import quiet
 from mipic_llm.report.scores import Scores
 
@@ -178,7 +178,7 @@ def train(
         if output_dir is None:
             config = config.replace(output_dir=_new_directory())
         code = run_training(config, callbacks, rows=rows, validation=tasks)
-    return Run(config.output_dir, stopped=code != EXIT_DONE)
+    return Run(config.output_dir, stopped=code == EXIT_STOPPED)
 
 
 def evaluate(

@@ -19,5 +19,6 @@ class UserError(ValueError):
 
 
 EXIT_DONE = 0
+EXIT_INCOMPLETE = 1  # done, but files of the run were deleted meanwhile
 EXIT_USER_ERROR = 2
 EXIT_STOPPED = 75  # stopped by a signal after saving; start again with --train.resume auto

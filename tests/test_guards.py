@@ -20,7 +20,7 @@ from mipic_llm.commands.export import main as export_main
 from mipic_llm.config import dump, flatten, from_settings, load_config
 from mipic_llm.config.compare import BASE, DATA, MAY_CHANGE, NO_MATTER
 from mipic_llm.config.schema import OPTIONS
-from mipic_llm.errors import EXIT_DONE, UserError, masked
+from mipic_llm.errors import EXIT_DONE, EXIT_INCOMPLETE, UserError, masked
 from mipic_llm.model.directory import open_source
 from mipic_llm.runtime import checkpoint, pickles
 from mipic_llm.runtime.engine import consolidated, start
@@ -265,6 +265,13 @@ def test_a_loss_that_is_not_finite_stops_before_a_save(base, tmp_path, every):
     assert run(base, out, "--train.resume", "auto", "--train.learning_rate", "1e-5") == EXIT_DONE
 
 
+def test_weights_that_are_not_finite_are_not_saved(base, tmp_path):
+    """The step's figures were fine: its update was not."""
+    with pytest.raises(UserError, match="step 4: trained weights are not finite"):
+        run(base, tmp_path / "out", callbacks=[Poison(5)])
+    assert names(tmp_path / "out" / "checkpoints") == ["step-00000002"]
+
+
 def test_the_guard_reads_the_device_seldom(base, tmp_path, monkeypatch):
     from mipic_llm.training.step import StepRunner
 
@@ -297,6 +304,34 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on(base, tmp_path, capsys):
     lines = [x for x in capsys.readouterr().out.splitlines() if x.startswith("warning")]
     assert len(lines) == 1, lines
     assert "checkpoint of step 4 was not written" in lines[0] and "File too large" in lines[0]
+
+
+class Wipe:
+    """Deletes the output directory after step 3."""
+
+    def on_step(self, run, step, row):
+        if step == 3:
+            shutil.rmtree(run.out)
+
+
+def test_an_output_directory_deleted_in_mid_run(base, tmp_path, capsys):
+    """What can be made again is there at the end; what cannot is named, and the code is 1."""
+    out = tmp_path / "out"
+    assert run(base, out, callbacks=[Wipe()]) == EXIT_INCOMPLETE
+    assert {"adapter", "checkpoints", "config.yaml", "parity.json"} <= set(names(out))
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert "metrics.jsonl" in last and str(out) in last
+
+
+def test_a_disk_that_is_full_at_the_start_is_one_line(base, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10, resource.RLIM_INFINITY))
+        with pytest.raises(UserError, match="output_dir: .*File too large"):
+            run(base, out, "--export.rehearse", "false")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
 
 
 # ------------------------------------------------------------------------------ strangers

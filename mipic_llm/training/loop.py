@@ -18,7 +18,7 @@ import torch
 
 from mipic_llm.config import Config, dump, need, validate
 from mipic_llm.data.batch import Prepared, prefetch
-from mipic_llm.errors import EXIT_DONE, EXIT_STOPPED, UserError
+from mipic_llm.errors import EXIT_DONE, EXIT_INCOMPLETE, EXIT_STOPPED, UserError
 from mipic_llm.model.attention import choose
 from mipic_llm.runtime import checkpoint
 from mipic_llm.runtime import ranks as dist
@@ -88,17 +88,18 @@ def train(
     if config.overwrite and resume_from is None:
         setup.clear(out)
     own: list[Any] = [ShowProgress()]
-    if dist.rank() == 0:
-        resume_step = state.step if resume_from else None
-        trackers = make_trackers(config, out, resume_step=resume_step, run_id=state.mlflow_run_id)
-        own = [*map(Tracking, trackers), *own]
+    with writing(out):
+        if dist.rank() == 0:
+            after = state.step if resume_from else None
+            trackers = make_trackers(config, out, resume_step=after, run_id=state.mlflow_run_id)
+            own = [*map(Tracking, trackers), *own]
     if config.eval.patience:
         own.append(EarlyStopping(config.eval.patience))
     run.callbacks = [*own, *callbacks]
     status: Status = "FAILED"
     try:
         code = _train(run, state, evaluator)
-        status = "FINISHED" if code == EXIT_DONE else "KILLED"
+        status = "KILLED" if code == EXIT_STOPPED else "FINISHED"
     finally:
         run.emit("on_end", status)
         if lock:
@@ -132,7 +133,32 @@ def _train(run: LiveRun, state: RunState, evaluator: Evaluator) -> int:
         export(run)
         report(run, before, after)
         run.settle()
+        if missing := dist.from_first(_deleted(run)):
+            say(f"warning: deleted in {run.out} while the run went on: {', '.join(missing)}")
+            return EXIT_INCOMPLETE
     return code
+
+
+def _deleted(run: LiveRun) -> list[str]:
+    """What of the run's records is gone; config.yaml, which the export needs, is written again."""
+    names = ("config.yaml", "environment.json", "metrics.jsonl")
+    gone = [name for name in names if not (run.out / name).is_file()]
+    if run.rank == 0 and "config.yaml" in gone:
+        (run.out / "config.yaml").write_text(dump(run.config), encoding="utf-8")
+    return gone
+
+
+@contextmanager
+def writing(out: Path) -> Iterator[None]:
+    """Inside, rank 0 writes the first files of a run; what the disk refuses is a UserError on every
+    rank. All ranks call."""
+    problem = None
+    try:
+        yield
+    except OSError as error:
+        problem = f"output_dir: cannot write to {out}: {error.strerror}; make room or name another"
+    problem = dist.from_first(problem)
+    need(problem is None, str(problem))
 
 
 def _start(run: LiveRun) -> None:
@@ -142,13 +168,14 @@ def _start(run: LiveRun) -> None:
     about = choose(config.model.attn, config.train.precision, run.source.config).about
     reading = run.source.reading(config.model.inner_norm or "raw", run.data.encoder)
     run.facts |= {"attention": about, "vectors": reading}
-    if run.rank == 0:
-        text = json.dumps(environment() | run.facts, indent=2, default=str) + "\n"
-        files = {"environment.json": text} if fresh else {}
-        for name, content in (files | ({"config.yaml": _record(run)} if new else {})).items():
-            temporary = run.out / f".{name}.new"
-            temporary.write_text(content, encoding="utf-8")
-            temporary.replace(run.out / name)
+    with writing(run.out):
+        if run.rank == 0:
+            text = json.dumps(environment() | run.facts, indent=2, default=str) + "\n"
+            files = {"environment.json": text} if fresh else {}
+            for name, content in (files | ({"config.yaml": _record(run)} if new else {})).items():
+                temporary = run.out / f".{name}.new"
+                temporary.write_text(content, encoding="utf-8")
+                temporary.replace(run.out / name)
     run.emit("on_start")
     if new:
         run.emit("on_save", run.out / "config.yaml")
