@@ -15,7 +15,10 @@ class UserError(ValueError):
     Exit code 2, no traceback."""
 
     def __init__(self, message: object = "") -> None:
-        super().__init__(masked(str(message)))
+        text = masked(str(message))
+        if len(text) > 1200:  # a stranger's names may be long; what to do stands at the end
+            text = f"{text[:800]} .. {text[-300:]}"
+        super().__init__(text)
 
 
 EXIT_DONE = 0

@@ -343,9 +343,7 @@ def run(name: str, read: Callable[[Any], Any], strategy: Any, cases: int, number
             ):
                 read(value)
         except UserError as error:
-            assert "\n" not in str(error).strip() or len(str(error)) < 2000, (
-                f"not one line: {error}"
-            )
+            assert len(str(error)) < 2000, f"nobody reads such a line: {error}"
         except SystemExit as stop:  # --help, --print_config
             assert not stop.code, stop.code
         finally:

@@ -105,3 +105,15 @@ def test_rows_dealt_by_length_and_read_from_the_cache_train_the_same(answers) ->
 def test_which_rows_are_checked() -> None:
     assert selfcheck.shortest([5, 1, 9, 2, 2, 7], 3) == [1, 3, 4]
     assert selfcheck.shortest([5, 1]) == [0, 1]
+
+
+def test_projections_of_a_gradient_have_its_size_and_see_one_element():
+    """Their mean square is the squared norm, whatever the shape; one changed element shows."""
+    grad = torch.randn(3, 50_001)
+    found = torch.stack([selfcheck.signature(grad, seed) for seed in range(40)])
+    assert found.shape == (40, 9) and torch.allclose(found[:, 0], grad.double().norm(), rtol=1e-6)
+    assert abs(found[:, 1:].square().mean() / grad.double().square().sum() - 1) < 0.3
+    other = grad.clone()
+    other[2, 50_000] += 5
+    change = selfcheck.signature(other, 7) - selfcheck.signature(grad, 7)
+    assert torch.allclose(change[1:].abs(), torch.full((8,), 5.0).double(), atol=1e-2)

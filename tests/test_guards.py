@@ -508,6 +508,11 @@ def test_an_export_asks_again_for_trust(base, copy):
         export_main(["--output_dir", str(copy), "--merged"])
 
 
+def test_a_message_stays_readable():
+    text = str(UserError(f"what is {'x' * 10**6}; what to do"))
+    assert len(text) < 1200 and text.startswith("what is x") and text.endswith("; what to do")
+
+
 def test_passwords_in_uris_are_shown_nowhere(tmp_path):
     uri = "postgresql://ann:se@cr@et@host:5432/db"
     config = load_config(["--tracking.mlflow", uri, "--output_dir", str(tmp_path)])

@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mipic_llm.config import Config
 from mipic_llm.data.batch import StepBatch, prepare
@@ -23,6 +23,7 @@ from mipic_llm.training.step import StepRunner, metrics
 
 ROWS = 4  # of each rank's first batch, the shortest: a plain pass over them fits where a chunk does
 CHUNKS = 3
+WIDTH = 1 << 16
 PROBES = 8  # random projections of a gradient's difference
 # Largest relative difference. Seen: 1e-6 in fp32; in bf16 each chunk's gradient is rounded (2^-8).
 TOLERANCE = {"fp32": 1e-4, "bf16": 5e-2}
@@ -71,16 +72,24 @@ def selfcheck(engine: Engine, config: Config, batch: StepBatch) -> tuple[float, 
 def _signatures(engine: Engine) -> dict[str, Tensor]:
     """Per parameter: its gradient's norm and PROBES projections on random signs, so that large
     gradients need not be kept. The mean square of a projection of d is |d|^2."""
-    found = {}
-    for i, (name, grad) in enumerate(engine.gradients()):
-        flat = grad.flatten()
-        generator = torch.Generator().manual_seed(i)
-        values = [flat.double().square().sum().sqrt()]
-        for _ in range(PROBES):
-            bits = torch.randint(0, 2, flat.shape, generator=generator, dtype=torch.int8)
-            values.append((flat * (2 * bits - 1).to(flat)).sum(dtype=torch.float64))
-        found[name] = torch.stack(values).cpu()
-    return found
+    return {name: signature(grad, i) for i, (name, grad) in enumerate(engine.gradients())}
+
+
+def signature(grad: Tensor, seed: int) -> Tensor:
+    """(1 + PROBES,) float64 on the CPU. The sign of an element is that of its row times that of its
+    column, when the gradient is laid out in rows of at most WIDTH: few signs to draw."""
+    flat = grad.flatten()
+    width = max(1, min(len(flat), WIDTH))
+    rows_RC = nn.functional.pad(flat, (0, -len(flat) % width)).view(-1, width)
+    generator = torch.Generator().manual_seed(seed)
+    values = [flat.double().square().sum().sqrt()]
+    for _ in range(PROBES):
+        row_R, column_C = (
+            (2.0 * torch.randint(0, 2, (n,), generator=generator) - 1).to(flat)
+            for n in rows_RC.shape
+        )
+        values.append((row_R @ rows_RC).double() @ column_C.double())
+    return torch.stack(values).cpu()
 
 
 def _compare(plain: tuple, cached: tuple) -> tuple[float, str, float]:
