@@ -208,7 +208,7 @@ def test_the_check_before_a_run_finds_faults(models, kind, fault, monkeypatch):
     elif kind == "qwen3":  # rotary: only differences of positions matter
         monkeypatch.setattr(
             "mipic_llm.model.backbone.keywords",
-            lambda p, first: attention.keywords(p._replace(position_N=3 * p.position_N), first),
+            lambda p, *a: attention.keywords(p._replace(position_N=3 * p.position_N), *a),
         )
     else:
         net.backbone.first_position += 1

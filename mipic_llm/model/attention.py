@@ -209,9 +209,9 @@ def unpad(ids_ST: Tensor, mask_ST: Tensor) -> tuple[Tensor, Packing]:
     return ids_ST[real_ST][None], Packing(cu_S1, position_N, lengths).to(ids_ST.device)
 
 
-def keywords(packing: Packing, first_position: int | None) -> dict[str, Any]:
-    """What a transformers model is called with beside the ids of a packed batch. first_position
-    None: no positions."""
+def keywords(packing: Packing, first_position: int | None, kernel: str) -> dict[str, Any]:
+    """What a transformers model with this kernel is called with beside the ids of a packed batch.
+    first_position None: no positions."""
     longest = max(packing.lengths)
     positions = None if first_position is None else packing.position_N[None] + first_position
     found = {
@@ -219,7 +219,9 @@ def keywords(packing: Packing, first_position: int | None) -> dict[str, Any]:
         "cu_seq_lens_q": packing.cu_S1, "cu_seq_lens_k": packing.cu_S1,
         "max_length_q": longest, "max_length_k": longest,
     }  # fmt: skip
-    if _short is not None and (tiles := _short.tiles(packing.lengths, packing.cu_S1.device)):
+    if kernel != "varlen" or _short is None or not packing.cu_S1.is_cuda:
+        return found
+    if tiles := _short.tiles(packing.lengths, packing.cu_S1.device):
         found["short_texts"] = (tiles, packing.position_N[tiles.long_rows :])
     return found
 

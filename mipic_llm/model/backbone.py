@@ -87,7 +87,8 @@ class Backbone(nn.Module):
         self.view_noise = view_noise
         self.n_layers = base_of(model).config.num_hidden_layers
         self.width = base_of(model).config.hidden_size if dense is None else dense[-2].out_features
-        self.packed = base_of(model).config._attn_implementation in PACKED
+        self.kernel = base_of(model).config._attn_implementation
+        self.packed = self.kernel in PACKED
         self.first_position = first_position(base_of(model))
         self.norm_known = (
             inner_norm == "raw"
@@ -109,7 +110,8 @@ class Backbone(nn.Module):
         inner = [layer for layer in layers if layer != self.n_layers]
         options: dict[str, Any] = {"attention_mask": mask_ST}
         if isinstance(mask_ST, Packing):
-            options = keywords(mask_ST, None if self.own_positions else self.first_position)
+            first = None if self.own_positions else self.first_position
+            options = keywords(mask_ST, first, self.kernel)
         compare = bool(inner) and not self.norm_known
         with self._capture([*inner, *[self.n_layers] * compare]) as caught, self._noise():
             out = self.model(input_ids=ids_ST, use_cache=False, **options)
