@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import unicodedata
+from array import array
 from collections import Counter
 from collections.abc import Sequence
 from functools import cache
@@ -34,16 +35,16 @@ class Look(NamedTuple):
 
 
 def look(sources: Sequence[TextSource], tasks: Sequence[Task]) -> Look:
-    """Compares texts letter by letter, but for blanks."""
+    """Compares texts but for their blanks; rows by 64-bit hashes, 8 bytes a row."""
     known = {plain(text) for task in tasks for texts in task.texts().values() for text in texts}
-    pairs, rows, twins, leaks = set(), 0, 0, 0
+    pairs, rows, twins, leaks = array("q"), 0, 0, 0
     for e in (e for source in sources for e in source.examples):
         anchor, *others = map(plain, (e.anchor, e.positive or "", *e.negatives))
-        pairs.add((anchor, others[0]))
+        pairs.append(hash((anchor, others[0])))
         rows += 1
         twins += anchor == others[0]
         leaks += not known.isdisjoint((anchor, *others))
-    return Look(rows, rows - len(pairs), twins, leaks)
+    return Look(rows, rows - len(np.unique(np.array(pairs, np.int64))), twins, leaks)
 
 
 def summary(found: Look, cut: tuple[int, int, int]) -> str:
