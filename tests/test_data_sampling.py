@@ -180,3 +180,48 @@ def test_speed():
     plan.batch(1, 0)
     assert plan.steps_per_epoch == 200_000 // 64
     assert time.perf_counter() - start < 5  # about 0.3 s alone on one core
+
+
+def drawn(plan, epoch, cursor=0):
+    return [plan.batch(epoch, i) for i in range(cursor, plan.length(epoch))]
+
+
+@pytest.mark.parametrize("sizes", [(4, 8), (8, 4), (6, 5, 7)])
+@pytest.mark.parametrize("source", [unique(103), repeating(103, 60, 80)], ids=lambda s: s.name)
+def test_another_global_batch_sees_the_rest_of_the_epoch_once(source, sizes):
+    """Every row of epoch 1 once over all changes, but for the last batch that is not full."""
+    other, past = unique(40, "o", 0.5), ()
+    plan = BatchPlan([source, other], sizes[0], 1, 3)
+    step, seen = plan.steps_per_epoch, []
+    for n, size in enumerate(sizes, 1):
+        plan = BatchPlan([source, other], size, 1, 3, past)
+        epoch, cursor = plan.position(step)
+        assert epoch == 1 and (cursor == 0 or not past)
+        stop = plan.total(2) if n == len(sizes) else step + 5
+        for now in range(step, stop):
+            assert plan.position(now) == (1, cursor + now - step)
+            seen.append(plan.batch(*plan.position(now)))
+            codes = [source, other][seen[-1][0][0]].examples
+            texts = [t for _, i in seen[-1] for t in {codes[i].anchor, codes[i].positive}]
+            assert len(texts) == len(set(texts)) and len(seen[-1]) == size
+        step, past = stop, plan.sizes(stop)
+    for number, whole in enumerate((source, other)):
+        rows = rows_of(seen, number)
+        assert len(rows) == len(set(rows))
+        if whole is source:
+            spare = 103 - len(rows_of(epoch_of(BatchPlan([source], sizes[-1], 1, 3), 0)))
+            assert len(rows) >= 103 - spare - sizes[-1]
+        else:
+            assert abs(len(rows) - 20) <= max(sizes)
+    assert plan.position(step) == (2, 0)
+    fresh = BatchPlan([source, other], sizes[-1], 1, 3)  # later epochs: as in any run of this size
+    late = [[b for b in epoch_of(p, 2) if b[0][0] == 0] for p in (plan, fresh)]
+    assert late[0] == late[1]
+
+
+def test_the_same_global_batch_has_the_same_order_on_other_ranks():
+    one, two = BatchPlan(MIXED, 8, 1, 3), BatchPlan(MIXED, 4, 2, 3)
+    step = one.steps_per_epoch + 4
+    assert one.position(step) == two.position(step) == (1, 4)
+    assert one.batch(1, 4) == two.batch(1, 4) and one.sizes(step) == two.sizes(step)
+    assert one.total(3) == 3 * one.steps_per_epoch

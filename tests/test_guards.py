@@ -116,6 +116,7 @@ DAMAGE = {
     "not UTF-8": lambda f: (f / checkpoint.MANIFEST).write_bytes(b"\xff"),
     "other version": told(version=2), "no ranks": told(world_size=None), "a text": told(step="4"),
     "no files": told(files={}), "files as a list": told(files=["rank_0.pt"]),
+    "no batch": told(batches=[[0, 4]]), "odd batches": told(batches=[[8, 5], [8, 4]]),
     "odd files": told(files={"rank_0.pt": None, "../../config.yaml": [1, "x"]}),
 }  # fmt: skip
 
@@ -150,7 +151,7 @@ def test_every_option_has_its_kind():
     free = {*NO_MATTER, *MAY_CHANGE, *DATA, *BASE}
     assert not NO_MATTER & MAY_CHANGE and len(free) < len(OPTIONS)
     for key in ("seed", "lora.alpha", "objective.tau", "objective.dims", "model.pooling",
-                "data.max_length", "train.batch_size", "train.precision"):  # fmt: skip
+                "data.max_length", "train.precision"):  # fmt: skip
         assert key in OPTIONS and key not in free, key
 
 
@@ -161,7 +162,7 @@ def checked(config, path: Path):
 
 
 OTHER = {
-    "train.batch_size": "2", "seed": "3", "lora.alpha": "7", "lora.rank": "4",
+    "seed": "3", "lora.alpha": "7", "lora.rank": "4",
     "objective.tau": "0.1", "objective.dims": "16,32", "objective.name": "mrl",
     "model.pooling": "cls", "model.dropout": "0.3", "data.max_length": "12",
     "data.query_prompt": "q: ", "train.precision": "bf16", "sia.min_k": "3",

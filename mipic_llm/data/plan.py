@@ -3,6 +3,7 @@ integers has to be saved to resume.
 
 A global batch (batch_size * world_size rows) comes from one source. Ranks take contiguous slices
 of it, so one rank with batch 2b and two ranks with batch b train on the same global batches.
+A resumed run may have another size of global batch: then the earlier sizes belong to it as well.
 Within a global batch no text is anchor or positive of two rows: such a row would be told that a
 right answer is wrong.
 """
@@ -28,14 +29,17 @@ class BatchPlan:
     two epochs see every row once). Sources' batches are interleaved in random order.
     Rows of a pass that fill no batch (the tail, and texts repeated too often to be kept apart) are
     left out, others in each pass; `report` counts them.
+    past: earlier sizes of the global batch in this run, each with the step at which it ended. The
+    running pass then goes on with batches of the new size of the rows that it has not had.
     Raises UserError when a source cannot fill one global batch. Memory: 24 bytes per row.
     """
 
     def __init__(
-        self, sources: Sequence[TextSource], batch_size: int, world_size: int, seed: int
-    ) -> None:
-        self.batch_size, self.world_size = batch_size, world_size
-        rows = batch_size * world_size
+        self, sources: Sequence[TextSource], batch_size: int, world_size: int, seed: int,
+        past: Sequence[tuple[int, int]] = (),
+    ) -> None:  # fmt: skip
+        self.batch_size, self.world_size, self.past = batch_size, world_size, tuple(past)
+        self.rows = rows = batch_size * world_size
         seed %= 2**63  # numpy takes no negative seeds
         self._seed, self._names = seed, [source.name for source in sources]
         self._passes = [_Passes(s, rows, (seed, i)) for i, s in enumerate(sources)]
@@ -48,14 +52,19 @@ class BatchPlan:
                     "rows per epoch; raise the weight or lower train.batch_size"
                 )
         self.steps_per_epoch = sum(self._steps)
+        # This size of batch begins at step _begin in epoch _epoch, for each source with its batch
+        # number _first; so many are left in that epoch.
+        self._begin, self._epoch = 0, 0
+        self._first, self._left = [0] * len(sources), self._steps
+        if past:
+            self._go_on(BatchPlan(sources, past[-1][0], 1, seed, past[:-1]), past[-1][1], sources)
         self._order: tuple[int, np.ndarray, np.ndarray] | None = None
 
     def batch(self, epoch: int, index: int) -> list[tuple[int, int]]:
         """Global batch `index` of `epoch`: batch_size * world_size of (source, example index)."""
-        if not 0 <= index < self.steps_per_epoch:
-            raise IndexError(f"step {index} of an epoch of {self.steps_per_epoch}")
+        if not 0 <= index < self.length(epoch):
+            raise IndexError(f"step {index} of an epoch of {self.length(epoch)}")
         source, nth = self._interleaved(epoch, index)
-        nth += epoch * self._steps[source]
         rows = self._passes[source].batch(*divmod(nth, self._passes[source].n_batches))
         return [(source, row) for row in rows.tolist()]
 
@@ -66,8 +75,64 @@ class BatchPlan:
     def steps(self, epoch: int = 0, cursor: int = 0) -> Iterator[tuple[int, int]]:
         """(epoch, index) from a position on, without end; the trainer stops when it is done."""
         while True:
-            yield from ((epoch, index) for index in range(cursor, self.steps_per_epoch))
+            yield from ((epoch, index) for index in range(cursor, self.length(epoch)))
             epoch, cursor = epoch + 1, 0
+
+    def length(self, epoch: int) -> int:
+        """Steps of an epoch; of that in which the size of the batch changed, those after it."""
+        return sum(self._counts(epoch))
+
+    def position(self, step: int) -> tuple[int, int]:
+        """(epoch, index) of the batch that follows after `step` steps of the run."""
+        done = step - self._begin - sum(self._left)
+        if done < 0:
+            return self._epoch, step - self._begin
+        epochs, index = divmod(done, self.steps_per_epoch)
+        return self._epoch + 1 + epochs, index
+
+    def sizes(self, step: int) -> tuple[tuple[int, int], ...]:
+        """Every size of the global batch up to a step, each with the step at which it ended."""
+        return *self.past, (self.rows, step)
+
+    def total(self, epochs: int) -> int:
+        """Steps of a run of so many epochs."""
+        more = epochs - self._epoch - 1
+        if more < 0:  # they were over when the size of the batch changed
+            return self._begin
+        return self._begin + sum(self._left) + more * self.steps_per_epoch
+
+    def _go_on(self, before: BatchPlan, step: int, sources: Sequence[TextSource]) -> None:
+        """Begin where `before` stood after `step` steps."""
+        self._begin, (self._epoch, index) = step, before.position(step)
+        drawn = before._drawn(self._epoch, index)
+        self._first, self._left = [], []
+        for i, (source, passes) in enumerate(zip(sources, self._passes, strict=True)):
+            nth_pass, n = divmod(before._start(i, self._epoch) + drawn[i],
+                                 before._passes[i].n_batches)  # fmt: skip
+            passes.leave(nth_pass, before._passes[i].unseen(nth_pass, n))
+            first = nth_pass * passes.n_batches + passes.n_batches - passes.length(nth_pass)
+            if float(source.weight).is_integer():  # to the end of the epoch's last pass
+                left = (self._epoch + 1) * self._steps[i] - first
+            else:
+                share = (before._counts(self._epoch)[i] - drawn[i]) / before._steps[i]
+                left = round(share * self._steps[i])
+            self._first.append(first)
+            self._left.append(left)
+
+    def _counts(self, epoch: int) -> list[int]:
+        """Batches of each source in an epoch."""
+        return self._left if epoch == self._epoch else self._steps
+
+    def _start(self, source: int, epoch: int) -> int:
+        """How many batches of a source come before an epoch."""
+        if epoch == self._epoch:
+            return self._first[source]
+        later = epoch - self._epoch - 1
+        return self._first[source] + self._left[source] + later * self._steps[source]
+
+    def _drawn(self, epoch: int, index: int) -> list[int]:
+        """Batches of each source before `index` of an epoch."""
+        return np.bincount(self._order_of(epoch)[1][:index], minlength=len(self._steps)).tolist()
 
     def report(self) -> str:
         """One line: steps, and the rows of each source that a pass leaves out."""
@@ -82,17 +147,23 @@ class BatchPlan:
         return f"{self.steps_per_epoch:,} steps per epoch of {rows:,} rows: {', '.join(parts)}"
 
     def _interleaved(self, epoch: int, index: int) -> tuple[int, int]:
-        """-> (source of this step, how many steps of that source came before in this epoch)."""
+        """-> (source of this step, how many steps of that source came before)."""
+        _, which, nth = self._order_of(epoch)
+        source = int(which[index])
+        return source, self._start(source, epoch) + int(nth[index])
+
+    def _order_of(self, epoch: int) -> tuple[int, np.ndarray, np.ndarray]:
         if self._order is None or self._order[0] != epoch:
-            which = np.repeat(np.arange(len(self._steps)), self._steps)
+            counts = self._counts(epoch)
+            which = np.repeat(np.arange(len(counts)), counts)
             if len(self._steps) > 1:
                 rng = np.random.default_rng((self._seed, _INTERLEAVE, epoch))
                 which = rng.permutation(which)
             nth = np.empty_like(which)
-            for source, steps in enumerate(self._steps):
+            for source, steps in enumerate(counts):
                 nth[which == source] = np.arange(steps)
             self._order = (epoch, which, nth)
-        return int(self._order[1][index]), int(self._order[2][index])
+        return self._order
 
 
 class _Passes:
@@ -111,37 +182,68 @@ class _Passes:
         self._clashes = self.n_rows + (anchors != positives).sum() > self._codes.max() + 1
         # Rows are dealt out by the column that repeats more.
         self._group = max(self._codes, key=lambda column: (np.bincount(column) ** 2).sum())
-        first = None
-        self.n_batches = self._upper_bound()
-        while self.n_batches and (first := self._arrange(0)) is None:
-            # Texts are so entangled that the bound cannot be met; a few fewer batches can be.
-            self.n_batches -= max(1, self.n_batches // 100)
-        if first is None:
+        first = self._most(0, np.arange(self.n_rows))
+        self.n_batches = len(first)
+        if not self.n_batches:
             raise UserError(
                 f"{source.name}: its {self.n_rows:,} rows repeat so few texts that no global batch "
                 f"of {rows:,} without a repeated text exists; lower train.batch_size"
             )
         self._first = first
         self._kept: dict[int, np.ndarray] = {}
+        self._rest: tuple[int, np.ndarray, np.ndarray] | None = None
         self.n_dropped = self.n_rows - self.n_batches * rows
         # The plain tail is what any cutting into batches would lose.
         self.n_clashing = self.n_dropped - self.n_rows % rows
 
     def batch(self, nth_pass: int, index: int) -> np.ndarray:
+        """The index counts to n_batches in every pass: one with fewer lacks the first."""
+        return self._batches(nth_pass)[index - self.n_batches + self.length(nth_pass)]
+
+    def length(self, nth_pass: int) -> int:
+        """Batches of a pass."""
+        rest = self._rest
+        return len(rest[2]) if rest and rest[0] == nth_pass else self.n_batches
+
+    def leave(self, nth_pass: int, rows: np.ndarray) -> None:
+        """Leave nothing but these rows to a pass: all others it has had."""
+        if len(rows) < self.n_rows:
+            self._rest = nth_pass, rows, self._most(nth_pass, rows)[: self.n_batches]
+
+    def unseen(self, nth_pass: int, index: int) -> np.ndarray:
+        """The rows of a pass that its batches before `index` do not have."""
+        rest = self._rest
+        rows = rest[1] if rest and rest[0] == nth_pass else np.arange(self.n_rows)
+        n = index - self.n_batches + self.length(nth_pass)
+        return np.setdiff1d(rows, self._batches(nth_pass)[:n])
+
+    def _batches(self, nth_pass: int) -> np.ndarray:
+        if self._rest and self._rest[0] == nth_pass:
+            return self._rest[2]
         if nth_pass not in self._kept:
-            arranged = self._first if nth_pass == 0 else self._arrange(nth_pass)
+            arranged = self._first
+            if nth_pass:
+                arranged = self._arrange(nth_pass, self.n_batches, np.arange(self.n_rows))
             if arranged is None:  # this order did not work out: pass 0's batches, newly ordered
                 arranged = self._rng(nth_pass).permutation(self._first)
             self._kept = {nth_pass: arranged}
-        return self._kept[nth_pass][index]
+        return self._kept[nth_pass]
+
+    def _most(self, nth_pass: int, rows: np.ndarray) -> np.ndarray:
+        """(n, rows of a batch): as many batches of these rows as can be."""
+        n = self._upper_bound(rows)
+        while n and (found := self._arrange(nth_pass, n, rows)) is None:
+            # Texts are so entangled that the bound cannot be met; a few fewer batches can be.
+            n -= max(1, n // 100)
+        return found if n else np.empty((0, self._rows), dtype=int)
 
     def _rng(self, nth_pass: int) -> np.random.Generator:
         return np.random.default_rng((*self._seed, nth_pass))
 
-    def _upper_bound(self) -> int:
+    def _upper_bound(self, rows: np.ndarray) -> int:
         """Most batches there can be: a text that k rows share fills at most one row of each."""
-        most = self.n_rows // self._rows
-        for column in self._codes if self._clashes else ():
+        most = len(rows) // self._rows
+        for column in self._codes[:, rows] if self._clashes else ():
             count, low = np.bincount(column), 0
             while low < most:  # what is feasible for n batches is feasible for fewer
                 middle = (low + most + 1) // 2
@@ -151,10 +253,12 @@ class _Passes:
                     most = middle - 1
         return most
 
-    def _arrange(self, nth_pass: int) -> np.ndarray | None:
-        """(n_batches, rows) row numbers in the order of this pass, or None where that failed."""
-        rng, m, size = self._rng(nth_pass), self.n_batches, self._rows
+    def _arrange(self, nth_pass: int, m: int, rows: np.ndarray) -> np.ndarray | None:
+        """(m, size) of these row numbers in the order of this pass, or None where that failed."""
+        rng, size = self._rng(nth_pass), self._rows
         order = rng.permutation(self.n_rows)
+        if len(rows) < self.n_rows:
+            order = order[np.isin(order, rows)]
         if not self._clashes:
             return order[: m * size].reshape(m, size)
         # Rows that share a text stand together (groups in random order) and are dealt out round

@@ -12,14 +12,13 @@ import os
 import random
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from mipic_llm.errors import UserError
 from mipic_llm.runtime import pickles
 from mipic_llm.runtime import ranks as dist
 from mipic_llm.runtime.engine import Engine
@@ -50,10 +49,12 @@ def set_rng_state(state: dict[str, Any]) -> None:
 
 def save(
     folder: Path, engine: Engine, state: RunState, config_yaml: str, *, lora: bool,
-    identity: dict[str, str],
+    identity: dict[str, str], batches: Sequence[tuple[int, int]],
 ) -> Path:  # fmt: skip
     """Write checkpoint step-N under folder; all ranks call. -> its path. identity: what data and
-    base model are, for `check_resume`. Raises NotWritten on every rank where one could not write.
+    base model are, for `check_resume`; batches: (rows of a global batch, until which step) over the
+    run so far, for the order of the rows that follow. Raises NotWritten on every rank where one
+    could not write.
     """
     final = folder / f"step-{state.step:08d}"
     fresh = folder / f".step-{state.step:08d}.new"
@@ -80,7 +81,8 @@ def save(
         if first:
             files = {name: found for part in parts for name, found in part.items()}
             table = {"version": VERSION, "step": state.step, "world_size": dist.world_size(),
-                     "zero_stage": engine.stage, "identity": identity, "files": files}  # fmt: skip
+                     "zero_stage": engine.stage, "batches": batches, "identity": identity,
+                     "files": files}  # fmt: skip
             (fresh / MANIFEST).write_text(json.dumps(table, indent=1), encoding="utf-8")
             _sync(fresh / MANIFEST)
             _remove(final)
@@ -179,6 +181,13 @@ def manifest(path: Path) -> dict[str, Any]:
     files = table.get("files")
     if not all(type(n) is int for n in numbers) or not isinstance(files, dict):
         raise ValueError(f"{MANIFEST} lacks step, world_size, zero_stage or files")
+    batches = table.get("batches", [])  # absent in older ones
+    pairs = isinstance(batches, list) and all(isinstance(b, list) and len(b) == 2 for b in batches)
+    ends = [0, *(b[1] for b in batches)] if pairs else []
+    numbers = [n for b in batches for n in b] if pairs else [None]
+    if not all(type(n) is int for n in numbers) or ends != sorted(ends) or min(
+            [b[0] for b in batches], default=1) < 1:  # fmt: skip
+        raise ValueError(f"{MANIFEST} has odd batches")
     return table
 
 
@@ -254,17 +263,16 @@ def set_aside(folder: Path, step: int) -> None:
 
 
 def load(path: Path, engine: Engine, *, lora: bool) -> RunState:
-    """Weights, optimizer, schedule and this rank's state. UserError at another world size, and for
-    files that hold more than numbers."""
+    """Weights, optimizer, schedule and this rank's state; of another ZeRO stage or number of ranks
+    too, then without random states where ranks differ. UserError for files that hold more than
+    numbers."""
     table = manifest(path)
-    for key, now in (("world_size", dist.world_size()), ("zero_stage", engine.stage)):
-        if table[key] != now:
-            raise UserError(
-                f"train.resume: {path} was written with {key} {table[key]}, this run has {now}; "
-                "resume with the same"
-            )
+    moved = table["world_size"] != dist.world_size()
+    reshaped = moved or table["zero_stage"] != engine.stage
     pickles.check(path)
     with pickles.numbers_only():
-        engine.load(path, trainable_only=lora)
-        state = RunState(**torch.load(path / f"rank_{dist.rank()}.pt", weights_only=True))
+        engine.load(path, trainable_only=lora, reshaped=reshaped)
+        name = f"rank_{0 if moved else dist.rank()}.pt"
+        state = RunState(**torch.load(path / name, weights_only=True))
+    state = state._replace(rng={}) if moved else state
     return state._replace(memory=dist.from_first(state.memory))

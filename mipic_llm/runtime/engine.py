@@ -168,6 +168,8 @@ class Engine:
         optimizer = scheduler = None
         if config is not None:
             groups = parameter_groups(module, config)
+            names = {p: name for name, p in module.named_parameters()}
+            self.trained = [names[p] for group in groups for p in group["params"]]
             optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8, fused=True)
             scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)
         self.ds, *_ = deepspeed.initialize(
@@ -315,16 +317,22 @@ class Engine:
         if failed:
             raise failed[0]
 
-    def load(self, folder: Path, *, trainable_only: bool) -> None:
+    def load(self, folder: Path, *, trainable_only: bool, reshaped: bool = False) -> None:
         """Weights, optimizer and place in the schedule; rates, decay and clipping are those of
-        this run's configuration, not the checkpoint's."""
+        this run's configuration, not the checkpoint's. reshaped: it is of another ZeRO stage or
+        number of ranks."""
         schedule, optimizer = self.ds.lr_scheduler, self.ds.optimizer
         decays = [group["weight_decay"] for group in optimizer.param_groups]
         rates, clip = list(schedule.base_lrs), getattr(optimizer, "clip_grad", None)
-        path, _ = self.ds.load_checkpoint(
-            str(folder), tag="deepspeed", load_module_strict=not trainable_only
-        )
-        assert path is not None, f"DeepSpeed found nothing in {folder}"
+        if reshaped:
+            from mipic_llm.runtime.reshape import put
+
+            put(self, folder)
+        else:
+            path, _ = self.ds.load_checkpoint(
+                str(folder), tag="deepspeed", load_module_strict=not trainable_only
+            )
+            assert path is not None, f"DeepSpeed found nothing in {folder}"
         schedule.base_lrs = rates
         factors = [factor(schedule.last_epoch) for factor in schedule.lr_lambdas]
         groups = zip(optimizer.param_groups, rates, decays, factors, strict=True)

@@ -49,10 +49,12 @@ class Data(NamedTuple):
 
 
 def prepare_data(
-    config: Config, source: Source, rows: Any = None, validation: list[Any] | None = None
-) -> Data:
+    config: Config, source: Source, rows: Any = None, validation: list[Any] | None = None,
+    past: Sequence[tuple[int, int]] = (),
+) -> Data:  # fmt: skip
     """rows: what to train on in place of `data.train`: specs, lists of dicts, datasets.Datasets.
-    validation: in place of `data.validation`: specs and NamedRows.
+    validation: in place of `data.validation`: specs and NamedRows. past: of a run that is resumed,
+    the sizes of its global batches, each with the step at which it ended.
     """
     d = config.data
     given = d.train if rows is None else rows
@@ -65,7 +67,10 @@ def prepare_data(
     )
     for report in reports:
         say(str(report))
-    plan = BatchPlan(sources, config.train.batch_size, dist.world_size(), config.seed)
+    world, size = dist.world_size(), config.train.batch_size
+    if past and past[-1][0] == size * world:
+        past = past[:-1]  # goes on
+    plan = BatchPlan(sources, size, world, config.seed, past)
     tasks, lines = load_tasks(
         d.validation if validation is None else validation, split="validation"
     )

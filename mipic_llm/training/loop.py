@@ -31,7 +31,7 @@ from mipic_llm.training.callbacks import EarlyStopping, ShowProgress, Tracking, 
 from mipic_llm.training.checks import canary, check_chunks
 from mipic_llm.training.evaluator import Evaluator
 from mipic_llm.training.finish import export, rehearse, report
-from mipic_llm.training.resume import check_resume, find_resume, restore
+from mipic_llm.training.resume import check_resume, find_resume, past_batches, restore
 from mipic_llm.training.run import LiveRun
 from mipic_llm.training.step import UNREAD, NotFinite, StepRunner
 from mipic_llm.types import RunState
@@ -72,14 +72,15 @@ def train(
     lock = setup.claim_output(config)
     out = Path(config.output_dir)
     resume_from = find_resume(config, out / "checkpoints")
-    config, source, data = setup.open_run(config, rows, validation)
+    past = past_batches(resume_from) if resume_from else ()
+    config, source, data = setup.open_run(config, rows, validation, past)
     say(data.plan.report())
     changes = check_resume(resume_from, config, source, data) if resume_from else []
     total = setup.total_steps(config, data.plan)
     engine = setup.open_engine(config, source, data, total)
     state = RunState(0, 0, 0, {})
     if resume_from is not None:
-        state = restore(resume_from, engine, config, changes, total)
+        state = restore(resume_from, engine, config, data.plan, changes, total)
     run = LiveRun(
         config, source, data, engine, out, total, step=state.step, best=state.best,
         saved_best=state.best, mlflow_run_id=state.mlflow_run_id, changes=changes,
@@ -162,7 +163,7 @@ def writing(out: Path) -> Iterator[None]:
 
 
 def _start(run: LiveRun) -> None:
-    """What this run is: config.yaml, environment.json (not of a resumed run), three lines."""
+    """What this run is: config.yaml, environment.json (of a first start), three lines."""
     config, fresh = run.config, run.step == 0
     new = fresh or bool(run.changes)
     about = choose(config.model.attn, config.train.precision, run.source.config).about
@@ -171,8 +172,11 @@ def _start(run: LiveRun) -> None:
     with writing(run.out):
         if run.rank == 0:
             text = json.dumps(environment() | run.facts, indent=2, default=str) + "\n"
-            files = {"environment.json": text} if fresh else {}
-            for name, content in (files | ({"config.yaml": _record(run)} if new else {})).items():
+            for name, content, wanted in (
+                ("environment.json", text, fresh), ("config.yaml", _record(run), new)
+            ):  # fmt: skip
+                if not wanted and (run.out / name).is_file():
+                    continue  # else: resumed from a checkpoint of another directory
                 temporary = run.out / f".{name}.new"
                 temporary.write_text(content, encoding="utf-8")
                 temporary.replace(run.out / name)
@@ -288,7 +292,7 @@ def _step(run: LiveRun, runner: StepRunner, batch: Prepared) -> dict[str, float]
 
 def _state(run: LiveRun, runner: StepRunner, epoch: int, cursor: int) -> RunState:
     """What a checkpoint keeps beside the engine; the next batch is (epoch, cursor)."""
-    if cursor >= run.data.plan.steps_per_epoch:
+    if cursor >= run.data.plan.length(epoch):
         epoch, cursor = epoch + 1, 0
     rng, memory = checkpoint.rng_state(), runner.objective.memory.state()
     return RunState(run.step, epoch, cursor, rng, run.mlflow_run_id, run.best, memory)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import numpy as np
+
 from mipic_llm.config import Config, need, read_record
 from mipic_llm.config.compare import Change, compare
+from mipic_llm.data.plan import BatchPlan
 from mipic_llm.errors import UserError
 from mipic_llm.model.directory import Source
 from mipic_llm.runtime import checkpoint
@@ -14,6 +17,7 @@ from mipic_llm.runtime import ranks as dist
 from mipic_llm.runtime.engine import Engine
 from mipic_llm.runtime.ranks import say
 from mipic_llm.training.feed import Data
+from mipic_llm.training.setup import seed_everything
 from mipic_llm.types import RunState
 
 _SAMPLE, _SAMPLES = 1 << 16, 64  # bytes and places of a file of weights that name it
@@ -67,25 +71,53 @@ def _identity(source: Source, data: Data) -> dict[str, str]:
     return {"data": rows.hexdigest(), "base": base.hexdigest()}
 
 
-def check_resume(path: Path, config: Config, source: Source, data: Data) -> list[Change]:
-    """What changes from the checkpoint's configuration to this one. UserError for what may not."""
+def _record(path: Path) -> Config:
     try:
-        old = read_record(path / "config.yaml")
+        return read_record(path / "config.yaml")
     except UserError as error:
         raise UserError(f"train.resume: {path} has no configuration of ours: {error}") from None
-    then, now = checkpoint.manifest(path).get("identity") or {}, identity(source, data)
-    return compare(old, config, {k: then[k] == now[k] if k in then else None for k in now})
+
+
+def past_batches(path: Path) -> list[tuple[int, int]]:
+    """The sizes of the global batches up to a checkpoint, each with the step at which it ended."""
+    table = checkpoint.manifest(path)
+    if "batches" in table:
+        return [(rows, until) for rows, until in table["batches"]]
+    return [(table["world_size"] * _record(path).train.batch_size, table["step"])]
+
+
+def check_resume(path: Path, config: Config, source: Source, data: Data) -> list[Change]:
+    """What changes from the checkpoint's configuration to this one. UserError for what may not."""
+    table, now = checkpoint.manifest(path), identity(source, data)
+    then = table.get("identity") or {}
+    same = {k: then[k] == now[k] if k in then else None for k in now}
+    changes = compare(_record(path), config, same)
+    for name, old, new in (
+        ("ranks", table["world_size"], dist.world_size()),
+        ("rows of a global batch", past_batches(path)[-1][0], data.plan.rows),
+    ):
+        changes += [Change(name, old, new)] if old != new else []
+    return changes
 
 
 def restore(
-    path: Path, engine: Engine, config: Config, changes: list[Change], total: int
+    path: Path, engine: Engine, config: Config, plan: BatchPlan, changes: list[Change], total: int
 ) -> RunState:
     """The checkpoint's state in the engine, later checkpoints out of the way; a line for each
-    change. All ranks call."""
+    change, to which another ZeRO stage is added. All ranks call."""
     state = checkpoint.load(path, engine, lora=config.lora.rank > 0)
+    epoch, cursor = plan.position(state.step)
+    state = state._replace(epoch=epoch, cursor=cursor)
+    if not state.rng:  # other ranks: as a run that starts at this step
+        key = (config.seed % 2**63, dist.rank(), state.step)
+        seed_everything(int(np.random.SeedSequence(key).generate_state(1)[0]))
+        state = state._replace(rng=checkpoint.rng_state())
     need(state.step <= total, f"train.resume: {path} is at step {state.step}, and this run has "
          f"{total} steps; give more of them, or an older checkpoint")  # fmt: skip
     say(f"resuming {path} at step {state.step} of {total}")
+    then = checkpoint.manifest(path)["zero_stage"]
+    if then != engine.stage:
+        changes.append(Change("ZeRO stage", then, engine.stage))
     for change in changes:
         say(f"note: from step {state.step} on: {change}")
     out = Path(config.output_dir)

@@ -114,7 +114,8 @@ class LiveRun:
             self.identity = identity(self.source, self.data)
         try:
             path = checkpoint.save(folder, self.engine, state, dump(self.config), lora=self.lora,
-                                   identity=self.identity)  # fmt: skip
+                                   identity=self.identity,
+                                   batches=self.data.plan.sizes(self.step))  # fmt: skip
         except checkpoint.NotWritten as error:
             say(f"warning: the checkpoint of step {self.step} was not written: {error}")
             return None

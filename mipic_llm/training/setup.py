@@ -7,6 +7,7 @@ import math
 import os
 import random
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -173,7 +174,7 @@ def cosine_with_warmup(total: int, warmup_ratio: float, floor: float):
 
 
 def total_steps(config: Config, plan: BatchPlan) -> int:
-    return config.train.max_steps or config.train.epochs * plan.steps_per_epoch
+    return config.train.max_steps or plan.total(config.train.epochs)
 
 
 def memory_size(config: Config, plan: BatchPlan) -> int:
@@ -183,7 +184,7 @@ def memory_size(config: Config, plan: BatchPlan) -> int:
     wanted = config.sia.memory or 0
     if not narrow_dims(config):
         return 0
-    if total_steps(config, plan) <= plan.steps_per_epoch:
+    if plan.position(total_steps(config, plan)) <= (1, 0):
         return wanted
     texts = 2 * plan.steps_per_epoch * plan.batch_size * plan.world_size  # without negatives
     size = min(wanted, texts // 4)
@@ -216,9 +217,10 @@ def open_engine(config: Config, source: Source, data: Data, total: int) -> Engin
 
 
 def open_run(
-    config: Config, rows: Any = None, validation: list[Any] | None = None
-) -> tuple[Config, Source, Data]:
-    """rows, validation: see `prepare_data`; config.yaml records their names."""
+    config: Config, rows: Any = None, validation: list[Any] | None = None,
+    past: Sequence[tuple[int, int]] = (),
+) -> tuple[Config, Source, Data]:  # fmt: skip
+    """rows, validation, past: see `prepare_data`; config.yaml records their names."""
     source = open_source(config.model)
     for note in source.notes:
         say(f"note: {note}")
@@ -231,7 +233,7 @@ def open_run(
         "cannot recompute them; use --train.gradient_checkpointing false",
     )
     check_precision(config.train.precision or "")
-    data = prepare_data(config, source, rows, validation)
+    data = prepare_data(config, source, rows, validation, past)
     found: dict[str, Any] = {"sia.memory": memory_size(config, data.plan)}
     if rows is not None:
         found["data.train"] = [s.name for s in data.sources]

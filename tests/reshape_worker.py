@@ -1,0 +1,19 @@
+"""Run by `ranks.run_ranks` on every rank: trains with each list of flags in turn, in one process,
+without an export.
+
+argv: a JSON file of the lists.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from mipic_llm.config import load_config
+from mipic_llm.runtime.engine import start
+from mipic_llm.training import loop
+
+if __name__ == "__main__":
+    start()
+    loop.export = loop.report = lambda *_: None
+    for flags in json.loads(Path(sys.argv[1]).read_text()):
+        assert loop.train(load_config(flags)) == 0
