@@ -347,7 +347,9 @@ def compare(flags: list[str], steps: int) -> list[dict[str, Any]]:
         old = max(0, len(remembered) - config.sia.memory)
         kept = memory_MD[old:], remembered[old:]
         parts, z_SD = reference(model, config, texts, *training.sampled(step), *kept)
-        memory_MD, remembered = torch.cat([memory_MD, z_SD]), [*remembered, *texts]
+        order = sorted(range(len(texts)), key=lambda s: texts[s].column)  # not by ranks
+        memory_MD = torch.cat([memory_MD, z_SD[order]])
+        remembered = [*remembered, *(texts[s] for s in order)]
         parameters = model.parameters()
         wanted = torch.autograd.grad(
             parts["loss"], list(parameters.values()), allow_unused=True, materialize_grads=True

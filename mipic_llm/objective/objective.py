@@ -158,7 +158,8 @@ class Objective:
             still = ranks.gather_rows(_side_by_side(constants), rows.per_rank)
             views |= zip(fixed, still.split(width, 1), strict=True)
         key_N = ranks.gather_rows(key_S, rows.per_rank)
-        remembered = self.memory.look(sides[0], key_N)
+        order_N = torch.cat(rows.columns(key_N.device))  # what a full memory forgets is of no rank
+        remembered = self.memory.look(sides[0][order_N], key_N[order_N])
         grads, parts = [], []
         for term, mine, need in zip(self.terms, drawn, needs, strict=True):
             used, leaves = leaves[: need.crossing], leaves[need.crossing :]
