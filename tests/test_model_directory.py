@@ -160,15 +160,17 @@ def test_a_hub_id_is_read_as_its_directory(hub) -> None:
 def test_training_by_hub_id_keeps_pooling_prompts_and_revision(hub, tmp_path) -> None:
     """bge by id at a revision: trained, exported, merged and judged as its directory says."""
     cache, folders = hub
-    out, data = tmp_path / "run", tmp_path / "pairs.jsonl"
+    out, train, data = tmp_path / "run", tmp_path / "pairs.jsonl", tmp_path / "scored.jsonl"
+    pairs = list(zip(SENTENCES[:12], SENTENCES[12:], strict=True))
+    train.write_text("".join(json.dumps({"anchor": a, "positive": b}) + "\n" for a, b in pairs))
     data.write_text("".join(
-        json.dumps({"anchor": a, "positive": b, "sentence1": a, "sentence2": b, "score": i}) + "\n"
-        for i, (a, b) in enumerate(zip(SENTENCES[:12], SENTENCES[12:], strict=True))
+        json.dumps({"sentence1": a, "sentence2": b, "score": i}) + "\n"
+        for i, (a, b) in enumerate(pairs)
     ))  # fmt: skip
     flags = [
         "--model.name", "org/bge", "--model.revision", "v1", "--objective.dims", "8", "32",
         "--pic.ladder", "none", "--sia.layers", "none", "--sia.ratios", "none",
-        "--data.train", str(data), "--data.validation", str(data), "--data.max_length", "48",
+        "--data.train", str(train), "--data.validation", str(data), "--data.max_length", "48",
         "--train.batch_size", "4", "--train.max_steps", "2", "--tracking.mlflow", "off",
         "--export.merged", "true", "--output_dir", str(out),
     ]  # fmt: skip

@@ -28,7 +28,7 @@ LINKS = re.compile(r"\]\((?!https?:)([^()#\s]*)#?([^()\s]*)\)")
 OWN = {"merged", "layers", "dim", "dims", "model", "data", "checkpoint", "to", "suite", "help",
        "study", "jobs", "print_config", "num_gpus", "num_accelerators", "hostfile",
        "output", "ranks", "module", "point", "gpu", "sweep", "json", "rows",
-       "pca_text", "keep", "write"}  # fmt: skip
+       "pca_text", "keep", "write", "budget", "out", "mean_tokens"}  # fmt: skip
 
 
 def test_flags_exist():
