@@ -53,8 +53,8 @@ def choose(option: str, precision: str, config: Any) -> Kernel:
 
     def kernel(name: str, why: str = "") -> Kernel:
         own = " (reference kernel)"
-        if fast:
-            own = f" (torch.nn.attention.varlen{', short texts in tiles' if _short else ''})"
+        if fast and name == "varlen":
+            own = f" (torch.nn.attention.varlen{_tiles_about(config)})"
         about = (
             f"{name}{own if name == 'varlen' else ''}, {'packed' if name in PACKED else 'padded'}"
         )
@@ -131,8 +131,7 @@ def _varlen_obstacle(config: Any) -> str | None:
         return "needs a newer torch"
     if "window_size" not in inspect.signature(varlen_attn).parameters:
         return "needs a newer torch (whose varlen_attn takes window_size)"
-    heads = config.num_attention_heads
-    head = getattr(config, "head_dim", None) or config.hidden_size // heads
+    head = _channels(config)
     if head % 8 or head > 256:
         return f"takes heads of up to 256 channels, a multiple of 8, and these have {head}"
     drops = {k: v for k, v in config.to_dict().items() if "att" in k and "drop" in k}
@@ -148,6 +147,7 @@ def _varlen_obstacle(config: Any) -> str | None:
 _groups: dict[str, Any] | None = None
 
 
+@lru_cache(maxsize=1)
 def _ask_for_groups() -> None:
     """Does this torch's kernel share key heads among query heads? It says so by its argument
     enable_gqa; without one (torch 2.11) it is tried, gradients too."""
@@ -156,24 +156,39 @@ def _ask_for_groups() -> None:
     global _groups
     if "enable_gqa" in inspect.signature(varlen_attn).parameters:
         _groups = {"enable_gqa": True}
-    elif _groups is None:
-        _groups = {} if _shares_heads(varlen_attn) else None
+    elif _shares_heads(varlen_attn):
+        _groups = {}
 
 
-# The module short_attention, once its kernels were seen to be right on this GPU.
+# The module short_attention, once its kernels were seen to be right on this GPU; else why not.
 _short: Any = None
+_no_tiles = ""
 
 
 @lru_cache(maxsize=1)
 def _ask_for_tiles() -> None:
     """Compile the kernels for short texts and compare them with plain attention, gradients too;
     where they fail, or Triton is missing, varlen_attn takes all texts."""
-    global _short
+    global _short, _no_tiles
     try:
         from mipic_llm.model import short_attention
     except ImportError:
         return
-    _short = short_attention if short_attention.right("cuda", torch.bfloat16) else None
+    _no_tiles = short_attention.fault("cuda", torch.bfloat16) or ""
+    _short = None if _no_tiles else short_attention
+
+
+def _tiles_about(config: Any) -> str:
+    """What becomes of short texts, as the end of the kernel's name."""
+    if _no_tiles:
+        return f", short texts not in tiles: {_no_tiles}"
+    fits = _short is not None and _channels(config) in _short.CHANNELS
+    return ", short texts in tiles" if fits else ""
+
+
+def _channels(config: Any) -> int:
+    """Of an attention head."""
+    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
 
 def _shares_heads(varlen_attn: Any) -> bool:

@@ -173,16 +173,10 @@ def _gradient(ctx, grad_NHc: Tensor):
 short_attention.register_autograd(_gradient, setup_context=_keep)
 
 
-def right(device: str, dtype: torch.dtype) -> bool:
-    """Whether the kernels compile here and agree with plain attention, gradients too."""
+def fault(device: str, dtype: torch.dtype) -> str | None:
+    """Why the kernels cannot be used here: what a compiler or driver said, or that they differ from
+    plain attention, gradients too. None where they are right."""
     lengths, (H, G, c), at = (40, 30, 9, 1), (4, 2, 64), 0.05
-    generator = torch.Generator().manual_seed(0)
-    sides = [torch.randn(sum(lengths), heads, c, generator=generator).to(device, dtype)
-             for heads in (H, G, G, H)]  # fmt: skip
-    *sides, grad = sides
-    cut = tiles(lengths, torch.device(device))
-    assert cut is not None
-    position_N = torch.cat([torch.arange(n) for n in lengths]).to(device)
 
     def plain(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         rows = [x.split(lengths) for x in (q, *(x.repeat_interleave(H // G, 1) for x in (k, v)))]
@@ -191,16 +185,24 @@ def right(device: str, dtype: torch.dtype) -> bool:
         return torch.cat([x.transpose(0, 1) for x in found])
 
     def ours(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        cut = tiles(lengths, q.device)
+        assert cut is not None
+        position_N = torch.cat([torch.arange(n) for n in lengths]).to(device)
         return short_attention(q, k, v, cut.start_t1, position_N, c**-0.5, True)
 
-    found = []
-    with torch.inference_mode(False), torch.enable_grad():
-        for attention, to in ((plain, torch.float32), (ours, dtype)):
-            leaves = [x.detach().to(to).requires_grad_() for x in sides]
-            try:
+    generator, found = torch.Generator().manual_seed(0), []
+    try:
+        *sides, grad = (torch.randn(sum(lengths), heads, c, generator=generator).to(device, dtype)
+                        for heads in (H, G, G, H))  # fmt: skip
+        with torch.inference_mode(False), torch.enable_grad():
+            for attention, to in ((plain, torch.float32), (ours, dtype)):
+                leaves = [x.detach().to(to).requires_grad_() for x in sides]
                 out = attention(*leaves)
                 out.backward(grad.to(to))
-            except Exception:  # whatever a compiler or a driver says: then it is not used
-                return False
-            found.append([out, *(x.grad for x in leaves)])
-    return all(torch.allclose(a, b.float(), rtol=at, atol=at) for a, b in zip(*found, strict=True))
+                found.append([out, *(x.grad for x in leaves)])
+    except Exception as error:  # whatever is wrong there: the run goes on without, and says so
+        return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    pairs = zip(*found, strict=True)
+    if all(torch.allclose(a, b.float(), rtol=at, atol=at) for a, b in pairs):
+        return None
+    return "they differ from plain attention"

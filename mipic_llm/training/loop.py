@@ -168,7 +168,8 @@ def _start(run: LiveRun) -> None:
     new = fresh or bool(run.changes)
     about = choose(config.model.attn, config.train.precision, run.source.config).about
     reading = run.source.reading(config.model.inner_norm or "raw", run.data.encoder)
-    run.facts |= {"attention": about, "vectors": reading}
+    layers = setup.layer_kind(config, run.engine.module.backbone.model)
+    run.facts |= {"attention": about, "vectors": reading, "layers": layers}
     with writing(run.out):
         if run.rank == 0:
             text = json.dumps(environment() | run.facts, indent=2, default=str) + "\n"
@@ -194,7 +195,7 @@ def _start(run: LiveRun) -> None:
             f"{run.total} steps"
         )
         say(f"vectors: {reading}")
-        say(f"attention: {about}")
+        say(f"attention: {about}" + (f"; layers: {layers}" if layers != "plain" else ""))
     run.settle()
 
 

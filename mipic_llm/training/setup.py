@@ -125,6 +125,14 @@ def resolve_for(config: Config, source: Source) -> Config:
     return found
 
 
+def layer_kind(config: Config, model: Any) -> str:
+    """How the layers of a model run: compiled, with liger-kernel's fused parts, or plain."""
+    if config.train.compile:
+        return "compiled"
+    wanted = config.model.liger
+    return "liger" if wanted == "true" or (wanted == "auto" and can_liger(model)) else "plain"
+
+
 def build_module(
     config: Config, source: Source, ds_config: dict[str, Any], unlabelled: bool
 ) -> EmbeddingModule:
@@ -142,10 +150,10 @@ def build_module(
         if config.lora.rank:
             model = add_lora(model, config.lora)
     stage = ds_config["zero_optimization"]["stage"]
-    wanted = config.model.liger
-    if wanted == "true" or (wanted == "auto" and not config.train.compile and can_liger(model)):
+    kind = layer_kind(config, model)
+    if kind == "liger":
         apply_liger(model)
-    if config.train.compile:
+    if kind == "compiled":
         compile_layers(model, stage=stage)
     elif config.lora.rank and stage < 3:
         fuse_lora(model)

@@ -1,0 +1,46 @@
+"""One norm over all gradients at ZeRO-1 and 2 is DeepSpeed's own, and refuses what it refuses."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from mipic_llm.config import load_config, resolve
+from mipic_llm.runtime.ds_config import load_ds_config
+from mipic_llm.runtime.engine import Engine, start
+
+
+@pytest.mark.parametrize("stage", ["zero1", "zero2"])
+def test_one_norm_is_deepspeeds_own(stage: str) -> None:
+    start()
+    config = load_config(["--train.precision", "bf16", "--train.batch_size", "4"])
+    config = resolve(config, width=384, n_layers=6)
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(6, 5), nn.Linear(5, 3)).bfloat16()
+    ds = load_ds_config(stage, config, world_size=1, hidden_size=6)
+    engine = Engine(module, ds, config, lambda n: 1.0)
+    optimizer, x = engine.ds.optimizer, torch.randn(4, 6, dtype=torch.bfloat16)
+
+    def norms() -> list[list[torch.Tensor]]:
+        engine.backward(iter([engine.forward(x).float().square().sum()]), 1)
+        own = type(optimizer).get_grad_norm_direct
+        given = [(optimizer.averaged_gradients[i], optimizer.params_in_partition[i])
+                 for i in range(len(optimizer.bit16_groups))]  # fmt: skip
+        return [[optimizer.get_grad_norm_direct(*g), own(optimizer, *g)] for g in given]
+
+    found = norms()
+    assert len(found) == 2  # weights and biases
+    for ours, theirs in found:
+        assert ours > 0.1
+        torch.testing.assert_close(ours, theirs)
+    before = [p.detach().clone() for p in module.parameters()]
+    engine.step()
+    assert any(not torch.equal(a, b) for a, b in zip(before, module.parameters(), strict=True))
+
+    before = [p.detach().clone() for p in module.parameters()]
+    x[0, 0] = float("nan")
+    assert all(float(norm) == -1 for pair in norms() for norm in pair)  # as DeepSpeed marks it
+    assert not torch.isfinite(torch.as_tensor(engine.step()))
+    assert all(torch.equal(a, b) for a, b in zip(before, module.parameters(), strict=True))
+    engine.close()
