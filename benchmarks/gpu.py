@@ -8,6 +8,7 @@ real tokens. Without a GPU the same code runs on tiny shapes: a dry run, without
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,15 +51,19 @@ PAIRS = [(Case("qwen3-0.6b", "lora", "", 128, 64), 1.03),
 DRY_PAIRS = [(Case("tiny-qwen3", "lora", "", 4, 12), 0.0)]
 
 
-def stepper(case: Case, terms: str) -> tuple[models.Stepper, list[int]]:
-    """The case ready to step, and the real lengths of its batch."""
+def stepper(
+    case: Case, terms: str, path: Path | None = None, own: Sequence[str] = (),
+    precision: str = "bf16",
+) -> tuple[models.Stepper, list[int]]:  # fmt: skip
+    """The case ready to step, and the real lengths of its batch. path: of its model, which is else
+    written for the moment. own: more flags, the last word."""
     shape = flops.SHAPES[case.shape]
     more = ["--train.gradient_checkpointing", str(case.checkpointing).lower(),
-            "--model.append_eos", "none"]  # fmt: skip
-    arguments = models.flags(terms=terms, precision="bf16", B=case.B, more=more,
+            "--model.append_eos", "none", *own]  # fmt: skip
+    arguments = models.flags(terms=terms, precision=precision, B=case.B, more=more,
                              lora_rank=RANK if case.mode == "lora" else 0)  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
-        path = models.write_model(shape, Path(folder), "bf16")
+        path = path or models.write_model(shape, Path(folder), "bf16")
         made = models.trainee(str(path), arguments, ZERO1)
     lengths = data.full(case.B, case.T) if case.T else data.draw(case.B)
     tokenizer = made.source.tokenizer

@@ -36,7 +36,8 @@ AT_ONCE = 4  # parts of the first kind beside each other
 
 
 class Part(NamedTuple):
-    """name: a generator of rows in gpu_parts.py. limit: seconds on a GPU. alone: it is timed."""
+    """name: a generator of rows in gpu_parts.py, gpu_runs.py or gpu_fast.py. limit: seconds on a
+    GPU. alone: it is timed."""
 
     name: str
     limit: int
@@ -87,12 +88,13 @@ def run_part(name: str, out: Path, dry: bool, commit: str) -> int:
     from mipic_llm.quiet import quiet
 
     quiet()
-    from benchmarks import gpu_parts
+    from benchmarks import gpu_fast, gpu_parts, gpu_runs
 
     write = Writer(out, name, dry, commit)
+    found = next(m for m in (gpu_parts, gpu_runs, gpu_fast) if hasattr(m, name))
     try:
         with tempfile.TemporaryDirectory() as folder:
-            for case, fields in getattr(gpu_parts, name)(gpu_parts.Run(dry, Path(folder), out)):
+            for case, fields in getattr(found, name)(gpu_parts.Run(dry, Path(folder), out)):
                 write(case, **fields)
     except BaseException as error:
         write("the part itself", ok=False, note=f"{type(error).__name__}: {str(error)[:1500]}",
