@@ -40,7 +40,7 @@ def step_batch(
     ids = [torch.randint(5, vocab, (n,), generator=generator).tolist()
            for n in (*anchors, *positives, *negatives)]  # fmt: skip
     keys = [key_of(repr(row).encode()) for row in ids]
-    return StepBatch(ids, keys, B, len(negatives), False, pad, side)
+    return StepBatch(ids, keys, B, len(negatives), pad, side)
 
 
 def full(B: int, T: int) -> list[list[int]]:

@@ -17,9 +17,11 @@ keys crash it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
 
@@ -61,6 +63,37 @@ class Encoded(NamedTuple):
     tokens_STD: tuple[Tensor, ...]
     mask_ST: Tensor | Packing
     readout_LSD: Tensor
+
+
+class Traits(NamedTuple):
+    """What holds for all rows of a step, which are of one source.
+
+    kind: pairs (anchor, positive, maybe negatives), texts (unlabelled: each stands twice) or scored
+        (two texts and a number: how alike they are).
+    scores: whether its rows say how well each text answers its anchor.
+    """
+
+    name: str = ""
+    kind: Literal["pairs", "texts", "scored"] = "pairs"
+    scores: bool = False
+
+
+class Known(NamedTuple):
+    """What is known of each of a step's sequences beside its readout, in the step's order.
+
+    key_S: int64, of its text, whatever its prompt: equal where texts are equal.
+    score_S: float32, how well it answers its anchor (of a scored pair, at the positive's place);
+        NaN where that is not known. None: the source has no scores.
+    teacher_SK: float32, vectors of a model that is not trained. None: there is no teacher.
+    """
+
+    key_S: Tensor
+    score_S: Tensor | None = None
+    teacher_SK: Tensor | None = None
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> Known:
+        """The same with every tensor changed."""
+        return Known(*(None if x is None else change(x) for x in self))
 
 
 class Reps(NamedTuple):

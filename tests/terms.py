@@ -26,6 +26,7 @@ from mipic_llm.objective.term import Inside
 from mipic_llm.runtime import ranks
 from mipic_llm.runtime.rows import Rows
 from mipic_llm.training.step import metrics
+from mipic_llm.types import Known, Traits
 
 D, DEPTH, TAU, KEPT = 20, 3, 0.5, 7
 FLAGS = ["--objective.dims", "2,4,20", "--sia.layers", "1,2,3", "--pic.ladder", "2@1,4@2,20@3",
@@ -127,7 +128,7 @@ def found(objective: Objective, z: dict[int, Tensor], rows: Rows, step: int = 0)
     outputs = [value[:n] for value, n in zip(outputs, limits, strict=True)]
     key_S = torch.tensor(keys(rows)[own])
     grads, parts, left_out = objective.across(
-        [v.detach() for v in outputs], constants, key_S, rows, drawn
+        [v.detach() for v in outputs], constants, Known(key_S), rows, drawn, Traits()
     )
     surrogate = sum((v * g).sum() for v, g in zip(outputs, grads, strict=True))
     return metrics(parts, {"false_negatives": left_out}), surrogate

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 import threading
 import time
@@ -51,7 +52,7 @@ def test_order_of_a_labelled_step():
     texts = ["q: a", "q: a a", "q: a a a", "d: b b b", "d: e", "d: f f", "d: c", "d: d d"]
     assert [row.tolist() for row in step.ids] == [ids(text) for text in [*texts, "d: g g g g g"]]
     assert (step.n_anchors, step.n_negatives) == (3, 3)
-    assert not step.unlabelled
+    assert step.source.kind == "pairs" and step.scores is None
 
 
 def test_equal_texts_have_equal_keys_whatever_their_prompt():
@@ -59,16 +60,24 @@ def test_equal_texts_have_equal_keys_whatever_their_prompt():
     keys = build_step(rows, encoder()).keys
     texts = ["a", "d", "b", "c", "c", "a"]
     assert keys == [key_of(text.encode()) for text in texts] and len(set(keys)) == 4
-    assert prepare(build_step(rows, encoder()), 2).key_S.tolist() == keys
+    assert prepare(build_step(rows, encoder()), 2).known.key_S.tolist() == keys
     signs = {key_of(bytes([i])) < 0 for i in range(9)}  # of 64 bits, signed
     assert signs == {True, False}
     keys = build_step([Example("a", None, (), 0), Example("b b", None, (), 1)], encoder()).keys
     assert keys[:2] == keys[2:] and keys[0] != keys[1]
 
 
+def test_scores_stand_at_the_texts_that_they_are_of():
+    rows = [Example("a", "b", ("c", "d"), 0, (0.9, 0.2, 0.1)), Example("e", "f", ("g",), 1)]
+    found = prepare(build_step(rows, encoder()), 2).known.score_S
+    assert found is not None and found.dtype == torch.float32
+    wanted = [math.nan, math.nan, 0.9, math.nan, 0.2, 0.1, math.nan]
+    torch.testing.assert_close(found, torch.tensor(wanted), equal_nan=True)
+
+
 def test_unlabelled_rows_stand_twice_with_the_same_prompt():
     step = build_step([Example("a", None, (), 0), Example("b b", None, (), 1)], encoder())
-    assert step.unlabelled
+    assert step.source.kind == "texts"
     assert [row.tolist() for row in step.ids] == [ids("q: a"), ids("q: b b")] * 2
     assert (step.n_anchors, step.n_negatives) == (2, 0)
     with pytest.raises(AssertionError, match="mixed"):
@@ -199,7 +208,7 @@ def test_length_groups_have_the_least_padding_there_is():
 
 def test_one_pass_is_cut_into_groups_only_where_that_pays():
     lengths = [40, 40, 5, 5, 5, 5, 4, 4]
-    batch = StepBatch([[7] * n for n in lengths], [0] * len(lengths), 4, 0, False, 0, "right")
+    batch = StepBatch([[7] * n for n in lengths], [0] * len(lengths), 4, 0, 0, "right")
     assert len(prepare(batch, 0).chunks) == 1
     assert len(prepare(batch, 0, pass_cost=1000).chunks) == 1
     made = prepare(batch, 0, pass_cost=64).chunks
@@ -211,7 +220,7 @@ def test_one_pass_is_cut_into_groups_only_where_that_pays():
 
 def test_token_budget_cuts_chunks():
     lengths = [9, 4, 4, 4, 3]
-    batch = StepBatch([[7] * n for n in lengths], [0] * len(lengths), 2, 1, False, 0, "right")
+    batch = StepBatch([[7] * n for n in lengths], [0] * len(lengths), 2, 1, 0, "right")
     made = prepare(batch, 0, chunk_tokens=8).chunks
     assert [tuple(c.ids_ST.shape) for c in made] == [(1, 9), (2, 4), (2, 4)]
     assert len(prepare(batch, 1, chunk_tokens=8).chunks) == 5
@@ -219,7 +228,7 @@ def test_token_budget_cuts_chunks():
 
 def test_packed_chunks_hold_every_token_once():
     ids = [[5] * n for n in (2, 9, 4, 4, 1)]
-    batch = StepBatch(ids, [0] * len(ids), 2, 1, False, 0, "right")
+    batch = StepBatch(ids, [0] * len(ids), 2, 1, 0, "right")
     found = prepare(batch, 0, pass_cost=64, packed=True)
     (made,) = found.chunks
     assert made.ids_ST.shape == (1, 20) and made.mask_ST.lengths == (9, 4, 4, 2, 1)
@@ -229,7 +238,7 @@ def test_packed_chunks_hold_every_token_once():
 
 def test_packed_chunk_tokens_are_real_tokens():
     ids = [[5] * n for n in (2, 9, 4, 4, 1)]
-    batch = StepBatch(ids, [0] * len(ids), 2, 1, False, 0, "right")
+    batch = StepBatch(ids, [0] * len(ids), 2, 1, 0, "right")
     found = prepare(batch, 0, chunk_tokens=10, packed=True)
     assert len(found.chunks) == 3
     made = found.passes(4)

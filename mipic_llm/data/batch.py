@@ -6,6 +6,7 @@ A step's order of sequences is fixed: anchors, positives, negatives. Chunks perm
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,10 +18,10 @@ import torch
 from torch import Tensor
 
 from mipic_llm.data.read.cells import plain
-from mipic_llm.data.read.formats import Example
+from mipic_llm.data.read.formats import Example, TextSource
 from mipic_llm.data.token_cache import LazyTokens, RowTokens
 from mipic_llm.data.tokenise import TextEncoder, pack, pad
-from mipic_llm.types import Packing
+from mipic_llm.types import Known, Packing, Traits
 
 MOST_GROUPS = 8  # length groups of one step; more save little
 
@@ -34,16 +35,19 @@ class StepBatch(NamedTuple):
     ids: S arrays of token ids (int32), unpadded. Row b's anchor is sequence b, its positive
     n_anchors + b; the negatives follow row by row, ragged.
     keys: of the S texts without their prompts, see `key_of`.
-    unlabelled: anchor and positive are the same text twice: two views that the model must vary.
+    scores: of the S texts, NaN where nothing is known; None where the source has none.
+    teacher_SK: float32, see `Known`.
     """
 
     ids: list[np.ndarray]
     keys: list[int]
     n_anchors: int
     n_negatives: int
-    unlabelled: bool
     pad_id: int
     padding_side: str
+    source: Traits = Traits()
+    scores: list[float] | None = None
+    teacher_SK: np.ndarray | None = None
 
 
 class Chunk(NamedTuple):
@@ -93,12 +97,12 @@ class Padding(NamedTuple):
 class Prepared(NamedTuple):
     """A rank's step, ready for the device.
 
-    key_S: the batch's keys, int64. chunks: all of its sequences, longest first. dummy: a weight-0
-    chunk (see `Chunk`).
+    known: of the batch's sequences. chunks: all of them, longest first. dummy: a weight-0 chunk
+    (see `Chunk`).
     """
 
     batch: StepBatch
-    key_S: Tensor
+    known: Known
     chunks: tuple[Chunk, ...]
     dummy: Chunk
 
@@ -146,29 +150,41 @@ def prepare(
 
     stops = [*starts[1:], len(order)]
     made = [join(order[a:b], 1.0) for a, b in zip(starts, stops, strict=True)]
-    key_S = torch.tensor(batch.keys)
-    return Prepared(batch, key_S.pin_memory() if pin else key_S, tuple(made), join(order[-1:], 0.0))
+    known = Known(
+        torch.tensor(batch.keys), None if batch.scores is None else torch.tensor(batch.scores),
+        None if batch.teacher_SK is None else torch.from_numpy(batch.teacher_SK),
+    )  # fmt: skip
+    known = known.each(Tensor.pin_memory) if pin else known
+    return Prepared(batch, known, tuple(made), join(order[-1:], 0.0))
 
 
 def build_step(examples: Sequence[Example], encoder: TextEncoder) -> StepBatch:
     """Tokenises this rank's rows (see `join_rows`)."""
     rows = LazyTokens(examples, encoder).rows(range(len(examples)))
-    return join_rows(examples, rows, encoder)
+    return join_rows(examples, rows, encoder, TextSource("rows", list(examples), 1.0).traits)
 
 
 def join_rows(
-    examples: Sequence[Example], rows: Sequence[RowTokens], encoder: TextEncoder
+    examples: Sequence[Example], rows: Sequence[RowTokens], encoder: TextEncoder, source: Traits
 ) -> StepBatch:
-    """A step's sequences from its rows and their tokens; unlabelled rows stand twice. No tokens are
-    copied."""
+    """A step's sequences from its rows, of one source, and their tokens; unlabelled rows stand
+    twice. No tokens are copied."""
     negatives = [ids for row in rows for ids in row[2:]]
     texts = [e.anchor for e in examples] + [e.anchor if e.positive is None else e.positive
              for e in examples] + [text for e in examples for text in e.negatives]  # fmt: skip
     return StepBatch(
         [row[0] for row in rows] + [row[1] for row in rows] + negatives,
         [key_of(plain(text).encode()) for text in texts], len(rows), len(negatives),
-        rows[0][0] is rows[0][1], encoder.pad_id, encoder.padding_side,
+        encoder.pad_id, encoder.padding_side, source,
+        scores_of(examples) if source.scores else None,
     )  # fmt: skip
+
+
+def scores_of(examples: Sequence[Example]) -> list[float]:
+    """Of a step's sequences: none of the anchors, then the rows' own, in the order of the texts."""
+    given = [e.scores or (math.nan,) * (1 + len(e.negatives)) for e in examples]
+    right = [scores[0] for scores in given]
+    return [math.nan] * len(right) + right + [n for scores in given for n in scores[1:]]
 
 
 def key_of(text: bytes) -> int:

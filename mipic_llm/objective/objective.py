@@ -21,6 +21,7 @@ from mipic_llm.objective.memory import Memory
 from mipic_llm.objective.term import Inside, Needs, Seen, Term, Value
 from mipic_llm.runtime import ranks
 from mipic_llm.runtime.rows import Rows
+from mipic_llm.types import Known, Traits
 
 Drawn = tuple[tuple[int, ...], ...]  # what each term samples in a step
 
@@ -134,13 +135,13 @@ class Objective:
         return [everything] * len(self.gathered(needs)) + crossing
 
     def across(
-        self, outputs: list[Tensor], constants: Sequence[Tensor], key_S: Tensor, rows: Rows,
-        drawn: Drawn,
+        self, outputs: list[Tensor], constants: Sequence[Tensor], known: Known, rows: Rows,
+        drawn: Drawn, source: Traits,
     ) -> tuple[list[Tensor], list[Part], Tensor]:  # fmt: skip
         """The cross-example terms on this rank's step; all ranks call.
 
         outputs, constants: as `outputs` gives them, detached, in the step's order of sequences;
-        the list of outputs is emptied. key_S: int64, of their texts, on their device.
+        the list of outputs is emptied. known: of these sequences, on their device.
         -> (the loss's gradient at each output; parts for the log; how many pairs of this rank's
         anchors and candidates are false negatives, which the losses leave out).
         Of all values only one has a graph at a time, and a crossing output goes when it was used.
@@ -157,16 +158,17 @@ class Objective:
         if fixed:
             still = ranks.gather_rows(_side_by_side(constants), rows.per_rank)
             views |= zip(fixed, still.split(width, 1), strict=True)
-        key_N = ranks.gather_rows(key_S, rows.per_rank)
+        everyone = known.each(lambda x: ranks.gather_rows(x, rows.per_rank))
+        key_N = everyone.key_S
         order_N = torch.cat(rows.columns(key_N.device))  # what a full memory forgets is of no rank
         remembered = self.memory.look(sides[0][order_N], key_N[order_N])
         grads, parts = [], []
         for term, mine, need in zip(self.terms, drawn, needs, strict=True):
             used, leaves = leaves[: need.crossing], leaves[need.crossing :]
             got: dict[int, Tensor] = {}
-            seen = Seen(views, rows, self.last, used, key_N, remembered)
+            seen = Seen(views, rows, self.last, used, everyone, remembered, source)
             factor = self.scaled(1.0, term, mine)
-            for value in term.across(seen, mine):
+            for value in term.across(seen, mine) if term.takes(source) else ():
                 weight = term.weight * value.weight
                 (weight * factor * value.value).backward()
                 parts += _parts(value, factor, weight)
@@ -178,8 +180,10 @@ class Objective:
         found = [torch.zeros_like(x) if x.grad is None else x.grad for x in sides]
         torch.autograd.backward(gathered, _side_by_side(found))
         assert own.grad is not None
-        seen = Seen(views, rows, self.last, [], key_N, remembered)
-        left_out = false_negatives(seen.sides(key_N), seen.target())
+        seen = Seen(views, rows, self.last, [], everyone, remembered, source)
+        left_out = key_N.new_zeros(())
+        if source.kind != "scored":
+            left_out = false_negatives(seen.sides(key_N), seen.target())
         return [*own.grad.split(width, 1), *grads], parts, left_out
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from mipic_llm.runtime import ranks
 from mipic_llm.runtime.rows import Rows
-from mipic_llm.types import Packing
+from mipic_llm.types import Known, Packing, Traits
 
 
 class Needs(NamedTuple):
@@ -74,7 +74,8 @@ class Seen:
     """The readouts of a step, of all ranks in rank order, as a term's `across` sees them.
 
     crossing: what the term's own `crossing` gave, (S, d) each ((2B, d) where it said `pairs`).
-    key_N: int64, of the text of each sequence, whatever its prompt: equal where texts are equal.
+    key_N, score_N, teacher_NK: what is known of each sequence, see `Known`.
+    source: of the step's rows.
     remembered: readouts of earlier steps (M, D), without gradients, and their keys (M,).
     """
 
@@ -84,11 +85,13 @@ class Seen:
         rows: Rows,
         last: int,
         crossing: list[Tensor],
-        key_N: Tensor,
+        known: Known,
         remembered: tuple[Tensor, Tensor],
+        source: Traits,
     ) -> None:
         self._everyone, self.rows, self.last = everyone, rows, last
-        self.crossing, self.key_N, self.remembered = crossing, key_N, remembered
+        self.crossing, self.remembered, self.source = crossing, remembered, source
+        self.key_N, self.score_N, self.teacher_NK = known
         rank = ranks.rank()
         self.n_anchors, self.n_negatives = rows.anchors[rank], rows.negatives[rank]
         first = sum(rows.per_rank[:rank])
@@ -150,6 +153,11 @@ class Term:
         self.weight = weight
         self.local: tuple[tuple[str, float], ...] = ()
         self.heads: dict[str, nn.ModuleList] = {}
+
+    def takes(self, source: Traits) -> bool:
+        """Whether its values across examples make sense for rows of this kind, in which others are
+        left out: InfoNCE wants pairs that belong together."""
+        return source.kind != "scored"
 
     def draw(self, generator: torch.Generator) -> tuple[int, ...]:
         """Indices of this step's units, uniform without replacement."""

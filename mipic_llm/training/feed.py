@@ -22,6 +22,7 @@ from mipic_llm.model.directory import Source
 from mipic_llm.runtime import ranks as dist
 from mipic_llm.runtime.ranks import say
 from mipic_llm.training.survey import look, summary
+from mipic_llm.types import Traits
 
 CACHE_ROWS = 10_000  # below, tokenising takes seconds and is spread over the steps
 
@@ -31,9 +32,14 @@ class Data(NamedTuple):
     plan: BatchPlan
     encoder: TextEncoder
     tasks: list[Task]
-    unlabelled: bool
+    traits: Sequence[Traits]
     tokens: Sequence[Tokens] = ()  # of each source; none where nothing is trained
     balance: bool = False
+
+    @property
+    def unlabelled(self) -> bool:
+        """Whether a source is bare text, two views of which the model must vary."""
+        return any(traits.kind == "texts" for traits in self.traits)
 
     def step(self, position: tuple[int, int]) -> StepBatch:
         """This rank's part of the global batch at (epoch, index)."""
@@ -45,7 +51,8 @@ class Data(NamedTuple):
             numbers = [numbers[i] for i in own]
         else:
             numbers = list(self.plan.local(numbers, dist.rank()))
-        return join_rows([examples[i] for i in numbers], tokens.rows(numbers), self.encoder)
+        rows, traits = tokens.rows(numbers), self.traits[source]
+        return join_rows([examples[i] for i in numbers], rows, self.encoder, traits)
 
 
 def prepare_data(
@@ -76,14 +83,14 @@ def prepare_data(
     )
     for line in lines:
         say(f"evaluation {line}")
-    unlabelled = any(s.examples[0].positive is None for s in sources)
     encoder = make_encoder(config, source)
     tokens = [open_tokens(s, encoder, d.token_cache) for s in sources]
     counts = [t.cut() for t in tokens]  # on every rank: what cannot be tokenised stops all of them
     cut = sum(n for _, n in counts), sum(n for n, _ in counts), encoder.max_length
     if dist.rank() == 0:
         say(summary(look(sources, tasks), cut))
-    return Data(sources, plan, encoder, tasks, unlabelled, tokens, d.balance_tokens)
+    traits = [source.traits for source in sources]
+    return Data(sources, plan, encoder, tasks, traits, tokens, d.balance_tokens)
 
 
 def open_tokens(source: TextSource, encoder: TextEncoder, option: str) -> Tokens:

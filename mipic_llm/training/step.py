@@ -117,9 +117,9 @@ class StepRunner:
             sums = sums + out.sums.double() * piece.weight
             kept.append(None if cached else out)
         del out
-        key_S = made.key_S.to(self.engine.device, non_blocking=True)
+        known = made.known.each(lambda x: x.to(self.engine.device, non_blocking=True))
         grads, parts, left_out = self.objective.across(
-            whole.outputs, whole.constants, key_S, rows, drawn
+            whole.outputs, whole.constants, known, rows, drawn, batch.source
         )
         parts += self.objective.local_parts(sums, drawn, sequences)
         after = _rng_state()

@@ -37,18 +37,21 @@ from mipic_llm.data.read import cells
 from mipic_llm.data.read.cells import BadRow, one_text, plain
 from mipic_llm.data.read.containers import Part, containers, split_weight
 from mipic_llm.errors import UserError
+from mipic_llm.types import Traits
 
 
 class Example(NamedTuple):
     """One training row. positive None = unlabelled: the text is its own positive (two views).
 
-    id is the row's place in its source's `examples`.
+    id is the row's place in its source's `examples`. scores: of the positive and of each negative,
+    how well it answers the anchor; of a scored pair, the one number; empty where nothing is known.
     """
 
     anchor: str
     positive: str | None
     negatives: tuple[str, ...]
     id: int
+    scores: tuple[float, ...] = ()
 
 
 Row = tuple[str, str | None, tuple[str, ...]]  # anchor, positive, negatives
@@ -61,6 +64,12 @@ class TextSource(NamedTuple):
     name: str
     examples: list[Example]
     weight: float
+
+    @property
+    def traits(self) -> Traits:
+        """What holds for all of its rows."""
+        kind = "texts" if self.examples[0].positive is None else "pairs"
+        return Traits(self.name, kind, any(example.scores for example in self.examples))
 
 
 class ReadReport(NamedTuple):
