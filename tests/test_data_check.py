@@ -30,6 +30,9 @@ def place(tmp_path_factory):
     rows[2]["positive"] = rows[2]["anchor"]
     rows[3]["neg"] = [LONG, rows[3]["positive"], "\u03bd\u03b1\u03b9"]  # cut; a positive; another
     write_jsonl(folder / "good.jsonl", rows)
+    scored = [r | {"scores": [9, *range(5, 5 + (3 if i == 3 else 1))]} for i, r in enumerate(rows)]
+    scored[4]["scores"] = [2, 3]
+    write_jsonl(folder / "scored.jsonl", scored)
     rows[4]["positive"], rows[5]["anchor"] = " ", None
     write_jsonl(folder / "bad.jsonl", rows)
     with (folder / "bad.jsonl").open("a") as file:
@@ -70,7 +73,10 @@ def test_good_data(place, capsys, tmp_path) -> None:
         "scripts: Cyrillic 84.6%, Latin 7.7%, Greek 7.7%", "0 bad; nothing was trained",
     ):  # fmt: skip
         assert part in said, part
-    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "out").exists() and "scores " not in said
+    assert run(flags(place, "scored.jsonl", **{"data.check": "true", "output_dir": out})) == 0
+    said = capsys.readouterr().out
+    assert "scores     of 12 rows: positives 2 to 9, negatives 3 to 7; 1 with a negative" in said
 
 
 def test_every_bad_row_and_file_at_once(place, capsys) -> None:

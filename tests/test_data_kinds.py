@@ -52,7 +52,7 @@ def test_a_label_that_the_first_row_lacks(tmp_path):
 
 @pytest.mark.parametrize(
     ("column", "value"),
-    [("labels", [1, 2]), ("pos_scores", [0.9]), ("title", "On similarity and labels of things"),
+    [("labels", [1, 2]), ("pos_rank", [9]), ("title", "On similarity and labels of things"),
      ("is_about", "boats"), ("id", 1), ("matched_by", "hand"), ("rescored", 1)],
 )  # fmt: skip
 def test_what_is_no_label_is_ignored_and_named(tmp_path, column, value):
@@ -94,6 +94,80 @@ def test_negatives_beside_any_pair(tmp_path, pair):
     found, (report,) = read(write_jsonl(tmp_path / "x.jsonl", [row]))
     assert found == [("a", "p", ("n", "m"))]
     assert f"as {pair[0]}/{pair[1]}/neg1/hard_negative_2; ignored: x" in report
+
+
+# --- scores of a row's texts ----------------------------------------------------------------------
+
+NAN = float("nan")
+MINED = {"query": "a", "pos": ["p", "q"], "neg": ["n", "", "q ", "m", "o"]}
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ({"pos_scores": [9, 8], "neg_scores": [5, 0, 4, 3, 2]}, [(9, 5, 3), (8, 5, 3)]),
+        ({"pos_score": [9, 8], "negative_scores": [5, 4, 3, 2]}, [(9, 5, 3), (8, 5, 3)]),
+        ({"scores": [9, 8, 5, 0, 4, 3, 2]}, [(9, 5, 3), (8, 5, 3)]),
+        ({"scores": ["9", "8", 5, 4, 3, 2]}, [(9, 5, 3), (8, 5, 3)]),
+        ({"scores": [9, 8, 5, None, 4, 3, 2]}, [(9, 5, 3), (8, 5, 3)]),  # null where no text is
+        ({"pos_scores": [9, 8]}, [(9, NAN, NAN), (8, NAN, NAN)]),
+        ({"neg_scores": [5, 0, 4, 3, 2], "pos_scores": None}, [(NAN, 5, 3), (NAN, 5, 3)]),
+        ({"pos_scores": [], "scores": None, "neg_scores": NAN}, [(), ()]),
+    ],
+)
+def test_scores_go_with_their_texts(tmp_path, given, wanted):
+    """Two negatives are wanted of five: one is absent, and one is a positive."""
+    path = write_jsonl(tmp_path / "x.jsonl", [MINED | given])
+    (source,), (report,) = read_training(path, negatives=2)
+    assert [tuple(e[:3]) for e in source.examples] == [("a", r, ("n", "m")) for r in "pq"]
+    for example, scores in zip(source.examples, wanted, strict=True):
+        assert example.scores == pytest.approx(scores, nan_ok=True)
+    assert source.traits.scores == any(wanted) and source.traits.kind == "pairs"
+    assert (", 2 with scores" in str(report)) == any(wanted) and ("ignored" in str(report)) <= (
+        not any(wanted)
+    )
+    (source,), (report,) = read_training(path, negatives=2, ignore=list(given))
+    assert not any(e.scores for e in source.examples) and "with scores" not in str(report)
+    (source,), _ = read_training(path, negatives=0)
+    for example, scores in zip(source.examples, wanted, strict=True):
+        assert example.scores == pytest.approx(scores[:1], nan_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"pos_scores": [1]}, "pos_scores has 1 numbers for 2 positives"),
+        ({"neg_scores": [1, 2, 3]}, "neg_scores has 3 numbers for 4 negatives"),
+        ({"scores": [1, 2, 3]}, "scores has 1 numbers for 4 negatives"),
+        ({"scores": [1]}, "scores has 1 numbers for 2 positives"),
+        ({"pos_scores": [1, "high"]}, "pos_scores is 'high', a number expected"),
+        ({"neg_scores": [1, 2, None, 4]}, "neg_scores is null, a number expected"),
+        ({"neg_scores": [1, 2, NAN, 4]}, "neg_scores is nan, a number expected"),
+        ({"neg_scores": [True, 2, 3, 4]}, "neg_scores is True, a number expected"),
+        ({"neg_scores": {"a": 1}}, "neg_scores has 1 numbers for 4 negatives"),
+        ({"pos_score": [1, 2], "pos_scores": [1, 2]}, "pos_scores and pos_score both hold scores"),
+        ({"scores": [1] * 6, "neg_scores": [1] * 4}, "neg_scores and scores all hold scores"),
+    ],
+)
+def test_scores_that_fit_no_texts(tmp_path, given, said):
+    path = write_jsonl(tmp_path / "x.jsonl", [MINED, MINED | given])
+    assert f"x.jsonl, line 2: {said}" in error(read, path)
+    (source,), (report,) = read_training(path, negatives=2, on_bad_rows="skip")
+    assert len(source.examples) == 2 and said in str(report)
+
+
+def test_scores_of_tables(tmp_path):
+    """One number in a cell; a column of negatives each, of which some are absent."""
+    path = tmp_path / "x.csv"
+    path.write_text("anchor,positive,negative_1,negative_2,pos_score,neg_score\n"
+                    "a,p,n,,0.5,-1e-3\nb,q,,m,,2\nc,r,,,1,\n")  # fmt: skip
+    (source,), (report,) = read_training(str(path), negatives=2)
+    assert [e.negatives for e in source.examples] == [("n",), ("m",), ()]
+    found = [e.scores for e in source.examples]
+    assert [found[0], found[2]] == [(0.5, -1e-3), (1,)] and found[1] == pytest.approx(
+        (NAN, 2), nan_ok=True
+    )
+    assert "ignored" not in str(report) and "negative_1/negative_2, 3 with scores" in str(report)
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,8 @@ def _identity(source: Source, data: Data) -> dict[str, str]:
         rows.update(repr(one.weight).encode())
         for example in one.examples:
             rows.update(repr(example[:3]).encode())
+            if example.scores:
+                rows.update(repr(example.scores).encode())
     folder = Path(source.backbone)
     if not folder.is_dir():
         commit = getattr(source.config, "_commit_hash", None) or source.revision

@@ -116,6 +116,11 @@ def _table(
          else "none"),
         ("leaks", f"{found.leaks:,} rows have a text of the validation data"),
     ]  # fmt: skip
+    if given := [e.scores for e in rows if e.scores]:
+        above = sum(any(n > s[0] for n in s[1:]) for s in given)
+        lines += [("scores", f"of {len(given):,} rows: positives {_range([s[0] for s in given])}, "
+                   f"negatives {_range([n for s in given for n in s[1:]])}; {above:,} with a "
+                   "negative above the positive")]  # fmt: skip
     columns = {"anchors": ("query", [e.anchor for e in rows]),
                "positives": ("document", [e.positive for e in rows if e.positive is not None]),
                "negatives": ("document", [t for e in rows for t in e.negatives])}  # fmt: skip
@@ -135,6 +140,11 @@ def _table(
             ("", f"scripts: {shares}"),
         ]  # fmt: skip
     return lines
+
+
+def _range(numbers: Sequence[float]) -> str:
+    known = [n for n in numbers if n == n]
+    return f"{min(known):g} to {max(known):g}" if known else "without any"
 
 
 def script(text: str) -> str:

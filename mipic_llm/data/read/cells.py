@@ -16,6 +16,12 @@ NEGATIVE = re.compile(
     r"((hard[_-]?)?neg(ative)?s?([_-]?(doc|passage|message|text)s?)?|rejected([_-]?responses?)?)"
     r"([_-]?\d+)?", re.IGNORECASE,
 )  # fmt: skip
+# Columns of how well positives and negatives answer, beside those; `scores` holds both.
+SCORES_OF = {
+    "positives": ("pos_scores", "pos_score", "positive_scores", "positive_score"),
+    "negatives": ("neg_scores", "neg_score", "negative_scores", "negative_score"),
+    "both": ("scores",),
+}
 # What pandas and databases write into a csv cell where there is nothing.
 _NOTHING = {"nan", "NaN", "<NA>", "NULL", "null", "None"}
 _NLI_WORDS = {"entailment": 0, "neutral": 1, "contradiction": 2, "-": 1, "": 1}
@@ -118,14 +124,54 @@ def negative_columns(names: Iterable[str]) -> list[str]:
     return sorted(found, key=lambda name: int((re.findall(r"\d+", name) or ["0"])[0]))
 
 
-def negative_texts(row: dict, ignored: Sequence[str] = ()) -> Iterator[str]:
-    """Hard negatives in the order of their columns' numbers; absent ones are left out."""
+def negative_texts(row: dict, ignored: Sequence[str] = ()) -> Iterator[str | None]:
+    """Hard negatives in the order of their columns' numbers; None where one is absent."""
     for name in negative_columns(str(name) for name in row if name not in ignored):
         value = row[name]
         chat = isinstance(value, list) and all(isinstance(v, dict) and "role" in v for v in value)
-        for item in value if isinstance(value, list) and not chat else [value]:
-            if not absent(item):
+        for item in value if isinstance(value, list) and value and not chat else [value]:
+            if absent(item):
+                yield None
+            else:
                 yield from texts_of(item, name)
+
+
+def scores_of(
+    row: dict, n_positives: int, negatives: Sequence[str | None], ignored: Sequence[str] = ()
+) -> tuple[list[float], list[float]] | None:
+    """How well each positive and each negative that is not absent answers the anchor, NaN where the
+    row does not say so; None where it says nothing at all.
+
+    Scores of negatives are as many as the negatives, the absent ones counted or not.
+    """
+    found: dict[str, tuple[str, list[Any]]] = {}
+    for kind, names in SCORES_OF.items():
+        for name in names:
+            value = row.get(name) if name not in ignored else None
+            if absent(value) or (kind == "both" and not isinstance(value, list)):
+                continue
+            if kind in found:
+                raise BadRow(f"{found[kind][0]} and {name} both hold scores")
+            found[kind] = name, value if isinstance(value, list) else [value]
+    if not found:
+        return None
+    if "both" in found:
+        if len(found) > 1:
+            raise BadRow(f"{' and '.join(name for name, _ in found.values())} all hold scores")
+        name, both = found["both"]
+        found = {"positives": (name, both[:n_positives]), "negatives": (name, both[n_positives:])}
+
+    present = [text is not None for text in negatives]
+
+    def numbers(kind: str, there: Sequence[bool]) -> list[float]:
+        name, values = found.get(kind, ("", [math.nan] * sum(there)))
+        if len(values) == len(there):
+            values = [value for value, here in zip(values, there, strict=True) if here]
+        if len(values) != sum(there):
+            raise BadRow(f"{name} has {len(values)} numbers for {sum(there)} {kind}")
+        return [to_number(value, name) for value in values] if name else values
+
+    return numbers("positives", [True] * n_positives), numbers("negatives", present)
 
 
 def to_number(value: Any, column: str) -> float:

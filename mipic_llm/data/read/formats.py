@@ -19,9 +19,11 @@ wins:
 
 Beside any pair, columns of hard negatives (`cells.NEGATIVE`: negative, neg_2, hard_negatives,
 rejected_response ..) may be lists, and ragged: null, blank and empty ones are absent. A positive
-may be a list: each becomes a row of its own, with the same negatives. A column that looks like a
-label or score beside a pair without negatives is refused, since the pair may be one that does not
-belong together. Other columns are ignored, and named in the report.
+may be a list: each becomes a row of its own, with the same negatives. How well each of these texts
+answers may stand beside them, in their order: pos_scores and neg_scores (pos_score, neg_score), or
+scores, of the positives and then the negatives. A column that looks like a label or score beside a
+pair without negatives is refused, since the pair may be one that does not belong together. Other
+columns are ignored, and named in the report.
 """
 
 from __future__ import annotations
@@ -54,7 +56,8 @@ class Example(NamedTuple):
     scores: tuple[float, ...] = ()
 
 
-Row = tuple[str, str | None, tuple[str, ...]]  # anchor, positive, negatives
+# anchor, positive, negatives, scores (of the positive and each negative, or none)
+Row = tuple[str, str | None, tuple[str, ...], tuple[float, ...]]
 SPARE = 8  # negatives read beyond those asked for, in place of those that prove to be positives
 
 
@@ -75,7 +78,7 @@ class TextSource(NamedTuple):
 class ReadReport(NamedTuple):
     """What was understood of one file. rejected: (number of the line or row, reason). n_false: hard
     negatives that were left out, because they are the anchor or one of its positives. ignored:
-    columns. beside: files of another split."""
+    columns. beside: files of another split. n_scored: examples with scores of their texts."""
 
     path: str
     kind: str
@@ -86,11 +89,14 @@ class ReadReport(NamedTuple):
     n_false: int = 0
     ignored: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
+    n_scored: int = 0
 
     def __str__(self) -> str:
         text = f"read {self.n_rows:,} rows of {self.path} as {self.kind}"
         if self.n_kept != self.n_rows - len(self.rejected):
             text += f", giving {self.n_kept:,} examples"
+        if self.n_scored:
+            text += f", {self.n_scored:,} with scores"
         if self.rejected:
             shown = [f"{self.unit} {n}: {reason}" for n, reason in self.rejected[:3]]
             more = ["..."] if len(self.rejected) > 3 else []
@@ -127,6 +133,7 @@ _PAIRS = (
 SCORES = ("score", "label", "similarity_score", "similarity")
 _NLI = (("premise", "hypothesis"), ("sentence1", "sentence2"))
 _ACCEPTED = " | ".join(["text", "sentence", *map(", ".join, _PAIRS), "premise, hypothesis, label"])
+_SCORES = {name for names in cells.SCORES_OF.values() for name in names}
 # A word of these in a column's name makes it one of labels or scores.
 _LABEL = {
     "label", "labels", "gold", "score", "scores", "similarity", "sim", "duplicate", "duplicates",
@@ -174,8 +181,8 @@ def read_training(
         read.append((name, weight, found))
     every = [row for _, _, found in read for texts in found for row in texts]
     known = set[tuple[str, str]]()
-    if any(hard for _, _, hard in every):
-        known = {(plain(anchor), plain(right)) for anchor, right, _ in every if right}
+    if any(hard for _, _, hard, _ in every):
+        known = {(plain(anchor), plain(right)) for anchor, right, _, _ in every if right}
     sources, counts = [], []
     for name, weight, found in read:
         rows: list[Row] = []
@@ -183,17 +190,20 @@ def read_training(
             kept = [_without_positives(row, known, negatives) for row in texts]
             counts.append(sum(count for _, count in kept))
             rows += [row for row, _ in kept]
-        sources.append(TextSource(name, [Example(*row, i) for i, row in enumerate(rows)], weight))
+        examples = [Example(*row[:3], i, row[3]) for i, row in enumerate(rows)]
+        sources.append(TextSource(name, examples, weight))
     return sources, [r._replace(n_false=n) for r, n in zip(reports, counts, strict=True)]
 
 
 def _without_positives(row: Row, known: set[tuple], negatives: int) -> tuple[Row, int]:
     """-> (the row with at most so many of its negatives, how many were left out because they are
     its anchor or a positive that any row gives the anchor). Mined negatives are full of those."""
-    anchor, positive, hard = row
+    anchor, positive, hard, scores = row
     same = plain(anchor) if hard else anchor
-    right = [t for t in hard if (p := plain(t)) != same and (same, p) not in known]
-    return (anchor, positive, tuple(right[:negatives])), len(hard) - len(right)
+    right = [i for i, t in enumerate(hard) if (p := plain(t)) != same and (same, p) not in known]
+    kept = right[:negatives]
+    scores = scores and (scores[0], *(scores[1 + i] for i in kept))
+    return (anchor, positive, tuple(hard[i] for i in kept), scores), len(hard) - len(right)
 
 
 def as_list(data: Any) -> list[Any]:
@@ -274,9 +284,19 @@ def _read_part(part: Part, negatives: int, skip: bool, ignore: Sequence[str]):
             return (*texts, cells.nli_label(row.get(columns.nli), columns.nli))
         anchor = one_text(row, columns.anchor)
         if columns.positive is None:
-            return [(anchor, None, ())]
-        hard = tuple(islice(cells.negative_texts(row, ignore), most))
-        return [(anchor, positive, hard) for positive in cells.column_texts(row, columns.positive)]
+            return [(anchor, None, (), ())]
+        right, hard = cells.column_texts(row, columns.positive), cells.negative_texts(row, ignore)
+        if _SCORES.isdisjoint(row):
+            kept = tuple(islice((text for text in hard if text is not None), most))
+            return [(anchor, positive, kept, ()) for positive in right]
+        slots = list(hard)
+        kept = tuple([text for text in slots if text is not None][:most])
+        own, others = cells.scores_of(row, len(right), slots, ignore) or ([], [])
+        others = tuple(others[:most])
+        return [
+            (anchor, positive, kept, (own[i], *others) if own else ())
+            for i, positive in enumerate(right)
+        ]
 
     most = negatives + SPARE if negatives else 0
     detect = partial(_detect, path=part.path, ignore=ignore)
@@ -292,9 +312,12 @@ def _read_part(part: Part, negatives: int, skip: bool, ignore: Sequence[str]):
     taken = {columns.anchor, columns.positive, columns.nli}
     if columns.positive and not columns.nli:
         taken |= {name for name in cells.negative_columns(names) if name not in ignore}
+        if any(row[3] for row in rows):
+            taken |= _SCORES - set(ignore)
     return rows, ReadReport(
         part.path, columns.kind, n_rows, len(rows), rejected, part.unit,
         ignored=tuple(name for name in names if name not in taken), beside=part.beside,
+        n_scored=sum(bool(row[3]) for row in rows),
     )  # fmt: skip
 
 
@@ -338,7 +361,9 @@ def _check_labels(path: str, columns: _Columns, names: Sequence[str]) -> None:
 def _is_label(name: str, value: Any) -> bool:
     """Whether a column looks like one of labels or scores: by its name, and its first cell."""
     words = re.findall(r"[a-z]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", name).lower())
-    if isinstance(value, list | dict) or (isinstance(value, str) and len(value.split()) > 3):
+    if name in _SCORES - {"scores"} or isinstance(value, list | dict):
+        return False
+    if isinstance(value, str) and len(value.split()) > 3:
         return False
     truth = value is None or isinstance(value, bool) or str(value) in ("0", "1")
     return bool(_LABEL & set(words)) or (words[:1] == ["is"] and truth)
@@ -354,5 +379,5 @@ def _nli_rows(labelled: list[tuple[str, str, int]], negatives: int):
     for premise, (entailed, denied) in groups.items():
         for i, positive in enumerate(entailed):
             turn = i % len(denied) if denied else 0  # each entailment starts at another negative
-            rows.append((premise, positive, tuple((denied[turn:] + denied[:turn])[:negatives])))
+            rows.append((premise, positive, tuple((denied[turn:] + denied[:turn])[:negatives]), ()))
     return rows
