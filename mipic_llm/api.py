@@ -171,7 +171,7 @@ def train(
         flat.setdefault("data.validation", [])
     config = _config(flat)
     check_file("ds_config", "ds_configs", config.ds_config)
-    check_files([*([] if rows else config.data.train), *config.data.validation])
+    check_files([*([] if rows else config.training_files), *config.data.validation])
     with _session():
         from mipic_llm.training.loop import train as run_training
 

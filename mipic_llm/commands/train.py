@@ -19,7 +19,7 @@ def main(argv: list[str]) -> int:
     config = load_config(argv, about=ABOUT)
     # Before the seconds of imports:
     check_file("ds_config", "ds_configs", config.ds_config)
-    check_files([*config.data.train, *config.data.validation])
+    check_files([*config.training_files, *config.data.validation])
     if config.data.check:
         from mipic_llm.training.survey import check
 

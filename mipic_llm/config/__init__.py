@@ -9,13 +9,14 @@ from mipic_llm.config.help import dump
 from mipic_llm.config.points import figure_name, parse_ladder, parse_point
 from mipic_llm.config.presets import OBJECTIVES, PRESETS
 from mipic_llm.config.read import ALIASES, from_settings, load_config, read_record
+from mipic_llm.config.sources import SourceConfig
 from mipic_llm.config.schema import (OPTIONS, SECTIONS, Config, DataConfig, LoraSettings,
                                      ModelConfig, flatten)  # fmt: skip
 
 __all__ = [
     "ALIASES", "Config", "DataConfig", "LoraSettings", "ModelConfig", "OBJECTIVES", "OPTIONS",
-    "PRESETS", "SECTIONS", "Section", "chain_hidden", "derive_dims", "derive_ladder",
-    "derive_ratios", "dump", "figure_name", "flatten", "from_settings", "load_config",
-    "narrow_dims", "nearest", "need", "opt", "parse_ladder", "parse_point", "read_record",
-    "resolve", "trained_dims", "validate",
+    "PRESETS", "SECTIONS", "Section", "SourceConfig", "chain_hidden", "derive_dims",
+    "derive_ladder", "derive_ratios", "dump", "figure_name", "flatten", "from_settings",
+    "load_config", "narrow_dims", "nearest", "need", "opt", "parse_ladder", "parse_point",
+    "read_record", "resolve", "trained_dims", "validate",
 ]  # fmt: skip

@@ -32,7 +32,7 @@ def validate(c: Config, world_size: int | None = None) -> None:
          "the batch, so no negatives; give --train.batch_size 2 or more")
     need(bool(c.output_dir), "output_dir is empty; give --output_dir DIRECTORY")
     need(bool(m.name), "model.name is empty; give a directory or a Hugging Face id")
-    need(bool(c.data.train), "data.train is empty; give files, or demo for the built-in text")
+    need(bool(c.training), "data.train is empty; give files, or demo for the built-in text")
     need(bool(c.data.token_cache), "data.token_cache is empty; give a directory, auto or off")
     need(not e.best or e.every > 0, "eval.best needs evaluations; give --eval.every STEPS too")
     need(not e.patience or bool(e.best),

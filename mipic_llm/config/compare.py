@@ -6,7 +6,7 @@ and is recorded. All others decide what is trained, and must be equal.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mipic_llm.config.schema import OPTIONS, Config, flatten
 from mipic_llm.errors import UserError
@@ -35,9 +35,10 @@ MAY_CHANGE = _keys("""
     train.log_every eval.* export.* tracking.experiment tracking.run_name
 """)
 # What these say is compared by content: the rows that were read, the base's own files.
-DATA, BASE = _keys(
-    "data.train data.negatives data.on_bad_rows data.ignore_columns"), _keys(
-    "model.name model.revision")  # fmt: skip
+DATA = _keys("""
+    data.train data.negatives data.on_bad_rows data.ignore_columns data.mixture_temperature
+""")
+BASE = _keys("model.name model.revision")
 
 
 class Change(NamedTuple):
@@ -58,6 +59,8 @@ def compare(old: Config, new: Config, same: dict[str, bool | None]) -> list[Chan
     names are compared. Raises UserError naming every difference that may not be.
     """
     before, now = flatten(old), flatten(new)
+    if same["data"]:  # wherever it lies
+        before, now = (row | {"data.sources": _settings(row)} for row in (before, now))
     by_content = {"data": DATA, "base": BASE}
     known = frozenset().union(*(keys for k, keys in by_content.items() if same[k] is not None))
     found = [Change(k, before[k], now[k]) for k in OPTIONS if before[k] != now[k]]
@@ -70,6 +73,11 @@ def compare(old: Config, new: Config, same: dict[str, bool | None]) -> list[Chan
             "the checkpoint's config.yaml, or start anew in another output_dir"
         )
     return [c for c in found if c.key not in NO_MATTER]
+
+
+def _settings(row: dict[str, Any]) -> list[str]:
+    """What the sources say beside which rows they have."""
+    return [f"{one.name or ''} {one.changes()}" for one in row["data.sources"]]
 
 
 def _shown(value: object) -> str:

@@ -103,6 +103,7 @@ def _asked_anew(config: Config) -> bool:
 
 def reconcile(c: Config) -> Config:
     """Drop what a recipe says for other dims when a flag changed objective.dims; note it."""
+    c = _one_list_of_data(c)
     dims, weights, ratios = c.objective.dims, c.objective.dim_weights, c.sia.ratios
     if not dims or not _asked_anew(c):
         return c
@@ -114,6 +115,19 @@ def reconcile(c: Config) -> Config:
     if points and (points[-1].dim != dims[-1] or not {p.dim for p in points} <= set(dims)):
         c = _drop(c, "pic.ladder", "its dims are not among objective.dims")
     return c
+
+
+def _one_list_of_data(c: Config) -> Config:
+    """data.train or data.sources: the one that a flag gave, else the one that the recipe gave."""
+    if not (c.data.train and c.data.sources):
+        return c
+    train, sources = (c.origins.get(f"data.{name}", "") for name in ("train", "sources"))
+    need(train != sources, f"data.train and data.sources are both given (by a {train}); put all "
+         "into data.sources")  # fmt: skip
+    if train == "flag":
+        new = c.replace("flag", **{"data.sources": []})
+        return new.told(new, note="data.sources of the recipe yield to --data.train")
+    return c.replace(sources, **{"data.train": []})
 
 
 def _drop(c: Config, key: str, why: str) -> Config:

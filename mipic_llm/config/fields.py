@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 import types
 import warnings
@@ -25,8 +26,8 @@ _HUGE = 2**63  # whole numbers from here on are refused: no tensor holds them
 
 def opt(default: Any, help: str, **limits: Any) -> Any:
     """A field: its default, its meaning with unit (for --help) and its limits (ge, gt, le, lt)."""
-    if isinstance(default, list):
-        return Field(default_factory=lambda: list(default), description=help, **limits)
+    if isinstance(default, list | dict):
+        return Field(default_factory=default.copy, description=help, **limits)
     return Field(default, description=help, **limits)
 
 
@@ -40,7 +41,8 @@ def plain(text: str) -> Any:
 
 
 class Kind(NamedTuple):
-    """What a field holds: one `scalar` type or a list of them, perhaps None, perhaps few words."""
+    """What a field holds: one `scalar` type or a list of them, perhaps None, perhaps few words; or
+    a list of sections."""
 
     scalar: type
     many: bool
@@ -50,7 +52,9 @@ class Kind(NamedTuple):
     @property
     def expected(self) -> str:
         """What a legal value looks like, in words."""
-        words = (_LISTS if self.many else _WORDS)[self.scalar]
+        words = (_LISTS if self.many else _WORDS).get(
+            self.scalar, "a list of key: value groups (in a flag, JSON)"
+        )
         words = f"one of: {', '.join(self.choices)}" if self.choices else words
         return f"{words} (or none)" if self.optional else words
 
@@ -64,12 +68,21 @@ class Kind(NamedTuple):
             return None if self.optional else []
         if not self.many:
             return self._item(value)
+        if self.sections:
+            return _groups(value)
         value = self.split(value) if isinstance(value, str) else value
         value = [value] if isinstance(value, bool | int | float) else value
         return [self._item(v) for v in value] if isinstance(value, list | tuple) else value
 
+    @property
+    def sections(self) -> bool:
+        """Whether it is a list of sections."""
+        return issubclass(self.scalar, BaseModel)
+
     def split(self, text: str) -> list[str]:
         """Items of a list given as one text."""
+        if self.sections:
+            return [text]
         parts = text.split(",") if self.scalar is str else text.replace(",", " ").split()
         return [] if text.strip() == "[]" else [part.strip() for part in parts if part.strip()]
 
@@ -83,6 +96,17 @@ class Kind(NamedTuple):
         return float(value) if type(value) is int and self.scalar is float else value
 
 
+def _groups(value: Any) -> Any:
+    """A list of sections, which a flag gives as JSON."""
+    one = value[0] if isinstance(value, list) and len(value) == 1 else value
+    if isinstance(one, str):
+        try:
+            value = json.loads(one)
+        except (ValueError, RecursionError):
+            return value
+    return [value] if isinstance(value, dict) else value
+
+
 @cache
 def kind_of(annotation: Any) -> Kind | None:
     """The kind of a field's annotation; None for a section."""
@@ -93,7 +117,8 @@ def kind_of(annotation: Any) -> Kind | None:
     item = get_args(hint)[0] if many else hint
     choices = get_args(item) if get_origin(item) is Literal else ()
     scalar = str if choices else item
-    return Kind(scalar, many, optional, choices) if scalar in _WORDS else None
+    nested = many and isinstance(scalar, type) and issubclass(scalar, BaseModel)
+    return Kind(scalar, many, optional, choices) if nested or scalar in _WORDS else None
 
 
 class Row(NamedTuple):
@@ -132,8 +157,11 @@ class Section(BaseModel):
             return cls.model_validate(tree)
         except ValidationError as error:
             found = {".".join(p for p in e["loc"] if isinstance(p, str)): e for e in error.errors()}
-            row = next(row for key, row in last.items() if key in found)
+            name, row = next((name, row) for key, row in last.items() for name in found
+                             if name == key or name.startswith(f"{key}."))  # fmt: skip
             option = next(o for o in options(cls) if o.key == row.key)
+            if name != row.key:
+                raise row.error(_nested(option, name, found[name])) from None
             raise row.error(_message(option, row.value, found[row.key])) from None
 
 
@@ -173,6 +201,23 @@ def _message(option: Option, value: Any, error: Mapping[str, Any]) -> str:
     shown = shown if len(shown) <= 80 else f"{shown[:76]} ..."
     hint = nearest([value], option.kind.choices) if isinstance(value, str) else ""
     return f"{option.key} must be {option.kind.expected}, got {shown}{hint}"
+
+
+def _nested(option: Option, name: str, error: Mapping[str, Any]) -> str:
+    """Of a value inside a list of sections."""
+    number = next(p for p in error["loc"] if isinstance(p, int)) + 1
+    own, what = name.removeprefix(f"{option.key}."), f"entry {number} of {option.key}"
+    known = option.kind.scalar.model_fields
+    if error["type"] == "missing":
+        return f"{what} has no {own}; give one"
+    if own not in known:
+        own, _, inside = own.partition(".")
+    if own not in known:
+        return f"{what}: unknown key {own}{nearest([own], known)}"
+    if kind := kind_of(known[own].annotation):
+        inner = Option(own, kind, known[own])
+        return f"{what}: {_message(inner, error['input'], error)}"
+    return f"{what}: {own} must hold texts under names, got {str(error['input'])[:80]}"
 
 
 def nearest(names: Iterable[str], known: Iterable[str] | None) -> str:

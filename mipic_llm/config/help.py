@@ -86,7 +86,8 @@ def help_text(
 
 def _entry(option: Option) -> list[str]:
     scalar, many, _, choices = option.kind
-    kind = "|".join(choices) or {str: "TEXT", int: "INT", float: "NUM", bool: "true|false"}[scalar]
+    words = {str: "TEXT", int: "INT", float: "NUM", bool: "true|false"}
+    kind = "|".join(choices) or words.get(scalar, "JSON")
     default = option.field.get_default(call_default_factory=True)
     shown = ",".join(map(str, default)) or "empty" if isinstance(default, list) else str(default)
     shown = shown.lower() if default is None or isinstance(default, bool) else shown

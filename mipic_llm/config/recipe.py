@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from mipic_llm.config.fields import Row, plain
+from mipic_llm.config.fields import Row, Section, plain
 from mipic_llm.errors import UserError
 
 MOST_BYTES = 1 << 20
@@ -66,6 +66,9 @@ class _Dumper(yaml.SafeDumper):
 
 _Dumper.add_representer(str, _Dumper.text)
 _Dumper.add_representer(list, _Dumper.items)
+_Dumper.add_multi_representer(
+    Section, lambda dumper, one: dumper.represent_dict(one.model_dump(exclude_defaults=True))
+)
 
 
 def to_yaml(name: str, value: Any) -> str:

@@ -13,6 +13,7 @@ from pydantic import PrivateAttr, field_validator
 
 from mipic_llm.config.fields import Row, Section, nearest, opt, options
 from mipic_llm.config.points import figure_name
+from mipic_llm.config.sources import SourceConfig
 from mipic_llm.errors import UserError
 
 Attention = Literal["auto", "sdpa", "eager", "varlen", "flash_attention_2", "flash_attention_3"]
@@ -55,6 +56,11 @@ class LoraSettings(Section):
 class DataConfig(Section):
     train: list[str] = opt(["demo"], "files, directories, globs or Hugging Face ids "
         "(id:config@revision[split]); append =weight for a mixture; demo = the built-in text")
+    sources: list[SourceConfig] = opt([], "in a recipe, in place of train: a list of sources, each "
+        "with its path and, where it differs, name, weight, query_prompt, document_prompt, "
+        "max_length, negatives, columns (a name that we know: theirs)")
+    mixture_temperature: float = opt(1.0, "T: a source of n rows, in a mixture, gets steps in "
+        "proportion to weight * n^(1/T), the epoch as long as before; 1 = by size", gt=0)
     validation: list[str] = opt(["demo"], "scored pairs (sentence1, sentence2, score) for the "
         "table before and after; empty list = none")
     max_length: int | None = opt(None, "tokens per text; None = the model's, at most 512", ge=4)
@@ -231,6 +237,16 @@ class Config(Section):
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
     _notes: tuple[str, ...] = PrivateAttr(())
     _extra: Any = PrivateAttr(None)
+
+    @property
+    def training(self) -> list[str | SourceConfig]:
+        """What to train on, in order: specs, or sources with settings of their own."""
+        return [*self.data.sources] or [*self.data.train]
+
+    @property
+    def training_files(self) -> list[str]:
+        """The same, without settings."""
+        return [one if isinstance(one, str) else one.path for one in self.training]
 
     @property
     def origins(self) -> dict[str, str]:

@@ -75,7 +75,9 @@ def make_spec(config: Config, source: Source, encoder: TextEncoder) -> Embedding
         n_layers=shape.num_hidden_layers,
         dims=tuple(config.objective.dims or (source.width,)),
         max_seq_length=config.data.max_length,
-        prompts=source.prompts | {kind: prompts[kind] for kind in ("query", "document")},
+        prompts=source.prompts
+        | {s.name: s.query_prompt for s in config.data.sources if s.name and s.query_prompt}
+        | {kind: prompts[kind] for kind in ("query", "document")},
         padding_side=encoder.padding_side,
         append_eos=None if eos is None else source.tokenizer.convert_ids_to_tokens(eos),
         objective=config.objective.name,

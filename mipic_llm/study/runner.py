@@ -80,7 +80,7 @@ class Job:
         if step == "train":
             if self.study.ds_config:
                 found.append(str(find_file("ds_configs", self.study.ds_config)))
-            return [*found, *config.data.train, *config.data.validation]
+            return [*found, *config.training_files, *config.data.validation]
         e = self.study.evaluate[int(step.removeprefix("evaluate"))]
         suite = suite_specs(e["suite"]) if e.get("suite") else []
         return [*found, *(e.get("data") or []), *(e.get("pca_text") or []), *suite]

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mipic_llm.config import Config
+from mipic_llm.config import Config, SourceConfig
 from mipic_llm.data import token_cache
 from mipic_llm.data.batch import StepBatch, join_rows
 from mipic_llm.data.plan import BatchPlan
-from mipic_llm.data.read.formats import TextSource, read_training
+from mipic_llm.data.read.formats import TextSource, as_list, read_training
 from mipic_llm.data.token_cache import LazyTokens, StoredTokens, Tokens, deal
 from mipic_llm.data.tokenise import TextEncoder
 from mipic_llm.errors import UserError
@@ -64,7 +64,7 @@ def prepare_data(
     the sizes of its global batches, each with the step at which it ended.
     """
     d = config.data
-    given = d.train if rows is None else rows
+    given = as_list(config.training if rows is None else rows)
     sources, reports = read_training(
         given,
         negatives=d.negatives,
@@ -74,6 +74,7 @@ def prepare_data(
     )
     for report in reports:
         say(str(report))
+    sources = tempered(sources, d.mixture_temperature)
     world, size = dist.world_size(), config.train.batch_size
     if past and past[-1][0] == size * world:
         past = past[:-1]  # goes on
@@ -84,13 +85,26 @@ def prepare_data(
     for line in lines:
         say(f"evaluation {line}")
     encoder = make_encoder(config, source)
-    tokens = [open_tokens(s, encoder, d.token_cache) for s in sources]
+    own = [s.changes() if isinstance(s, SourceConfig) else {} for s in given]
+    encoders = [make_encoder(config.replace(**new), source) if new else encoder for new in own]
+    pairs = zip(sources, encoders, strict=True)
+    tokens = [open_tokens(s, its, d.token_cache) for s, its in pairs]
     counts = [t.cut() for t in tokens]  # on every rank: what cannot be tokenised stops all of them
     cut = sum(n for _, n in counts), sum(n for n, _ in counts), encoder.max_length
     if dist.rank() == 0:
         say(summary(look(sources, tasks), cut))
     traits = [source.traits for source in sources]
     return Data(sources, plan, encoder, tasks, traits, tokens, d.balance_tokens)
+
+
+def tempered(sources: list[TextSource], temperature: float) -> list[TextSource]:
+    """The weights of a mixture: rows of each source in proportion to weight * size^(1 / T), as many
+    in all as before."""
+    before = [s.weight * len(s.examples) for s in sources]
+    after = [s.weight * len(s.examples) ** (1 / temperature) for s in sources]
+    scale = sum(before) / sum(after)
+    return [s if temperature == 1 else s._replace(weight=scale * new / len(s.examples))
+            for s, new in zip(sources, after, strict=True)]  # fmt: skip
 
 
 def open_tokens(source: TextSource, encoder: TextEncoder, option: str) -> Tokens:

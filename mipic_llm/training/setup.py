@@ -244,7 +244,7 @@ def open_run(
     data = prepare_data(config, source, rows, validation, past)
     found: dict[str, Any] = {"sia.memory": memory_size(config, data.plan)}
     if rows is not None:
-        found["data.train"] = [s.name for s in data.sources]
+        found |= {"data.train": [s.name for s in data.sources], "data.sources": []}
     if validation is not None:
         found["data.validation"] = [t.name for t in data.tasks]
     config = config.replace(**found)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mipic_llm.config import Config
+from mipic_llm.config import Config, SourceConfig
 from mipic_llm.data.read.cells import plain
 from mipic_llm.data.read.containers import split_weight
 from mipic_llm.data.read.formats import ReadReport, TextSource, read_training
@@ -77,17 +77,19 @@ def check(config: Config) -> int:
         else:
             tasks.append(task)
             _say(f"validation {spec}", [("read", line)])
-    for spec in config.data.train:
-        d = config.data
+    for spec in config.training:
+        d, name, its = config.data, spec, encoder
+        if isinstance(spec, SourceConfig):
+            name, its = spec.path, make_encoder(config.replace(**spec.changes()), source)
         try:
             (rows,), reports = read_training(
                 [spec], negatives=d.negatives, on_bad_rows="skip", cache_dir=d.cache_dir,
                 ignore=d.ignore_columns,
             )  # fmt: skip
         except UserError as error:
-            bad += _say(f"training {split_weight(spec)[0]}", [("bad", str(error))])
+            bad += _say(f"training {split_weight(name)[0]}", [("bad", str(error))])
         else:
-            _say(f"training {rows.name}", _table(rows, reports, tasks, encoder))
+            _say(f"training {rows.name}", _table(rows, reports, tasks, its))
             bad += sum(len(report.rejected) for report in reports)
     print(f"{bad:,} bad; nothing was trained (--data.check true)")
     return EXIT_USER_ERROR if bad else EXIT_DONE

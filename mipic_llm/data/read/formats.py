@@ -29,15 +29,16 @@ columns are ignored, and named in the report.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mipic_llm.config import SourceConfig
 from mipic_llm.data.read import cells
 from mipic_llm.data.read.cells import BadRow, one_text, plain
-from mipic_llm.data.read.containers import Part, containers, split_weight
+from mipic_llm.data.read.containers import Numbered, Part, containers, split_weight
 from mipic_llm.errors import UserError
 from mipic_llm.types import Traits
 
@@ -152,6 +153,8 @@ def read_training(
 ) -> tuple[list[TextSource], list[ReadReport]]:
     """Reads the training text: one TextSource per spec, one report per file.
 
+    specs: texts or objects, or a `SourceConfig`, whose columns and negatives count.
+
     A spec is a file, a directory (every data file below it), a glob, a Hugging Face id
     `id:config@revision[split]` (split train by default) or `demo`; `=weight` may follow. An object
     (see `containers`) stands for a spec, and one spec or object for a list of it.
@@ -160,16 +163,21 @@ def read_training(
     ignore: columns that are not looked at.
     Raises UserError, one line: what, where, what to do.
     """
-    read: list[tuple[str, float, list[list[Row]]]] = []  # name, weight, rows of each file
+    read: list[tuple[str, float, int, list[list[Row]]]] = []  # name, weight, most negatives, rows
     reports: list[ReadReport] = []
     for n, spec in enumerate(as_list(specs)):
         name, weight = f"{'rows' if type(spec) is list else type(spec).__name__}[{n}]", 1.0
-        if isinstance(spec, str | Path):
+        most, renamed = negatives, {}
+        if isinstance(spec, SourceConfig):
+            name, weight, renamed = spec.name or spec.path, spec.weight, spec.columns
+            most, spec = negatives if spec.negatives is None else spec.negatives, spec.path
+        elif isinstance(spec, str | Path):
             spec, weight = split_weight(str(spec))
             name = spec
         found: list[list[Row]] = []
         for part in containers(spec, "train", cache_dir, name):
-            texts, report = _read_part(part, negatives, on_bad_rows == "skip", ignore)
+            part = part._replace(rows=_renamed(part.rows, renamed)) if renamed else part
+            texts, report = _read_part(part, most, on_bad_rows == "skip", ignore)
             if found and (texts[0][1] is None) != (found[0][0][1] is None):
                 raise UserError(
                     f"{part.path} ({report.kind}) and {reports[-1].path} ({reports[-1].kind}) are "
@@ -178,21 +186,38 @@ def read_training(
                 )
             found.append(texts)
             reports.append(report)
-        read.append((name, weight, found))
-    every = [row for _, _, found in read for texts in found for row in texts]
+        read.append((name, weight, most, found))
+    every = [row for *_, found in read for texts in found for row in texts]
     known = set[tuple[str, str]]()
     if any(hard for _, _, hard, _ in every):
         known = {(plain(anchor), plain(right)) for anchor, right, _, _ in every if right}
     sources, counts = [], []
-    for name, weight, found in read:
+    for name, weight, most, found in read:
         rows: list[Row] = []
         for texts in found:
-            kept = [_without_positives(row, known, negatives) for row in texts]
+            kept = [_without_positives(row, known, most) for row in texts]
             counts.append(sum(count for _, count in kept))
             rows += [row for row, _ in kept]
         examples = [Example(*row[:3], i, row[3]) for i, row in enumerate(rows)]
         sources.append(TextSource(name, examples, weight))
     return sources, [r._replace(n_false=n) for r, n in zip(reports, counts, strict=True)]
+
+
+def _renamed(rows: Numbered, columns: Mapping[str, str]) -> Numbered:
+    """Rows whose columns have our names; a column that has one of them already is left out."""
+    theirs = {column: ours for ours, column in columns.items()}
+    for number, row in rows:
+        if isinstance(row, dict):
+            if missing := theirs.keys() - row.keys():
+                row = BadRow(
+                    f"column {min(missing)} of data.sources is missing (found "
+                    f"{', '.join(map(str, row)) or 'none'})"
+                )
+            else:
+                row = {
+                    theirs.get(k, k): v for k, v in row.items() if k in theirs or k not in columns
+                }
+        yield number, row
 
 
 def _without_positives(row: Row, known: set[tuple], negatives: int) -> tuple[Row, int]:
