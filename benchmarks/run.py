@@ -1,7 +1,7 @@
 """All speed and memory figures: `python benchmarks/run.py SUITE [--quick] [--plot]`.
 
-Suites: sia, step, peers, gradcache, scaling, startup, profile, gpu; `plot` draws the pictures of
-what benchmarks/results.csv holds. benchmarks/README.md explains every number.
+Suites: sia, step, peers, gradcache, scaling, startup, save, profile, gpu; `plot` draws the
+pictures of what benchmarks/results.csv holds. benchmarks/README.md explains every number.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ sys.path[0] = str(Path(__file__).resolve().parent.parent)  # not this folder: it
 from benchmarks import harness  # noqa: E402
 from mipic_llm.quiet import quiet  # noqa: E402
 
-SUITES = ("sia", "step", "peers", "gradcache", "scaling", "startup", "profile", "gpu")
+SUITES = ("sia", "step", "peers", "gradcache", "scaling", "startup", "save", "profile", "gpu")
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

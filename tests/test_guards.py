@@ -291,6 +291,7 @@ class SmallDisk:
 
     def on_step(self, run, step, row):
         if step in (self.first, self.last):
+            run.finish()
             most = 1000 if step == self.first else resource.RLIM_INFINITY
             resource.setrlimit(resource.RLIMIT_FSIZE, (most, resource.RLIM_INFINITY))
 
@@ -376,7 +377,7 @@ def test_a_strangers_checkpoint_runs_nothing(base, copy, tmp_path, monkeypatch, 
     monkeypatch.setenv("EVIL", str(tmp_path / "ran"))
     WAYS[way](path)
     table = json.loads((path / checkpoint.MANIFEST).read_text())
-    table["files"] = {name: checkpoint._fingerprint(path / name) for name in table["files"]}
+    table["files"] = {name: checkpoint.fingerprint(path / name) for name in table["files"]}
     (path / checkpoint.MANIFEST).write_text(json.dumps(table))
     assert checkpoint.damage(path) is None
     with pytest.raises(UserError, match="nothing of it was run"):

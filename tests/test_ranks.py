@@ -25,12 +25,14 @@ def work(group: str, answers: str) -> None:
     from torch.testing._internal.distributed import fake_pg  # noqa: F401  (registers `fake`)
 
     from mipic_llm.runtime import engine, ranks
+    from mipic_llm.runtime.saving import Saver
     from mipic_llm.training.run import LiveRun
 
     engine.BACKENDS["cpu"] = group
     engine.start()
     rank = ranks.rank()
-    run: Any = SimpleNamespace(failure=None, stop_reason=None)
+    run: Any = SimpleNamespace(failure=None, stop_reason=None, saver=Saver(), saving=None)
+    run.finish = lambda: LiveRun.finish(run)
 
     def gathered() -> list:
         """(2, 3) and (1, 3) device rows of the two ranks, and the gradient of one's own."""
@@ -46,7 +48,7 @@ def work(group: str, answers: str) -> None:
         "stop flag": lambda: LiveRun.settle(run, signalled=rank == 1)[1],
         "device": lambda: ranks.mean_over_ranks(torch.ones(2, device="meta")).device.type,
         "counts": lambda: ranks.all_counts(10 * rank, 7),
-        "objects": lambda: ranks.gather_objects({"rank": rank}),
+        "objects": lambda: ranks.gather_objects({"rank": rank}, aside=True),
         "first": lambda: ranks.from_first(f"from {rank}"),
         "barrier": ranks.barrier,
         "here": ranks.ranks_here,

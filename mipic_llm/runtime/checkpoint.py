@@ -1,7 +1,7 @@
-"""Checkpoints that are complete or absent: written aside, listed in a manifest, renamed.
+"""Checkpoints that are complete or absent: what they hold, which is whole, which go.
 
 Layout: <output_dir>/checkpoints/step-00000120/{deepspeed/, rank_0.pt, ..., config.yaml,
-manifest.json}. manifest.json is written last, before the rename. A shared file system is assumed.
+manifest.json}; runtime/saving.py writes them. A shared file system is assumed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import os
 import random
 import re
 import shutil
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +25,6 @@ from mipic_llm.types import RunState
 
 MANIFEST, VERSION = "manifest.json", 1
 _NAME, _TORN = re.compile(r"step-\d{8,}"), re.compile(r"\.step-\d{8,}\.(new|old)")
-
-
-class NotWritten(Exception):
-    """The disk did not take a checkpoint: where, and why. Nothing is left of it."""
 
 
 def rng_state() -> dict[str, Any]:
@@ -47,90 +42,7 @@ def set_rng_state(state: dict[str, Any]) -> None:
     random.setstate(state["python"])
 
 
-def save(
-    folder: Path, engine: Engine, state: RunState, config_yaml: str, *, lora: bool,
-    identity: dict[str, str], batches: Sequence[tuple[int, int]],
-) -> Path:  # fmt: skip
-    """Write checkpoint step-N under folder; all ranks call. -> its path. identity: what data and
-    base model are, for `check_resume`; batches: (rows of a global batch, until which step) over the
-    run so far, for the order of the rows that follow. Raises NotWritten on every rank where one
-    could not write.
-    """
-    final = folder / f"step-{state.step:08d}"
-    fresh = folder / f".step-{state.step:08d}.new"
-    first = dist.rank() == 0
-
-    def begin() -> None:
-        if first:
-            _remove(fresh)
-            (fresh / "deepspeed").mkdir(parents=True)
-            (fresh / "config.yaml").write_text(config_yaml, encoding="utf-8")
-
-    def own_state() -> None:
-        kept = state if first else state._replace(memory=None)  # the same on every rank
-        torch.save(kept._asdict(), fresh / f"rank_{dist.rank()}.pt")
-
-    def own_files() -> dict[str, list]:  # hundreds of GB: each rank its share
-        written = sorted(p for p in fresh.rglob("*") if p.is_file())[dist.rank() :]
-        own = written[:: dist.world_size()]
-        for path in own:
-            _sync(path)
-        return {str(path.relative_to(fresh)): _fingerprint(path) for path in own}
-
-    def end() -> None:
-        if first:
-            files = {name: found for part in parts for name, found in part.items()}
-            table = {"version": VERSION, "step": state.step, "world_size": dist.world_size(),
-                     "zero_stage": engine.stage, "batches": batches, "identity": identity,
-                     "files": files}  # fmt: skip
-            (fresh / MANIFEST).write_text(json.dumps(table, indent=1), encoding="utf-8")
-            _sync(fresh / MANIFEST)
-            _remove(final)
-            fresh.rename(final)
-            _sync(folder)
-
-    try:
-        _together(begin, folder)
-        _together(lambda: engine.save(fresh, trainable_only=lora), folder)
-        _together(own_state, folder)
-        parts = _together(own_files, folder)
-        _together(end, folder)
-    except NotWritten:
-        if first:
-            shutil.rmtree(fresh, ignore_errors=True)
-        dist.barrier()
-        raise
-    return final
-
-
-def _together(work: Callable[[], Any], folder: Path) -> list[Any]:
-    """work() on every rank. -> the answers; NotWritten on every rank where it failed on one."""
-    problem = answer = None
-    try:
-        answer = work()
-    except (OSError, RuntimeError) as error:
-        problem = f"{folder}: {_reason(error, folder)}"
-    found = dist.gather_objects((problem, answer))
-    if problem := next((p for p, _ in found if p), None):
-        raise NotWritten(problem)
-    return [a for _, a in found]
-
-
-def _reason(error: Exception, folder: Path) -> str:
-    """Why a file was not written. torch says that a write failed, not why: another is tried."""
-    if isinstance(error, OSError):
-        return error.strerror or str(error)
-    probe = folder / ".step-00000000.new"
-    try:
-        probe.write_bytes(bytes(1 << 20))
-        probe.unlink()
-    except OSError as found:
-        probe.unlink(missing_ok=True)
-        return found.strerror or str(found)
-    return str(error).splitlines()[0]
-
-
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
     """Delete a directory of ours: out of sight first, so that a kill leaves no half of it."""
     if path.is_dir() and not path.is_symlink():
         hidden = path.with_name(f".{path.name.lstrip('.').removesuffix('.new')}.old")
@@ -140,13 +52,19 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
 
 
-def _fingerprint(path: Path) -> list:
+def fingerprint(path: Path) -> list:
+    """[bytes, digest] of a file. In large pieces: a thread that reads in small ones asks for
+    Python's lock at each."""
+    digest = hashlib.blake2b(digest_size=16)
     with path.open("rb") as file:
-        digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16))
-    return [path.stat().st_size, digest.hexdigest()]
+        piece = bytearray(min(1 << 24, os.fstat(file.fileno()).st_size + 1))
+        while n := file.readinto(piece):
+            digest.update(memoryview(piece)[:n])
+        return [file.tell(), digest.hexdigest()]
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Have a file or directory on the disk itself."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -203,7 +121,7 @@ def damage(path: Path) -> str | None:
             name = min(odd)
             return f"{name} is {'not in its manifest' if name in names else 'missing'}"
         for name in sorted(names):
-            if files[name] != _fingerprint(path / name):
+            if files[name] != fingerprint(path / name):
                 return f"{name} is not as it was written"
     except ValueError as error:
         return str(error)
@@ -224,15 +142,15 @@ def newest_complete(folder: Path) -> Path | None:
 
 def prune(folder: Path, keep: int, also: int | None = None) -> None:
     """Delete all but the newest `keep` checkpoints (0 = keep all) and step `also`, and what killed
-    runs left half-written; nothing that bears another name. Rank 0 calls; a disk that refuses is
-    one line."""
+    runs left half-written; nothing that bears another name. Rank 0 calls, when no save is in
+    flight; a disk that refuses is one line."""
     try:
         for old in steps_in(folder)[keep:] if keep else ():
             if int(old.name[5:]) != also:
-                _remove(old)
+                remove(old)
         for torn in folder.glob(".step-*"):
             if _TORN.fullmatch(torn.name):
-                _remove(torn)
+                remove(torn)
     except OSError as error:
         dist.say(f"warning: an old checkpoint in {folder} was not deleted: {error.strerror}")
 
@@ -243,7 +161,7 @@ def delete_all(folder: Path) -> None:
         if not place.is_symlink():
             prune(place, 0)
             for path in steps_in(place):
-                _remove(path)
+                remove(path)
             if place.is_dir() and not any(place.iterdir()):
                 place.rmdir()
 

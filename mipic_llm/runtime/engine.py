@@ -294,26 +294,33 @@ class Engine:
             kept = iter(before)
             put(lambda _: next(kept))
 
-    def save(self, folder: Path, *, trainable_only: bool) -> None:
-        """Write folder/deepspeed; all ranks call. What a disk refused is raised when DeepSpeed's
-        own collectives are over: other ranks would wait in them."""
-        writer, failed = self.ds.checkpoint_engine, []
-        plain = writer.save
+    def save(
+        self, folder: Path, write: Callable[[Any, Path], None], *, trainable_only: bool
+    ) -> None:
+        """Have folder/deepspeed made, and `write(content, path)` called for each file of this rank,
+        whose tensors are those of the training; all ranks call. What a disk refused is raised when
+        DeepSpeed's own collectives are over: other ranks would wait in them."""
+        ds, failed = self.ds, []
 
-        def careful(*args: Any, **named: Any) -> None:
-            try:
-                plain(*args, **named)
-            except (OSError, RuntimeError) as error:
-                failed.append(error)
+        def careful(work: Callable[..., Any]) -> Callable[..., None]:
+            def call(*args: Any, **named: Any) -> None:
+                try:
+                    work(*args, **named)
+                except (OSError, RuntimeError) as error:
+                    failed.append(error)
 
-        writer.save = careful
+            return call
+
+        writer = ds.checkpoint_engine
+        writer.save = careful(lambda state_dict, path: write(state_dict, Path(path)))
+        ds._copy_recovery_script = careful(ds._copy_recovery_script)
         try:
-            self.ds.save_checkpoint(
+            ds.save_checkpoint(
                 str(folder), tag="deepspeed", save_latest=False,
                 exclude_frozen_parameters=trainable_only,
             )  # fmt: skip
         finally:
-            del writer.save
+            del writer.save, ds._copy_recovery_script
         if failed:
             raise failed[0]
 

@@ -47,13 +47,14 @@ def say(text: str) -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
-def _host() -> dist.ProcessGroup:
-    """All ranks over gloo; made when all ranks first ask for it."""
-    return _host_of(dist.group.WORLD)
+def _host(aside: bool = False) -> dist.ProcessGroup:
+    """All ranks over gloo; made when all ranks first ask for it. aside: a second such group, for a
+    thread beside the training, whose collectives would else meet those of the training."""
+    return _host_of(dist.group.WORLD, aside)
 
 
-@lru_cache(maxsize=1)
-def _host_of(_world: dist.ProcessGroup) -> dist.ProcessGroup:
+@lru_cache(maxsize=2)
+def _host_of(_world: dist.ProcessGroup, _aside: bool) -> dist.ProcessGroup:
     return dist.new_group(backend="gloo", timeout=HOST_LIMIT)
 
 
@@ -184,10 +185,10 @@ def from_first(value):
     return box[0]
 
 
-def gather_objects(value) -> list:
-    """Everybody's value in rank order, on every rank."""
+def gather_objects(value, aside: bool = False) -> list:
+    """Everybody's value in rank order, on every rank. aside: see `_host`."""
     if world_size() == 1:
         return [value]
     table: list = [None] * world_size()
-    dist.all_gather_object(table, value, group=_host())
+    dist.all_gather_object(table, value, group=_host(aside))
     return table

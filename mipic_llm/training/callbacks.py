@@ -34,7 +34,8 @@ class Callback(Protocol):
         """After an evaluation: before the first step, during training, and after the last one."""
 
     def on_save(self, run: LiveRun, path: Path) -> None:
-        """A file or directory is complete: a checkpoint, the exported model, a table, a plot."""
+        """A file or directory is complete: a checkpoint (some steps after its own), the exported
+        model, a table, a plot."""
 
     def on_end(self, run: LiveRun, status: Status) -> None:
         """The last hook, always called: FINISHED, KILLED (stopped by a signal) or FAILED."""

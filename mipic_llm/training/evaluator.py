@@ -88,14 +88,19 @@ class Evaluator:
         kept in <output_dir>/best."""
         run, scores = self.run, self._score(self.some, "during")
         if self.options.best:
+            run.finish()  # which decides what the best is
             value = {key_of(s): s.value for s in scores}[self.options.best]
             value = -math.inf if math.isnan(value) else value
             if run.best is None or value > run.best.value:
                 was, run.best = run.best, Best(run.step, value, 0)
-                if run.save(self.folder, state()) is None:
-                    run.best = was
-                elif run.rank == 0:  # an older one, as long as a checkpoint speaks of it
-                    checkpoint.prune(self.folder, 1, run.saved_best and run.saved_best.step)
+
+                def then(written: bool) -> None:
+                    if not written:
+                        run.best = was
+
+                # An older one stays as long as a checkpoint speaks of it.
+                also = run.saved_best and run.saved_best.step
+                run.save(self.folder, state, keep=1, also=also, then=then)
             else:
                 run.best = run.best._replace(worse=run.best.worse + 1)
         self._tell(scores)

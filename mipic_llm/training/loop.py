@@ -102,6 +102,7 @@ def train(
         code = _train(run, state, evaluator)
         status = "KILLED" if code == EXIT_STOPPED else "FINISHED"
     finally:
+        run.saver.close()
         run.emit("on_end", status)
         if lock:
             lock.close()
@@ -234,28 +235,30 @@ def _steps(run: LiveRun, state: RunState, evaluator: Evaluator, signals: list[in
             if signalled and not look:
                 found = run.settle(broken=runner.not_finite())[2]
             if found:
+                run.finish()
                 raise UserError(_poisoned(run, state, found, folder))
             if evaluator.due() and not signalled:
                 evaluator.during(here)
                 stopping = run.settle()[0]
             if due or signalled:
-                written = run.save(folder, here())
-                need(
-                    bool(written) or not signalled,
-                    f"stopped by a signal at step {run.step}, but "
-                    f"{folder} took no checkpoint; make room and go on with --train.resume auto",
-                )
-                if written:
-                    run.saved_best = run.best
-                    if run.rank == 0:
-                        checkpoint.prune(folder, options.keep_checkpoints)
+                run.save(folder, here, keep=options.keep_checkpoints, then=partial(_saved, run))
             if signalled:
+                need(
+                    run.finish() is not None, f"stopped by a signal at step {run.step}, but "
+                    f"{folder} took no checkpoint; make room and go on with --train.resume auto",
+                )  # fmt: skip
                 say(f"stopped by a signal at step {run.step}; go on with --train.resume auto")
                 return EXIT_STOPPED
             if stopping:
                 say(f"stopping at step {run.step}: {run.stop_reason}")
                 break
+    run.finish()
     return EXIT_DONE
+
+
+def _saved(run: LiveRun, written: bool) -> None:
+    if written:
+        run.saved_best = run.best
 
 
 def _poisoned(run: LiveRun, state: RunState, found: list[NotFinite], folder: Path) -> str:

@@ -44,11 +44,7 @@ def find_resume(config: Config, folder: Path) -> Path | None:
 
 
 def identity(source: Source, data: Data) -> dict[str, str]:
-    """What the rows and the base model are, by content; the same on every rank, all call."""
-    return dist.from_first(_identity(source, data) if dist.rank() == 0 else None)
-
-
-def _identity(source: Source, data: Data) -> dict[str, str]:
+    """What the rows and the base model are, by content; reads all rows."""
     rows, base = (hashlib.blake2b(digest_size=16) for _ in range(2))
     for one in data.sources:
         rows.update(repr(one.weight).encode())
@@ -90,7 +86,8 @@ def past_batches(path: Path) -> list[tuple[int, int]]:
 
 def check_resume(path: Path, config: Config, source: Source, data: Data) -> list[Change]:
     """What changes from the checkpoint's configuration to this one. UserError for what may not."""
-    table, now = checkpoint.manifest(path), identity(source, data)
+    table = checkpoint.manifest(path)
+    now = dist.from_first(identity(source, data) if dist.rank() == 0 else None)
     then = table.get("identity") or {}
     same = {k: then[k] == now[k] if k in then else None for k in now}
     changes = compare(_record(path), config, same)
