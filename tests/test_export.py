@@ -190,7 +190,11 @@ def test_files(tmp_path, case):
     chosen = [k for k, v in pooling.items() if k.startswith("pooling_mode_") and v]
     expected = {"mean": "mean_tokens", "cls": "cls_token", "last": "lasttoken"}
     assert chosen == [f"pooling_mode_{expected[trained.spec.pooling]}"]
-    assert pooling["embedding_dimension"] == pooling["word_embedding_dimension"] == 32
+    assert pooling["word_embedding_dimension"] == 32
+    # sentence-transformers 5 refuses what its Pooling does not take
+    assert set(pooling) - {"word_embedding_dimension", "pooling_mode", "include_prompt"} == {
+        f"pooling_mode_{n}" for n in ("cls_token", "mean_tokens", "max_tokens", "lasttoken",
+                                      "mean_sqrt_len_tokens", "weightedmean_tokens")}  # fmt: skip
     modules = json.loads((folder / "modules.json").read_text())
     assert [m["type"].rsplit(".", 1)[1] for m in modules] == ["Transformer", "Pooling", "Normalize"]
     if trained.spec.append_eos is None:

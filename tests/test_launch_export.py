@@ -6,9 +6,11 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from ranks import ROOT, run_ranks
+from readers import served
 from safetensors.torch import load_file
 from tiny_models import SENTENCES, tiny_bert, tiny_qwen3
 
@@ -70,8 +72,14 @@ def test_shallow_model_is_the_point_of_the_whole(runs, tmp_path, capsys):
     folder = tmp_path / "shallow-2x16"
     assert AutoModel.from_pretrained(folder).config.num_hidden_layers == 2
     assert not [k for k in load_file(folder / "model.safetensors") if ".layer.2." in k]
+    # Unit vectors of 16 channels by default, from a directory that servers read as well.
     vectors = SentenceTransformer(str(folder), device="cpu").encode(SENTENCES[:3])
     assert vectors.shape == (3, 16)
+    assert np.abs(np.linalg.norm(vectors, axis=1) - 1).max() < 1e-6
+    assert np.abs(served(folder, SENTENCES[:3]).numpy() - vectors).max() < 1e-6
+    assert (load_file(folder / "2_Dense" / "model.safetensors")["linear.weight"]
+            == torch.eye(16, 32)).all()  # fmt: skip
+    assert json.loads((folder / "config.json").read_text())["matryoshka_dimensions"] == [8, 16]
     parity = json.loads((folder / "parity.json").read_text())
     assert max(parity["sentence-transformers"].values()) < 1e-5
     card = (folder / "README.md").read_text()

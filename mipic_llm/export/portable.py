@@ -43,7 +43,6 @@ class EmbeddingSpec(NamedTuple):
     append_eos: str | None = None
     objective: str = "mipic"
     inner_norm: str = "raw"
-    truncate_dim: int | None = None  # written only into models cut to one width
     notes: tuple[str, ...] = ()  # lines for the model card
     revision: str | None = None  # of base_model on the hub
     trust_remote_code: bool = False
@@ -119,15 +118,16 @@ def write_portable(folder: Path, spec: EmbeddingSpec) -> None:
             "inner_norm": spec.inner_norm,  # this and the next two: for ours
             "matryoshka_dimensions": list(spec.dims),
             **({"quantization": spec.quantization} if spec.quantization != "none" else {}),
-            **({"truncate_dim": spec.truncate_dim} if spec.truncate_dim else {}),
         },  # fmt: skip
     )
     modes = {f"pooling_mode_{n}": n == _MODES[spec.pooling]
              for n in (*_MODES.values(), *_OTHER_MODES)}  # fmt: skip
+    # A model of fewer channels ends in a Dense and has no truncate_dim: sentence-transformers would
+    # cut after Normalize, which gives shorter vectors, and TEI and vLLM do not know that key.
     pooled = spec.dense[0].weight.shape[1] if spec.dense else spec.width
-    own = {"embedding_dimension": pooled, "word_embedding_dimension": pooled,
-           "pooling_mode": "lasttoken" if spec.pooling == "last" else spec.pooling,
-           "include_prompt": True}  # fmt: skip
+    # No embedding_dimension, its name since sentence-transformers 6: version 5 refuses the file.
+    own = {"word_embedding_dimension": pooled, "include_prompt": True,
+           "pooling_mode": "lasttoken" if spec.pooling == "last" else spec.pooling}  # fmt: skip
     write_json(folder / "1_Pooling" / "config.json", modes | own)
     for path, dense in zip(paths[2:], spec.dense, strict=False):
         write_json(folder / path / "config.json", dense.settings)

@@ -26,7 +26,7 @@ from mipic_llm.export.verify import check_tokens, differences, prove, reload_vec
 from mipic_llm.export.write import ExportError, merge_adapter, write_adapter, write_merged
 from mipic_llm.model.attention import padded
 from mipic_llm.model.backbone import Backbone, base_of, cut_layers, final_norm_of
-from mipic_llm.model.dense import make_dense, read_dense, trained
+from mipic_llm.model.dense import cut, make_dense, read_dense, trained
 from mipic_llm.model.directory import Source, open_source
 from mipic_llm.model.load import add_lora, dtype_of, load_model
 from mipic_llm.report import read_scores
@@ -279,12 +279,10 @@ def _shallow(job: _Job, finished: Path, run_dir: Path, out: Path, point: Point) 
     notes += [f"{s.metric} on {s.task} at this size: {s.value:.4f} ({s.n} rows)."
               for s in scores if s.point == point]  # fmt: skip
     dims = tuple(sorted({d for d in spec.dims if d < point.dim} | {point.dim}))
-    cut = spec._replace(
-        n_layers=point.layer, dims=dims, notes=tuple(notes),
-        truncate_dim=point.dim if point.dim < spec.width else None,
-    )  # fmt: skip
+    small = spec._replace(n_layers=point.layer, dims=dims, notes=tuple(notes), width=point.dim,
+                          dense=cut(spec.dense, spec.width, point.dim))  # fmt: skip
     try:
-        job.write(out / f"shallow-{point.layer}x{point.dim}", model, cut, live_ND)
+        job.write(out / f"shallow-{point.layer}x{point.dim}", model, small, live_ND)
     except ExportError:
         raise
     except RuntimeError as error:  # transformers' word for weights that do not fit

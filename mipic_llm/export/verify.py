@@ -136,6 +136,10 @@ def prove(
         if dtype != torch.float32:
             exact = reload_vectors(folder, texts, spec, loader=loader, dtype=torch.float32)
             limits = rounding_limits(vectors, exact, spec.dims, tolerance)
+        off, width = float((vectors.norm(dim=1) - 1).abs().max()), vectors.shape[1]
+        if width != spec.width or not off < (1e-5 if dtype == torch.float32 else 2e-2):
+            raise ExportError(f"export: {where} gives vectors of {width} channels, {off:.0e} off "
+                              f"unit length, in place of {spec.width} of length 1")  # fmt: skip
         report[where] = compare(live_ND, vectors, spec.dims, limits, where)
         if any(limit > tolerance for limit in limits.values()):
             report[f"{where}: allowed for rounding"] = limits

@@ -87,3 +87,16 @@ def trained(layers: Sequence[Dense], state: Mapping[str, Tensor]) -> tuple[Dense
         layer._replace(weight=state[f"{2 * i}.weight"], bias=state.get(f"{2 * i}.bias"))
         for i, layer in enumerate(layers)
     )
+
+
+def cut(layers: Sequence[Dense], width: int, dim: int) -> tuple[Dense, ...]:
+    """The readout of `layers` (`width` channels) with its first `dim` channels alone: their rows of
+    the last layer, or a layer [I 0]. All activations act channel by channel, so that it is exact.
+    """
+    if dim == width:
+        return tuple(layers)
+    if not layers:
+        return (Dense(torch.eye(dim, width), None, "Identity"),)
+    *rest, last = layers
+    bias = None if last.bias is None else last.bias[:dim]
+    return (*rest, last._replace(weight=last.weight[:dim], bias=bias))
