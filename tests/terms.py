@@ -42,7 +42,8 @@ COUNTS = {1: [(5, 4)], 2: [(3, 1), (3, 4)]}  # (anchors, negatives) of each rank
 class World(NamedTuple):
     """The global batch. z: layer -> (N, D) readouts, rank by rank; anchors, positives, negatives:
     their rows; kept: readouts of earlier steps; heads, drawn: of the objective; text, kept_text:
-    numbers of the texts of all rows and of kept, equal where texts are equal."""
+    numbers of the texts of all rows and of kept, equal where texts are equal; score: of all rows.
+    drawn: of the terms that take the case's source."""
 
     z: dict[int, Tensor]
     anchors: list[int]
@@ -53,6 +54,7 @@ class World(NamedTuple):
     drawn: tuple[tuple[int, ...], ...]
     text: list[int]
     kept_text: list[int]
+    score: list[float]
 
     def others(self, i: int, rows: list[int]) -> list[int]:
         """Those of these rows that have another text than row i."""
@@ -117,7 +119,14 @@ def readouts(world: int) -> tuple[dict[int, Tensor], Rows]:
             for layer in range(1, DEPTH + 1)}, rows  # fmt: skip
 
 
-def found(objective: Objective, z: dict[int, Tensor], rows: Rows, step: int = 0):
+def scores(rows: Rows) -> list[float]:
+    """Of every row of a scored source, some alike; of no meaning but at the positives."""
+    return [float(n * 7 % 3) for n in range(rows.total)]
+
+
+def found(
+    objective: Objective, z: dict[int, Tensor], rows: Rows, step: int = 0, kind: str = "pairs"
+):
     """What `Objective` makes of this rank's rows of z: (logged row, surrogate to differentiate)."""
     first = sum(rows.per_rank[: ranks.rank()])
     own = slice(first, first + rows.per_rank[ranks.rank()])
@@ -126,15 +135,17 @@ def found(objective: Objective, z: dict[int, Tensor], rows: Rows, step: int = 0)
     outputs, constants = objective.outputs(inside, drawn)
     limits = objective.limits(drawn, rows)
     outputs = [value[:n] for value, n in zip(outputs, limits, strict=True)]
-    key_S = torch.tensor(keys(rows)[own])
+    known = Known(torch.tensor(keys(rows)[own]))
+    if kind == "scored":
+        known = known._replace(score_S=torch.tensor(scores(rows)[own]))
     grads, parts, left_out = objective.across(
-        [v.detach() for v in outputs], constants, Known(key_S), rows, drawn, Traits()
+        [v.detach() for v in outputs], constants, known, rows, drawn, Traits(kind=kind)
     )
     surrogate = sum((v * g).sum() for v, g in zip(outputs, grads, strict=True))
     return metrics(parts, {"false_negatives": left_out}), surrogate
 
 
-def judge(flags: list[str], naive: Naive, step: int = 0) -> dict[str, float]:
+def judge(flags: list[str], naive: Naive, step: int = 0, kind: str = "pairs") -> dict[str, float]:
     """-> largest relative errors: of the loss, of the gradients; and the size of the gradient."""
     size = ranks.world_size()
     objective = setting(*flags)
@@ -145,11 +156,15 @@ def judge(flags: list[str], naive: Naive, step: int = 0) -> dict[str, float]:
     columns = [c.tolist() for c in rows.columns(torch.device("cpu"))]
     kept = objective.memory.state()
     kept_z, _, kept_text = kept or (z[1][:0], 0, torch.tensor([]))
-    world = World(z, *columns, kept_z, heads, objective.draw(step), keys(rows), kept_text.tolist())
+    drawn = zip(objective.terms, objective.draw(step), strict=True)
+    world = World(
+        z, *columns, kept_z, heads, tuple(d for t, d in drawn if t.takes(Traits(kind=kind))),
+        keys(rows), kept_text.tolist(), scores(rows),
+    )  # fmt: skip
     wanted = naive(world)
     leaves = [*z.values(), *(p for h in heads.values() for p in h.parameters())]
     want = torch.autograd.grad(wanted, leaves, allow_unused=True)
-    row, surrogate = found(objective, z, rows, step)
+    row, surrogate = found(objective, z, rows, step, kind)
     have = torch.autograd.grad(surrogate, leaves, allow_unused=True)
     error, largest = 0.0, 0.0
     for w, h in zip(want, have, strict=True):

@@ -79,6 +79,14 @@ def test_good_data(place, capsys, tmp_path) -> None:
     assert "scores     of 12 rows: positives 2 to 9, negatives 3 to 7; 1 with a negative" in said
 
 
+def test_scored_pairs_and_a_score_column(place, capsys) -> None:
+    more = {"data.check": "true"}
+    assert run(flags(place, "valid.jsonl", **more)) == 0
+    assert "scores     0 to 2, 3 different" in capsys.readouterr().out
+    assert run(flags(place, "valid.jsonl", "good.jsonl", **more, **{"data.score_column": "x"})) == 2
+    assert "no file of data.train has pairs and a column x; give" in capsys.readouterr().out
+
+
 def test_every_bad_row_and_file_at_once(place, capsys) -> None:
     argv = flags(place, "bad.jsonl", "broken.jsonl", "good.jsonl", **{"data.check": "true"})
     assert run(argv) == 2

@@ -386,11 +386,6 @@ def test_bad_columns_and_mixed_sources(tmp_path):
     path = write_jsonl(tmp_path / "x.jsonl", [{"anker": "a", "positive": "p"}])
     text = error(read, path)
     assert "found columns anker, positive; rename them to one of: text | sentence | anchor" in text
-    for score in ("score", "label"):
-        rows = [{"sentence1": "a", "sentence2": "p", score: 1}]
-        text = error(read, write_jsonl(tmp_path / "x.jsonl", rows))
-        assert f"sentence1, sentence2, {score} are scored pairs" in text
-        assert "data.validation" in text
     write_jsonl(tmp_path / "x.jsonl", [{"text": "a"}])
     write_jsonl(tmp_path / "y.jsonl", [{"anchor": "a", "positive": "p"}])
     text = error(read_training, [str(tmp_path)], negatives=1)

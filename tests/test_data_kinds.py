@@ -13,6 +13,7 @@ from test_data_formats import error, write_jsonl
 from mipic_llm.data.read.cells import NEGATIVE
 from mipic_llm.data.read.formats import read_training
 from mipic_llm.data.read.labelled import read_beir
+from mipic_llm.types import Traits
 
 PAIR = {"anchor": "a", "positive": "p"}
 
@@ -94,6 +95,87 @@ def test_negatives_beside_any_pair(tmp_path, pair):
     found, (report,) = read(write_jsonl(tmp_path / "x.jsonl", [row]))
     assert found == [("a", "p", ("n", "m"))]
     assert f"as {pair[0]}/{pair[1]}/neg1/hard_negative_2; ignored: x" in report
+
+
+# --- scored pairs as a source ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("column", ["score", "similarity", "similarity_score", "label"])
+@pytest.mark.parametrize("pair", [("sentence1", "sentence2"), ("text1", "text2")])
+def test_scored_pairs(tmp_path, column, pair):
+    rows = [dict(zip(pair, "ab", strict=True)) | {column: n, "id": 1} for n in (5, "2.5", 2.5)]
+    path = write_jsonl(tmp_path / "x.jsonl", rows)
+    (source,), (report,) = read_training(path, negatives=2)
+    assert [(*e[:3], *e.scores) for e in source.examples] == [
+        ("a", "b", (), n) for n in (5, 2.5, 2.5)
+    ]
+    assert source.traits == Traits(path, "scored", True)
+    assert str(report) == (
+        f"read 3 rows of {path} as scored pairs {pair[0]}/{pair[1]}/{column} (2.5 to 5, larger = "
+        "more alike); ignored: id"
+    )
+    found, (plain,) = read(path, ignore=[column])
+    assert found == [("a", "b", ())] * 3 and f"as {pair[0]}/{pair[1]}; ignored" in plain
+
+
+PAIRED = [{"sentence1": "a", "sentence2": "b", "label": n % 2} for n in range(4)]
+
+
+def test_labels_that_may_be_classes_want_a_word(tmp_path):
+    """RTE's 0 is entailment, QQP's 1 is a duplicate, SICK's 1 to 5 is a score."""
+    path = write_jsonl(tmp_path / "x.jsonl", PAIRED)
+    text = error(read, path)
+    for part in (
+        "sentence1, sentence2, label are scored pairs, whose whole numbers may be classes",
+        "--data.score_column label",
+        "--data.ignore_columns label",
+        "data.validation",
+    ):
+        assert part in text, part
+    (source,), (report,) = read_training(path, negatives=2, score_column="label")
+    assert source.scored and "sentence1/sentence2/label (0 to 1, larger" in str(report)
+    for rows in ([PAIR | {"same": True}, PAIR | {"same": False}],
+                 [{"premise": "a", "hypothesis": "b", "gold_label": n, "sentence1": "a",
+                   "sentence2": "b", "same": n} for n in (0, 2)]):  # fmt: skip
+        (source,), _ = read_training([rows], negatives=2, score_column="same")
+        assert source.scored and source.examples[0].scores == (rows[0]["same"],)
+    (one, other), _ = read_training([[PAIR], PAIRED], negatives=2, score_column="label")
+    assert not one.scored and other.scored  # where a file has it
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"score": "high"}, "line 2: score is 'high', a number expected"),
+        ({}, "line 2: score is null, a number expected"),
+        ({"score": 1}, "every pair has the same score"),
+        ({"score": 2, "sentence2": ["b", "c"]}, "line 2: sentence2 holds 2 texts, one expected"),
+    ],
+)
+def test_bad_scored_pairs(tmp_path, row, said):
+    good = {"sentence1": "a", "sentence2": "b"}
+    path = write_jsonl(tmp_path / "x.jsonl", [good | {"score": 1}, good | row])
+    assert said in error(read, path)
+
+
+def test_what_scored_pairs_cannot_have(tmp_path):
+    rows = [PAIR | {"negative": "n", "much": 1}, PAIR | {"negative": "n", "much": 2}]
+    text = error(read, write_jsonl(tmp_path / "x.jsonl", rows), score_column="much")
+    assert "much scores pairs, and there are negatives (negative) too" in text
+    rows = [{"sentence1": "a", "sentence2": "b", "score": n} for n in (1, 2)]
+    write_jsonl(tmp_path / "x.jsonl", rows)
+    write_jsonl(tmp_path / "y.jsonl", [PAIR])
+    text = error(read, tmp_path)
+    assert "labelled rows and scored pairs cannot be mixed in one source" in text
+    rows = [{"sentence1": "a", "sentence2": "b", "negative": "n", "score": 1}]  # a triplet
+    assert read(write_jsonl(tmp_path / "x.jsonl", rows))[0] == [("a", "b", ("n",))]
+
+
+def test_a_scored_pair_is_no_positive(tmp_path):
+    """It may be quite unlike: it takes no negative from a triplet of its anchor."""
+    rows = [{"sentence1": "a", "sentence2": "n", "score": n} for n in (0.1, 0.2)]
+    (_, triplets), _ = read_training([rows, [PAIR | {"negative": "n"}]], negatives=2)
+    assert triplets.examples[0].negatives == ("n",)
 
 
 # --- scores of a row's texts ----------------------------------------------------------------------

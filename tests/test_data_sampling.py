@@ -225,3 +225,13 @@ def test_the_same_global_batch_has_the_same_order_on_other_ranks():
     assert one.position(step) == two.position(step) == (1, 4)
     assert one.batch(1, 4) == two.batch(1, 4) and one.sizes(step) == two.sizes(step)
     assert one.total(3) == 3 * one.steps_per_epoch
+
+
+def test_scored_pairs_may_share_a_text() -> None:
+    """A step compares their scores, not their texts."""
+    rows = [Example("a", f"b{i % 3}", (), i, (float(i),)) for i in range(20)]
+    plan = BatchPlan([TextSource("s", rows, 1.0, "score")], 4, 2, seed=0)
+    assert plan.steps_per_epoch == 2 and "4 of 20 rows left out" in plan.report()
+    seen = [row for i in range(2) for _, row in plan.batch(0, i)]
+    assert len(set(seen)) == 16
+    assert seen != [row for i in range(2) for _, row in plan.batch(1, i)]

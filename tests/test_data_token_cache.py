@@ -70,8 +70,11 @@ def test_whatever_changes_the_ids_changes_the_key(tokenizer, tmp_path) -> None:
         token_cache.key_of([rows[0]._replace(anchor="a men"), *rows[1:]], encoder(tokenizer)),
         token_cache.key_of([e._replace(positive=None, negatives=()) for e in rows],
                            encoder(tokenizer)),
+        token_cache.key_of(rows, encoder(tokenizer), scored=True),
     ]  # fmt: skip
     assert len(set(keys)) == len(keys)
+    scored = [e._replace(scores=(1.0,) * (1 + len(e.negatives))) for e in rows]
+    assert token_cache.key_of(scored, encoder(tokenizer)) == keys[0]  # ids are the same
     tokenizer("a text", truncation=True, max_length=3)  # leaves its truncation behind
     assert token_cache.key_of(rows, encoder(tokenizer)) == keys[0]
 

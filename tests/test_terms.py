@@ -65,7 +65,7 @@ def chain(*, paired: bool, nested: bool, last: bool, mean: bool) -> Callable:
     return naive
 
 
-def relation(mean: bool) -> Callable:
+def relation(mean: bool, task: bool = True) -> Callable:
     """KL(full width's neighbours || a narrow prefix's): dims of at most a fifth of 20, 2 and 4."""
 
     def neighbours(world: World, z: Tensor, d: int) -> Tensor:
@@ -85,7 +85,7 @@ def relation(mean: bool) -> Callable:
         for d in (2, 4):
             pairs = zip(full, neighbours(world, z, d), strict=True)
             terms.append(torch.stack([(t * (t / p).log()).sum() for t, p in pairs]).mean())
-        return 0.3 * mrl()(world) + 0.7 * 5 * sum(terms) / (2 if mean else 1)
+        return (0.3 * mrl()(world) if task else 0) + 0.7 * 5 * sum(terms) / (2 if mean else 1)
 
     return naive
 
@@ -121,7 +121,41 @@ def gor(world: World) -> Tensor:
     return total
 
 
+def scored(weights: tuple[float, ...], angle: float = 0, cosent: float = 1) -> Callable:
+    """log(1 + sum of exp over pairs of a lower and a higher score), by two loops."""
+
+    def alike(x: Tensor, y: Tensor) -> Tensor:
+        return normalize(x, dim=0) @ normalize(y, dim=0)
+
+    def turned(x: Tensor, y: Tensor) -> Tensor:
+        x, y = (torch.complex(*normalize(v, dim=0).chunk(2)) for v in (x, y))
+        product = (x * y.conj()).sum()
+        return (product.real + product.imag).abs()
+
+    def naive(world: World) -> Tensor:
+        pairs = [*zip(world.anchors, world.positives, strict=True)]
+        total = torch.zeros(())
+        for d, weight in zip(DIMS, weights, strict=True):
+            for share, measure in ((cosent, alike), (angle, turned)):
+                s = {p: measure(world.z[3][a, :d], world.z[3][p, :d]) / 0.1 for a, p in pairs}
+                wrong = [s[n] - s[m] for n in s for m in s if world.score[n] < world.score[m]]
+                total = total + weight * share * (1 + torch.stack(wrong).exp().sum()).log()
+        return total
+
+    return naive
+
+
+SCORED = ["--scored.tau", "0.1"]
 CASES: dict[str, tuple] = {
+    "scored": ([*SCORED, "--objective.name", "mrl"], scored((1, 1, 1)), 0, "scored"),
+    "scored-angle": ([*SCORED, "--objective.name", "2dmse", "--scored.loss", "angle"],
+                     scored((1, 1, 1), 1, 0), 0, "scored"),
+    "scored-both": ([*SCORED, "--objective.name", "mrl", "--scored.loss", "both",
+                     "--scored.weight", "2", "--objective.dim_weights", "1,2,3"],
+                    scored((2, 4, 6), 1), 0, "scored"),
+    "scored-mipic": ([*SCORED, "--objective.alpha", "0.3", "--sia.sentences", "5"],
+                     lambda w: 0.3 * scored((1, 1, 8))(w) + relation(mean=True, task=False)(w), 0,
+                     "scored"),
     "gor": (["--objective.name", "simcse", "--objective.gor", "0.7"], gor),
     "simcse": (["--objective.name", "simcse"], mrl((1,), (D,))),
     "mrl": (["--objective.name", "mrl"], mrl()),
@@ -164,7 +198,8 @@ def on_two_ranks(tmp_path_factory):
 @pytest.mark.parametrize("name", CASES)
 def test_value_and_gradient(name: str, on_two_ranks) -> None:
     for errors in (judge(*CASES[name]), on_two_ranks[name]):
-        assert errors["loss"] < 1e-6 and errors["left_out"] == LEFT_OUT, errors
+        left_out = 0 if "scored" in CASES[name] else LEFT_OUT
+        assert errors["loss"] < 1e-6 and errors["left_out"] == left_out, errors
         assert errors["gradient"] < 1e-6 and errors["size"] > 1e-3, errors
 
 

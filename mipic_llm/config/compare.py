@@ -33,10 +33,11 @@ MAY_CHANGE = _keys("""
     train.min_learning_rate_ratio train.warmup_ratio train.weight_decay train.max_grad_norm
     train.gradient_checkpointing train.compile train.save_every train.keep_checkpoints
     train.log_every eval.* export.* tracking.experiment tracking.run_name
-""")
+""") - {"eval.symmetric_prompt"}  # also before scored pairs
 # What these say is compared by content: the rows that were read, the base's own files.
 DATA = _keys("""
-    data.train data.negatives data.on_bad_rows data.ignore_columns data.mixture_temperature
+    data.train data.negatives data.on_bad_rows data.ignore_columns data.score_column
+    data.mixture_temperature
 """)
 BASE = _keys("model.name model.revision")
 

@@ -70,6 +70,9 @@ class DataConfig(Section):
     on_bad_rows: Literal["error", "skip"] = opt("error", "skip = leave the row out, report it")
     ignore_columns: list[str] = opt([], "columns of training data that are not looked at: a "
         "label, say, that says nothing of the pair")
+    score_column: str | None = opt(None, "column that makes the pairs of training data scored "
+        "pairs (larger = more alike), where a file has it; None = score or similarity beside "
+        "sentence1, sentence2")
     check: bool = opt(False, "read all data, print what was found (columns, repeated, cut and bad "
         "rows, texts of the validation data, scripts) and stop; no model is loaded")
     token_cache: str = opt("auto", "where token ids are kept between runs, memory-mapped: a "
@@ -136,6 +139,14 @@ class PicConfig(Section):
         "dims; nested = every prefix at both layers (mean over dims); None = by preset")
     target: Literal["next", "last"] | None = opt(None, "deeper side of a link: the next "
         "checkpoint's readout or the last layer's; None = by preset")
+
+
+class ScoredConfig(Section):
+    loss: Literal["cosent", "angle", "both"] = opt("cosent", "what scored pairs (data.train) teach "
+        "at every dim: that a pair with a higher score is nearer, by cosine (CoSENT), by AnglE's "
+        "angle in complex space, or the sum of both")
+    tau: float = opt(0.05, "temperature of both", gt=0)
+    weight: float = opt(1.0, "factor of it, where InfoNCE has 1", ge=0)
 
 
 class EseConfig(Section):
@@ -226,6 +237,7 @@ class Config(Section):
     objective: ObjectiveConfig = ObjectiveConfig()
     sia: SiaConfig = SiaConfig()
     pic: PicConfig = PicConfig()
+    scored: ScoredConfig = ScoredConfig()
     ese: EseConfig = EseConfig()
     train: TrainConfig = TrainConfig()
     eval: EvalConfig = EvalConfig()

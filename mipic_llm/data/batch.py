@@ -158,10 +158,13 @@ def prepare(
     return Prepared(batch, known, tuple(made), join(order[-1:], 0.0))
 
 
-def build_step(examples: Sequence[Example], encoder: TextEncoder) -> StepBatch:
-    """Tokenises this rank's rows (see `join_rows`)."""
-    rows = LazyTokens(examples, encoder).rows(range(len(examples)))
-    return join_rows(examples, rows, encoder, TextSource("rows", list(examples), 1.0).traits)
+def build_step(
+    examples: Sequence[Example], encoder: TextEncoder, source: Traits | None = None
+) -> StepBatch:
+    """Tokenises this rank's rows (see `join_rows`). source: None = as the rows look."""
+    source = source or TextSource("rows", list(examples), 1.0).traits
+    tokens = LazyTokens(examples, encoder, source.kind == "scored")
+    return join_rows(examples, tokens.rows(range(len(examples))), encoder, source)
 
 
 def join_rows(

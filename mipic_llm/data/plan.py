@@ -5,7 +5,7 @@ A global batch (batch_size * world_size rows) comes from one source. Ranks take 
 of it, so one rank with batch 2b and two ranks with batch b train on the same global batches.
 A resumed run may have another size of global batch: then the earlier sizes belong to it as well.
 Within a global batch no text is anchor or positive of two rows: such a row would be told that a
-right answer is wrong.
+right answer is wrong. Scored pairs may share texts.
 """
 
 from __future__ import annotations
@@ -177,9 +177,11 @@ class _Passes:
                 f"{source.name} has {self.n_rows:,} rows, fewer than one global batch of {rows:,} "
                 "(train.batch_size x ranks); give more data or lower train.batch_size"
             )
-        self._codes = _text_codes(source.examples)
+        # Scored pairs are compared by their scores: a text may be in any number of them.
+        rows_apart = [] if source.scored else source.examples
+        self._codes = _text_codes(rows_apart or source.examples[:1])
         anchors, positives = self._codes
-        self._clashes = self.n_rows + (anchors != positives).sum() > self._codes.max() + 1
+        self._clashes = len(rows_apart) + (anchors != positives).sum() > self._codes.max() + 1
         # Rows are dealt out by the column that repeats more.
         self._group = max(self._codes, key=lambda column: (np.bincount(column) ** 2).sum())
         first = self._most(0, np.arange(self.n_rows))

@@ -37,11 +37,14 @@ RowTokens = tuple[np.ndarray, ...]
 class LazyTokens:
     """Rows tokenised when they are first asked for, and remembered by the encoder."""
 
-    def __init__(self, examples: Sequence[Example], encoder: TextEncoder) -> None:
-        self.examples, self.encoder = examples, encoder
+    def __init__(
+        self, examples: Sequence[Example], encoder: TextEncoder, scored: bool = False
+    ) -> None:
+        self.examples, self.encoder, self.scored = examples, encoder, scored
 
     def rows(self, numbers: Iterable[int]) -> list[RowTokens]:
-        return list(_tokenise([self.examples[i] for i in numbers], self.encoder.arrays))
+        examples = [self.examples[i] for i in numbers]
+        return list(_tokenise(examples, self.encoder.arrays, self.scored))
 
     def lengths(self, numbers: Sequence[int]) -> np.ndarray:
         """Tokens of each row over all its forward passes."""
@@ -87,23 +90,25 @@ class StoredTokens:
 Tokens = LazyTokens | StoredTokens
 
 
-def _tokenise(examples: Sequence[Example], ids: Any) -> Iterable[RowTokens]:
+def _tokenise(examples: Sequence[Example], ids: Any, scored: bool) -> Iterable[RowTokens]:
     """ids(texts, kind) is asked once per column. Anchors take the query prompt, the others the
-    document prompt; unlabelled text is a query in both views, or the prompt would tell them apart.
+    document prompt; unlabelled text is a query in both views, or the prompt would tell them apart;
+    both texts of a scored pair take the prompt of STS.
     """
-    anchors = ids([e.anchor for e in examples], "query")
+    query, document = ("symmetric", "symmetric") if scored else ("query", "document")
+    anchors = ids([e.anchor for e in examples], query)
     labelled = {e.positive is not None for e in examples}
     assert len(labelled) == 1, "sources mixed in a step"
     if labelled == {False}:
         yield from ((anchor, anchor) for anchor in anchors)
         return
-    positives = ids([e.positive or "" for e in examples], "document")
-    negatives = iter(ids([text for e in examples for text in e.negatives], "document"))
+    positives = ids([e.positive or "" for e in examples], document)
+    negatives = iter(ids([text for e in examples for text in e.negatives], document))
     for example, anchor, positive in zip(examples, anchors, positives, strict=True):
         yield anchor, positive, *(next(negatives) for _ in example.negatives)
 
 
-def key_of(examples: Sequence[Example], encoder: TextEncoder) -> str | None:
+def key_of(examples: Sequence[Example], encoder: TextEncoder, scored: bool = False) -> str | None:
     """What names the ids of these rows; None for a tokenizer whose whole state we cannot read."""
     backend = getattr(encoder.tokenizer, "backend_tokenizer", None)
     if backend is None:
@@ -113,6 +118,7 @@ def key_of(examples: Sequence[Example], encoder: TextEncoder) -> str | None:
     state.pop("padding", None)
     settings = [VERSION, state, type(encoder.tokenizer).__name__, encoder.max_length,
                 encoder.append_eos_id, sorted(encoder.prompts.items())]  # fmt: skip
+    settings += ["scored"] if scored else []
     digest = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=16)
     for example in examples:
         digest.update(json.dumps(example[:3]).encode())
@@ -134,14 +140,16 @@ def _fingerprint(path: Path) -> list:
     return [path.stat().st_size, digest.hexdigest()]
 
 
-def build(folder: Path, examples: Sequence[Example], encoder: TextEncoder) -> None:
+def build(
+    folder: Path, examples: Sequence[Example], encoder: TextEncoder, scored: bool = False
+) -> None:
     """Writes the files, aside and then renamed. OSError where the place cannot be written to."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     fresh = folder.parent / f".{folder.name}.{socket.gethostname()}.{os.getpid()}.new"
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir()
     try:
-        _write(fresh, examples, encoder)
+        _write(fresh, examples, encoder, scored)
         if not is_whole(folder):
             shutil.rmtree(folder, ignore_errors=True)
         try:
@@ -153,12 +161,12 @@ def build(folder: Path, examples: Sequence[Example], encoder: TextEncoder) -> No
         shutil.rmtree(fresh, ignore_errors=True)
 
 
-def _write(fresh: Path, examples: Sequence[Example], encoder: TextEncoder) -> None:
+def _write(fresh: Path, examples: Sequence[Example], encoder: TextEncoder, scored: bool) -> None:
     lengths, per_row, labelled = [], [], examples[0].positive is not None
     before = encoder.cut
     with (fresh / "ids.bin").open("wb") as file:
         for start in range(0, len(examples), BLOCK):
-            for row in _tokenise(examples[start : start + BLOCK], encoder.fresh):
+            for row in _tokenise(examples[start : start + BLOCK], encoder.fresh, scored):
                 texts = row if labelled else row[:1]
                 per_row.append(len(texts))
                 lengths += map(len, texts)

@@ -1,5 +1,6 @@
 """The losses: pure functions of tensors, computed in float32, gradients tested against float64."""
 
+from mipic_llm.losses.cosent import cosent_per_dim
 from mipic_llm.losses.ese import alignment_kl, compress, layer_weight, pca_target
 from mipic_llm.losses.gor import gor_per_dim
 from mipic_llm.losses.infonce import false_negatives, mrl_per_dim
@@ -10,6 +11,7 @@ __all__ = [
     "LeftOut",
     "alignment_kl",
     "compress",
+    "cosent_per_dim",
     "false_negatives",
     "gor_per_dim",
     "layer_weight",

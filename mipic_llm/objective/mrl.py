@@ -13,7 +13,6 @@ from torch import Tensor
 
 from mipic_llm import losses
 from mipic_llm.config import OBJECTIVES, Config, trained_dims
-from mipic_llm.losses.numerics import constant
 from mipic_llm.objective.term import Seen, Term, Value, per_dim
 
 
@@ -25,18 +24,20 @@ def task(seen: Seen, readout_ND: Tensor, dims: Sequence[int], tau: float) -> Ten
     )  # fmt: skip
 
 
+def dims_and_weights(config: Config, width: int) -> tuple[list[int], list[float] | None]:
+    """The prefixes under the task loss, and what each one weighs; None = 1."""
+    o, form, dims = config.objective, OBJECTIVES[config.objective.name], trained_dims(config)
+    weights = o.dim_weights if form.widths == "all" else None
+    if weights is None and form.mixed:
+        weights = [o.wide_weight if 2 * d > width else 1.0 for d in dims]
+    return dims, weights
+
+
 class Mrl(Term):
     def __init__(self, config: Config, width: int, depth: int, weight: float) -> None:
         super().__init__(weight)
-        o, form = config.objective, OBJECTIVES[config.objective.name]
-        self.dims, self.tau = trained_dims(config), o.tau
-        self.weights = o.dim_weights if form.widths == "all" else None
-        if self.weights is None and form.mixed:
-            self.weights = [o.wide_weight if 2 * d > width else 1.0 for d in self.dims]
+        self.tau, (self.dims, self.weights) = config.objective.tau, dims_and_weights(config, width)
 
     def across(self, seen: Seen, drawn: tuple[int, ...]) -> Iterator[Value]:
         value_P = task(seen, seen.everyone(), self.dims, self.tau)
-        weights_P = None
-        if self.weights is not None:
-            weights_P = constant(tuple(self.weights), value_P.dtype, value_P.device)
-        yield per_dim("mrl", value_P, self.dims, weights_P)
+        yield per_dim("mrl", value_P, self.dims, self.weights)

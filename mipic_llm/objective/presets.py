@@ -14,6 +14,7 @@ from mipic_llm.objective.gor import Gor
 from mipic_llm.objective.mrl import Mrl
 from mipic_llm.objective.objective import Objective
 from mipic_llm.objective.pic import Pic
+from mipic_llm.objective.scored import Scored
 from mipic_llm.objective.sentences import Sentences
 from mipic_llm.objective.sia import Sia
 from mipic_llm.objective.term import Term
@@ -22,12 +23,14 @@ from mipic_llm.objective.twodmse import TwoDMse
 
 class Row(NamedTuple):
     """make(config, width, depth, weight); whether and how much a resolved configuration asks for
-    it; beside: it is added to any objective, outside of Eq 18's alpha."""
+    it; beside: it is added to any objective, outside of Eq 18's alpha; task: the same, but with the
+    weight of the contrastive term, which it replaces for another kind of sources."""
 
     make: Callable[..., Term]
     wanted: Callable[[Config], bool] = lambda c: True
     weight: Callable[[Config], float] = lambda c: 1.0
     beside: bool = False
+    task: bool = False
 
 
 TERMS = {
@@ -38,6 +41,7 @@ TERMS = {
     "ese": Row(Ese),
     "2dmse": Row(TwoDMse),
     "gor": Row(Gor, lambda c: c.objective.gor > 0, lambda c: c.objective.gor, beside=True),
+    "scored": Row(Scored, weight=lambda c: c.scored.weight, task=True),
 }
 
 
@@ -49,10 +53,10 @@ def build_objective(config: Config, *, width: int, depth: int) -> Objective:
     o = config.objective
     form, terms = OBJECTIVES[o.name], []
     for name, row in TERMS.items():
-        if not (row.beside or name in form.terms) or not row.wanted(config):
+        if not (row.beside or row.task or name in form.terms) or not row.wanted(config):
             continue
         weight = row.weight(config)
         if form.mixed and not row.beside:
-            weight *= o.alpha if name == form.terms[0] else 1 - o.alpha
+            weight *= o.alpha if row.task or name == form.terms[0] else 1 - o.alpha
         terms.append(row.make(config, width, depth, weight))
     return Objective(terms, last=depth, mean=o.reduction == "mean", seed=config.seed)

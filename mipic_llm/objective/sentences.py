@@ -16,6 +16,7 @@ import torch
 from mipic_llm import losses
 from mipic_llm.config import Config, narrow_dims
 from mipic_llm.objective.term import Seen, Term, Value
+from mipic_llm.types import Traits
 
 
 class Sentences(Term):
@@ -23,6 +24,9 @@ class Sentences(Term):
         super().__init__(weight)
         self.dims, self.tau = narrow_dims(config), config.objective.tau
         self.parts, self.memory = len(self.dims), config.sia.memory or 0
+
+    def takes(self, source: Traits) -> bool:
+        return True  # it reads no label
 
     def across(self, seen: Seen, drawn: tuple[int, ...]) -> Iterator[Value]:
         mine, n, (kept_MD, key_M) = seen.mine(), seen.n_anchors, seen.remembered

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from mipic_llm.losses.numerics import constant
 from mipic_llm.runtime import ranks
 from mipic_llm.runtime.rows import Rows
 from mipic_llm.types import Known, Packing, Traits
@@ -53,10 +54,12 @@ class Value(NamedTuple):
 
 
 def per_dim(
-    name: str, value_P: Tensor, dims: Sequence[int], weights_P: Tensor | None = None
+    name: str, value_P: Tensor, dims: Sequence[int], weights: Sequence[float] | None = None
 ) -> Value:
     """The `Value` of a term with one value per prefix: their (weighted) sum, each one logged."""
-    total = value_P.sum() if weights_P is None else (value_P * weights_P).sum()
+    total = value_P.sum()
+    if weights is not None:
+        total = (value_P * constant(tuple(weights), value_P.dtype, value_P.device)).sum()
     details = zip(map(str, dims), value_P.detach().unbind(), strict=True)
     return Value(name, total, details=tuple(details))
 

@@ -23,7 +23,8 @@ STYLES = [
 ]
 # Titles of the loss panels; a part that is not here goes by its own name.
 TITLES = {"loss": "total", "loss/mrl": "MRL", "loss/chain": "PIC chain",
-          "loss/relation": "SIA relation", "loss/geometry": "SIA geometry"}  # fmt: skip
+          "loss/relation": "SIA relation", "loss/geometry": "SIA geometry",
+          "loss/cosent": "CoSENT", "loss/angle": "AnglE"}  # fmt: skip
 Points = list[tuple[int, float]]  # (step, value)
 
 

@@ -48,7 +48,7 @@ def check_chunks(run: LiveRun) -> None:
     examples = [data.sources[s].examples[i] for s, i in rows]
     texts = [(e.anchor, e.positive or "", *e.negatives) for e in examples]
     chosen = selfcheck.shortest([sum(map(len, row)) for row in texts])
-    batch = build_step([examples[b] for b in chosen], data.encoder)
+    batch = build_step([examples[b] for b in chosen], data.encoder, data.traits[rows[0][0]])
     loss, gradient = selfcheck.selfcheck(run.engine, run.config, batch)
     say(f"self-check: a step in chunks equals a plain one (loss to {loss:.0e}, gradients to "
         f"{gradient:.0e})")  # fmt: skip

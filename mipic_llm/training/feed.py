@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mipic_llm.config import Config, SourceConfig
+from mipic_llm.config import Config, SourceConfig, need
 from mipic_llm.data import token_cache
 from mipic_llm.data.batch import StepBatch, join_rows
 from mipic_llm.data.plan import BatchPlan
@@ -21,7 +21,7 @@ from mipic_llm.evaluation.tasks.base import Task
 from mipic_llm.model.directory import Source
 from mipic_llm.runtime import ranks as dist
 from mipic_llm.runtime.ranks import say
-from mipic_llm.training.survey import look, summary
+from mipic_llm.training.survey import look, no_scores, summary
 from mipic_llm.types import Traits
 
 CACHE_ROWS = 10_000  # below, tokenising takes seconds and is spread over the steps
@@ -71,9 +71,14 @@ def prepare_data(
         on_bad_rows=d.on_bad_rows,
         cache_dir=d.cache_dir,
         ignore=d.ignore_columns,
+        score_column=d.score_column,
     )
     for report in reports:
         say(str(report))
+    need(
+        d.score_column is None or d.score_column in [s.scored for s in sources],
+        no_scores(d.score_column),
+    )
     sources = tempered(sources, d.mixture_temperature)
     world, size = dist.world_size(), config.train.batch_size
     if past and past[-1][0] == size * world:
@@ -112,12 +117,12 @@ def open_tokens(source: TextSource, encoder: TextEncoder, option: str) -> Tokens
 
     On each machine its first rank builds; a shared directory is safe (see token_cache.py).
     """
-    lazy = LazyTokens(source.examples, encoder)
+    lazy = LazyTokens(source.examples, encoder, bool(source.scored))
     if option == "off" or (option == "auto" and len(source.examples) < CACHE_ROWS):
         return lazy
     home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "mipic_llm" / "tokens"
     folder = (home if option == "auto" else Path(option)).expanduser()
-    key = token_cache.key_of(source.examples, encoder)
+    key = token_cache.key_of(source.examples, encoder, bool(source.scored))
     if key is None:
         say(f"note: {source.name}: this tokenizer's state cannot be hashed: no token cache")
         return lazy
@@ -127,7 +132,7 @@ def open_tokens(source: TextSource, encoder: TextEncoder, option: str) -> Tokens
         say(f"{source.name}: tokenising {len(source.examples):,} rows for the cache")
     if not hit and int(os.environ.get("LOCAL_RANK") or 0) == 0:
         try:
-            token_cache.build(folder / key, source.examples, encoder)
+            token_cache.build(folder / key, source.examples, encoder, bool(source.scored))
         except OSError as error:
             problem = f"data.token_cache: cannot write to {folder}: {error.strerror}"
         except UserError as error:

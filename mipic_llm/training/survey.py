@@ -77,22 +77,34 @@ def check(config: Config) -> int:
         else:
             tasks.append(task)
             _say(f"validation {spec}", [("read", line)])
+    d, scored = config.data, config.data.score_column is None
     for spec in config.training:
-        d, name, its = config.data, spec, encoder
+        name, its = spec, encoder
         if isinstance(spec, SourceConfig):
             name, its = spec.path, make_encoder(config.replace(**spec.changes()), source)
         try:
             (rows,), reports = read_training(
                 [spec], negatives=d.negatives, on_bad_rows="skip", cache_dir=d.cache_dir,
-                ignore=d.ignore_columns,
+                ignore=d.ignore_columns, score_column=d.score_column,
             )  # fmt: skip
         except UserError as error:
             bad += _say(f"training {split_weight(name)[0]}", [("bad", str(error))])
         else:
+            scored |= rows.scored == d.score_column
             _say(f"training {rows.name}", _table(rows, reports, tasks, its))
             bad += sum(len(report.rejected) for report in reports)
+    if not scored:
+        bad += _say("data.score_column", [("bad", no_scores(d.score_column))])
     print(f"{bad:,} bad; nothing was trained (--data.check true)")
     return EXIT_USER_ERROR if bad else EXIT_DONE
+
+
+def no_scores(column: str | None) -> str:
+    """The line for a `data.score_column` that no file has."""
+    return (
+        f"data.score_column: no file of data.train has pairs and a column {column}; give the "
+        "name of a column of theirs, or none"
+    )
 
 
 def _say(title: str, lines: Sequence[tuple[str, str]]) -> int:
@@ -118,14 +130,19 @@ def _table(
          else "none"),
         ("leaks", f"{found.leaks:,} rows have a text of the validation data"),
     ]  # fmt: skip
-    if given := [e.scores for e in rows if e.scores]:
+    given = [e.scores for e in rows if e.scores]
+    if source.scored:
+        kinds = len({s[0] for s in given})
+        lines += [("scores", f"{_range([s[0] for s in given])}, {kinds:,} different")]
+    elif given:
         above = sum(any(n > s[0] for n in s[1:]) for s in given)
         lines += [("scores", f"of {len(given):,} rows: positives {_range([s[0] for s in given])}, "
                    f"negatives {_range([n for s in given for n in s[1:]])}; {above:,} with a "
                    "negative above the positive")]  # fmt: skip
-    columns = {"anchors": ("query", [e.anchor for e in rows]),
-               "positives": ("document", [e.positive for e in rows if e.positive is not None]),
-               "negatives": ("document", [t for e in rows for t in e.negatives])}  # fmt: skip
+    query, document = ("symmetric", "symmetric") if source.scored else ("query", "document")
+    columns = {"anchors": (query, [e.anchor for e in rows]),
+               "positives": (document, [e.positive for e in rows if e.positive is not None]),
+               "negatives": (document, [t for e in rows for t in e.negatives])}  # fmt: skip
     for name, (kind, texts) in columns.items():
         if not texts:
             continue

@@ -14,16 +14,19 @@ wins:
     messages, positive_messages     ms-swift: a text is the contents of its messages, one per line
     query, response                 ms-swift
     query|question, answer          pairs
-    sentence1, sentence2            pairs
+    sentence1, sentence2, score     scored pairs, as in STS: also similarity, similarity_score, and
+                                    a label with fractions; also text1, text2; no hard negatives
+    sentence1, sentence2            pairs, also text1, text2
     text | sentence                 unlabelled, also any .txt: one text per line
 
 Beside any pair, columns of hard negatives (`cells.NEGATIVE`: negative, neg_2, hard_negatives,
 rejected_response ..) may be lists, and ragged: null, blank and empty ones are absent. A positive
 may be a list: each becomes a row of its own, with the same negatives. How well each of these texts
 answers may stand beside them, in their order: pos_scores and neg_scores (pos_score, neg_score), or
-scores, of the positives and then the negatives. A column that looks like a label or score beside a
-pair without negatives is refused, since the pair may be one that does not belong together. Other
-columns are ignored, and named in the report.
+scores, of the positives and then the negatives. Another column that looks like a label or score
+beside a pair without negatives is refused, since the pair may be one that does not belong together:
+`data.score_column` or `data.ignore_columns` says what it means. Other columns are ignored, and
+named in the report.
 """
 
 from __future__ import annotations
@@ -63,16 +66,19 @@ SPARE = 8  # negatives read beyond those asked for, in place of those that prove
 
 
 class TextSource(NamedTuple):
-    """What one spec of `data.train` gave. weight = passes over it per epoch in a mixture."""
+    """What one spec of `data.train` gave. weight = passes over it per epoch in a mixture; scored:
+    the column that makes its rows scored pairs."""
 
     name: str
     examples: list[Example]
     weight: float
+    scored: str | None = None
 
     @property
     def traits(self) -> Traits:
         """What holds for all of its rows."""
         kind = "texts" if self.examples[0].positive is None else "pairs"
+        kind = "scored" if self.scored else kind
         return Traits(self.name, kind, any(example.scores for example in self.examples))
 
 
@@ -124,14 +130,23 @@ class _Columns(NamedTuple):
     positive: str | None
     nli: str | None = None  # the column of NLI labels
     plain: frozenset[str] = frozenset()  # columns of the first row that are no labels
+    score: str | None = None  # of scored pairs
+
+    @property
+    def teaches(self) -> str:
+        """What kind of rows these are, in words."""
+        labelled = "scored pairs" if self.score else "labelled rows"
+        return labelled if self.positive else "unlabelled text"
 
 
 _PAIRS = (
     ("anchor", "positive"), ("query", "pos"), ("query", "positive"), ("query", "positive_passages"),
     ("query", "pos_doc"), ("question", "pos_doc"), ("messages", "positive_messages"),
     ("query", "response"), ("query", "answer"), ("question", "answer"), ("sentence1", "sentence2"),
+    ("text1", "text2"),
 )  # fmt: skip
 SCORES = ("score", "label", "similarity_score", "similarity")
+_STS = (("sentence1", "sentence2"), ("text1", "text2"))
 _NLI = (("premise", "hypothesis"), ("sentence1", "sentence2"))
 _ACCEPTED = " | ".join(["text", "sentence", *map(", ".join, _PAIRS), "premise, hypothesis, label"])
 _SCORES = {name for names in cells.SCORES_OF.values() for name in names}
@@ -150,6 +165,7 @@ def read_training(
     on_bad_rows: str = "error",
     cache_dir: str | None = None,
     ignore: Sequence[str] = (),
+    score_column: str | None = None,
 ) -> tuple[list[TextSource], list[ReadReport]]:
     """Reads the training text: one TextSource per spec, one report per file.
 
@@ -160,11 +176,13 @@ def read_training(
     (see `containers`) stands for a spec, and one spec or object for a list of it.
     negatives: the most hard negatives kept per row (the first ones).
     on_bad_rows: error = stop at the first bad row, skip = leave it out and list it in the report.
-    ignore: columns that are not looked at.
+    ignore: columns that are not looked at. score_column: the one that makes any pairs scored pairs,
+    in the files that have it.
     Raises UserError, one line: what, where, what to do.
     """
-    read: list[tuple[str, float, int, list[list[Row]]]] = []  # name, weight, most negatives, rows
+    read: list[tuple[str, float, int, str | None, list[list[Row]]]] = []
     reports: list[ReadReport] = []
+    kinds: list[_Columns] = []
     for n, spec in enumerate(as_list(specs)):
         name, weight = f"{'rows' if type(spec) is list else type(spec).__name__}[{n}]", 1.0
         most, renamed = negatives, {}
@@ -177,29 +195,39 @@ def read_training(
         found: list[list[Row]] = []
         for part in containers(spec, "train", cache_dir, name):
             part = part._replace(rows=_renamed(part.rows, renamed)) if renamed else part
-            texts, report = _read_part(part, most, on_bad_rows == "skip", ignore)
-            if found and (texts[0][1] is None) != (found[0][0][1] is None):
+            texts, report, columns = _read_part(
+                part, most, on_bad_rows == "skip", ignore, score_column
+            )
+            if found and columns.teaches != kinds[-1].teaches:
                 raise UserError(
                     f"{part.path} ({report.kind}) and {reports[-1].path} ({reports[-1].kind}) are "
-                    "one source, but unlabelled text and labelled rows cannot be mixed in one "
-                    "source; give them as two entries of data.train"
+                    f"one source, but {columns.teaches} and {kinds[-1].teaches} cannot be mixed in "
+                    "one source; give them as two entries of data.train"
                 )
             found.append(texts)
             reports.append(report)
-        read.append((name, weight, most, found))
-    every = [row for *_, found in read for texts in found for row in texts]
+            kinds.append(columns)
+        scored = kinds[-1].score
+        if scored and len({row[3] for texts in found for row in texts}) < 2:
+            raise UserError(
+                f"{name}: every pair has the same score, which teaches nothing; give pairs with "
+                "different scores, or pairs that mean the same without the column "
+                f"{scored}"
+            )
+        read.append((name, weight, most, scored, found))
+    every = [row for *_, scored, found in read if not scored for texts in found for row in texts]
     known = set[tuple[str, str]]()
     if any(hard for _, _, hard, _ in every):
         known = {(plain(anchor), plain(right)) for anchor, right, _, _ in every if right}
     sources, counts = [], []
-    for name, weight, most, found in read:
+    for name, weight, most, scored, found in read:
         rows: list[Row] = []
         for texts in found:
             kept = [_without_positives(row, known, most) for row in texts]
             counts.append(sum(count for _, count in kept))
             rows += [row for row, _ in kept]
         examples = [Example(*row[:3], i, row[3]) for i, row in enumerate(rows)]
-        sources.append(TextSource(name, examples, weight))
+        sources.append(TextSource(name, examples, weight, scored))
     return sources, [r._replace(n_false=n) for r, n in zip(reports, counts, strict=True)]
 
 
@@ -300,8 +328,10 @@ def collect_rows(
     return Collected(parsed, picked, n_rows, rejected, list(columns))
 
 
-def _read_part(part: Part, negatives: int, skip: bool, ignore: Sequence[str]):
-    """One file's (anchor, positive, negatives) rows and its report."""
+def _read_part(
+    part: Part, negatives: int, skip: bool, ignore: Sequence[str], score_column: str | None
+) -> tuple[list[Row], ReadReport, _Columns]:
+    """One file's rows, its report, and its columns."""
 
     def parse(row: dict, columns: _Columns):
         if columns.nli:
@@ -310,6 +340,11 @@ def _read_part(part: Part, negatives: int, skip: bool, ignore: Sequence[str]):
         anchor = one_text(row, columns.anchor)
         if columns.positive is None:
             return [(anchor, None, (), ())]
+        if columns.score:
+            alike = row.get(columns.score)
+            alike = int(alike) if isinstance(alike, bool) else alike
+            pair = anchor, one_text(row, columns.positive)
+            return [(*pair, (), (cells.to_number(alike, columns.score),))]
         right, hard = cells.column_texts(row, columns.positive), cells.negative_texts(row, ignore)
         if _SCORES.isdisjoint(row):
             kept = tuple(islice((text for text in hard if text is not None), most))
@@ -324,7 +359,7 @@ def _read_part(part: Part, negatives: int, skip: bool, ignore: Sequence[str]):
         ]
 
     most = negatives + SPARE if negatives else 0
-    detect = partial(_detect, path=part.path, ignore=ignore)
+    detect = partial(_detect, path=part.path, ignore=ignore, score_column=score_column)
     parsed, columns, n_rows, rejected, names = collect_rows(part, detect, parse, skip)
     if columns.nli:
         rows = _nli_rows(parsed, most)
@@ -332,32 +367,46 @@ def _read_part(part: Part, negatives: int, skip: bool, ignore: Sequence[str]):
             raise UserError(f"{part.path} holds no entailment pair; training needs some")
     else:
         rows = [row for group in parsed for row in group]
-        if columns.positive:  # some rows may have more columns than the first one
+        if columns.score:
+            scores = [row[3][0] for row in rows]
+            if columns.score == "label" != score_column and all(n.is_integer() for n in scores):
+                raise _unclear(part.path, columns, "label", ", whose whole numbers may be classes")
+            span = f"{min(scores):g} to {max(scores):g}, larger = more alike"
+            columns = columns._replace(kind=f"scored pairs {columns.kind} ({span})")
+        elif columns.positive:  # some rows may have more columns than the first one
             _check_labels(part.path, columns, [name for name in names if name not in ignore])
-    taken = {columns.anchor, columns.positive, columns.nli}
-    if columns.positive and not columns.nli:
+    taken = {columns.anchor, columns.positive, columns.nli, columns.score}
+    if columns.positive and not columns.nli and not columns.score:
         taken |= {name for name in cells.negative_columns(names) if name not in ignore}
         if any(row[3] for row in rows):
             taken |= _SCORES - set(ignore)
     return rows, ReadReport(
         part.path, columns.kind, n_rows, len(rows), rejected, part.unit,
         ignored=tuple(name for name in names if name not in taken), beside=part.beside,
-        n_scored=sum(bool(row[3]) for row in rows),
-    )  # fmt: skip
+        n_scored=0 if columns.score else sum(bool(row[3]) for row in rows),
+    ), columns  # fmt: skip
 
 
-def _detect(row: dict, path: str, ignore: Sequence[str]) -> _Columns:
+def _detect(row: dict, path: str, ignore: Sequence[str], score_column: str | None) -> _Columns:
     """What a file means that begins with this row."""
     have = [name for name in map(str, row) if name not in ignore]
     for anchor, positive in _NLI:
         label = next((name for name in ("gold_label", "label") if name in have), None)
         words = label == "gold_label" or anchor == "premise" or cells.is_nli_word(row.get("label"))
-        if label and words and {anchor, positive} <= set(have):
+        if score_column not in have and label and words and {anchor, positive} <= set(have):
             return _Columns("/".join([anchor, positive, label]), anchor, positive, label)
     for anchor, positive in _PAIRS:
         if not {anchor, positive} <= set(have):
             continue
         hard = cells.negative_columns(have)
+        if score := _score_column(row, (anchor, positive), have, score_column):
+            if hard:
+                raise UserError(
+                    f"{path}: {score} scores pairs, and there are negatives ({hard[0]}) too; leave "
+                    "one of them out with --data.ignore_columns"
+                )
+            kind = "/".join([anchor, positive, score])
+            return _Columns(kind, anchor, positive, score=score)
         shown = hard if len(hard) < 3 else [hard[0], "..", hard[-1]]
         plain = frozenset(str(name) for name, v in row.items() if not _is_label(str(name), v))
         found = _Columns("/".join([anchor, positive, *shown]), anchor, positive, None, plain)
@@ -375,12 +424,35 @@ def _check_labels(path: str, columns: _Columns, names: Sequence[str]) -> None:
     """UserError where pairs without negatives have a label or score."""
     unlike = (n for n in names if n not in columns.plain and _is_label(n, None))
     if not cells.negative_columns(names) and (score := next(unlike, None)):
-        raise UserError(
-            f"{path}: {columns.anchor}, {columns.positive}, {score} are scored pairs, which are "
-            "for evaluation; use the file as data.validation, or for training keep only the pairs "
-            f"that mean the same and drop the column {score} (where it is no label, "
-            f"--data.ignore_columns {score} trains on all pairs)"
-        )
+        raise _unclear(path, columns, score)
+
+
+def _unclear(path: str, columns: _Columns, score: str, why: str = "") -> UserError:
+    return UserError(
+        f"{path}: {columns.anchor}, {columns.positive}, {score} are scored pairs{why}: "
+        f"--data.score_column {score} trains on them as such, a larger {score} = more alike; "
+        f"--data.ignore_columns {score} trains on all pairs as if they belonged together; "
+        "data.validation evaluates on them"
+    )
+
+
+def _score_column(
+    row: dict, pair: tuple[str, str], have: Sequence[str], given: str | None
+) -> str | None:
+    """The column that makes these scored pairs: the one that was given, or one of STS."""
+    if given in have:
+        return given
+    if pair not in _STS or cells.negative_columns(have):
+        return None
+    found = [name for name in SCORES if name in have]
+    number = found == ["label"] and isinstance(row["label"], float | int | str)
+    if number and not isinstance(row["label"], bool):
+        try:
+            cells.to_number(row["label"], "label")
+        except BadRow:
+            return None
+        return "label"
+    return next((name for name in found if name != "label"), None)
 
 
 def _is_label(name: str, value: Any) -> bool:
