@@ -40,6 +40,7 @@ class Options(NamedTuple):
 
     quick: few runs and small cases. data: a file of triplets (None = the built-in text).
     case: only this case. rows: gradcache's fixed total. runs: timed steps (0 = the suite's own).
+    kills, seed: of faults.
     """
 
     quick: bool = False
@@ -48,6 +49,8 @@ class Options(NamedTuple):
     rows: int = 4096
     runs: int = 0
     threads: int = 1
+    kills: int = 60
+    seed: int = 0
 
 
 class Timing(NamedTuple):

@@ -1,7 +1,7 @@
 """All speed and memory figures: `python benchmarks/run.py SUITE [--quick] [--plot]`.
 
-Suites: sia, step, peers, gradcache, scaling, startup, save, profile, gpu; `plot` draws the
-pictures of what benchmarks/results.csv holds. benchmarks/README.md explains every number.
+Suites: sia, step, peers, gradcache, scaling, startup, save, faults, profile, gpu; `plot`
+draws the pictures of what benchmarks/results.csv holds. benchmarks/README.md explains every number.
 """
 
 from __future__ import annotations
@@ -17,7 +17,18 @@ sys.path[0] = str(Path(__file__).resolve().parent.parent)  # not this folder: it
 from benchmarks import harness  # noqa: E402
 from mipic_llm.quiet import quiet  # noqa: E402
 
-SUITES = ("sia", "step", "peers", "gradcache", "scaling", "startup", "save", "profile", "gpu")
+SUITES = (
+    "sia",
+    "step",
+    "peers",
+    "gradcache",
+    "scaling",
+    "startup",
+    "save",
+    "faults",
+    "profile",
+    "gpu",
+)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -32,6 +43,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--case", help="only this case of the suite")
     parser.add_argument("--runs", type=int, default=0, help="timed steps (0 = the suite's own)")
     parser.add_argument("--rows", type=int, default=4096, help="gradcache: rows in every run")
+    parser.add_argument("--kills", type=int, default=60, help="faults: runs that are killed")
+    parser.add_argument("--seed", type=int, default=0, help="faults: draws the moments")
     parser.add_argument("--threads", type=int, default=1, help="torch threads on a CPU (default 1)")
     return parser.parse_args(argv)
 
@@ -51,7 +64,8 @@ def main(argv: list[str] | None = None) -> int:
 
     torch.set_num_threads(args.threads)
     options = harness.Options(args.quick, args.data and str(Path(args.data).resolve()), args.case,
-                              args.rows, args.runs, args.threads)  # fmt: skip
+                              args.rows, args.runs, args.threads, args.kills,
+                              args.seed)  # fmt: skip
     module = {"profile": "regions"}.get(args.suite, args.suite)  # profile is a standard module
     rows = importlib.import_module(f"benchmarks.{module}").run(options)
     print(harness.table(rows))
