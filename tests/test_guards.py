@@ -27,7 +27,7 @@ from mipic_llm.runtime.engine import consolidated, start
 from mipic_llm.study.runner import check
 from mipic_llm.study.spec import read_study
 from mipic_llm.tracking.mlflow_run import MlflowTracker, _short
-from mipic_llm.training import setup
+from mipic_llm.training import loop, setup
 from mipic_llm.training.loop import train
 from mipic_llm.training.resume import check_resume
 from mipic_llm.training.setup import claim_output, clear
@@ -313,6 +313,7 @@ class Wipe:
 
     def on_step(self, run, step, row):
         if step == 3:
+            run.finish()
             shutil.rmtree(run.out)
 
 
@@ -425,6 +426,29 @@ def test_overwrite_leaves_what_no_run_wrote(base, tmp_path):
         with pytest.raises(UserError, match="was not written by a run"):
             claim_output(load_config(flags(base, folder, "--overwrite", "true")))
         assert names(folder) == [".lock", "config.yaml"]
+
+
+def test_a_start_killed_at_any_moment_can_be_made_again(base, copy, tmp_path, monkeypatch):
+    """Nobody is told to delete by hand what a killed start or --overwrite left."""
+    out = tmp_path / "new"
+    (out / ".rehearsal" / ".adapter.new").mkdir(parents=True)  # killed in the rehearsal,
+    (out / ".config.yaml.new").write_text("# reci")  # or in the first file
+    with monkeypatch.context() as patch:  # or after it
+        patch.setattr(loop, "make_trackers", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run(base, out)
+    with pytest.raises(UserError, match="--overwrite true"):
+        run(base, out)
+    claim_output(load_config(flags(base, out, "--overwrite", "true"))).close()
+    unlink = Path.unlink
+    for name in setup._FILES:  # or in the middle of --overwrite
+        monkeypatch.setattr(Path, "unlink", lambda path, name=name, **how: (
+            1 / 0 if path.name == name else unlink(path, **how)))  # fmt: skip
+        with pytest.raises(ZeroDivisionError):
+            clear(copy)
+        claim_output(load_config(flags(base, copy, "--overwrite", "true"))).close()
+    monkeypatch.undo()
+    assert run(base, copy, "--overwrite", "true", "--train.max_steps", "2") == EXIT_DONE
 
 
 def test_a_mistake_in_the_data_deletes_nothing(base, copy, tmp_path):

@@ -38,6 +38,8 @@ def rehearse(run: LiveRun) -> None:
     is deleted again: what would fail at the end for a reason that is there now fails now. All ranks
     call. Raises UserError."""
     folder, keep = run.out / ".rehearsal", checkpoint.rng_state()
+    if run.rank == 0:
+        shutil.rmtree(folder, ignore_errors=True)  # of a start that was killed
     try:
         with run.engine.nudged("lora_B"):
             _write(run, folder, 4, rehearsal=True)

@@ -91,6 +91,9 @@ def train(
     own: list[Any] = [ShowProgress()]
     with writing(out):
         if dist.rank() == 0:
+            # First of all: by it a run that is killed now is known as one of ours.
+            if _new(run) or not (out / "config.yaml").is_file():  # or of another directory
+                _put(out / "config.yaml", _record(run))
             after = state.step if resume_from else None
             trackers = make_trackers(config, out, resume_step=after, run_id=state.mlflow_run_id)
             own = [*map(Tracking, trackers), *own]
@@ -163,27 +166,30 @@ def writing(out: Path) -> Iterator[None]:
     need(problem is None, str(problem))
 
 
+def _new(run: LiveRun) -> bool:
+    """Whether config.yaml has something to say that it did not say before."""
+    return run.step == 0 or bool(run.changes)
+
+
+def _put(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
 def _start(run: LiveRun) -> None:
-    """What this run is: config.yaml, environment.json (of a first start), three lines."""
+    """What this run is: environment.json (of a first start), three lines."""
     config, fresh = run.config, run.step == 0
-    new = fresh or bool(run.changes)
     about = choose(config.model.attn, config.train.precision, run.source.config).about
     reading = run.source.reading(config.model.inner_norm or "raw", run.data.encoder)
     layers = setup.layer_kind(config, run.engine.module.backbone.model)
     run.facts |= {"attention": about, "vectors": reading, "layers": layers}
     with writing(run.out):
-        if run.rank == 0:
-            text = json.dumps(environment() | run.facts, indent=2, default=str) + "\n"
-            for name, content, wanted in (
-                ("environment.json", text, fresh), ("config.yaml", _record(run), new)
-            ):  # fmt: skip
-                if not wanted and (run.out / name).is_file():
-                    continue  # else: resumed from a checkpoint of another directory
-                temporary = run.out / f".{name}.new"
-                temporary.write_text(content, encoding="utf-8")
-                temporary.replace(run.out / name)
+        path = run.out / "environment.json"
+        if run.rank == 0 and (fresh or not path.is_file()):
+            _put(path, json.dumps(environment() | run.facts, indent=2, default=str) + "\n")
     run.emit("on_start")
-    if new:
+    if _new(run):
         run.emit("on_save", run.out / "config.yaml")
     if fresh:
         run.emit("on_save", run.out / "environment.json")

@@ -77,7 +77,9 @@ def _other_run(out: Path, config: Config) -> str | None:
     for path in (out / name for name in (*_FILES, *_FOLDERS)):
         if path.is_symlink():
             return f"output_dir: {path} is a link, which a run does not follow; remove it"
-    kept = [p for p in out.iterdir() if p.name != ".lock"]
+    # What a start that was killed leaves before config.yaml says whose directory this is.
+    early = (".lock", ".rehearsal", ".config.yaml.new")
+    kept = [p for p in out.iterdir() if p.name not in early]
     resume = config.train.resume
     own = resume == "auto" or Path(resume).resolve().is_relative_to(out.resolve())
     if not kept or (resume != "never" and own):
@@ -108,7 +110,7 @@ def clear(out: Path) -> None:
             for path in [*(out / name for name in _FOLDERS), *out.glob("shallow-*x*")]:
                 if path.is_dir() and not path.is_symlink():
                     shutil.rmtree(path)
-            for name in _FILES:
+            for name in reversed(_FILES):  # config.yaml, which says that they are ours, at last
                 (out / name).unlink(missing_ok=True)
         except OSError as error:
             problem = f"output_dir: cannot delete {error.filename}: {error.strerror}"
