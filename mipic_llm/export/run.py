@@ -28,7 +28,7 @@ from mipic_llm.model.attention import padded
 from mipic_llm.model.backbone import Backbone, base_of, cut_layers, final_norm_of
 from mipic_llm.model.dense import cut, make_dense, read_dense, trained
 from mipic_llm.model.directory import Source, open_source
-from mipic_llm.model.load import add_lora, dtype_of, load_model
+from mipic_llm.model.load import dtype_of, load_model, with_lora
 from mipic_llm.report import read_scores
 from mipic_llm.runtime import checkpoint
 from mipic_llm.runtime.engine import consolidated
@@ -233,7 +233,7 @@ def _restored(config: Config, source: Source, found: Path) -> Backbone:
     m = config.replace(**{"model.attn": padded(source.config)}).model  # others may need a GPU
     model = load_model(source, m, precision=config.train.precision, dropout=m.dropout or 0.0)
     if lora:
-        model = add_lora(model, config.lora)
+        model = with_lora(model, config, source)
     dense = make_dense(source.dense, dtype_of(config.train.precision))
     inner_norm = config.model.inner_norm or "raw"
     backbone = Backbone(model, pooling=source.pooling, inner_norm=inner_norm, dense=dense)

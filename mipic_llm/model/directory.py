@@ -88,14 +88,20 @@ class Source(NamedTuple):
 
 
 def open_source(model: Any) -> Source:
-    """The base of a training run, for config.model. UserError also for an adapter directory."""
+    """What a training run begins with, for config.model: a whole model, or the adapter of
+    `model.adapter` on its base. UserError also for an adapter as `model.name`."""
+    name, base = model.adapter or model.name, None
+    if model.adapter and model.name != model.adapter:
+        base = resolve_name(model.name)
     found = read_model(
-        model.name, revision=model.revision, trust_remote_code=model.trust_remote_code,
+        name, revision=model.revision, trust_remote_code=model.trust_remote_code, base=base,
         pooling=model.pooling, padding_side=model.padding_side,
     )  # fmt: skip
-    if found.adapter is not None:
-        raise bad(model.name, "it is an adapter, and training starts from whole models; give its "
-                  f"base {found.backbone}, or a merged export (mipic export --merged)")  # fmt: skip
+    if found.adapter is None and model.adapter:
+        raise bad(name, "it is no adapter; give it as --model.name")
+    if found.adapter is not None and not model.adapter:
+        raise bad(name, "it is an adapter: --model.adapter trains it further; for a new one give "
+                  f"its base {found.backbone}, or a merged export (export --merged)")  # fmt: skip
     refuse_links(Path(found.backbone), model.name)  # of a hub id there is no such folder
     return found
 

@@ -110,10 +110,43 @@ def _without_head(weights: dict[str, Tensor], model: nn.Module) -> dict[str, Ten
     return found
 
 
-def read_adapter(model: nn.Module, adapter: str, dtype: torch.dtype) -> nn.Module:
+def lora_settings(adapter: str) -> dict[str, Any]:
+    """Options of a run that the adapter of a directory decides. UserError for what is no LoRA, or
+    trains more than LoRA's weights."""
+    from peft import PeftConfig
+
+    try:
+        found = PeftConfig.from_pretrained(adapter)
+    except (ValueError, OSError, TypeError, KeyError) as error:
+        raise UserError(f"model.adapter {adapter}: {str(error).splitlines()[0]}") from None
+    kind = str(getattr(found.peft_type, "value", found.peft_type))
+    if kind != "LORA" or found.modules_to_save or found.bias != "none":
+        more = "one that trains more than LoRA's weights"
+        raise UserError(
+            f"model.adapter {adapter} is {more if kind == 'LORA' else f'of the kind {kind}'}, and "
+            "only plain LoRA is trained further; train a new one on a merged model"
+        )
+    targets = found.target_modules
+    targets = [targets] if isinstance(targets, str) else sorted(targets or ())
+    return {"lora.rank": found.r, "lora.alpha": float(found.lora_alpha),
+            "lora.use_dora": found.use_dora, "lora.target_modules": targets}  # fmt: skip
+
+
+def with_lora(model: nn.Module, config: Any, source: Source) -> nn.Module:
+    """The model with the LoRA that a run trains: a new one, or the adapter that it began with."""
+    if source.adapter is None:
+        return add_lora(model, config.lora)
+    dtype = dtype_of(config.train.precision)
+    return read_adapter(model, source.adapter, dtype, config.lora.dropout)
+
+
+def read_adapter(
+    model: nn.Module, adapter: str, dtype: torch.dtype, dropout: float | None = None
+) -> nn.Module:
     """The model with the LoRA of a directory beside it (not merged: under ZeRO-3 the base is in
     parts), in dtype. One saved from a model with a head fits too: what it adds to the head is left
-    out. UserError where a weight finds no place, or a place no weight."""
+    out. dropout: of LoRA, where it is to be trained; None = for inference. UserError where a weight
+    finds no place, or a place no weight."""
     from peft import PeftConfig, get_peft_model, set_peft_model_state_dict
     from peft.utils import load_peft_weights
 
@@ -121,7 +154,9 @@ def read_adapter(model: nn.Module, adapter: str, dtype: torch.dtype) -> nn.Modul
         settings = PeftConfig.from_pretrained(adapter)
         if str(settings.peft_type) not in ("LORA", "PeftType.LORA"):
             raise ValueError(f"it is of the kind {settings.peft_type}, and only LoRA is understood")
-        settings.task_type, settings.inference_mode = "FEATURE_EXTRACTION", True
+        settings.task_type, settings.inference_mode = "FEATURE_EXTRACTION", dropout is None
+        if dropout is not None:
+            settings.lora_dropout = dropout
         found = get_peft_model(model, settings, autocast_adapter_dtype=False)
         weights = _without_head(load_peft_weights(adapter, device="cpu"), model)
         report = set_peft_model_state_dict(found, weights)

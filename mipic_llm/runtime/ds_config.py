@@ -113,8 +113,8 @@ def _section(ds: dict[str, Any], key: str) -> dict[str, Any]:
 def _refuse_ours(ds: dict[str, Any]) -> None:
     """Raise for whatever would take over a part of training that is ours."""
     for key, flags in (
-        ("optimizer", "--train.learning_rate, --train.weight_decay"),
-        ("scheduler", "--train.warmup_ratio, --train.min_learning_rate_ratio"),
+        ("optimizer", "--train.optimizer, --train.learning_rate, --train.weight_decay"),
+        ("scheduler", "--train.schedule, --train.warmup_ratio"),
     ):
         if ds.pop(key, None) is not None:
             raise _Refused(f"{key} is ours to make; remove it and use {flags}")

@@ -128,6 +128,36 @@ def parameter_groups(module: nn.Module, config: Config) -> list[dict[str, Any]]:
     ]
 
 
+def make_optimizer(
+    groups: list[dict[str, Any]], names: dict[Any, str], kind: str, stage: int
+) -> torch.optim.Optimizer:
+    """For `train.optimizer`; the groups have rates and weight decays of their own. UserError where
+    the ZeRO stage cannot carry its state."""
+    adam = {"betas": (0.9, 0.999), "eps": 1e-8}
+    if kind == "adamw":
+        return torch.optim.AdamW(groups, **adam, fused=True)
+    stages = {"adamw_8bit": (0, 1, 2), "muon": (1, 2, 3)}[kind]
+    if stage not in stages:
+        raise UserError(f"train.optimizer {kind} works at ZeRO-{stages[0]} to {stages[-1]}, and "
+                        f"this is ZeRO-{stage}; use adamw, or another --ds_config")  # fmt: skip
+    if kind == "adamw_8bit":
+        from bitsandbytes.optim import AdamW8bit
+
+        return AdamW8bit(groups, **adam)
+    from deepspeed.runtime.zero.muon.muon_optimizer import MuonWithAuxAdam
+
+    parts = []
+    for group in groups:
+        for p in group["params"]:
+            matrix = len(getattr(p, "ds_shape", p.shape)) > 1
+            p.use_muon, p.muon_num_heads = matrix and "embed" not in names[p].lower(), None
+        for own in (True, False):
+            chosen = [p for p in group["params"] if p.use_muon is own]
+            how = {"momentum": 0.95} if own else adam
+            parts += [group | {"params": chosen, "use_muon": own} | how] if chosen else []
+    return MuonWithAuxAdam(parts)
+
+
 def _undo_first_step(optimizer: Any) -> None:
     """ZeRO-0 in bf16: DeepSpeed makes Adam's state by a step on gradients of zero. That counts as
     the first step (so the next updates would be .744 of what they should) and decays the weights.
@@ -169,8 +199,10 @@ class Engine:
         if config is not None:
             groups = parameter_groups(module, config)
             names = {p: name for name, p in module.named_parameters()}
-            self.trained = [names[p] for group in groups for p in group["params"]]
-            optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8, fused=True)
+            optimizer = make_optimizer(groups, names, config.train.optimizer, self.stage)
+            if config.train.optimizer == "muon":  # it needs whole gradients of its matrices
+                ds_config["zero_optimization"]["reduce_scatter"] = False
+            self.trained = [names[p] for group in optimizer.param_groups for p in group["params"]]
             scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)
         self.ds, *_ = deepspeed.initialize(
             model=module, optimizer=optimizer, lr_scheduler=scheduler, config=ds_config,

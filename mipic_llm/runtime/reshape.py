@@ -42,12 +42,15 @@ def put(engine: Engine, checkpoint: Path) -> None:
     inside `pickles.numbers_only`.
 
     Rank 0 reads, in host memory for three fp32 numbers per trained weight, and sends one parameter
-    at a time. Raises UserError where the optimizer's state is to lie on NVMe.
+    at a time. Raises UserError where the optimizer's state is to lie on NVMe, or is not AdamW's.
     """
     ds, optimizer = engine.ds, engine.ds.optimizer
     if getattr(optimizer, "swap_optimizer", False):
         raise UserError("train.resume: another ZeRO stage or number of ranks is not possible with "
                         "the optimizer's state on NVMe; resume with it in memory")  # fmt: skip
+    if not isinstance(getattr(optimizer, "optimizer", optimizer), torch.optim.AdamW):
+        raise UserError("train.resume: another ZeRO stage or number of ranks is possible with "
+                        "train.optimizer adamw only; resume with those of the run")  # fmt: skip
     found = _read(checkpoint, engine.trained) if dist.rank() == 0 else None
     step, counters = dist.from_first(found and found[1:])
     base, stage = getattr(optimizer, "optimizer", optimizer), engine.stage

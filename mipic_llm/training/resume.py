@@ -52,6 +52,9 @@ def identity(source: Source, data: Data) -> dict[str, str]:
             rows.update(repr(example[:3]).encode())
             if example.scores:
                 rows.update(repr(example.scores).encode())
+    if source.adapter:
+        for path in sorted(Path(source.adapter).glob("adapter_*")):
+            base.update(path.name.encode() + path.read_bytes())
     folder = Path(source.backbone)
     if not folder.is_dir():
         commit = getattr(source.config, "_commit_hash", None) or source.revision

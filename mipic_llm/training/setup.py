@@ -7,14 +7,14 @@ import math
 import os
 import random
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 import torch
 
-from mipic_llm.config import Config, narrow_dims, need, read_record, resolve
+from mipic_llm.config import Config, flatten, narrow_dims, need, read_record, resolve
 from mipic_llm.data.plan import BatchPlan
 from mipic_llm.errors import UserError
 from mipic_llm.model.attention import model_class
@@ -22,7 +22,13 @@ from mipic_llm.model.backbone import Backbone
 from mipic_llm.model.dense import make_dense
 from mipic_llm.model.directory import Source, open_source
 from mipic_llm.model.fused import apply_liger, can_liger, compile_layers, fuse_lora
-from mipic_llm.model.load import add_lora, check_precision, dtype_of, load_model
+from mipic_llm.model.load import (
+    check_precision,
+    dtype_of,
+    load_model,
+    lora_settings,
+    with_lora,
+)
 from mipic_llm.objective import EmbeddingModule, build_objective
 from mipic_llm.runtime import checkpoint
 from mipic_llm.runtime import ranks as dist
@@ -150,7 +156,7 @@ def build_module(
                 model.enable_input_require_grads()
         seed_everything(config.seed)
         if config.lora.rank:
-            model = add_lora(model, config.lora)
+            model = with_lora(model, config, source)
     stage = ds_config["zero_optimization"]["stage"]
     kind = layer_kind(config, model)
     if kind == "liger":
@@ -170,15 +176,22 @@ def build_module(
     return EmbeddingModule(backbone, objective)
 
 
-def cosine_with_warmup(total: int, warmup_ratio: float, floor: float):
-    """Factor of the peak rate at step n: linear warm-up, then cosine to `floor`."""
-    warmup = round(total * warmup_ratio)
+def schedule_of(train: Any, total: int) -> Callable[[int], float]:
+    """Factor of the peak rate at step n of `total`: linear warm-up, then as `train.schedule` says.
+
+    wsd: warm-up, stable, decay (arXiv 2404.06395), the last part linear.
+    """
+    warmup, floor = round(total * train.warmup_ratio), train.min_learning_rate_ratio
+    decay = min(round(total * train.decay_ratio), total - warmup)
+    level = {"constant": total, "wsd": total - decay}.get(train.schedule, warmup)
 
     def factor(n: int) -> float:
         if n < warmup:
             return (n + 1) / warmup
-        done = min(1.0, (n - warmup) / max(1, total - warmup))
-        return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * done))
+        done = min(1.0, max(0, n - level) / max(1, total - level))
+        if train.schedule == "cosine":
+            done = 0.5 * (1 - math.cos(math.pi * done))
+        return floor + (1 - floor) * (1 - done) if train.schedule != "constant" else 1.0
 
     return factor
 
@@ -221,9 +234,26 @@ def open_engine(config: Config, source: Source, data: Data, total: int) -> Engin
     if ds_config["zero_optimization"]["stage"] == 3 and whole and (line := zero3_hint(module)):
         say(line)
     t = config.train
-    schedule = cosine_with_warmup(total, t.warmup_ratio, t.min_learning_rate_ratio)
+    schedule = schedule_of(t, total)
     seed_everything(config.seed + 1_000_003 * (dist.rank() + 1))  # own dropout on every rank
     return Engine(module, ds_config, config, schedule)
+
+
+def _as_adapter(config: Config, source: Source) -> Config:
+    """With the options that the adapter to be trained further decides. UserError for a flag that
+    says something else."""
+    if not source.adapter:
+        return config
+    found, now = lora_settings(source.adapter), flatten(config)
+    if source.quantization != "none" and config.origins.get("model.quantization") != "flag":
+        found["model.quantization"] = source.quantization
+    for key, value in found.items():
+        need(
+            config.origins.get(key) != "flag" or now[key] == value,
+            f"{key} is {now[key]}, and the adapter that is trained further has {value}; leave "
+            f"--{key} out",
+        )
+    return config.replace("adapter", **found)
 
 
 def open_run(
@@ -234,7 +264,7 @@ def open_run(
     source = open_source(config.model)
     for note in source.notes:
         say(f"note: {note}")
-    config = resolve_for(config, source)
+    config = resolve_for(_as_adapter(config, source), source)
     kind = model_class(source.config)
     need(
         not config.train.gradient_checkpointing
