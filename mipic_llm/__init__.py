@@ -5,12 +5,23 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mipic_llm.api import Model, Run, Scores, evaluate, export, load, train
+    from mipic_llm.api import Model, Run, Scores, evaluate, export, load, mine, train
     from mipic_llm.errors import UserError
     from mipic_llm.training.callbacks import Callback
 
 __version__ = "0.1.0"
-__all__ = ["Callback", "Model", "Run", "Scores", "UserError", "evaluate", "export", "load", "train"]
+__all__ = [
+    "Callback",
+    "Model",
+    "Run",
+    "Scores",
+    "UserError",
+    "evaluate",
+    "export",
+    "load",
+    "mine",
+    "train",
+]
 
 _HOMES = {"UserError": "errors", "Callback": "training.callbacks"}
 

@@ -241,6 +241,28 @@ def export(
     return out / ("adapter" if (out / "adapter").is_dir() and not merged else "merged")
 
 
+def mine(
+    data: Any = None, *, model: Any = None, output: str | Path = "outputs/mined.jsonl",
+    overwrite: bool = False, **settings: Any,
+) -> Path:  # fmt: skip
+    """Find hard negatives (or pairs) for rows. -> the file of rows; its report lies beside it.
+
+    data, model: as for `train`. settings: the flags of `mipic mine` without their `mine.`, such as
+    corpus=["passages.jsonl"], and those of a training that it reads. Raises UserError.
+    """
+    from mipic_llm.mining.settings import flags_of
+
+    flags, others = flags_of({**settings, "output": str(output)}, model and str(_model_path(model)))
+    rows = None if data is None else [str(d) if isinstance(d, Path) else d for d in as_list(data)]
+    named = {"data.train": rows} if _by_name(rows) else {}
+    config = _config(_flat(others | named | {"overwrite": overwrite}), flags)
+    with _session():
+        from mipic_llm.mining.run import mine as run_mining
+
+        run_mining(config, None if named else rows)
+    return Path(output)
+
+
 def load(path: str | Path | Run, **settings: Any) -> Model:
     """Open a finished model: a run, an export, a sentence-transformers directory, a hub id."""
     config = _config(_flat(settings))

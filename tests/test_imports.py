@@ -35,7 +35,8 @@ ALLOWED["objective"] = ALLOWED["runtime"] | {"losses", "runtime"}
 ALLOWED["evaluation"] = ALLOWED["objective"] | {"objective", "report"}
 ALLOWED["export"] = ALLOWED["runtime"] | {"runtime", "evaluation", "objective", "report"}
 ALLOWED["training"] = ALLOWED["evaluation"] | {"evaluation", "export", "tracking"}
-ALLOWED["api"] = ALLOWED["training"] | {"training"}
+ALLOWED["mining"] = ALLOWED["training"] | {"training"}
+ALLOWED["api"] = ALLOWED["mining"] | {"mining"}
 ALLOWED["plan"] = GROUND | {"config", "model"}
 ALLOWED["study"] = ALLOWED["api"] | {"api", "__init__"}
 ALLOWED["commands"] = ALLOWED["study"] | {"study", "plan", "__init__"}
@@ -45,7 +46,7 @@ ALLOWED["__init__"] = ALLOWED["api"] | {"api"}
 ONLY_IN = {
     "deepspeed": {"runtime/engine.py", "runtime/ds_config.py", "runtime/reshape.py"},
     "mlflow": {"tracking/mlflow_run.py"},
-    "sentence_transformers": {"export/verify.py"},
+    "sentence_transformers": {"export/verify.py", "mining/texts.py"},
 }
 
 

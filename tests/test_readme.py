@@ -13,6 +13,7 @@ import pytest
 from ranks import ROOT
 
 from mipic_llm.config import ALIASES, OPTIONS
+from mipic_llm.mining.settings import MineSettings
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", TEXT, re.S)
@@ -28,7 +29,8 @@ LINKS = re.compile(r"\]\((?!https?:)([^()#\s]*)#?([^()\s]*)\)")
 OWN = {"merged", "layers", "dim", "dims", "model", "data", "checkpoint", "to", "suite", "help",
        "study", "jobs", "print_config", "num_gpus", "num_accelerators", "hostfile",
        "output", "ranks", "module", "point", "gpu", "sweep", "json", "rows",
-       "pca_text", "keep", "write", "budget", "out", "mean_tokens"}  # fmt: skip
+       "pca_text", "keep", "write", "budget", "out", "mean_tokens",
+       *(f"mine.{name}" for name in MineSettings.model_fields)}  # fmt: skip
 
 
 def test_flags_exist():

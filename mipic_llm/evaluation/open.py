@@ -30,6 +30,7 @@ class Opened(NamedTuple):
     width: int
     dims: list[int]
     about: str
+    source: Source
 
 
 def open_finished(config: Config, name: str) -> Opened:
@@ -76,7 +77,7 @@ def open_finished(config: Config, name: str) -> Opened:
     )
     return Opened(
         name, engine, encoder, shape.num_hidden_layers, source.width,
-        source.dims or derive_dims(source.width), about,
+        source.dims or derive_dims(source.width), about, source,
     )  # fmt: skip
 
 

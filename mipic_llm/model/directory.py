@@ -16,6 +16,7 @@ from mipic_llm.model.attention import longest_text
 from mipic_llm.model.dense import Dense, read_dense
 from mipic_llm.model.files import (
     bad,
+    content_of,
     locate,
     pooling_of,
     read_json,
@@ -85,6 +86,12 @@ class Source(NamedTuple):
     def hub(self) -> dict[str, Any]:
         """Keywords for `from_pretrained(source.backbone, ...)`."""
         return {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
+
+    @property
+    def content(self) -> str:
+        """A name for the content of the files, or of the hub's commit."""
+        commit = getattr(self.config, "_commit_hash", None) or self.revision
+        return content_of(self.backbone, commit, self.adapter)
 
 
 def open_source(model: Any) -> Source:

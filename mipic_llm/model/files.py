@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ QUICKSTART_HUB_ID = "sentence-transformers/all-MiniLM-L6-v2"
 _READ = ("Transformer", "Pooling", "Dense")  # in this order
 _HARMLESS = ("Normalize", "Dropout")  # length does not change a cosine, dropout is off
 _POOLINGS = {"cls": "cls", "mean": "mean", "lasttoken": "last"}
+_SAMPLE, _SAMPLES = 1 << 16, 64  # bytes and places of a file of weights that name it
 # pooling_mode_* of older directories -> pooling_mode
 _LEGACY = {"cls_token": "cls", "mean_tokens": "mean", "lasttoken": "lasttoken",
            "max_tokens": "max", "mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
@@ -47,6 +49,27 @@ def refuse_links(folder: Path, name: str) -> None:
         if path.is_symlink() and not (cached or weights or target.is_relative_to(home)):
             raise bad(name, f"{path.name} is a link out of the directory, and would be copied into "
                       "exports; put the file itself there")  # fmt: skip
+
+
+def content_of(place: str, commit: str | None = None, adapter: str | None = None) -> str:
+    """A name for the content of a model's directory (settings, tokenizer, samples of the weights),
+    or of a hub id at a commit, and of the adapter on it."""
+    base, folder = hashlib.blake2b(digest_size=16), Path(place)
+    for path in sorted(Path(adapter).glob("adapter_*")) if adapter else ():
+        base.update(path.name.encode() + path.read_bytes())
+    if not folder.is_dir():
+        base.update(repr((place, commit)).encode())
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.suffix in (".json", ".txt", ".model") and path.is_file():
+            base.update(path.name.encode() + path.read_bytes())
+        elif path.suffix in (".safetensors", ".bin") and path.is_file():
+            size = path.stat().st_size
+            base.update(repr((path.name, size)).encode())
+            with path.open("rb") as file:
+                for n in range(_SAMPLES):
+                    file.seek(n * max(0, size - _SAMPLE) // (_SAMPLES - 1))
+                    base.update(file.read(_SAMPLE))
+    return base.hexdigest()
 
 
 class Place(NamedTuple):

@@ -26,10 +26,11 @@ class Progress:
 
     def __init__(
         self, total_steps: int, start_step: int = 0, enabled: bool = True,
-        began: float | None = None,
+        began: float | None = None, what: str = "step",
     ) -> None:  # fmt: skip
-        """began: time.monotonic() at the start of the first step; None = now."""
-        self.total, self.enabled = total_steps, enabled
+        """began: time.monotonic() at the start of the first step; None = now. what: a step's name,
+        where it is no training's."""
+        self.total, self.enabled, self._what = total_steps, enabled, what
         self._start_step, self._start = start_step, time.monotonic() if began is None else began
         self._first: tuple[int, float] | None = None  # first step of this process, when it ended
         self._last_step, self._last_line = start_step, float("-inf")
@@ -57,7 +58,7 @@ class Progress:
             if step >= self.total:
                 self.close()
         elif self._due(step, now):
-            print(f"step {step}/{self.total} {text}", file=sys.stderr, flush=True)
+            print(f"{self._what} {step}/{self.total} {text}", file=sys.stderr, flush=True)
             self._last_line = now
         self._last_step = step
 

@@ -20,8 +20,6 @@ from mipic_llm.training.feed import Data
 from mipic_llm.training.setup import seed_everything
 from mipic_llm.types import RunState
 
-_SAMPLE, _SAMPLES = 1 << 16, 64  # bytes and places of a file of weights that name it
-
 
 def find_resume(config: Config, folder: Path) -> Path | None:
     """The checkpoint that train.resume asks for; all ranks call. UserError where there is none."""
@@ -45,31 +43,14 @@ def find_resume(config: Config, folder: Path) -> Path | None:
 
 def identity(source: Source, data: Data) -> dict[str, str]:
     """What the rows and the base model are, by content; reads all rows."""
-    rows, base = (hashlib.blake2b(digest_size=16) for _ in range(2))
+    rows = hashlib.blake2b(digest_size=16)
     for one in data.sources:
         rows.update(repr(one.weight).encode())
         for example in one.examples:
             rows.update(repr(example[:3]).encode())
             if example.scores:
                 rows.update(repr(example.scores).encode())
-    if source.adapter:
-        for path in sorted(Path(source.adapter).glob("adapter_*")):
-            base.update(path.name.encode() + path.read_bytes())
-    folder = Path(source.backbone)
-    if not folder.is_dir():
-        commit = getattr(source.config, "_commit_hash", None) or source.revision
-        base.update(repr((source.backbone, commit)).encode())
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if path.suffix in (".json", ".txt", ".model") and path.is_file():
-            base.update(path.name.encode() + path.read_bytes())
-        elif path.suffix in (".safetensors", ".bin") and path.is_file():
-            size = path.stat().st_size
-            base.update(repr((path.name, size)).encode())
-            with path.open("rb") as file:
-                for n in range(_SAMPLES):
-                    file.seek(n * max(0, size - _SAMPLE) // (_SAMPLES - 1))
-                    base.update(file.read(_SAMPLE))
-    return {"data": rows.hexdigest(), "base": base.hexdigest()}
+    return {"data": rows.hexdigest(), "base": source.content}
 
 
 def _record(path: Path) -> Config:
