@@ -336,7 +336,9 @@ def test_what_fails_on_the_first_rank_is_told_on_all(monkeypatch, rank, error):
     engine = SimpleNamespace(module=SimpleNamespace(backbone=backbone),
                              state=lambda trainable_only: {"backbone.model.w": 1})  # fmt: skip
     data = SimpleNamespace(sources=[], encoder=SimpleNamespace(bare=dict))
-    run = SimpleNamespace(config=None, engine=engine, lora=True, source=None, out=None, data=data)
+    run = SimpleNamespace(
+        config=None, engine=engine, lora=True, source=None, out=Path("none"), data=data
+    )
     kind = ExportError if rank == 0 and isinstance(error, ExportError) else UserError
     with pytest.raises(kind) as raised:
         finish.export(run)

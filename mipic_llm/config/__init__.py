@@ -5,7 +5,7 @@ from mipic_llm.config.check import need, validate
 from mipic_llm.config.derive import (chain_hidden, derive_dims, derive_ladder, derive_ratios,
                                      narrow_dims, resolve, trained_dims)  # fmt: skip
 from mipic_llm.config.fields import Section, nearest, opt
-from mipic_llm.config.help import dump
+from mipic_llm.config.help import command_of, dump
 from mipic_llm.config.points import figure_name, parse_ladder, parse_point
 from mipic_llm.config.presets import OBJECTIVES, PRESETS
 from mipic_llm.config.read import ALIASES, from_settings, load_config, read_record
@@ -15,8 +15,8 @@ from mipic_llm.config.schema import (OPTIONS, SECTIONS, Config, DataConfig, Lora
 
 __all__ = [
     "ALIASES", "Config", "DataConfig", "LoraSettings", "ModelConfig", "OBJECTIVES", "OPTIONS",
-    "PRESETS", "SECTIONS", "Section", "SourceConfig", "chain_hidden", "derive_dims",
-    "derive_ladder", "derive_ratios", "dump", "figure_name", "flatten", "from_settings",
-    "load_config", "narrow_dims", "nearest", "need", "opt", "parse_ladder", "parse_point",
-    "read_record", "resolve", "trained_dims", "validate",
+    "PRESETS", "SECTIONS", "Section", "SourceConfig", "chain_hidden", "command_of",
+    "derive_dims", "derive_ladder", "derive_ratios", "dump", "figure_name", "flatten",
+    "from_settings", "load_config", "narrow_dims", "nearest", "need", "opt", "parse_ladder",
+    "parse_point", "read_record", "resolve", "trained_dims", "validate",
 ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import textwrap
 from collections.abc import Collection, Iterable
@@ -43,6 +44,20 @@ def dump(config: Config, *, origins: bool = False) -> str:
         line = masked(f"{'  ' if section else ''}{to_yaml(name, value)}")
         lines.append(f"{line}  # {_origin(config, key, value)}" if origins else line)
     return "\n".join(lines) + "\n"
+
+
+def command_of(config: Config, ranks: int = 1) -> str:
+    """The command of a run, as the flags that were given say it; passwords are masked."""
+    words = ["mipic", "train"]
+    if ranks > 1:
+        words = ["deepspeed", "--num_accelerators", str(ranks), "--module", "mipic_llm", "train"]
+    plain = {None: "none", True: "true", False: "false"}
+    for key, value in flatten(config).items():
+        items = value if isinstance(value, list) else [value]
+        if config.origins.get(key) == "flag" and items:
+            words += [f"--{key}", *(plain[i] if i is None or isinstance(i, bool) else str(i)
+                                    for i in items)]  # fmt: skip
+    return masked(shlex.join(words))
 
 
 def _origin(config: Config, key: str, value: Any) -> str:

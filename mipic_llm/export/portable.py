@@ -15,10 +15,13 @@ import torch
 from safetensors.torch import save_file
 
 from mipic_llm.config import Config
+from mipic_llm.config.files import model_folder
 from mipic_llm.data.tokenise import TextEncoder
 from mipic_llm.errors import UserError
+from mipic_llm.export.card import Facts, model_card
 from mipic_llm.model.dense import Dense
 from mipic_llm.model.directory import Source, lower_all, prompts_by_kind
+from mipic_llm.model.files import QUICKSTART_HUB_ID
 from mipic_llm.model.load import nf4
 
 TOKENIZER_FILES = (
@@ -51,6 +54,11 @@ class EmbeddingSpec(NamedTuple):
     tokenizer_files: tuple[str, ...] = ()  # what its class reads beside TOKENIZER_FILES
     dense: tuple[Dense, ...] = ()
     quantization: str = "none"  # of the base that an adapter was trained on
+    base_name: str | None = None  # the base's id on the hub, where it has one
+    commit: str | None = None  # of the base on the hub, where it is known
+    facts: Facts | None = None  # what the run recorded, for the model card
+    rotated: bool = False
+    beside: str | None = None  # path from an adapter to a base that is a directory
 
     @property
     def hub(self) -> dict[str, Any]:
@@ -66,9 +74,13 @@ class EmbeddingSpec(NamedTuple):
 def make_spec(config: Config, source: Source, encoder: TextEncoder) -> EmbeddingSpec:
     """Of a run: its resolved config, its base and its tokenisation."""
     shape, eos, base = source.config, encoder.append_eos_id, Path(source.backbone)
-    prompts = prompts_by_kind(source, config.data)
+    name, commit = hub_name(source)
+    prompts, hub = prompts_by_kind(source, config.data), source.hub
+    model = str(base.resolve()) if base.is_dir() else source.backbone
+    if base.is_dir() and name and commit and (main := _cached(name, commit)):
+        model, hub = name, hub | {"revision": None if main == commit else commit}
     return EmbeddingSpec(
-        base_model=str(base.resolve()) if base.is_dir() else source.backbone,
+        base_model=model,
         pooling=source.pooling,
         width=source.width,
         n_layers=shape.num_hidden_layers,
@@ -81,13 +93,39 @@ def make_spec(config: Config, source: Source, encoder: TextEncoder) -> Embedding
         append_eos=None if eos is None else source.tokenizer.convert_ids_to_tokens(eos),
         objective=config.objective.name,
         inner_norm=config.model.inner_norm or "raw",
-        **source.hub,
+        **hub,
         default_prompt=source.default_prompt,
         lower_case=source.lower_case,
         tokenizer_files=tuple(getattr(source.tokenizer, "vocab_files_names", {}).values()),
         dense=source.dense,
         quantization=config.model.quantization,
+        base_name=name,
+        commit=commit,
     )
+
+
+def hub_name(source: Source) -> tuple[str | None, str | None]:
+    """Id on the hub and commit of a run's base: as it was named, of a snapshot in a cache of the
+    hub, of quickstart's package. (None, None) for any other directory."""
+    folder = Path(source.backbone)
+    if not folder.is_dir():
+        return source.backbone, getattr(source.config, "_commit_hash", None) or source.revision
+    packaged = model_folder("quickstart")
+    if packaged is not None and packaged.resolve() == folder.resolve():
+        return QUICKSTART_HUB_ID, None
+    repository = folder.parents[1].name if folder.parent.name == "snapshots" else ""
+    kind, _, name = repository.partition("--")
+    return (name.replace("--", "/"), folder.name) if kind == "models" else (None, None)
+
+
+def _cached(name: str, commit: str) -> str | None:
+    """The commit that `main` of a hub id is here, where the hub's own cache has the asked one."""
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    if not isinstance(try_to_load_from_cache(name, "config.json", revision=commit), str):
+        return None
+    ref = Path(constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}" / "refs" / "main"
+    return ref.read_text("utf-8").strip() if ref.is_file() else "none"
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -118,6 +156,7 @@ def write_portable(folder: Path, spec: EmbeddingSpec) -> None:
             "inner_norm": spec.inner_norm,  # this and the next two: for ours
             "matryoshka_dimensions": list(spec.dims),
             **({"quantization": spec.quantization} if spec.quantization != "none" else {}),
+            **({"base_beside": spec.beside} if spec.beside else {}),
         },  # fmt: skip
     )
     modes = {f"pooling_mode_{n}": n == _MODES[spec.pooling]
@@ -193,28 +232,3 @@ def _change_tokenizer(path: Path, token: str | None, lower_case: bool) -> None:
         own = tokenizer.post_processor
         tokenizer.post_processor = ends if own is None else processors.Sequence([own, ends])
     tokenizer.save(str(path))
-
-
-def model_card(spec: EmbeddingSpec) -> str:
-    dims = ", ".join(map(str, spec.dims))
-    base = Path(spec.base_model).name if Path(spec.base_model).exists() else spec.base_model
-    notes = "".join(f"\n{note}\n" for note in spec.notes)
-    return f"""---
-tags: [sentence-transformers, feature-extraction, matryoshka]
-library_name: sentence-transformers
-base_model: {base}
----
-# Matryoshka text embeddings
-
-Trained with mipic_llm ({spec.objective}). Each of these prefixes of the vector is usable: {dims}.
-
-```python
-from sentence_transformers import SentenceTransformer
-
-model = SentenceTransformer("PATH", truncate_dim={spec.dims[0]})
-vectors = model.encode(["a text"], normalize_embeddings=True)
-```
-
-`truncate_dim` cuts after the model's own normalisation: without `normalize_embeddings=True` the cut
-vectors are not of unit length. Pooling: {spec.pooling}. Tokens read: {spec.max_seq_length} at most.
-{notes}"""

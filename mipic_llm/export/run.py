@@ -21,6 +21,7 @@ from mipic_llm.data.read.formats import read_training
 from mipic_llm.data.tokenise import TextEncoder, pad
 from mipic_llm.errors import EXIT_DONE, UserError
 from mipic_llm.evaluation.encode import make_encoder
+from mipic_llm.export.card import Facts, facts_of
 from mipic_llm.export.portable import EmbeddingSpec, make_spec, write_json
 from mipic_llm.export.verify import check_tokens, differences, prove, reload_vectors
 from mipic_llm.export.write import ExportError, merge_adapter, write_adapter, write_merged
@@ -43,25 +44,27 @@ WHOLE = "adapter on the whole base"
 def export_model(
     model: Any, state: dict[str, Tensor], live_ND: Tensor, texts: Sequence[str], *, config: Config,
     source: Source, encoder: TextEncoder, out: Path, rehearsal: bool = False,
+    facts: Facts | None = None,
 ) -> None:  # fmt: skip
     """Write and prove adapter/ (LoRA) or merged/ (full fine-tuning), then merged/ of a LoRA run if
     export.merged asks for it; parity.json says how far the reloaded vectors differ. One process.
 
     model: the live transformers or peft model, of which only configurations are read. state: its
     trained parameters by name in a Backbone, whole, on CPU. live_ND: its vectors of texts, without
-    prompts, one text at a time. rehearsal: nothing is said. Raises ExportError where a reload
-    differs; nothing is left then.
+    prompts, one text at a time. rehearsal: nothing is said. facts: for the model card. Raises
+    ExportError where a reload differs; nothing is left then.
     """
     spec, dtype = make_spec(config, source, encoder), dtype_of(config.train.precision)
     model_state, dense = (
         {k.removeprefix(part): v for k, v in state.items() if k.startswith(part)}
         for part in ("model.", "dense.")
     )
-    spec = spec._replace(dense=trained(spec.dense, dense))
+    spec = spec._replace(dense=trained(spec.dense, dense), facts=facts)
     parts: dict[str, Any] = {}
 
     def check(name: str, tolerance: float) -> Any:
-        options = {"name": name, "adapter": name == "adapter", "dtype": dtype}
+        options = {"name": name, "adapter": name == "adapter", "dtype": dtype,
+                   "usage": not rehearsal and spec.quantization == "none"}  # fmt: skip
 
         def proved(fresh: Path) -> None:
             check_tokens(fresh, encoder, texts, spec)
@@ -145,7 +148,9 @@ def export(config: Config) -> int:
     config = resolve(config, width=source.width, n_layers=source.config.num_hidden_layers)
     config = config.replace(**{"export.merged": own.merged})
     encoder = make_encoder(config, source)
-    job = _Job(config, make_spec(config, source, encoder), encoder.bare(), _texts())
+    facts = facts_of(run_dir)
+    spec = make_spec(config, source, encoder)._replace(facts=facts)
+    job = _Job(config, spec, encoder.bare(), _texts())
     out.mkdir(parents=True, exist_ok=True)
     if found:
         say(f"exporting {found}")
@@ -154,7 +159,7 @@ def export(config: Config) -> int:
         state = {k: v.detach() for k, v in backbone.named_parameters()
                  if v.requires_grad or not config.lora.rank}  # fmt: skip
         export_model(backbone.model, state, live_ND, probes, config=config, source=source,
-                     encoder=encoder, out=out)  # fmt: skip
+                     encoder=encoder, out=out, facts=facts)  # fmt: skip
         written = ["adapter", "merged"] if config.lora.rank else ["merged"]
         for kind in written[: 1 + own.merged]:
             say(f"{kind}: {out / kind} (reloaded and compared: {out / 'parity.json'})")

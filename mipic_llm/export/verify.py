@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import io
+import re
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from mipic_llm.data.tokenise import TextEncoder
+from mipic_llm.export.card import NOT_RUN, PATH
 from mipic_llm.export.portable import EmbeddingSpec
 from mipic_llm.export.write import ExportError
 from mipic_llm.model.dense import make_dense, read_dense
@@ -118,12 +122,42 @@ def compare(
     return worst
 
 
+def run_snippet(folder: Path, spec: EmbeddingSpec) -> None:
+    """Run the Python of the card in folder, on CPU, and say so there. ExportError where it fails or
+    gives vectors of another width or length than it says."""
+    from importlib.metadata import version
+
+    card = folder / "README.md"
+    text = card.read_text(encoding="utf-8")
+    code = re.search(r"```python\n(.*?)```", text, re.S)
+    assert code, card
+    own = f'SentenceTransformer({str(folder)!r}, device="cpu"'
+    found: dict[str, Any] = {}
+    try:
+        with redirect_stdout(io.StringIO()):
+            exec(code[1].replace(f'SentenceTransformer("{PATH}"', own), found)
+    except Exception as error:
+        why = " ".join(str(error).split())
+        raise ExportError(f"export: the Python of the model card fails: {why}") from error
+    widths = {"documents": spec.width, "small": min(spec.dims)}
+    for name, width in widths.items():
+        if name in found:
+            vectors_ND = torch.as_tensor(found[name]).float()
+            off = float((vectors_ND.norm(dim=1) - 1).abs().max())
+            if vectors_ND.shape[1] != width or not off < 2e-2:
+                raise ExportError(f"export: `{name}` of the model card has {vectors_ND.shape[1]} "
+                                  f"channels, {off:.0e} off unit length, not {width}")  # fmt: skip
+    st, transformers = version("sentence-transformers"), version("transformers")
+    ran = f"Run when this was written (sentence-transformers {st}, transformers {transformers})."
+    card.write_text(text.replace(NOT_RUN, ran), encoding="utf-8")
+
+
 def prove(
     folder: Path, live_ND: Tensor, texts: Sequence[str], spec: EmbeddingSpec, *, name: str,
-    adapter: bool, dtype: torch.dtype, tolerance: float,
+    adapter: bool, dtype: torch.dtype, tolerance: float, usage: bool = True,
 ) -> dict[str, Any]:  # fmt: skip
     """Reload in every library that is here and `compare`; below float32 within `rounding_limits`
-    of the reloaded files.
+    of the reloaded files. usage: run the card's Python too.
 
     -> for parity.json: the differences under "NAME in LOADER" (or LOADER alone), and the limits of
     each dim where they are not all `tolerance`.
@@ -143,4 +177,6 @@ def prove(
         report[where] = compare(live_ND, vectors, spec.dims, limits, where)
         if any(limit > tolerance for limit in limits.values()):
             report[f"{where}: allowed for rounding"] = limits
+    if usage and "sentence-transformers" in loaders(spec, adapter=adapter):
+        run_snippet(folder, spec)
     return report

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -67,7 +68,8 @@ def write_adapter(
         tensors[key] = state[name].contiguous()
     settings = peft_config.to_dict()
     settings.update(
-        inference_mode=True, base_model_name_or_path=spec.base_model, revision=spec.revision,
+        inference_mode=True, base_model_name_or_path=spec.base_model,
+        revision=spec.revision or (spec.commit if spec.base_model == spec.base_name else None),
         task_type="FEATURE_EXTRACTION",
     )  # fmt: skip
     if any(".encoder.layer." in key for key in tensors):
@@ -81,6 +83,10 @@ def write_adapter(
             'bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True)}`. On the whole base they '
             "differ a little. A merged model (`mipic export --merged`) has the trained ones.",
         ))  # fmt: skip
+    if spec.base_model != spec.base_name:  # other libraries open a path as it stands, from anywhere
+        spec = spec._replace(
+            notes=(*spec.notes, _elsewhere(spec)), beside=os.path.relpath(spec.base_model, folder)
+        )
     if spec.revision:
         spec = spec._replace(notes=(
             *spec.notes, f"The base is {spec.base_model} at revision {spec.revision}: give it to "
@@ -93,6 +99,19 @@ def write_adapter(
         (fresh / "adapter_config.json").write_text(text + "\n", encoding="utf-8")
         write_portable(fresh, spec)
         check(fresh)
+
+
+def _elsewhere(spec: EmbeddingSpec) -> str:
+    """The note of an adapter whose base is a directory of this machine."""
+    base = spec.base_name or "BASE"
+    return (
+        "This is an adapter. `adapter_config.json` names its base by a path on the machine of its "
+        f"training. Elsewhere, {f'the base is {base} on the hub' if spec.base_name else ''}"
+        f"{': ' if spec.base_name else 'give a copy of the base: '}"
+        f'`PeftModel.from_pretrained(AutoModel.from_pretrained("{base}"), "PATH")`, or '
+        f"`mipic evaluate --model PATH --model.name {base}`. A merged model "
+        "(`mipic export --merged`) needs no base."
+    )
 
 
 def write_merged(

@@ -195,9 +195,12 @@ def pooling_of(config: Mapping[str, Any], name: str, prompts: Mapping[str, str])
 def _base_of(folder: Path, name: str, base: str | None) -> tuple[str, str | None]:
     """The backbone of an adapter, as told, recorded, or beside the adapter; and its revision."""
     settings = read_json(folder / "adapter_config.json")
+    own = read_json(folder / "config_sentence_transformers.json")
+    beside = own.get("base_beside")  # a copied pair lies as the first one did
     recorded = resolve_name(base or settings.get("base_model_name_or_path") or "")
-    for path in (Path(recorded), folder / recorded):
-        if recorded and path.is_dir():
+    places = [Path(recorded), folder / recorded] if recorded else []
+    for path in [*places, *([folder / beside] if beside and not base else [])]:
+        if path.is_dir():
             return str(path), None
     if not recorded or Path(recorded).is_absolute() or recorded.startswith("."):
         why = f"base {recorded} is not on this machine" if recorded else "adapter names no base"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mipic_llm.errors import UserError
 from mipic_llm.evaluation.encode import encode
+from mipic_llm.export.card import facts_of
 from mipic_llm.export.portable import make_spec, write_portable
 from mipic_llm.export.run import PROBES, export_model
 from mipic_llm.export.verify import check_tokens
@@ -79,6 +80,7 @@ def _write(run: LiveRun, out: Path, probes: int, rehearsal: bool = False) -> Non
     _on_first(lambda: export_model(
         engine.module.backbone.model, weights, live_ND, texts, config=config, source=run.source,
         encoder=run.data.encoder, out=out, rehearsal=rehearsal,
+        facts=None if rehearsal else facts_of(run.out),
     ))  # fmt: skip
 
 

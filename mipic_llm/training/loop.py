@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from mipic_llm.config import Config, dump, need, validate
+from mipic_llm.config import Config, command_of, dump, need, validate
 from mipic_llm.data.batch import Prepared, prefetch
 from mipic_llm.errors import EXIT_DONE, EXIT_INCOMPLETE, EXIT_STOPPED, UserError
 from mipic_llm.model.attention import choose
@@ -31,7 +31,7 @@ from mipic_llm.training.callbacks import EarlyStopping, ShowProgress, Tracking, 
 from mipic_llm.training.checks import canary, check_chunks
 from mipic_llm.training.evaluator import Evaluator
 from mipic_llm.training.finish import export, rehearse, report
-from mipic_llm.training.resume import check_resume, find_resume, past_batches, restore
+from mipic_llm.training.resume import check_resume, find_resume, fingerprint, past_batches, restore
 from mipic_llm.training.run import LiveRun
 from mipic_llm.training.step import UNREAD, NotFinite, StepRunner
 from mipic_llm.types import RunState
@@ -177,6 +177,13 @@ def _put(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
+def _facts(run: LiveRun) -> dict[str, Any]:
+    """For environment.json: versions, machine, command, data."""
+    data = [fingerprint(source) for source in run.data.sources]
+    command = command_of(run.config, dist.world_size())
+    return environment() | run.facts | {"command": command, "data": data}
+
+
 def _start(run: LiveRun) -> None:
     """What this run is: environment.json (of a first start), three lines."""
     config, fresh = run.config, run.step == 0
@@ -187,7 +194,7 @@ def _start(run: LiveRun) -> None:
     with writing(run.out):
         path = run.out / "environment.json"
         if run.rank == 0 and (fresh or not path.is_file()):
-            _put(path, json.dumps(environment() | run.facts, indent=2, default=str) + "\n")
+            _put(path, json.dumps(_facts(run), indent=2, default=str) + "\n")
     run.emit("on_start")
     if _new(run):
         run.emit("on_save", run.out / "config.yaml")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mipic_llm.config import Config, need, read_record
 from mipic_llm.config.compare import Change, compare
 from mipic_llm.data.plan import BatchPlan
+from mipic_llm.data.read.formats import TextSource
 from mipic_llm.errors import UserError
 from mipic_llm.model.directory import Source
 from mipic_llm.runtime import checkpoint
@@ -39,6 +41,15 @@ def find_resume(config: Config, folder: Path) -> Path | None:
     found, what = dist.from_first((found, what))
     need(what is None, f"train.resume: {what}")
     return found
+
+
+def fingerprint(source: TextSource) -> dict[str, Any]:
+    """Name, kind, number of rows and digest (of all texts and scores) of a source, to record."""
+    digest = hashlib.blake2b(digest_size=16)
+    for example in source.examples:
+        digest.update(repr((*example[:3], example.scores)).encode())
+    rows, kind = len(source.examples), source.traits.kind
+    return {"name": source.name, "kind": kind, "rows": rows, "digest": digest.hexdigest()}
 
 
 def identity(source: Source, data: Data) -> dict[str, str]:
