@@ -22,7 +22,7 @@ from torch.nn.functional import cross_entropy, normalize
 
 from mipic_llm.config import load_config, resolve
 from mipic_llm.objective import Objective, build_objective
-from mipic_llm.objective.term import Inside
+from mipic_llm.objective.term import Inside, Margin
 from mipic_llm.runtime import ranks
 from mipic_llm.runtime.rows import Rows
 from mipic_llm.training.step import metrics
@@ -42,7 +42,8 @@ COUNTS = {1: [(5, 4)], 2: [(3, 1), (3, 4)]}  # (anchors, negatives) of each rank
 class World(NamedTuple):
     """The global batch. z: layer -> (N, D) readouts, rank by rank; anchors, positives, negatives:
     their rows; kept: readouts of earlier steps; heads, drawn: of the objective; text, kept_text:
-    numbers of the texts of all rows and of kept, equal where texts are equal; score: of all rows.
+    numbers of the texts of all rows and of kept, equal where texts are equal; score: of all rows;
+    judge: what the margin's cosines are of.
     drawn: of the terms that take the case's source."""
 
     z: dict[int, Tensor]
@@ -55,6 +56,17 @@ class World(NamedTuple):
     text: list[int]
     kept_text: list[int]
     score: list[float]
+    margin: Margin | None
+    judge: Tensor
+
+    def near(self, i: int, j: int, right: int) -> bool:
+        """Whether row j is too near row i to be its negative, where right is its positive."""
+        if self.margin is None or right == i:
+            return False
+        unit = normalize(self.judge.detach(), dim=1)
+        cosine = unit[i] @ unit[right]
+        size = self.margin.size * (cosine.abs() if self.margin.relative else 1)
+        return bool(unit[i] @ unit[j] > cosine - size)
 
     def others(self, i: int, rows: list[int]) -> list[int]:
         """Those of these rows that have another text than row i."""
@@ -76,7 +88,8 @@ def info_nce(
     row found[b] of z among the rows found, whose copies of either text do not count."""
     values = []
     for i, right in zip(asked, found, strict=False):
-        wrong = world.others(right, world.others(i, found))
+        wrong = [j for j in world.others(right, world.others(i, found))
+                 if not world.near(i, j, right)]  # fmt: skip
         cosines = normalize(z[[right, *wrong], :d], dim=1) @ normalize(query[i, :d], dim=0)
         values.append(cross_entropy(cosines / TAU, torch.tensor(0)))
     return torch.stack(values).mean()
@@ -124,6 +137,12 @@ def scores(rows: Rows) -> list[float]:
     return [float(n * 7 % 3) for n in range(rows.total)]
 
 
+def taught(rows: Rows) -> Tensor:
+    """A teacher's vectors of every row, of a width of their own."""
+    torch.manual_seed(8)
+    return torch.randn(rows.total, 7)
+
+
 def found(
     objective: Objective, z: dict[int, Tensor], rows: Rows, step: int = 0, kind: str = "pairs"
 ):
@@ -136,13 +155,15 @@ def found(
     limits = objective.limits(drawn, rows)
     outputs = [value[:n] for value, n in zip(outputs, limits, strict=True)]
     known = Known(torch.tensor(keys(rows)[own]))
+    if kind == "taught":
+        known, kind = known._replace(teacher_SK=taught(rows)[own]), "pairs"
     if kind == "scored":
         known = known._replace(score_S=torch.tensor(scores(rows)[own]))
     grads, parts, left_out = objective.across(
         [v.detach() for v in outputs], constants, known, rows, drawn, Traits(kind=kind)
     )
     surrogate = sum((v * g).sum() for v, g in zip(outputs, grads, strict=True))
-    return metrics(parts, {"false_negatives": left_out}), surrogate
+    return metrics(parts, left_out), surrogate
 
 
 def judge(flags: list[str], naive: Naive, step: int = 0, kind: str = "pairs") -> dict[str, float]:
@@ -159,7 +180,8 @@ def judge(flags: list[str], naive: Naive, step: int = 0, kind: str = "pairs") ->
     drawn = zip(objective.terms, objective.draw(step), strict=True)
     world = World(
         z, *columns, kept_z, heads, tuple(d for t, d in drawn if t.takes(Traits(kind=kind))),
-        keys(rows), kept_text.tolist(), scores(rows),
+        keys(rows), kept_text.tolist(), scores(rows), objective.margin,
+        taught(rows) if kind == "taught" else z[DEPTH],
     )  # fmt: skip
     wanted = naive(world)
     leaves = [*z.values(), *(p for h in heads.values() for p in h.parameters())]
@@ -173,7 +195,12 @@ def judge(flags: list[str], naive: Naive, step: int = 0, kind: str = "pairs") ->
         error = max(error, float((h - w).abs().max()))
         largest = max(largest, float(w.abs().max()))
     gap = abs(row["loss"] - wanted.item()) / abs(wanted.item())
-    left_out = row["false_negatives"]
+    left_out, near = row["false_negatives"], row.get("false_negatives_near", 0.0)
+    pairs = [] if kind == "scored" else zip(world.anchors, world.positives, strict=True)
+    for i, right in pairs:
+        wrong = world.others(right, world.others(i, world.positives + world.negatives))
+        near -= sum(world.near(i, j, right) for j in wrong)
+    assert near == 0, f"{near} more counted as near than are"
     return {"loss": gap, "gradient": error / largest, "size": largest, "left_out": left_out}
 
 

@@ -6,7 +6,7 @@ Shape legend: B anchors, N candidates, D full width.
 import pytest
 import torch
 
-from mipic_llm.losses import false_negatives, mrl_per_dim, prefixes
+from mipic_llm.losses import false_negatives, mrl_per_dim, prefixes, too_near
 
 DIMS = (3, 5, 12)
 
@@ -107,6 +107,49 @@ def test_mrl_per_dim_gives_each_term():
         torch.testing.assert_close(got, naive_info_nce(q_BD[:, :d], c_ND[:, :d], target_B, 0.1))
 
 
+@pytest.mark.parametrize("rule", ["absolute", "relative"])
+@pytest.mark.parametrize("margin", [0.0, 0.3, -0.2])
+def test_the_margin_is_that_of_sentence_transformers(monkeypatch, rule, margin):
+    """On the same vectors, guided by others: value, gradients, and the count, in small tiles."""
+    from sentence_transformers.sentence_transformer.losses import CachedGISTEmbedLoss
+
+    theirs = CachedGISTEmbedLoss.__new__(CachedGISTEmbedLoss)
+    torch.nn.Module.__init__(theirs)
+    theirs.gather_across_devices = theirs.contrast_anchors = theirs.contrast_positives = False
+    theirs.show_progress_bar, theirs.mini_batch_size, theirs.temperature = False, 9, 0.1
+    theirs.margin_strategy, theirs.margin = rule, margin
+    theirs.similarity_fct = torch.nn.CosineSimilarity(dim=-1)
+    theirs.cross_entropy_loss = torch.nn.CrossEntropyLoss()
+    torch.manual_seed(2)
+    columns = [torch.randn(9, 6, requires_grad=True) for _ in range(3)]
+    guide = [torch.randn(9, 5) for _ in range(3)]
+    wanted = theirs.calculate_loss([[c] for c in columns], [[g] for g in guide])
+    monkeypatch.setattr(prefixes, "_TILE_BYTES", 300)
+    target = torch.arange(9)
+    near = too_near(guide[0], torch.cat(guide[1:]), target_B=target, margin=margin,
+                    relative=rule == "relative")  # fmt: skip
+    assert near.dtype == torch.bool and 9 < near.sum() < 9 * 17 and not near[target, target].any()
+    found = mrl_per_dim(columns[0], torch.cat(columns[1:]), target_B=target, dims=[6], tau=0.1,
+                        near_BN=near)  # fmt: skip
+    torch.testing.assert_close(found[0], wanted, rtol=1e-5, atol=1e-6)
+    ours, want = (torch.autograd.grad(v, columns) for v in (found[0], wanted))
+    torch.testing.assert_close(ours, want, rtol=1e-5, atol=1e-6)
+
+
+def test_equal_texts_are_not_near_too():
+    q, c = torch.randn(3, 4), torch.randn(5, 4)
+    keys = torch.tensor([7, 8, 9]), torch.tensor([1, 2, 3, 7, 2])  # 3: of anchor 0; 4: of target 1
+    near = too_near(q, c, target_B=torch.arange(3), margin=9.0, keys=keys)
+    left = [[0, 1, 1, 0, 1], [1, 0, 1, 1, 0], [1, 1, 0, 1, 1]]
+    assert near.tolist() == torch.tensor(left).bool().tolist()
+    rows = torch.cat([q, q])  # as the links of a chain
+    args = {"target_B": torch.arange(3).repeat(2), "dims": [2, 4], "tau": 0.5}
+    once = mrl_per_dim(q, c, target_B=torch.arange(3), dims=[2, 4], tau=0.5, near_BN=near)
+    torch.testing.assert_close(mrl_per_dim(rows, c, near_BN=near, **args), once)
+    with pytest.raises(ValueError, match="near_BN must be of shape"):
+        mrl_per_dim(rows, c, near_BN=near[:, :4], **args)
+
+
 def test_gradcheck():
     q_BD, c_ND, target_B, keys = make(B=3, N=5)
 
@@ -135,7 +178,7 @@ def test_row_tiles_change_nothing(monkeypatch):
 
     whole = run()
     monkeypatch.setattr(prefixes, "_TILE_BYTES", 2 * 9 * 8 * 8)  # two rows a tile
-    assert len(list(prefixes._tiles(q_BD, c_ND, 3))) == 4
+    assert len(list(prefixes.tiles(q_BD, c_ND, 3))) == 4
     for a, b in zip(run(), whole, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
 

@@ -108,7 +108,12 @@ def test_a_run_on_scored_pairs_alone(base, tmp_path) -> None:
     assert len(rows) == 16
     for row in rows:
         assert {f"loss/{n}@{d}" for n in ("cosent", "angle") for d in (4, 16, 32)} <= set(row)
-        assert "loss/mrl" not in row and "loss/chain" not in row and row["false_negatives"] == 0
+        assert (
+            "loss/mrl" not in row
+            and "loss/chain" not in row
+            and not any(key.startswith("loss_source") for key in row)
+            and row["false_negatives"] == 0
+        )
         parts = {k[5:]: v for k, v in row.items() if k.startswith("loss/") and "@" not in k}
         task = 0.5 * (parts["cosent"] + parts["angle"])
         inner = 0.5 * (parts["relation"] + parts["geometry"] + 3 * parts["sentences"])
@@ -142,11 +147,22 @@ def test_kinds_of_sources_alternate(base, tmp_path) -> None:
     rows = [row for row in rows if "loss" in row]
     kinds = [("loss/mrl" in row, "loss/cosent" in row) for row in rows]
     assert set(kinds) == {(True, False), (False, True)} and len(rows) == 20
+    for row, (pairs, _) in zip(rows, kinds, strict=True):  # each source has a loss of its own
+        named = {key: value for key, value in row.items() if key.startswith("loss_source/")}
+        assert named == {f"loss_source/{'pairs' if pairs else 'scored'}": row["loss"]}
     panels = loss_parts(out / "metrics.jsonl")
     assert len(panels["MRL"][""]) + len(panels["CoSENT"][""]) == len(panels["total"][""]) == 20
+    assert panels["total per source"].keys() == {"pairs", "scored"}
+    assert len(panels["total per source"]["pairs"]) == len(panels["MRL"][""])
     assert panels["CoSENT per dim"].keys() == {"4", "16", "32"} and (out / "loss.png").exists()
     import mlflow
 
     client = mlflow.MlflowClient(f"sqlite:///{out}/mlruns/mlflow.db")
     (run,) = client.search_runs([e.experiment_id for e in client.search_experiments()])
-    assert {"loss/mrl", "loss/cosent", "loss/cosent_at_4"} <= run.data.metrics.keys()
+    assert {
+        "loss_source/pairs",
+        "loss_source/scored",
+        "loss/mrl",
+        "loss/cosent",
+        "loss/cosent_at_4",
+    } <= run.data.metrics.keys()

@@ -145,8 +145,17 @@ def scored(weights: tuple[float, ...], angle: float = 0, cosent: float = 1) -> C
     return naive
 
 
+MARGIN = ["--objective.false_negative_margin"]
 SCORED = ["--scored.tau", "0.1"]
 CASES: dict[str, tuple] = {
+    "margin": ([*MARGIN, "0.1", "--objective.name", "mrl"], mrl()),
+    "margin-relative": ([*MARGIN, "0.5", "--objective.false_negative_rule", "relative",
+                         "--objective.name", "mrl"], mrl()),
+    "margin-teacher": ([*MARGIN, "0.1", "--objective.name", "mrl"], mrl(), 0, "taught"),
+    "margin-ese": ([*MARGIN, "-0.1", "--objective.name", "ese"], ese),
+    "margin-2dmse": ([*MARGIN, "0.1", "--objective.name", "2dmse"], two_d),
+    "scored-margin": ([*SCORED, *MARGIN, "0.1", "--objective.name", "mrl"], scored((1, 1, 1)), 0,
+                      "scored"),
     "scored": ([*SCORED, "--objective.name", "mrl"], scored((1, 1, 1)), 0, "scored"),
     "scored-angle": ([*SCORED, "--objective.name", "2dmse", "--scored.loss", "angle"],
                      scored((1, 1, 1), 1, 0), 0, "scored"),
@@ -183,6 +192,8 @@ for _paired in (False, True):
                 _naive = chain(paired=_paired, nested=_nested, last=_last, mean=_mean)
                 _name = f"chain-{_flags[-9]}-{_flags[-7]}-{_flags[-5]}-{_flags[-3]}"
                 CASES[_name] = (_flags, _naive)
+                if not _mean and _nested and _last:
+                    CASES[f"margin-{_name}"] = ([*_flags, *MARGIN, "0.05"], _naive)
                 if not _mean and _last:
                     CASES[f"sampled-{_name}"] = ([*_flags, "--pic.links_per_step", "1"], _naive)
 

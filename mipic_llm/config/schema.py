@@ -96,6 +96,11 @@ class ObjectiveConfig(Section):
     wide_weight: float | None = opt(None, "mipic without dim_weights: weight in MRL of the dims "
         "above half of the full width; None = by preset", ge=0)
     tau: float = opt(0.05, "InfoNCE temperature of MRL and PIC", gt=0)
+    false_negative_margin: float | None = opt(None, "m: a candidate whose cosine with the anchor "
+        "is above the positive's minus m is no negative, by the teacher's vectors where there are "
+        "any, else by the model's, at full width and for all dims; 0 to 0.1 is usual, None = off")
+    false_negative_rule: Literal["absolute", "relative"] = opt("absolute", "of that margin; "
+        "relative = above (1 - m) times the positive's")
     reduction: Literal["sum", "mean"] | None = opt(None, "of SIA and PIC over layers, prefixes and "
         "links; None = by preset")
     gor: float = opt(0.0, "weight of GOR, the spread-out term, at every prefix, beside any "

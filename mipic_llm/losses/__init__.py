@@ -3,7 +3,7 @@
 from mipic_llm.losses.cosent import cosent_per_dim
 from mipic_llm.losses.ese import alignment_kl, compress, layer_weight, pca_target
 from mipic_llm.losses.gor import gor_per_dim
-from mipic_llm.losses.infonce import false_negatives, mrl_per_dim
+from mipic_llm.losses.infonce import false_negatives, mrl_per_dim, too_near
 from mipic_llm.losses.relation import LeftOut, neighbourhood_kl
 from mipic_llm.losses.sia.api import sia_per_example
 
@@ -19,4 +19,5 @@ __all__ = [
     "neighbourhood_kl",
     "pca_target",
     "sia_per_example",
+    "too_near",
 ]

@@ -5,7 +5,8 @@ i index of a prefix.
 
     z^i_bn = cos(q_b[:d_i], c_n[:d_i]) / tau
     loss_i = mean_b ( logsumexp_n z^i_bn - z^i_b,target(b) ),   slope = softmax(z) - onehot(target)
-    n: all candidates but false negatives, whose text is that of the anchor or of its positive
+    n: all candidates but false negatives, whose text is that of the anchor or of its positive, and
+       those of `too_near`, which are decided once, at full width
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
-from mipic_llm.losses.numerics import LEFT_OUT
-from mipic_llm.losses.prefixes import check_index, over_prefixes
+from mipic_llm.losses.numerics import LEFT_OUT, compute_dtype, full_precision
+from mipic_llm.losses.prefixes import check_index, over_prefixes, tiles
 
 Keys = tuple[Tensor, Tensor]  # of the texts of the rows of q (B,) and c (N,), int64
 
@@ -30,13 +32,15 @@ def mrl_per_dim(
     dims: Sequence[int],
     tau: float,
     keys: Keys | None = None,
+    near_BN: Tensor | None = None,
 ) -> Tensor:
     """InfoNCE of each prefix, unweighted: (n_dims,) in the order of dims (Eq 1, 16, 19).
 
     Each prefix is sliced first and L2-normalised after. dims ascend within 1 .. D. target_B: int64,
     the index of each anchor's positive in c_ND. keys: equal where texts are equal; candidates with
     the text of the anchor or of its positive are left out of the anchor's denominator, but for the
-    positive itself.
+    positive itself. near_BN: bool, True where a candidate is left out too; with fewer rows than q,
+    it is that of q's rows again and again.
     Gradients go to both sides. Returns float32, or float64 for float64 inputs. Raises ValueError on
     wrong shapes, indices, dims or tau. Source: arXiv 2604.24374.
     """
@@ -45,7 +49,40 @@ def mrl_per_dim(
     if keys is not None and [k.shape for k in keys] != [(B,), (N,)]:
         raise ValueError(f"keys must be of shapes ({B},) and ({N},), got "
                          f"{' and '.join(str(tuple(k.shape)) for k in keys)}")  # fmt: skip
-    return over_prefixes(q_BD, c_ND, _CrossEntropy(target_B, keys), dims=dims, tau=tau)
+    if near_BN is not None and (B % len(near_BN) or near_BN.shape[1] != N):
+        raise ValueError(f"near_BN must be of shape ({B}, {N}), got {tuple(near_BN.shape)}")
+    return over_prefixes(q_BD, c_ND, _CrossEntropy(target_B, keys, near_BN), dims=dims, tau=tau)
+
+
+def too_near(
+    q_BD: Tensor, c_ND: Tensor, *, target_B: Tensor, margin: float, relative: bool = False,
+    keys: Keys | None = None,
+) -> Tensor:  # fmt: skip
+    """Which candidates are nearer to the anchor than a negative should be: bool (B, N).
+
+        cos(q_b, c_n) > cos(q_b, c_target(b)) - margin,  relative: - margin |cos(q_b, c_target(b))|
+    Never the positive; nor, with `keys`, a text that `mrl_per_dim` leaves out for itself. No
+    gradient. Source: the margin of CachedGISTEmbedLoss in sentence-transformers (Solatorio 2024,
+    arXiv 2402.16829).
+    """
+    check_index("target_B", target_B, len(q_BD), len(c_ND))
+    dtype = compute_dtype(q_BD, c_ND)
+    near_BN = torch.empty(len(q_BD), len(c_ND), dtype=torch.bool, device=q_BD.device)
+    with full_precision(q_BD.device), torch.no_grad():
+        q_BD, c_ND = (normalize(x.to(dtype), dim=1) for x in (q_BD, c_ND))
+        right_B = (q_BD * c_ND[target_B]).sum(1)
+        least_B1 = (right_B - margin * (right_B.abs() if relative else 1))[:, None]
+        for here in tiles(q_BD, c_ND, 1):
+            torch.gt(q_BD[here] @ c_ND.T, least_B1[here], out=near_BN[here])
+            if keys is not None:
+                near_BN[here] &= ~_equal(keys, target_B, here)
+    return near_BN.scatter_(1, target_B[:, None], False)
+
+
+def _equal(keys: Keys, target_B: Tensor, here: slice) -> Tensor:
+    """(b, N): candidates with the text of the anchor or of its positive."""
+    (key_B, key_N), target_b1 = keys, target_B[here, None]
+    return (key_N == key_B[here, None]) | (key_N == key_N[target_b1])
 
 
 def false_negatives(keys: Keys, target_B: Tensor) -> Tensor:
@@ -63,6 +100,7 @@ def false_negatives(keys: Keys, target_B: Tensor) -> Tensor:
 class _CrossEntropy(NamedTuple):
     target_B: Tensor
     keys: Keys | None
+    near_BN: Tensor | None = None
 
     def value(self, z_ibN: Tensor, here: slice) -> Tensor:
         self._leave_out(z_ibN, here)
@@ -77,8 +115,10 @@ class _CrossEntropy(NamedTuple):
         return delta_ibN
 
     def _leave_out(self, z_ibN: Tensor, here: slice) -> None:
-        if self.keys is None:
-            return
-        (key_B, key_N), target_b1 = self.keys, self.target_B[here, None]
-        out_bN = (key_N == key_B[here, None]) | (key_N == key_N[target_b1])
-        z_ibN.masked_fill_(out_bN.scatter_(1, target_b1, False), LEFT_OUT)
+        if self.keys is not None:
+            out_bN = _equal(self.keys, self.target_B, here)
+            out_bN.scatter_(1, self.target_B[here, None], False)
+            z_ibN.masked_fill_(out_bN, LEFT_OUT)
+        if self.near_BN is not None:
+            rows_b = torch.arange(here.start, here.stop, device=z_ibN.device) % len(self.near_BN)
+            z_ibN.masked_fill_(self.near_BN[rows_b], LEFT_OUT)

@@ -87,7 +87,7 @@ class OverPrefixes(torch.autograd.Function):
         with full_precision(q_BD.device):
             q_BD, c_ND = q_BD.to(dtype), c_ND.to(dtype)
             total_i = q_BD.new_zeros(len(dims))
-            for here in _tiles(q_BD, c_ND, len(dims)):
+            for here in tiles(q_BD, c_ND, len(dims)):
                 total_i += term.value(_Tile(q_BD[here], c_ND, dims, tau).z_ibN, here)
             return total_i / q_BD.shape[0]
 
@@ -101,7 +101,7 @@ class OverPrefixes(torch.autograd.Function):
             dq_BD = torch.zeros_like(q_BD)
             dc_ND = torch.zeros_like(c_ND) if ctx.needs_input_grad[1] else None
             weight_i = grad_i.to(dtype) / q_BD.shape[0]
-            for here in _tiles(q_BD, c_ND, len(ctx.dims)):
+            for here in tiles(q_BD, c_ND, len(ctx.dims)):
                 tile = _Tile(q_BD[here], c_ND, ctx.dims, ctx.tau)
                 delta_ibN = ctx.term.slope(tile.z_ibN, here).mul_(weight_i[:, None, None])
                 tile.add_gradient(delta_ibN, dq_BD[here], dc_ND)
@@ -147,7 +147,7 @@ class _Tile:
             dc_ND -= self.c_ND * (rho_iN.T @ self.inside_Di.T)
 
 
-def _tiles(q_BD: Tensor, c_ND: Tensor, n_dims: int) -> Iterator[slice]:
+def tiles(q_BD: Tensor, c_ND: Tensor, n_dims: int) -> Iterator[slice]:
     """Row slices whose logits, for every prefix at once, fit the workspace."""
     row_bytes = c_ND.shape[0] * (2 * n_dims + 2) * q_BD.element_size()
     room = _TILE_BYTES if q_BD.device.type == "cpu" else _TILE_BYTES_GPU

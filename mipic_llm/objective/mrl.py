@@ -2,7 +2,7 @@
 
     L_MRL = sum_i weight_i InfoNCE_tau(q[:, :d_i], c[:, :d_i])
 candidates: the positives and hard negatives of all ranks, but for those whose text is that of the
-anchor or of its positive.
+anchor or of its positive, and those that `objective.false_negative_margin` leaves out.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def task(seen: Seen, readout_ND: Tensor, dims: Sequence[int], tau: float) -> Ten
     """InfoNCE of this rank's anchors at each dim, (n_dims,)."""
     return losses.mrl_per_dim(
         *seen.sides(readout_ND), target_B=seen.target(), dims=dims, tau=tau,
-        keys=seen.sides(seen.key_N),
+        keys=seen.sides(seen.key_N), near_BN=seen.near(),
     )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from mipic_llm.losses import false_negatives
 from mipic_llm.objective.memory import Memory
-from mipic_llm.objective.term import Inside, Needs, Seen, Term, Value
+from mipic_llm.objective.term import Inside, Margin, Needs, Seen, Term, Value
 from mipic_llm.runtime import ranks
 from mipic_llm.runtime.rows import Rows
 from mipic_llm.types import Known, Traits
@@ -42,12 +42,14 @@ class Objective:
     """The terms of a training.
 
     last: the layer whose readout is the embedding. mean: divide each term by its parts.
-    seed: of the sampling.
+    seed: of the sampling. margin: which candidates are no negatives, see `Seen.near`.
     """
 
     def __init__(
-        self, terms: Sequence[Term], *, last: int, mean: bool = True, seed: int = 0
-    ) -> None:
+        self, terms: Sequence[Term], *, last: int, mean: bool = True, seed: int = 0,
+        margin: Margin | None = None,
+    ) -> None:  # fmt: skip
+        self.margin = margin
         self.terms, self.last, self.mean, self.seed = list(terms), last, mean, seed
         self.memory = Memory(max((term.memory for term in self.terms), default=0))
 
@@ -137,13 +139,14 @@ class Objective:
     def across(
         self, outputs: list[Tensor], constants: Sequence[Tensor], known: Known, rows: Rows,
         drawn: Drawn, source: Traits,
-    ) -> tuple[list[Tensor], list[Part], Tensor]:  # fmt: skip
+    ) -> tuple[list[Tensor], list[Part], dict[str, Tensor]]:  # fmt: skip
         """The cross-example terms on this rank's step; all ranks call.
 
         outputs, constants: as `outputs` gives them, detached, in the step's order of sequences;
         the list of outputs is emptied. known: of these sequences, on their device.
         -> (the loss's gradient at each output; parts for the log; how many pairs of this rank's
-        anchors and candidates are false negatives, which the losses leave out).
+        anchors and candidates the losses leave out as false negatives: of equal texts, and of texts
+        that are too near where there is a margin).
         Of all values only one has a graph at a time, and a crossing output goes when it was used.
         """
         needs = self.needs(drawn)
@@ -162,11 +165,13 @@ class Objective:
         key_N = everyone.key_S
         order_N = torch.cat(rows.columns(key_N.device))  # what a full memory forgets is of no rank
         remembered = self.memory.look(sides[0][order_N], key_N[order_N])
-        grads, parts = [], []
+        grads, parts, near = [], [], dict[bool, Tensor]()
         for term, mine, need in zip(self.terms, drawn, needs, strict=True):
             used, leaves = leaves[: need.crossing], leaves[need.crossing :]
             got: dict[int, Tensor] = {}
-            seen = Seen(views, rows, self.last, used, everyone, remembered, source)
+            seen = Seen(
+                views, rows, self.last, used, everyone, remembered, source, self.margin, near
+            )
             factor = self.scaled(1.0, term, mine)
             for value in term.across(seen, mine) if term.takes(source) else ():
                 weight = term.weight * value.weight
@@ -180,10 +185,13 @@ class Objective:
         found = [torch.zeros_like(x) if x.grad is None else x.grad for x in sides]
         torch.autograd.backward(gathered, _side_by_side(found))
         assert own.grad is not None
-        seen = Seen(views, rows, self.last, [], everyone, remembered, source)
-        left_out = key_N.new_zeros(())
+        left_out = {"false_negatives": key_N.new_zeros(())}
         if source.kind != "scored":
-            left_out = false_negatives(seen.sides(key_N), seen.target())
+            seen = Seen(views, rows, self.last, [], everyone, remembered, source, self.margin, near)
+            left_out["false_negatives"] = false_negatives(seen.sides(key_N), seen.target())
+            near_BN = seen.near()
+            if near_BN is not None:
+                left_out["false_negatives_near"] = near_BN.sum()
         return [*own.grad.split(width, 1), *grads], parts, left_out
 
 

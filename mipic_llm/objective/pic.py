@@ -69,7 +69,9 @@ class Pic(Term):
         n, target_B, own_S = seen.n_anchors, seen.target(), seen.key_N[seen.own]
         anchors, positives, negatives = seen.columns()
 
-        def info_nce(here: slice, column: Tensor, target_B: Tensor) -> Tensor:
+        def info_nce(
+            here: slice, column: Tensor, target_B: Tensor, near_BN: Tensor | None = None
+        ) -> Tensor:
             """One direction (Eq 16), the mean over links and prefixes. here: the queries among this
             rank's sequences; column: which of all deeper readouts are candidates."""
             query = torch.cat([one[here] for one in projected])
@@ -78,11 +80,14 @@ class Pic(Term):
                 query, deeper_Nd.index_select(0, column), target_B=target_B.repeat(times),
                 dims=self.dims or [query.shape[1]], tau=self.tau,
                 keys=(own_S[here].repeat(times), seen.key_N.index_select(0, column)),
+                near_BN=near_BN,
             ).mean()  # fmt: skip
 
         if self.pair:
-            there = info_nce(slice(n), torch.cat([positives, negatives]), target_B)
-            return (there + info_nce(slice(n, 2 * n), anchors, target_B)) / 2
+            column = torch.cat([positives, negatives])
+            there = info_nce(slice(n), column, target_B, seen.near())
+            back = info_nce(slice(n, 2 * n), anchors, target_B, seen.near(back=True))
+            return (there + back) / 2
         total, start = deeper_Nd.new_zeros(()), 0
         for column, counts, size in (
             (anchors, seen.rows.anchors, n), (positives, seen.rows.anchors, n),

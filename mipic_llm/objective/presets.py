@@ -17,7 +17,7 @@ from mipic_llm.objective.pic import Pic
 from mipic_llm.objective.scored import Scored
 from mipic_llm.objective.sentences import Sentences
 from mipic_llm.objective.sia import Sia
-from mipic_llm.objective.term import Term
+from mipic_llm.objective.term import Margin, Term
 from mipic_llm.objective.twodmse import TwoDMse
 
 
@@ -59,4 +59,7 @@ def build_objective(config: Config, *, width: int, depth: int) -> Objective:
         if form.mixed and not row.beside:
             weight *= o.alpha if row.task or name == form.terms[0] else 1 - o.alpha
         terms.append(row.make(config, width, depth, weight))
-    return Objective(terms, last=depth, mean=o.reduction == "mean", seed=config.seed)
+    size = o.false_negative_margin
+    margin = None if size is None else Margin(size, o.false_negative_rule == "relative")
+    mean = o.reduction == "mean"
+    return Objective(terms, last=depth, mean=mean, seed=config.seed, margin=margin)

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from mipic_llm import losses
 from mipic_llm.losses.numerics import constant
 from mipic_llm.runtime import ranks
 from mipic_llm.runtime.rows import Rows
@@ -73,12 +74,19 @@ class Inside(NamedTuple):
     mask_ST: Tensor | Packing
 
 
+class Margin(NamedTuple):
+    """From which cosine on a candidate is no negative, see `losses.too_near`."""
+
+    size: float
+    relative: bool
+
+
 class Seen:
     """The readouts of a step, of all ranks in rank order, as a term's `across` sees them.
 
     crossing: what the term's own `crossing` gave, (S, d) each ((2B, d) where it said `pairs`).
     key_N, score_N, teacher_NK: what is known of each sequence, see `Known`.
-    source: of the step's rows.
+    source: of the step's rows. margin: None = off; near: what was decided so far in this step.
     remembered: readouts of earlier steps (M, D), without gradients, and their keys (M,).
     """
 
@@ -91,10 +99,13 @@ class Seen:
         known: Known,
         remembered: tuple[Tensor, Tensor],
         source: Traits,
+        margin: Margin | None = None,
+        near: dict[bool, Tensor] | None = None,
     ) -> None:
         self._everyone, self.rows, self.last = everyone, rows, last
         self.crossing, self.remembered, self.source = crossing, remembered, source
         self.key_N, self.score_N, self.teacher_NK = known
+        self._margin, self._near = margin, {} if near is None else near
         rank = ranks.rank()
         self.n_anchors, self.n_negatives = rows.anchors[rank], rows.negatives[rank]
         first = sum(rows.per_rank[:rank])
@@ -123,6 +134,28 @@ class Seen:
         _, positives, negatives = self.columns()
         anchors = of_N[self.own][: self.n_anchors]
         return anchors, of_N.index_select(0, torch.cat([positives, negatives]))
+
+    def near(self, back: bool = False) -> Tensor | None:
+        """(B, candidates) bool: which of `sides` are too near this rank's anchors to be negatives,
+        by the teacher's vectors where there are any, else by the last layer's readouts. Decided
+        once for all prefixes and layers. back: which of all anchors are, to this rank's positives.
+        None: no margin."""
+        if self._margin is None:
+            return None
+        if back not in self._near:
+            judge_ND = self.everyone() if self.teacher_NK is None else self.teacher_NK
+            (q_BD, c_ND), keys = self.sides(judge_ND.detach()), self.sides(self.key_N)
+            if back:
+                n, (anchors, _, _) = self.n_anchors, self.columns()
+                (q_BD, c_ND), keys = (
+                    (x[self.own][n : 2 * n], x.index_select(0, anchors))
+                    for x in (judge_ND.detach(), self.key_N)
+                )
+            self._near[back] = losses.too_near(
+                q_BD, c_ND, target_B=self.target(), margin=self._margin.size,
+                relative=self._margin.relative, keys=keys,
+            )  # fmt: skip
+        return self._near[back]
 
     def target(self) -> Tensor:
         """Where the positives of this rank's anchors stand among all positives, (B,)."""

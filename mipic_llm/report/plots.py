@@ -25,23 +25,27 @@ STYLES = [
 TITLES = {"loss": "total", "loss/mrl": "MRL", "loss/chain": "PIC chain",
           "loss/relation": "SIA relation", "loss/geometry": "SIA geometry",
           "loss/cosent": "CoSENT", "loss/angle": "AnglE"}  # fmt: skip
+SOURCE = "loss_source/"
 Points = list[tuple[int, float]]  # (step, value)
 
 
 def loss_parts(metrics_jsonl: str | Path) -> dict[str, dict[str, Points]]:
     """Every loss of a run as panels: title -> label -> points.
 
-    The total and each `loss/<part>` have a panel with one unnamed line; the `loss/<part>@<dim>` of
-    a part share a panel, one line per dim. Order: as in the file, the panels of dims last.
+    The total and each `loss/<part>` have a panel with one unnamed line; the totals of several
+    sources share a panel, one line each, and the `loss/<part>@<dim>` of a part share a panel, one
+    line per dim. Order: as in the file, the shared panels last.
     """
     parts: dict[str, dict[str, Points]] = {}
     per_dim: dict[str, dict[str, Points]] = {}
     for _, row in rows_of(metrics_jsonl):
         for key, value in row.items():
-            if not (key == "loss" or key.startswith("loss/")) or "step" not in row:
+            if not (key == "loss" or key.startswith(("loss/", SOURCE))) or "step" not in row:
                 continue
             part, _, dim = key.partition("@")
             title = TITLES.get(part, part.removeprefix("loss/")) + (" per dim" if dim else "")
+            if key.startswith(SOURCE):
+                title, dim = "total per source", key.removeprefix(SOURCE)
             points = (per_dim if dim else parts).setdefault(title, {}).setdefault(dim, [])
             if isinstance(value, int | float):
                 points.append((row["step"], value))

@@ -16,6 +16,7 @@ from mipic_llm.data.token_cache import LazyTokens, StoredTokens, Tokens, deal
 from mipic_llm.data.tokenise import TextEncoder
 from mipic_llm.errors import UserError
 from mipic_llm.evaluation.encode import make_encoder
+from mipic_llm.evaluation.names import name_specs
 from mipic_llm.evaluation.read import load_tasks
 from mipic_llm.evaluation.tasks.base import Task
 from mipic_llm.model.directory import Source
@@ -98,8 +99,17 @@ def prepare_data(
     cut = sum(n for _, n in counts), sum(n for n, _ in counts), encoder.max_length
     if dist.rank() == 0:
         say(summary(look(sources, tasks), cut))
-    traits = [source.traits for source in sources]
+    pairs = zip(sources, _labels(sources), strict=True)
+    traits = [source.traits._replace(name=label) for source, label in pairs]
     return Data(sources, plan, encoder, tasks, traits, tokens, d.balance_tokens)
+
+
+def _labels(sources: Sequence[TextSource]) -> list[str]:
+    """What metrics call the sources: short, and each another."""
+    try:
+        return name_specs([source.name for source in sources])
+    except UserError:  # one is given twice
+        return [f"source-{i + 1}" for i in range(len(sources))]
 
 
 def tempered(sources: list[TextSource], temperature: float) -> list[TextSource]:

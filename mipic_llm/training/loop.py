@@ -299,6 +299,8 @@ def _step(run: LiveRun, runner: StepRunner, batch: Prepared) -> dict[str, float]
     run.step = step
     if not logged:
         return {}
+    if len(run.data.traits) > 1:
+        row[f"loss_source/{batch.batch.source.name}"] = row["loss"]
     useful, padded = row.pop("useful"), row.pop("padded")
     row.update(
         lr=rate, tokens_per_second=useful / (time.perf_counter() - begun),

@@ -61,7 +61,8 @@ class StepRunner:
 
         -> the metrics of the step over all ranks: loss and its parts, grad_norm, how many tokens
         were `useful` and `padded`, and how many pairs of an anchor and a candidate were left out as
-        `false_negatives`; nothing where they are not wanted, which saves waiting for the device.
+        `false_negatives` (with a margin, also `false_negatives_near`); nothing where they are not
+        wanted, which saves waiting for the device.
         """
         made = batch if isinstance(batch, Prepared) else self.prepare(batch)
         parts, passes, left_out = self.gradients(made, step, cached=self.cached)
@@ -73,7 +74,7 @@ class StepRunner:
         if not wanted:
             return {}
         share = made.tokens(passes)
-        counts = {"useful": share.useful, "padded": share.padded, "false_negatives": left_out}
+        counts = {"useful": share.useful, "padded": share.padded, **left_out}
         row = metrics(parts, counts)
         return row | {"grad_norm": math.nan if grad_norm is None else float(grad_norm)}
 
@@ -95,9 +96,9 @@ class StepRunner:
 
     def gradients(
         self, made: Prepared, step: int, *, cached: bool
-    ) -> tuple[list[Part], int, Tensor]:
+    ) -> tuple[list[Part], int, dict[str, Tensor]]:
         """Forward and backward, without the update. -> (the parts of the loss, the passes, the
-        false negatives of this rank).
+        false negatives of this rank by kind).
 
         cached: every chunk is run twice and only one has a graph; else all graphs are kept.
         """
