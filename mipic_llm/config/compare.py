@@ -23,7 +23,7 @@ def _keys(text: str) -> frozenset[str]:
 
 NO_MATTER = _keys("""
     recipe output_dir overwrite ds_config model.trust_remote_code data.cache_dir data.check
-    data.token_cache
+    data.stream data.token_cache
     train.resume train.selfcheck tracking.mlflow
 """)
 MAY_CHANGE = _keys("""

@@ -81,6 +81,9 @@ class DataConfig(Section):
         "directory; auto = ~/.cache/mipic_llm for sources of 10,000 rows or more; off")
     balance_tokens: bool = opt(True, "deal a global batch's rows to ranks so that each has about "
         "as many tokens; the losses are the same")
+    stream: Literal["auto", "true", "false"] = opt("auto", "rows that memory need not hold: they "
+        "are written once, in one pass, beside the token cache, and read from there; auto = for "
+        "sources of more than 1 GiB of files (Hugging Face ids: only with true)")
     cache_dir: str | None = opt(None, "where Hugging Face data sets are cached")
 
 

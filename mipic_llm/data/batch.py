@@ -10,7 +10,6 @@ import math
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from hashlib import blake2b
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor
 
 from mipic_llm.data.read.cells import plain
-from mipic_llm.data.read.formats import Example, TextSource
+from mipic_llm.data.read.formats import Example, TextSource, key_of
 from mipic_llm.data.token_cache import LazyTokens, RowTokens
 from mipic_llm.data.tokenise import TextEncoder, pack, pad
 from mipic_llm.types import Known, Packing, Traits
@@ -188,11 +187,6 @@ def scores_of(examples: Sequence[Example]) -> list[float]:
     given = [e.scores or (math.nan,) * (1 + len(e.negatives)) for e in examples]
     right = [scores[0] for scores in given]
     return [math.nan] * len(right) + right + [n for scores in given for n in scores[1:]]
-
-
-def key_of(text: bytes) -> int:
-    """A hash of 64 bits, signed: equal texts have equal keys on every rank."""
-    return int.from_bytes(blake2b(text, digest_size=8).digest(), "little", signed=True)
 
 
 def _starts(lengths: list[int], chunk_size: int, chunk_tokens: int, packed: bool) -> list[int]:

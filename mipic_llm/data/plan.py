@@ -14,7 +14,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from mipic_llm.data.read.cells import plain
 from mipic_llm.data.read.formats import Example, TextSource
+from mipic_llm.data.row_store import StoredRows
 from mipic_llm.errors import UserError
 
 _INTERLEAVE = 2**32 - 1  # stands where passes have the source's number
@@ -331,8 +333,15 @@ def _fill(
 
 
 def _text_codes(examples: Sequence[Example]) -> np.ndarray:
-    """(2, rows) numbers of the anchor's and the positive's text; equal texts, equal numbers."""
+    """(2, rows) numbers of the anchor's and the positive's text, in the order in which they come;
+    texts that are equal but for their blanks have one number."""
+    if isinstance(examples, StoredRows):
+        pairs = examples.pair_keys()
+        _, first, which = np.unique(pairs, return_index=True, return_inverse=True)
+        order = np.empty(len(first), np.int32)
+        order[first.argsort()] = np.arange(len(first), dtype=np.int32)
+        return order[which].reshape(pairs.shape)
     known: dict[str, int] = {}
     positives = [row.anchor if row.positive is None else row.positive for row in examples]
     columns = ([row.anchor for row in examples], positives)
-    return np.array([[known.setdefault(text, len(known)) for text in c] for c in columns])
+    return np.array([[known.setdefault(plain(t), len(known)) for t in c] for c in columns])

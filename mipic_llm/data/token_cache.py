@@ -12,21 +12,22 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mipic_llm.data.growing import PROGRESS, Growing, building, settle
 from mipic_llm.data.read.formats import Example
+from mipic_llm.data.row_store import StoredRows
 from mipic_llm.data.tokenise import TextEncoder
 
 VERSION = 2
 MANIFEST = "manifest.json"
 BLOCK = 1024  # rows tokenised at a time
+MARK = 65_536  # rows after which a killed builder goes on
 
 
 # Token ids of a training row: anchor, positive, negatives; int32, read only. Unlabelled text is its
@@ -120,6 +121,9 @@ def key_of(examples: Sequence[Example], encoder: TextEncoder, scored: bool = Fal
                 encoder.append_eos_id, sorted(encoder.prompts.items())]  # fmt: skip
     settings += ["scored"] if scored else []
     digest = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=16)
+    if isinstance(examples, StoredRows):
+        digest.update(examples.digest.encode())
+        return digest.hexdigest()
     for example in examples:
         digest.update(json.dumps(example[:3]).encode())
     return digest.hexdigest()
@@ -141,46 +145,52 @@ def _fingerprint(path: Path) -> list:
 
 
 def build(
-    folder: Path, examples: Sequence[Example], encoder: TextEncoder, scored: bool = False
-) -> None:
-    """Writes the files, aside and then renamed. OSError where the place cannot be written to."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    fresh = folder.parent / f".{folder.name}.{socket.gethostname()}.{os.getpid()}.new"
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir()
-    try:
-        _write(fresh, examples, encoder, scored)
-        if not is_whole(folder):
-            shutil.rmtree(folder, ignore_errors=True)
-        try:
-            fresh.rename(folder)
-        except OSError:
-            if not is_whole(folder):  # else another builder was first: its files are the same
-                raise
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+    folder: Path, examples: Sequence[Example], encoder: TextEncoder, scored: bool = False,
+    told: Callable[[int], None] = lambda done: None,
+) -> None:  # fmt: skip
+    """Writes the files; goes on where a killed builder was. told: called with the rows that are
+    done. OSError where the place cannot be written to."""
+    with building(folder, is_whole) as aside:
+        if aside:
+            _write(aside, examples, encoder, scored, told)
+            settle(aside, folder)
 
 
-def _write(fresh: Path, examples: Sequence[Example], encoder: TextEncoder, scored: bool) -> None:
-    lengths, per_row, labelled = [], [], examples[0].positive is not None
-    before = encoder.cut
-    with (fresh / "ids.bin").open("wb") as file:
-        for start in range(0, len(examples), BLOCK):
-            for row in _tokenise(examples[start : start + BLOCK], encoder.fresh, scored):
+def _write(
+    aside: Path, examples: Sequence[Example], encoder: TextEncoder, scored: bool,
+    told: Callable[[int], None],
+) -> None:  # fmt: skip
+    labelled, counted = examples[0].positive is not None, ("lengths.bin", "per_row.bin")
+    with Growing(aside, ["ids.bin", *counted]) as files:
+        done, unmarked = files.done or {"rows": 0, "cut": 0}, 0
+        before = encoder.cut - done["cut"]
+        for start in range(done["rows"], len(examples), BLOCK):
+            lengths, per_row = [], []
+            block = examples[start : start + BLOCK]
+            for row in _tokenise(block, encoder.fresh, scored):
                 texts = row if labelled else row[:1]
                 per_row.append(len(texts))
                 lengths += map(len, texts)
-                file.writelines(ids.tobytes() for ids in texts)
-        file.flush()
-        os.fsync(file.fileno())
-    for name, counts in (("starts.npy", lengths), ("rows.npy", per_row)):
-        with (fresh / name).open("wb") as file:
-            np.save(file, np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
+                files.write("ids.bin", b"".join(ids.tobytes() for ids in texts))
+            for name, values in zip(counted, (lengths, per_row), strict=True):
+                files.write(name, np.array(values, np.int32).tobytes())
+            unmarked += len(block)
+            done = {"rows": start + len(block), "cut": encoder.cut - before}
+            if unmarked >= MARK or done["rows"] == len(examples):
+                files.mark(done)
+                unmarked = 0
+                told(done["rows"])
+    for name, raw in zip(("starts.npy", "rows.npy"), counted, strict=True):
+        counts = np.fromfile(aside / raw, np.int32)
+        (aside / raw).unlink()
+        with (aside / name).open("wb") as file:
+            np.save(file, np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]))
             file.flush()
             os.fsync(file.fileno())
-    files = {p.name: _fingerprint(p) for p in sorted(fresh.iterdir())}
-    table = {"labelled": labelled, "cut": encoder.cut - before, "files": files}
-    (fresh / MANIFEST).write_text(json.dumps(table), encoding="utf-8")
+    (aside / PROGRESS).unlink()
+    found = {p.name: _fingerprint(p) for p in sorted(aside.iterdir())}
+    table = {"labelled": labelled, "cut": done["cut"], "files": found}
+    (aside / MANIFEST).write_text(json.dumps(table), encoding="utf-8")
 
 
 def deal(lengths: Sequence[int] | np.ndarray, world: int) -> list[list[int]]:

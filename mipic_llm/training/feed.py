@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mipic_llm.config import Config, SourceConfig, need
-from mipic_llm.data import token_cache
+from mipic_llm.data import row_store, stream, token_cache
 from mipic_llm.data.batch import StepBatch, join_rows
 from mipic_llm.data.plan import BatchPlan
-from mipic_llm.data.read.formats import TextSource, as_list, read_training
+from mipic_llm.data.read.formats import ReadReport, TextSource, as_list, read_training
+from mipic_llm.data.row_store import StoredRows
 from mipic_llm.data.token_cache import LazyTokens, StoredTokens, Tokens, deal
 from mipic_llm.data.tokenise import TextEncoder
 from mipic_llm.errors import UserError
@@ -66,14 +69,7 @@ def prepare_data(
     """
     d = config.data
     given = as_list(config.training if rows is None else rows)
-    sources, reports = read_training(
-        given,
-        negatives=d.negatives,
-        on_bad_rows=d.on_bad_rows,
-        cache_dir=d.cache_dir,
-        ignore=d.ignore_columns,
-        score_column=d.score_column,
-    )
+    sources, reports = _read(given, config)
     for report in reports:
         say(str(report))
     need(
@@ -122,38 +118,99 @@ def tempered(sources: list[TextSource], temperature: float) -> list[TextSource]:
             for s, new in zip(sources, after, strict=True)]  # fmt: skip
 
 
+def _read(given: list[Any], config: Config) -> tuple[list[TextSource], list[ReadReport]]:
+    """What was given, in memory or, where it is large, on disk; all ranks call."""
+    d, home = config.data, config.data.token_cache
+    large = {i: spec for i, spec in enumerate(given) if stream.wanted(spec, d.stream)}
+    need(
+        not large or home != "off", "data.token_cache is off, and rows that memory need not hold "
+        "(data.stream) are kept in it; give a directory, or --data.stream false",
+    )  # fmt: skip
+    here = [spec for i, spec in enumerate(given) if i not in large]
+    sources, reports = read_training(
+        here, negatives=d.negatives, on_bad_rows=d.on_bad_rows, cache_dir=d.cache_dir,
+        ignore=d.ignore_columns, score_column=d.score_column,
+    ) if here else ([], [])  # fmt: skip
+    for i, spec in large.items():
+        one = stream.Reading(spec, d.negatives, d.on_bad_rows == "skip", tuple(d.ignore_columns),
+                             d.score_column, d.cache_dir)  # fmt: skip
+        folder = _home(home) / f"rows-{dist.from_first(one.key() if dist.rank() == 0 else None)}"
+        told = _Told(f"{one.path}: rows read")
+        problem, _ = _built(folder, row_store.is_whole, partial(one.build, folder, told))
+        need(problem is None, str(problem))
+        source, more = one.source(folder)
+        sources.insert(i, source)
+        reports += more
+        say(f"{source.name}: its rows lie in {folder}")
+    return sources, reports
+
+
+class _Told:
+    """A line every 15 seconds on how far something is."""
+
+    def __init__(self, what: str) -> None:
+        self.what, self.begun, self.last = what, time.monotonic(), time.monotonic()
+        self.at: int | None = None  # what was done before: of a builder that was killed
+
+    def __call__(self, done: int, total: int | None = None) -> None:
+        now = time.monotonic()
+        self.at = done if self.at is None else self.at
+        if now - self.last < 15:
+            return
+        self.last, rate = now, (done - self.at) / (now - self.begun)
+        left = f", ETA {(total - done) / rate / 60:.0f} min" if total and rate > 0 else ""
+        say(f"{self.what}: {done:,}{f' of {total:,}' if total else ''}{left}")
+
+
+def _home(option: str) -> Path:
+    """Where caches lie, for `data.token_cache`."""
+    usual = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "mipic_llm" / "tokens"
+    return (usual if option == "auto" else Path(option)).expanduser()
+
+
+def _built(
+    folder: Path, is_whole: Callable[[Path], bool], build: Callable[[], None]
+) -> tuple[str | None, bool]:
+    """Make a directory of a cache where it is not there: on each machine its first rank does.
+    -> (what went wrong, whether it was there); the same on every rank, all call."""
+    problem, hit = None, is_whole(folder)
+    dist.barrier()  # all have looked before anyone builds
+    if not hit and int(os.environ.get("LOCAL_RANK") or 0) == 0:
+        try:
+            build()
+        except OSError as error:
+            problem = f"data.token_cache: cannot write to {folder.parent}: {error.strerror}"
+        except UserError as error:
+            problem = str(error)
+    return next((p for p in dist.gather_objects(problem) if p), None), hit
+
+
 def open_tokens(source: TextSource, encoder: TextEncoder, option: str) -> Tokens:
     """A source's token ids: from the cache, built first where it is not there; or as they come.
 
-    On each machine its first rank builds; a shared directory is safe (see token_cache.py).
+    On each machine its first rank builds; a shared directory is safe (see growing.py).
     """
-    lazy = LazyTokens(source.examples, encoder, bool(source.scored))
-    if option == "off" or (option == "auto" and len(source.examples) < CACHE_ROWS):
+    examples, scored = source.examples, bool(source.scored)
+    lazy = LazyTokens(examples, encoder, scored)
+    on_disk = isinstance(examples, StoredRows)
+    if option == "off" or (option == "auto" and len(examples) < CACHE_ROWS and not on_disk):
         return lazy
-    home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "mipic_llm" / "tokens"
-    folder = (home if option == "auto" else Path(option)).expanduser()
-    key = token_cache.key_of(source.examples, encoder, bool(source.scored))
+    key = token_cache.key_of(examples, encoder, scored)
     if key is None:
+        need(not on_disk, f"{source.name}: this tokenizer's state cannot be hashed, so its ids "
+             "cannot be kept; give --data.stream false")  # fmt: skip
         say(f"note: {source.name}: this tokenizer's state cannot be hashed: no token cache")
         return lazy
-    problem, hit = None, token_cache.is_whole(folder / key)
-    dist.barrier()  # all have looked before anyone builds
-    if not hit:
-        say(f"{source.name}: tokenising {len(source.examples):,} rows for the cache")
-    if not hit and int(os.environ.get("LOCAL_RANK") or 0) == 0:
-        try:
-            token_cache.build(folder / key, source.examples, encoder, bool(source.scored))
-        except OSError as error:
-            problem = f"data.token_cache: cannot write to {folder}: {error.strerror}"
-        except UserError as error:
-            problem = str(error)
-    problem = next((p for p in dist.gather_objects(problem) if p), None)
-    if problem and option == "auto" and problem.startswith("data.token_cache"):
+    folder, told = _home(option) / key, _Told(f"{source.name}: rows tokenised")
+    if not token_cache.is_whole(folder):
+        say(f"{source.name}: tokenising {len(examples):,} rows for the cache")
+    problem, hit = _built(folder, token_cache.is_whole, lambda: token_cache.build(
+        folder, examples, encoder, scored, lambda done: told(done, len(examples))))  # fmt: skip
+    if problem and option == "auto" and problem.startswith("data.token_cache") and not on_disk:
         say(f"note: {problem}; texts are tokenised as they come")
         return lazy
-    if problem:
-        raise UserError(problem)
-    stored = StoredTokens(folder / key)
+    need(problem is None, str(problem))
+    stored = StoredTokens(folder)
     say(f"{source.name}: tokenised {len(stored.starts) - 1:,} texts, {int(stored.starts[-1]):,} "
-        f"tokens, cache {'hit' if hit else 'miss'} ({folder / key})")  # fmt: skip
+        f"tokens, cache {'hit' if hit else 'miss'} ({folder})")  # fmt: skip
     return stored

@@ -12,6 +12,7 @@ from mipic_llm.config import Config, need, read_record
 from mipic_llm.config.compare import Change, compare
 from mipic_llm.data.plan import BatchPlan
 from mipic_llm.data.read.formats import TextSource
+from mipic_llm.data.row_store import StoredRows
 from mipic_llm.errors import UserError
 from mipic_llm.model.directory import Source
 from mipic_llm.runtime import checkpoint
@@ -46,8 +47,11 @@ def find_resume(config: Config, folder: Path) -> Path | None:
 def fingerprint(source: TextSource) -> dict[str, Any]:
     """Name, kind, number of rows and digest (of all texts and scores) of a source, to record."""
     digest = hashlib.blake2b(digest_size=16)
-    for example in source.examples:
-        digest.update(repr((*example[:3], example.scores)).encode())
+    if isinstance(source.examples, StoredRows):
+        digest.update(source.examples.digest.encode())
+    else:
+        for example in source.examples:
+            digest.update(repr((*example[:3], example.scores)).encode())
     rows, kind = len(source.examples), source.traits.kind
     return {"name": source.name, "kind": kind, "rows": rows, "digest": digest.hexdigest()}
 
@@ -57,6 +61,9 @@ def identity(source: Source, data: Data) -> dict[str, str]:
     rows = hashlib.blake2b(digest_size=16)
     for one in data.sources:
         rows.update(repr(one.weight).encode())
+        if isinstance(one.examples, StoredRows):
+            rows.update(one.examples.digest.encode())
+            continue
         for example in one.examples:
             rows.update(repr(example[:3]).encode())
             if example.scores:

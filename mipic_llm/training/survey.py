@@ -15,7 +15,8 @@ import numpy as np
 from mipic_llm.config import Config, SourceConfig
 from mipic_llm.data.read.cells import plain
 from mipic_llm.data.read.containers import split_weight
-from mipic_llm.data.read.formats import ReadReport, TextSource, read_training
+from mipic_llm.data.read.formats import ReadReport, TextSource, key_of, read_training
+from mipic_llm.data.row_store import StoredRows, mixed
 from mipic_llm.data.tokenise import TextEncoder
 from mipic_llm.errors import EXIT_DONE, EXIT_USER_ERROR, UserError
 from mipic_llm.evaluation.read import load_tasks
@@ -38,7 +39,15 @@ def look(sources: Sequence[TextSource], tasks: Sequence[Task]) -> Look:
     """Compares texts but for their blanks; rows by 64-bit hashes, 8 bytes a row."""
     known = {plain(text) for task in tasks for texts in task.texts().values() for text in texts}
     pairs, rows, twins, leaks = array("q"), 0, 0, 0
-    for e in (e for source in sources for e in source.examples):
+    for source in sources:
+        if isinstance(source.examples, StoredRows):
+            pair = source.examples.pair_keys()
+            pairs.frombytes(mixed(*pair).tobytes())
+            rows += len(source.examples)
+            twins += int((pair[0] == pair[1]).sum()) if source.examples.labelled else 0
+            keys = np.array([key_of(text.encode()) for text in known], np.int64)
+            leaks += int(source.examples.rows_with(keys).sum())
+    for e in (e for s in sources if not isinstance(s.examples, StoredRows) for e in s.examples):
         anchor, *others = map(plain, (e.anchor, e.positive or "", *e.negatives))
         pairs.append(hash((anchor, others[0])))
         rows += 1

@@ -66,8 +66,11 @@ def split_weight(spec: str) -> tuple[str, float]:
     return name, weight
 
 
-def containers(spec: Any, split: str, cache_dir: str | None, name: str = "rows") -> list[Part]:
-    """The files a spec names, ready to be read one after another.
+def containers(
+    spec: Any, split: str, cache_dir: str | None, name: str = "rows", stream: bool = False
+) -> list[Part]:
+    """The files a spec names, ready to be read one after another. stream: a Hugging Face data set
+    is not downloaded first.
 
     spec: text or a path; or an object: a list of dicts, a datasets.Dataset, a DatasetDict (its
     `split`) or any iterable of dicts, called `name` in what is said about it.
@@ -88,7 +91,7 @@ def containers(spec: Any, split: str, cache_dir: str | None, name: str = "rows")
         return [Part(name, "row", iter(enumerate(spec, 1)))]
     files = files_of(str(spec), split)
     if files is None:
-        return [_hub_rows(str(spec), split, cache_dir)]
+        return [_hub_rows(str(spec), split, cache_dir, stream)]
     first, *others = [_file_rows(file) for file in files.read]
     return [first._replace(beside=files.beside), *others]
 
@@ -337,7 +340,7 @@ def _arrow(path: Path) -> Numbered:
         raise UserError(f"{path} cannot be read: {_one_line(bad)}; check the file") from None
 
 
-def _hub_rows(spec: str, split: str, cache_dir: str | None) -> Part:
+def _hub_rows(spec: str, split: str, cache_dir: str | None, stream: bool) -> Part:
     import datasets
 
     match = _HUB_ID.fullmatch(spec)
@@ -345,7 +348,7 @@ def _hub_rows(spec: str, split: str, cache_dir: str | None) -> Part:
     try:
         data = datasets.load_dataset(
             match["id"], match["config"], revision=match["revision"], cache_dir=cache_dir,
-            split=match["split"] or split,
+            split=match["split"] or split, streaming=stream,
         )  # fmt: skip
     except Exception as bad:  # whatever fails in there is about the id or the network
         near = _nearest(legal_path(spec))

@@ -34,6 +34,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -70,7 +71,7 @@ class TextSource(NamedTuple):
     the column that makes its rows scored pairs."""
 
     name: str
-    examples: list[Example]
+    examples: Sequence[Example]
     weight: float
     scored: str | None = None
 
@@ -79,7 +80,10 @@ class TextSource(NamedTuple):
         """What holds for all of its rows."""
         kind = "texts" if self.examples[0].positive is None else "pairs"
         kind = "scored" if self.scored else kind
-        return Traits(self.name, kind, any(example.scores for example in self.examples))
+        scores = getattr(self.examples, "has_scores", None)  # of rows on disk
+        if scores is None:
+            scores = any(example.scores for example in self.examples)
+        return Traits(self.name, kind, scores)
 
 
 class ReadReport(NamedTuple):
@@ -97,6 +101,23 @@ class ReadReport(NamedTuple):
     ignored: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
     n_scored: int = 0
+
+    @classmethod
+    def of(cls, values: Sequence[Any]) -> ReadReport:
+        """From its values, as JSON gives them back."""
+        made = cls(*values)
+        rejected = [(number, reason) for number, reason in made.rejected]
+        return made._replace(
+            ignored=tuple(made.ignored), beside=tuple(made.beside), rejected=rejected
+        )
+
+    def plus(self, more: ReadReport) -> ReadReport:
+        """With what was understood of further rows of the same file."""
+        ignored = tuple(dict.fromkeys((*self.ignored, *more.ignored)))
+        return self._replace(
+            n_rows=self.n_rows + more.n_rows, n_kept=self.n_kept + more.n_kept, ignored=ignored,
+            rejected=[*self.rejected, *more.rejected], n_scored=self.n_scored + more.n_scored,
+        )  # fmt: skip
 
     def __str__(self) -> str:
         text = f"read {self.n_rows:,} rows of {self.path} as {self.kind}"
@@ -122,7 +143,7 @@ def _some(names: Sequence[str], most: int = 8) -> str:
     return ", ".join(names[:most]) + more
 
 
-class _Columns(NamedTuple):
+class Columns(NamedTuple):
     """Which columns hold what; kind: their names for the report."""
 
     kind: str
@@ -131,6 +152,15 @@ class _Columns(NamedTuple):
     nli: str | None = None  # the column of NLI labels
     plain: frozenset[str] = frozenset()  # columns of the first row that are no labels
     score: str | None = None  # of scored pairs
+
+    @classmethod
+    def of(cls, table: Mapping[str, Any]) -> Columns:
+        """From what `plainly` gave."""
+        return cls(**{**table, "plain": frozenset(table["plain"])})
+
+    def plainly(self) -> dict[str, Any]:
+        """For JSON."""
+        return self._asdict() | {"plain": sorted(self.plain)}
 
     @property
     def teaches(self) -> str:
@@ -182,38 +212,30 @@ def read_training(
     """
     read: list[tuple[str, float, int, str | None, list[list[Row]]]] = []
     reports: list[ReadReport] = []
-    kinds: list[_Columns] = []
+    kinds: list[Columns] = []
     for n, spec in enumerate(as_list(specs)):
         name, weight = f"{'rows' if type(spec) is list else type(spec).__name__}[{n}]", 1.0
-        most, renamed = negatives, {}
+        most, theirs = negatives, dict[str, str]()
         if isinstance(spec, SourceConfig):
-            name, weight, renamed = spec.name or spec.path, spec.weight, spec.columns
+            name, weight, theirs = spec.name or spec.path, spec.weight, spec.columns
             most, spec = negatives if spec.negatives is None else spec.negatives, spec.path
         elif isinstance(spec, str | Path):
             spec, weight = split_weight(str(spec))
             name = spec
         found: list[list[Row]] = []
         for part in containers(spec, "train", cache_dir, name):
-            part = part._replace(rows=_renamed(part.rows, renamed)) if renamed else part
-            texts, report, columns = _read_part(
+            part = part._replace(rows=renamed(part.rows, theirs))
+            texts, report, columns = read_part(
                 part, most, on_bad_rows == "skip", ignore, score_column
             )
             if found and columns.teaches != kinds[-1].teaches:
-                raise UserError(
-                    f"{part.path} ({report.kind}) and {reports[-1].path} ({reports[-1].kind}) are "
-                    f"one source, but {columns.teaches} and {kinds[-1].teaches} cannot be mixed in "
-                    "one source; give them as two entries of data.train"
-                )
+                raise mixed_kinds(part.path, report.kind, columns, reports[-1], kinds[-1])
             found.append(texts)
             reports.append(report)
             kinds.append(columns)
         scored = kinds[-1].score
         if scored and len({row[3] for texts in found for row in texts}) < 2:
-            raise UserError(
-                f"{name}: every pair has the same score, which teaches nothing; give pairs with "
-                "different scores, or pairs that mean the same without the column "
-                f"{scored}"
-            )
+            raise constant_score(name, scored)
         read.append((name, weight, most, scored, found))
     every = [row for *_, scored, found in read if not scored for texts in found for row in texts]
     known = set[tuple[str, str]]()
@@ -231,8 +253,12 @@ def read_training(
     return sources, [r._replace(n_false=n) for r, n in zip(reports, counts, strict=True)]
 
 
-def _renamed(rows: Numbered, columns: Mapping[str, str]) -> Numbered:
-    """Rows whose columns have our names; a column that has one of them already is left out."""
+def renamed(rows: Numbered, columns: Mapping[str, str]) -> Numbered:
+    """Rows whose columns have our names; a column that has one of them already is left out.
+    columns: ours, each with theirs."""
+    if not columns:
+        yield from rows
+        return
     theirs = {column: ours for ours, column in columns.items()}
     for number, row in rows:
         if isinstance(row, dict):
@@ -257,6 +283,29 @@ def _without_positives(row: Row, known: set[tuple], negatives: int) -> tuple[Row
     kept = right[:negatives]
     scores = scores and (scores[0], *(scores[1 + i] for i in kept))
     return (anchor, positive, tuple(hard[i] for i in kept), scores), len(hard) - len(right)
+
+
+def mixed_kinds(
+    path: str, kind: str, columns: Columns, before: ReadReport, others: Columns
+) -> UserError:
+    """Two files of one source that teach different things."""
+    return UserError(
+        f"{path} ({kind}) and {before.path} ({before.kind}) are one source, but {columns.teaches} "
+        f"and {others.teaches} cannot be mixed in one source; give them as two entries of "
+        "data.train"
+    )
+
+
+def constant_score(name: str, column: str) -> UserError:
+    return UserError(
+        f"{name}: every pair has the same score, which teaches nothing; give pairs with different "
+        f"scores, or pairs that mean the same without the column {column}"
+    )
+
+
+def key_of(text: bytes) -> int:
+    """A hash of 64 bits, signed: equal texts have equal keys on every rank."""
+    return int.from_bytes(blake2b(text, digest_size=8).digest(), "little", signed=True)
 
 
 def as_list(data: Any) -> list[Any]:
@@ -328,12 +377,13 @@ def collect_rows(
     return Collected(parsed, picked, n_rows, rejected, list(columns))
 
 
-def _read_part(
-    part: Part, negatives: int, skip: bool, ignore: Sequence[str], score_column: str | None
-) -> tuple[list[Row], ReadReport, _Columns]:
-    """One file's rows, its report, and its columns."""
+def read_part(
+    part: Part, negatives: int, skip: bool, ignore: Sequence[str], score_column: str | None,
+    known: Columns | None = None,
+) -> tuple[list[Row], ReadReport, Columns]:  # fmt: skip
+    """One file's rows, its report, and its columns. known: of the file's earlier rows."""
 
-    def parse(row: dict, columns: _Columns):
+    def parse(row: dict, columns: Columns):
         if columns.nli:
             texts = (one_text(row, name) for name in (columns.anchor, columns.positive))
             return (*texts, cells.nli_label(row.get(columns.nli), columns.nli))
@@ -360,6 +410,8 @@ def _read_part(
 
     most = negatives + SPARE if negatives else 0
     detect = partial(_detect, path=part.path, ignore=ignore, score_column=score_column)
+    if known:
+        detect = partial(lambda _row, columns: columns, columns=known)
     parsed, columns, n_rows, rejected, names = collect_rows(part, detect, parse, skip)
     if columns.nli:
         rows = _nli_rows(parsed, most)
@@ -372,7 +424,8 @@ def _read_part(
             if columns.score == "label" != score_column and all(n.is_integer() for n in scores):
                 raise _unclear(part.path, columns, "label", ", whose whole numbers may be classes")
             span = f"{min(scores):g} to {max(scores):g}, larger = more alike"
-            columns = columns._replace(kind=f"scored pairs {columns.kind} ({span})")
+            if not known:
+                columns = columns._replace(kind=f"scored pairs {columns.kind} ({span})")
         elif columns.positive:  # some rows may have more columns than the first one
             _check_labels(part.path, columns, [name for name in names if name not in ignore])
     taken = {columns.anchor, columns.positive, columns.nli, columns.score}
@@ -387,14 +440,14 @@ def _read_part(
     ), columns  # fmt: skip
 
 
-def _detect(row: dict, path: str, ignore: Sequence[str], score_column: str | None) -> _Columns:
+def _detect(row: dict, path: str, ignore: Sequence[str], score_column: str | None) -> Columns:
     """What a file means that begins with this row."""
     have = [name for name in map(str, row) if name not in ignore]
     for anchor, positive in _NLI:
         label = next((name for name in ("gold_label", "label") if name in have), None)
         words = label == "gold_label" or anchor == "premise" or cells.is_nli_word(row.get("label"))
         if score_column not in have and label and words and {anchor, positive} <= set(have):
-            return _Columns("/".join([anchor, positive, label]), anchor, positive, label)
+            return Columns("/".join([anchor, positive, label]), anchor, positive, label)
     for anchor, positive in _PAIRS:
         if not {anchor, positive} <= set(have):
             continue
@@ -406,28 +459,28 @@ def _detect(row: dict, path: str, ignore: Sequence[str], score_column: str | Non
                     "one of them out with --data.ignore_columns"
                 )
             kind = "/".join([anchor, positive, score])
-            return _Columns(kind, anchor, positive, score=score)
+            return Columns(kind, anchor, positive, score=score)
         shown = hard if len(hard) < 3 else [hard[0], "..", hard[-1]]
         plain = frozenset(str(name) for name, v in row.items() if not _is_label(str(name), v))
-        found = _Columns("/".join([anchor, positive, *shown]), anchor, positive, None, plain)
+        found = Columns("/".join([anchor, positive, *shown]), anchor, positive, None, plain)
         _check_labels(path, found, have)
         return found
     for name in ("text", "sentence"):
         if name in have:
-            return _Columns(name, name, None)
+            return Columns(name, name, None)
     raise UserError(
         f"{path}: found columns {', '.join(have) or 'none'}; rename them to one of: {_ACCEPTED}"
     )
 
 
-def _check_labels(path: str, columns: _Columns, names: Sequence[str]) -> None:
+def _check_labels(path: str, columns: Columns, names: Sequence[str]) -> None:
     """UserError where pairs without negatives have a label or score."""
     unlike = (n for n in names if n not in columns.plain and _is_label(n, None))
     if not cells.negative_columns(names) and (score := next(unlike, None)):
         raise _unclear(path, columns, score)
 
 
-def _unclear(path: str, columns: _Columns, score: str, why: str = "") -> UserError:
+def _unclear(path: str, columns: Columns, score: str, why: str = "") -> UserError:
     return UserError(
         f"{path}: {columns.anchor}, {columns.positive}, {score} are scored pairs{why}: "
         f"--data.score_column {score} trains on them as such, a larger {score} = more alike; "

@@ -1,0 +1,179 @@
+"""Sources of more rows than memory holds: read in blocks into a directory on disk, once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mipic_llm.config import SourceConfig
+from mipic_llm.data import row_store
+from mipic_llm.data.read.containers import SUFFIXES, containers, files_of, split_weight
+from mipic_llm.data.read.formats import (
+    Columns,
+    ReadReport,
+    Row,
+    TextSource,
+    constant_score,
+    mixed_kinds,
+    read_part,
+    renamed,
+)
+from mipic_llm.data.row_store import StoredRows
+from mipic_llm.errors import UserError
+
+BLOCK = 20_000  # rows between two marks, after which a killed builder goes on
+LARGE = 2**30  # bytes of text from which on `auto` streams; packed ones count more
+_PACKED = {".gz": 4, ".parquet": 4}
+
+
+class Reading(NamedTuple):
+    """How the rows of a spec are read (see `read_training`)."""
+
+    spec: str | SourceConfig
+    negatives: int
+    skip: bool
+    ignore: tuple[str, ...]
+    score_column: str | None
+    cache_dir: str | None
+
+    @property
+    def path(self) -> str:
+        return self.spec.path if isinstance(self.spec, SourceConfig) else split_weight(self.spec)[0]
+
+    @property
+    def most(self) -> int:
+        """Negatives of a row."""
+        own = self.spec.negatives if isinstance(self.spec, SourceConfig) else None
+        return self.negatives if own is None else own
+
+    @property
+    def columns(self) -> dict[str, str]:
+        return self.spec.columns if isinstance(self.spec, SourceConfig) else {}
+
+    def key(self) -> str:
+        """What names the rows that this gives."""
+        files = files_of(self.path)
+        if files is None:
+            return row_store.name_of([], [*self._settings(), _revision(self.path)])
+        return row_store.name_of(files.read, self._settings())
+
+    def _settings(self) -> list[Any]:
+        return [self.most, self.skip, sorted(self.ignore), self.score_column,
+                sorted(self.columns.items())]  # fmt: skip
+
+    def source(self, folder: Path) -> tuple[TextSource, list[ReadReport]]:
+        """The rows that were written to a directory."""
+        rows = StoredRows(folder)
+        made, scored = rows.manifest, rows.manifest["scored"]
+        if isinstance(self.spec, SourceConfig):
+            name, weight = self.spec.name or self.spec.path, self.spec.weight
+        else:
+            name, weight = split_weight(self.spec)
+        reports = [ReadReport.of(report) for report in made["reports"]]
+        reports[-1] = reports[-1]._replace(n_false=made["n_false"])
+        if scored and rows.same_score():
+            raise constant_score(name, scored)
+        return TextSource(name, rows, weight, scored), reports
+
+    def build(self, folder: Path, told: Callable[[int, int | None], None]) -> None:
+        """Write them. told: called with the rows that were read, and how many there are."""
+        row_store.build(folder, lambda done: self._blocks(done, told), self.most)
+
+    def _blocks(
+        self, done: dict[str, Any], told: Callable[[int, int | None], None]
+    ) -> Iterator[tuple[list[Row], dict[str, Any]]]:
+        """Blocks of rows after those that are done, and what is done after each."""
+        reports = [ReadReport.of(report) for report in done.get("reports", [])]
+        columns = Columns.of(done["columns"]) if done else None
+        before, total = done.get("part", 0), self._total()
+        for number, part in enumerate(self._parts()):
+            if number < before:
+                continue
+            rows = iter(renamed(part.rows, self.columns))
+            if number == before and done:
+                next(islice(rows, reports[-1].n_rows, reports[-1].n_rows), None)
+                first, report = False, reports.pop()
+            else:
+                first, report = True, None
+            own = None if first else columns
+            while (block := list(islice(rows, BLOCK))) or report is None:
+                texts, found, own = read_part(
+                    part._replace(rows=iter(block)), self.most, self.skip, self.ignore,
+                    self.score_column, own,
+                )  # fmt: skip
+                if own.nli:
+                    raise UserError(
+                        f"{part.path}: NLI rows are grouped by their premise, for which all of "
+                        "them are held in memory; give --data.stream false"
+                    )
+                if columns and columns.teaches != own.teaches:
+                    raise mixed_kinds(part.path, found.kind, own, reports[-1], columns)
+                if report is None:  # of scores it says the span, which is the first block's
+                    report = found._replace(kind=found.kind.partition(" (")[0])
+                else:
+                    report = report.plus(found)
+                columns = own
+                done = {"part": number, "columns": own.plainly(), "scored": own.score,
+                        "labelled": own.positive is not None,
+                        "reports": [*map(list, reports), list(report)]}  # fmt: skip
+                told(sum(r.n_rows for r in reports) + report.n_rows, total)
+                yield texts, done
+            reports.append(report)
+
+    def _parts(self) -> Iterator[Any]:
+        if files_of(self.path) is not None:
+            yield from containers(self.path, "train", self.cache_dir)
+        else:
+            yield from containers(self.path, "train", self.cache_dir, stream=True)
+
+    def _total(self) -> int | None:
+        """How many rows there are, where that is quickly known."""
+        files = files_of(self.path)
+        counts = [_count(path) for path in files.read] if files else [None]
+        return None if None in counts else sum(n for n in counts if n)
+
+
+def wanted(spec: Any, option: str) -> bool:
+    """Whether `data.stream` reads a spec in this way; objects in memory never."""
+    if option == "false" or not isinstance(spec, str | SourceConfig):
+        return False
+    path = spec.path if isinstance(spec, SourceConfig) else split_weight(spec)[0]
+    files = None if path == "demo" else files_of(path)
+    if option == "true":
+        return path != "demo"
+    return files is not None and sum(map(_size, files.read)) > LARGE
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size * _PACKED.get(path.suffix.lower(), 1)
+
+
+def _count(path: Path) -> int | None:
+    suffix = path.suffix.lower()
+    if suffix == ".parquet":
+        import pyarrow.parquet
+
+        return pyarrow.parquet.read_metadata(path).num_rows
+    if suffix not in SUFFIXES or suffix == ".arrow":
+        return None
+    with path.open("rb") as file:
+        return sum(int(np.count_nonzero(np.frombuffer(block, np.uint8) == 10))
+                   for block in iter(lambda: file.read(1 << 24), b""))  # fmt: skip
+
+
+def _revision(name: str) -> str:
+    """The commit that a Hugging Face id stands for now. UserError without the hub."""
+    from huggingface_hub import HfApi
+
+    bare, _, revision = name.partition("[")[0].partition("@")
+    try:
+        found = HfApi().dataset_info(bare.partition(":")[0], revision=revision or None).sha
+    except Exception as error:  # whatever fails in there is about the id or the network
+        why = " ".join(str(error).split())[:200]
+        raise UserError(f"{name}: the hub does not say its commit ({why}); check the name, or the "
+                        "network") from None  # fmt: skip
+    return f"{name} {found}"

@@ -1,0 +1,209 @@
+"""Rows on disk: the same batches as in memory, builds that go on, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import pytest
+from test_data_formats import write_jsonl
+from tiny_models import SENTENCES, tiny_bert
+
+from mipic_llm.config import SourceConfig, load_config
+from mipic_llm.data import growing, row_store, stream, token_cache
+from mipic_llm.data.plan import BatchPlan
+from mipic_llm.data.read.formats import read_training
+from mipic_llm.errors import UserError
+from mipic_llm.model.directory import open_source
+from mipic_llm.training.feed import prepare_data
+from mipic_llm.training.loop import train
+from mipic_llm.training.setup import resolve_for
+
+ROWS = 700
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Files of every kind, with repeated texts, wrong negatives, scores and blanks."""
+    folder, draw = tmp_path_factory.mktemp("stream"), random.Random(0)
+    tiny_bert(folder / "bert")
+
+    def text() -> str:
+        return f"{draw.choice(SENTENCES)} {draw.randrange(60)}" + " " * draw.randrange(2)
+
+    pairs = []
+    for _ in range(ROWS):
+        hard = [text() for _ in range(draw.randrange(14))]
+        pairs.append({"anchor": text(), "positive": text(), "negatives": hard, "id": 3})
+        if draw.random() < 0.3:
+            pairs[-1] |= {"pos_scores": draw.random(), "neg_scores": [draw.random() for _ in hard]}
+        if draw.random() < 0.2:
+            hard.append(pairs[-1]["anchor"] if hard else text())
+            if "neg_scores" in pairs[-1]:
+                pairs[-1]["neg_scores"].append(0.5)
+        if draw.random() < 0.2 and hard:  # the positive of the same anchor in another row
+            pairs.append({"anchor": pairs[-1]["anchor"], "positive": hard[0], "negatives": []})
+    write_jsonl(folder / "pairs.jsonl", pairs)
+    write_jsonl(folder / "bare.jsonl", [{"text": f"{text()} {n // 2}"} for n in range(ROWS)])
+    scored = [{"sentence1": text(), "sentence2": text(), "score": draw.randrange(6) / 5}
+              for _ in range(ROWS)]  # fmt: skip
+    write_jsonl(folder / "scored.jsonl", scored)
+    (folder / "two").mkdir()
+    write_jsonl(folder / "two" / "a.jsonl", pairs[: ROWS // 3])
+    write_jsonl(folder / "two" / "b.jsonl", pairs[ROWS // 3 :])
+    return folder
+
+
+def read(path, negatives: int = 2, skip: bool = False) -> stream.Reading:
+    return stream.Reading(str(path), negatives, skip, (), None, None)
+
+
+@pytest.fixture
+def small_blocks(monkeypatch) -> None:
+    monkeypatch.setattr(stream, "BLOCK", 60)
+    monkeypatch.setattr(row_store, "SPAN", 50)
+    monkeypatch.setattr(token_cache, "BLOCK", 32)
+    monkeypatch.setattr(token_cache, "MARK", 96)
+
+
+@pytest.mark.parametrize("name", ["pairs.jsonl", "bare.jsonl", "scored.jsonl", "two"])
+@pytest.mark.parametrize("negatives", [0, 3])
+def test_rows_batches_and_reports_are_those_of_memory(
+    place, tmp_path, small_blocks, name: str, negatives: int
+) -> None:
+    (want,), reports = read_training(str(place / name), negatives=negatives)
+    reading = read(place / name, negatives)
+    reading.build(tmp_path / "rows", lambda *_: None)
+    found, more = reading.source(tmp_path / "rows")
+    assert list(found.examples) == list(want.examples) and found.examples[-1] == want.examples[-1]
+    assert found.examples[5:9] == want.examples[5:9]
+    assert (found.traits, found.scored, found.weight) == (want.traits, want.scored, want.weight)
+    same = ("path", "n_rows", "n_kept", "ignored", "n_scored")
+    for a, b in zip(more, reports, strict=True):
+        assert [getattr(a, key) for key in same] == [getattr(b, key) for key in same]
+        assert b.kind.startswith(a.kind)
+    assert sum(r.n_false for r in more) == sum(r.n_false for r in reports)
+    plans = [BatchPlan([one], 7, 2, 5) for one in (want, found)]
+    for epoch in range(3):
+        for index in range(plans[0].length(epoch)):
+            assert plans[0].batch(epoch, index) == plans[1].batch(epoch, index)
+
+
+def test_a_killed_builder_is_followed_by_one_that_goes_on(place, tmp_path, small_blocks) -> None:
+    """Killed after each of its marks in turn, in the middle of writing what follows."""
+
+    class Killed(Exception):
+        pass
+
+    reading, alone, killed = read(place / "two"), tmp_path / "alone", tmp_path / "killed"
+    reading.build(alone, lambda *_: None)
+    begun, plain = [], growing.Growing.mark
+
+    def mark(self, done) -> None:
+        plain(self, done)
+        self.write("texts.bin", b"lost")
+        if len(begun) < 8:
+            begun.append(done)
+            raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(growing.Growing, "mark", mark)
+        for _ in range(8):
+            with pytest.raises(Killed):
+                reading.build(killed, lambda *_: None)
+        patch.setattr(growing.Growing, "mark", plain)
+        reading.build(killed, lambda *_: None)
+    read_so_far = [sum(report[2] for report in done["reports"]) for done in begun]
+    assert read_so_far == sorted(set(read_so_far)), "a block was read twice"
+    for path in alone.iterdir():
+        assert (killed / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_tokens_go_on_too(place, tmp_path, small_blocks) -> None:
+    config = load_config(["--model.name", str(place / "bert"), "--data.max_length", "16"])
+    source = open_source(config.model)
+    from mipic_llm.evaluation.encode import make_encoder
+
+    config = resolve_for(config, source)
+    (rows,), _ = read_training(str(place / "pairs.jsonl"), negatives=2)
+    token_cache.build(tmp_path / "alone", rows.examples, make_encoder(config, source))
+    told: list[int] = []
+
+    def stop(done: int) -> None:
+        told.append(done)
+        raise KeyboardInterrupt
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            token_cache.build(tmp_path / "killed", rows.examples, make_encoder(config, source),
+                              told=stop)  # fmt: skip
+    token_cache.build(tmp_path / "killed", rows.examples, make_encoder(config, source))
+    assert told == [96, 192]
+    for path in (tmp_path / "alone").iterdir():
+        assert (tmp_path / "killed" / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_a_run_is_the_same_and_its_steps_too(place, tmp_path) -> None:
+    """Through the whole command: metrics equal those of memory; the second start finds its rows."""
+    flags = ["--model.name", str(place / "bert"), "--data.train", str(place / "pairs.jsonl"),
+             "--data.validation", "none", "--data.max_length", "16", "--train.batch_size", "8",
+             "--train.max_steps", "4", "--tracking.mlflow", "off", "--export.rehearse", "false",
+             "--data.token_cache", str(tmp_path / "cache")]  # fmt: skip
+    losses = {}
+    for option in ("false", "true"):
+        out = tmp_path / option
+        more = ["--data.stream", option, "--output_dir", str(out)]
+        assert train(load_config([*flags, *more])) == 0
+        lines = (out / "metrics.jsonl").read_text().splitlines()
+        losses[option] = [json.loads(line)["loss"] for line in lines]
+    assert losses["true"] == losses["false"]
+    (kept,) = (tmp_path / "cache").glob("rows-*")
+    before = kept.stat().st_mtime_ns
+    config = load_config([*flags, "--data.stream", "true"])
+    source = open_source(config.model)
+    data = prepare_data(resolve_for(config, source), source)
+    assert kept.stat().st_mtime_ns == before
+    assert isinstance(data.sources[0].examples, row_store.StoredRows)
+
+
+def test_what_names_the_rows_follows_the_files_and_how_they_are_read(place, tmp_path) -> None:
+    path = tmp_path / "a.jsonl"
+    write_jsonl(path, [{"anchor": "a", "positive": "b"}] * 3)
+    first = read(path).key()
+    assert read(path).key() == first and read(path, negatives=5).key() != first
+    given = SourceConfig(path=str(path), columns={"anchor": "positive"})
+    assert read(path)._replace(spec=given).key() != first
+    write_jsonl(path, [{"anchor": "a", "positive": "c"}] * 3)
+    assert read(path).key() != first
+
+
+def test_auto_streams_large_files_only(place, monkeypatch) -> None:
+    path = str(place / "pairs.jsonl")
+    assert not stream.wanted(path, "auto") and stream.wanted(path, "true")
+    assert not stream.wanted(path, "false") and not stream.wanted([{"text": "a"}], "true")
+    monkeypatch.setattr(stream, "LARGE", 100)
+    assert stream.wanted(path, "auto") and stream.wanted(f"{path}=2", "auto")
+    assert not stream.wanted("demo", "true")
+
+
+def test_what_cannot_be_streamed_is_said(place, tmp_path, small_blocks) -> None:
+    write_jsonl(tmp_path / "nli.jsonl", [{"premise": "a", "hypothesis": "b", "label": 0}] * 3)
+    rows = [{"anchor": f"a{n}", "positive": f"b{n}"} for n in range(100)]
+    rows[77] = {"anchor": "a"}
+    write_jsonl(tmp_path / "bad.jsonl", rows)
+    (tmp_path / "mixed").mkdir()
+    write_jsonl(tmp_path / "mixed" / "a.jsonl", rows[:70])
+    write_jsonl(tmp_path / "mixed" / "b.jsonl", [{"text": "a"}])
+    write_jsonl(tmp_path / "same.jsonl", [{"sentence1": "a", "sentence2": "b", "score": 0.5}] * 3)
+    for name, told in (
+        ("nli.jsonl", "give --data.stream false"), ("bad.jsonl", "line 78: column positive is"),
+        ("mixed", "cannot be mixed"), ("same.jsonl", "the same score"),
+    ):  # fmt: skip
+        with pytest.raises(UserError, match=told):
+            reading = read(tmp_path / name)
+            reading.build(tmp_path / "rows" / name, lambda *_: None)
+            reading.source(tmp_path / "rows" / name)
+    reading = read(tmp_path / "bad.jsonl", skip=True)
+    reading.build(tmp_path / "rows" / "kept", lambda *_: None)
+    source, (report,) = reading.source(tmp_path / "rows" / "kept")
+    assert len(source.examples) == 99 and report.rejected[0][0] == 78
