@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install train test lint wheel-check clean
+.PHONY: install train test lint docs wheel-check clean
 install: $(STAMP)
 
 $(STAMP): pyproject.toml setup.py constraints.txt
@@ -23,9 +23,13 @@ test: install
 lint: install
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
+# The documentation as a site, in site/; a warning is an error.
+docs: install
+	PYTHONPATH=. $(BIN)/mkdocs build --strict --quiet
+
 # The wheel in a new environment, outside the repository.
 wheel-check: install
 	bash tests/wheel_check.sh "$(CURDIR)/$(BIN)/python"
 
 clean:
-	rm -rf outputs build dist *.egg-info
+	rm -rf outputs build dist site *.egg-info
