@@ -21,8 +21,8 @@ from mipic_llm.mining.settings import MineFlags
 
 DOCS = ROOT / "docs"
 PAGES = sorted(p for p in DOCS.rglob("*.md") if "notes" not in p.parts)
-BLOCKS = [(p.name, kind, text) for p in PAGES
-          for kind, text in re.findall(r"```(\w+)\n(.*?)```", p.read_text("utf-8"), re.S)]  # fmt: skip
+FENCE = re.compile(r"```(\w+)\n(.*?)```", re.S)
+BLOCKS = [(p.name, *found) for p in PAGES for found in FENCE.findall(p.read_text("utf-8"))]
 COMMANDS = [line.split("  #")[0].strip() for _, kind, text in BLOCKS if kind == "sh"
             for line in text.splitlines() if line.strip()]  # fmt: skip
 # Flags of other trainers, in the tables that translate them.
