@@ -95,8 +95,15 @@ def info_nce(
     return torch.stack(values).mean()
 
 
-def task(world: World, z: Tensor, d: int) -> Tensor:
-    return info_nce(world, z, world.anchors, z, world.positives + world.negatives, d)
+def task(world: World, z: Tensor, d: int, same: bool = False) -> Tensor:
+    found = world.positives + world.negatives + world.anchors * same
+    return info_nce(world, z, world.anchors, z, found, d)
+
+
+def back(world: World, z: Tensor, d: int, same: bool = False) -> Tensor:
+    """What positives find among anchors, and among positives too where same."""
+    found = world.anchors + world.positives * same
+    return info_nce(world, z, world.positives, z, found, d)
 
 
 def setting(*flags: str) -> Objective:

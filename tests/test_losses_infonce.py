@@ -136,6 +136,32 @@ def test_the_margin_is_that_of_sentence_transformers(monkeypatch, rule, margin):
     torch.testing.assert_close(ours, want, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("ways", ["query_to_query", "doc_to_query", None])
+def test_directions_are_those_of_sentence_transformers(ways):
+    """Where no text is given twice. A pair of one rank, 5 rows of 2 negatives."""
+    from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+
+    from mipic_llm.config import load_config
+    from mipic_llm.objective.mrl import Contrast
+    from mipic_llm.objective.term import Seen
+    from mipic_llm.runtime.rows import Rows
+    from mipic_llm.types import Known, Traits
+
+    named = ("query_to_doc", ways) if ways else ("query_to_doc",)
+    mode = "per_direction" if ways == "doc_to_query" else "joint"
+    theirs = MultipleNegativesRankingLoss(None, directions=named, partition_mode=mode)
+    torch.manual_seed(3)
+    columns = [torch.randn(5, 6, requires_grad=True) for _ in range(4)]
+    z, known = torch.cat(columns), Known(torch.arange(20))
+    seen = Seen({1: z}, Rows((5,), (10,), 1), 1, [], known, (z[:0], z[:0]), Traits())
+    config = load_config(["--objective.directions", ",".join(named), "--objective.tau", "0.05"])
+    found = Contrast(config)(seen, z, [6])[0]
+    wanted = theirs.compute_loss_from_embeddings(columns, None)
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
+    ours, want = (torch.autograd.grad(v, columns) for v in (found, wanted))
+    torch.testing.assert_close(ours, want, rtol=1e-4, atol=1e-6)
+
+
 def test_equal_texts_are_not_near_too():
     q, c = torch.randn(3, 4), torch.randn(5, 4)
     keys = torch.tensor([7, 8, 9]), torch.tensor([1, 2, 3, 7, 2])  # 3: of anchor 0; 4: of target 1

@@ -8,7 +8,20 @@ from collections.abc import Callable
 import pytest
 import torch
 from ranks import ROOT, run_ranks
-from terms import KEPT, KEPT_TEXT, D, World, found, info_nce, judge, keys, readouts, setting, task
+from terms import (
+    KEPT,
+    KEPT_TEXT,
+    D,
+    World,
+    back,
+    found,
+    info_nce,
+    judge,
+    keys,
+    readouts,
+    setting,
+    task,
+)
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -146,6 +159,22 @@ def scored(weights: tuple[float, ...], angle: float = 0, cosent: float = 1) -> C
 
 
 MARGIN = ["--objective.false_negative_margin"]
+
+
+def directions(same: bool, backward: bool, same_back: bool) -> Callable:
+    def naive(world: World) -> Tensor:
+        z, total = world.z[3], torch.zeros(())
+        for d in DIMS:
+            value = task(world, z, d, same)
+            total = (
+                total + (value + back(world, z, d, same_back)) / 2 if backward else total + value
+            )
+        return total
+
+    return naive
+
+
+WAYS = ["--objective.name", "mrl", "--objective.directions"]
 SCORED = ["--scored.tau", "0.1"]
 CASES: dict[str, tuple] = {
     "margin": ([*MARGIN, "0.1", "--objective.name", "mrl"], mrl()),
@@ -154,6 +183,10 @@ CASES: dict[str, tuple] = {
     "margin-teacher": ([*MARGIN, "0.1", "--objective.name", "mrl"], mrl(), 0, "taught"),
     "margin-ese": ([*MARGIN, "-0.1", "--objective.name", "ese"], ese),
     "margin-2dmse": ([*MARGIN, "0.1", "--objective.name", "2dmse"], two_d),
+    "ways-queries": ([*WAYS, "query_to_doc,query_to_query"], directions(True, False, False)),
+    "ways-back": ([*WAYS, "doc_to_query,query_to_doc"], directions(False, True, False)),
+    "ways-all": ([*WAYS, "query_to_doc,query_to_query,doc_to_query,doc_to_doc", *MARGIN, "0.1"],
+                 directions(True, True, True)),
     "scored-margin": ([*SCORED, *MARGIN, "0.1", "--objective.name", "mrl"], scored((1, 1, 1)), 0,
                       "scored"),
     "scored": ([*SCORED, "--objective.name", "mrl"], scored((1, 1, 1)), 0, "scored"),

@@ -66,6 +66,12 @@ def validate_sizes(c: Config) -> None:
         need(dims is None or len(dims) == len(weights),
              f"objective.dim_weights has {len(weights)} values, objective.dims has "
              f"{len(dims or ())}; give as many, or --objective.dim_weights none for equal weights")
+    known = ["query_to_doc", "query_to_query", "doc_to_query", "doc_to_doc"]
+    need(set(o.directions) <= set(known) and "query_to_doc" in o.directions,
+         f"objective.directions is {o.directions}; give query_to_doc and any of {known[1:]}")
+    need("doc_to_doc" not in o.directions or "doc_to_query" in o.directions,
+         "objective.directions has doc_to_doc, what a document finds among documents alone: it has "
+         "no right answer there; add doc_to_query")
     if layers is not None:
         _rising("sia.layers", layers)
         need(s.layers_per_step <= len(layers), f"sia.layers_per_step is {s.layers_per_step}, "

@@ -99,6 +99,10 @@ class ObjectiveConfig(Section):
     wide_weight: float | None = opt(None, "mipic without dim_weights: weight in MRL of the dims "
         "above half of the full width; None = by preset", ge=0)
     tau: float = opt(0.05, "InfoNCE temperature of MRL and PIC", gt=0)
+    directions: list[str] = opt(["query_to_doc"], "who finds whom in InfoNCE: query_to_doc always; "
+        "query_to_query = the other queries are negatives of a query too; doc_to_query = half of "
+        "the loss: a positive finds its query among all; doc_to_doc = the other positives are "
+        "negatives there too")
     false_negative_margin: float | None = opt(None, "m: a candidate whose cosine with the anchor "
         "is above the positive's minus m is no negative, by the teacher's vectors where there are "
         "any, else by the model's, at full width and for all dims; 0 to 0.1 is usual, None = off")

@@ -10,14 +10,14 @@ from torch import Tensor
 
 from mipic_llm import losses
 from mipic_llm.config import Config, trained_dims
-from mipic_llm.objective.mrl import task
+from mipic_llm.objective.mrl import Contrast
 from mipic_llm.objective.term import Needs, Seen, Term, Value
 
 
 class Ese(Term):
     def __init__(self, config: Config, width: int, depth: int, weight: float) -> None:
         super().__init__(weight)
-        self.options, self.tau = config.ese, config.objective.tau
+        self.options, self.task = config.ese, Contrast(config)
         self.k, self.inner = trained_dims(config)[0], tuple(range(1, depth))
 
     def needs(self, drawn: tuple[int, ...]) -> Needs:
@@ -29,7 +29,7 @@ class Ese(Term):
         for layer in self.inner:
             weight = losses.layer_weight(layer) / len(self.inner)
             there = seen.everyone(layer)
-            expressed = expressed + weight * task(seen, there, [self.k], self.tau)[0]
+            expressed = expressed + weight * self.task(seen, there, [self.k])[0]
             compressed = compressed + weight * self._compress(seen, there)
         yield Value("express", expressed)
         yield Value("compress", compressed)

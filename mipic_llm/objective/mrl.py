@@ -3,12 +3,15 @@
     L_MRL = sum_i weight_i InfoNCE_tau(q[:, :d_i], c[:, :d_i])
 candidates: the positives and hard negatives of all ranks, but for those whose text is that of the
 anchor or of its positive, and those that `objective.false_negative_margin` leaves out.
+With more of `objective.directions` the anchors are candidates too, and the mean is taken with what
+the positives find among the anchors (and the other positives).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import torch
 from torch import Tensor
 
 from mipic_llm import losses
@@ -16,12 +19,25 @@ from mipic_llm.config import OBJECTIVES, Config, trained_dims
 from mipic_llm.objective.term import Seen, Term, Value, per_dim
 
 
-def task(seen: Seen, readout_ND: Tensor, dims: Sequence[int], tau: float) -> Tensor:
-    """InfoNCE of this rank's anchors at each dim, (n_dims,)."""
-    return losses.mrl_per_dim(
-        *seen.sides(readout_ND), target_B=seen.target(), dims=dims, tau=tau,
-        keys=seen.sides(seen.key_N), near_BN=seen.near(),
-    )  # fmt: skip
+class Contrast:
+    """InfoNCE as the options say it. Each of `views` is (back, same), see `Seen.view`."""
+
+    def __init__(self, config: Config) -> None:
+        self.tau, asked = config.objective.tau, config.objective.directions
+        self.views = [(False, "query_to_query" in asked)]
+        if "doc_to_query" in asked:
+            self.views.append((True, "doc_to_doc" in asked))
+
+    def __call__(self, seen: Seen, readout_ND: Tensor, dims: Sequence[int]) -> Tensor:
+        """InfoNCE of this rank's rows at each dim, the mean over views, (n_dims,)."""
+        values = [
+            losses.mrl_per_dim(
+                *seen.sides(readout_ND, *view), target_B=seen.target(), dims=dims, tau=self.tau,
+                keys=seen.sides(seen.key_N, *view), near_BN=seen.near(*view),
+            )
+            for view in self.views
+        ]  # fmt: skip
+        return values[0] if len(values) == 1 else torch.stack(values).mean(0)
 
 
 def dims_and_weights(config: Config, width: int) -> tuple[list[int], list[float] | None]:
@@ -36,8 +52,8 @@ def dims_and_weights(config: Config, width: int) -> tuple[list[int], list[float]
 class Mrl(Term):
     def __init__(self, config: Config, width: int, depth: int, weight: float) -> None:
         super().__init__(weight)
-        self.tau, (self.dims, self.weights) = config.objective.tau, dims_and_weights(config, width)
+        self.task, (self.dims, self.weights) = Contrast(config), dims_and_weights(config, width)
 
     def across(self, seen: Seen, drawn: tuple[int, ...]) -> Iterator[Value]:
-        value_P = task(seen, seen.everyone(), self.dims, self.tau)
+        value_P = self.task(seen, seen.everyone(), self.dims)
         yield per_dim("mrl", value_P, self.dims, self.weights)

@@ -165,7 +165,7 @@ class Objective:
         key_N = everyone.key_S
         order_N = torch.cat(rows.columns(key_N.device))  # what a full memory forgets is of no rank
         remembered = self.memory.look(sides[0][order_N], key_N[order_N])
-        grads, parts, near = [], [], dict[bool, Tensor]()
+        grads, parts, near = [], [], dict[tuple[bool, bool], Tensor]()
         for term, mine, need in zip(self.terms, drawn, needs, strict=True):
             used, leaves = leaves[: need.crossing], leaves[need.crossing :]
             got: dict[int, Tensor] = {}

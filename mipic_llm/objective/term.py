@@ -100,7 +100,7 @@ class Seen:
         remembered: tuple[Tensor, Tensor],
         source: Traits,
         margin: Margin | None = None,
-        near: dict[bool, Tensor] | None = None,
+        near: dict[tuple[bool, bool], Tensor] | None = None,
     ) -> None:
         self._everyone, self.rows, self.last = everyone, rows, last
         self.crossing, self.remembered, self.source = crossing, remembered, source
@@ -128,34 +128,34 @@ class Seen:
         """Where all anchors, positives and negatives stand in `everyone`."""
         return self.rows.columns(self.everyone().device)
 
-    def sides(self, of_N: Tensor) -> tuple[Tensor, Tensor]:
+    def sides(self, of_N: Tensor, back: bool = False, same: bool = False) -> tuple[Tensor, Tensor]:
         """Readouts or keys of (anchors of this rank, candidates: all positives, then all
-        negatives). The candidate that is right for each anchor: `target`."""
-        _, positives, negatives = self.columns()
-        anchors = of_N[self.own][: self.n_anchors]
-        return anchors, of_N.index_select(0, torch.cat([positives, negatives]))
+        negatives). The candidate that is right for each anchor: `target`.
 
-    def near(self, back: bool = False) -> Tensor | None:
-        """(B, candidates) bool: which of `sides` are too near this rank's anchors to be negatives,
-        by the teacher's vectors where there are any, else by the last layer's readouts. Decided
-        once for all prefixes and layers. back: which of all anchors are, to this rank's positives.
-        None: no margin."""
+        back: of (positives of this rank, all anchors). same: the last candidates are those of the
+        asking column itself, all anchors or positives, of which the own one has the own key.
+        """
+        n, (anchors, positives, negatives) = self.n_anchors, self.columns()
+        column = [anchors] if back else [positives, negatives]
+        column += [positives if back else anchors] if same else []
+        asked = of_N[self.own][n : 2 * n] if back else of_N[self.own][:n]
+        return asked, of_N.index_select(0, torch.cat(column))
+
+    def near(self, back: bool = False, same: bool = False) -> Tensor | None:
+        """(B, candidates) bool: which candidates of `sides` are too near those who ask to be their
+        negatives, by the teacher's vectors where there are any, else by the last layer's readouts.
+        Decided once for all prefixes and layers. None: no margin."""
         if self._margin is None:
             return None
-        if back not in self._near:
+        view = back, same
+        if view not in self._near:
             judge_ND = self.everyone() if self.teacher_NK is None else self.teacher_NK
-            (q_BD, c_ND), keys = self.sides(judge_ND.detach()), self.sides(self.key_N)
-            if back:
-                n, (anchors, _, _) = self.n_anchors, self.columns()
-                (q_BD, c_ND), keys = (
-                    (x[self.own][n : 2 * n], x.index_select(0, anchors))
-                    for x in (judge_ND.detach(), self.key_N)
-                )
-            self._near[back] = losses.too_near(
-                q_BD, c_ND, target_B=self.target(), margin=self._margin.size,
-                relative=self._margin.relative, keys=keys,
+            self._near[view] = losses.too_near(
+                *self.sides(judge_ND.detach(), *view), target_B=self.target(),
+                margin=self._margin.size, relative=self._margin.relative,
+                keys=self.sides(self.key_N, *view),
             )  # fmt: skip
-        return self._near[back]
+        return self._near[view]
 
     def target(self) -> Tensor:
         """Where the positives of this rank's anchors stand among all positives, (B,)."""

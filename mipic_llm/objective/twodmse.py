@@ -9,7 +9,7 @@ import torch
 
 from mipic_llm import losses
 from mipic_llm.config import Config
-from mipic_llm.objective.mrl import task
+from mipic_llm.objective.mrl import Contrast
 from mipic_llm.objective.term import Needs, Seen, Term, Value, per_dim, pick
 
 
@@ -18,7 +18,7 @@ class TwoDMse(Term):
 
     def __init__(self, config: Config, width: int, depth: int, weight: float) -> None:
         super().__init__(weight)
-        self.tau, self.temperature = config.objective.tau, config.ese.temperature
+        self.task, self.temperature = Contrast(config), config.ese.temperature
         self.depth, self.dims = depth, config.objective.dims or []
 
     def draw(self, generator: torch.Generator) -> tuple[int, ...]:
@@ -32,8 +32,8 @@ class TwoDMse(Term):
     def across(self, seen: Seen, drawn: tuple[int, ...]) -> Iterator[Value]:
         layer, dim = drawn
         dims = [dim, self.dims[-1]]
-        yield per_dim("mrl", task(seen, seen.everyone(), dims, self.tau), dims)
-        yield Value("express", task(seen, seen.everyone(layer), dims, self.tau).sum())
+        yield per_dim("mrl", self.task(seen, seen.everyone(), dims), dims)
+        yield Value("express", self.task(seen, seen.everyone(layer), dims).sum())
         mine = seen.mine(layer)
         align = losses.alignment_kl(mine, seen.mine(), self.temperature)
         yield Value("align", seen.part(align, len(mine)))
