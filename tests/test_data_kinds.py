@@ -97,6 +97,16 @@ def test_negatives_beside_any_pair(tmp_path, pair):
     assert f"as {pair[0]}/{pair[1]}/neg1/hard_negative_2; ignored: x" in report
 
 
+def test_all_negatives_are_read_where_they_are_drawn():
+    mined = [PAIR | {"neg": [f"n{i}" for i in range(30)], "neg_scores": list(range(30))},
+             {"anchor": "b", "positive": "q", "neg": ["m"]}]  # fmt: skip
+    (one, two, three), _ = read_training([mined, mined[1:], [PAIR]], negatives=2, draw=True)
+    assert [len(e.negatives) for e in one.examples] == [30, 1] and len(one.examples[0].scores) == 31
+    assert [s.drawn for s in (one, two, three)] == [2, None, None]
+    (source,), _ = read_training([mined], negatives=0, draw=True)
+    assert source.drawn is None and not source.examples[0].negatives
+
+
 # --- scored pairs as a source ---------------------------------------------------------------------
 
 

@@ -227,6 +227,50 @@ def test_the_same_global_batch_has_the_same_order_on_other_ranks():
     assert one.total(3) == 3 * one.steps_per_epoch
 
 
+@pytest.mark.parametrize(("size", "most"), [(7, 2), (6, 3), (2, 2), (1, 4), (30, 1), (0, 2)])
+def test_every_negative_has_its_turn(size, most) -> None:
+    """Each pass takes others until all were there, then in another order; a pure function."""
+    rows = [Example(f"a{i}", f"p{i}", tuple(map(str, range(size))), i) for i in range(8)]
+    source = TextSource("s", rows, 2.0)  # two passes an epoch
+    plans = [BatchPlan([source], 4, 1, seed=3) for _ in range(2)]
+    turns: dict[int, list] = {i: [] for i in range(8)}
+    for epoch in range(30):
+        for index in range(plans[0].steps_per_epoch):
+            drawn = [plan.draw(epoch, index, [size] * 4, most) for plan in plans]
+            assert drawn[0] == drawn[1]
+            for (_, row), own in zip(plans[0].batch(epoch, index), drawn[0], strict=True):
+                assert len(own) == len(set(own)) == min(size, most)
+                turns[row].append(own)
+    rounds = max(1, -(-size // most))
+    for own in turns.values():
+        assert len(own) == 60
+        for start in range(0, 60 - rounds + 1, rounds):
+            assert {n for turn in own[start : start + rounds] for n in turn} == set(range(size))
+    if size > most:
+        assert len({str(own) for own in turns.values()}) == 8
+        assert turns[0][:rounds] != turns[0][rounds : 2 * rounds]
+
+
+def test_negatives_drawn_do_not_depend_on_the_size_of_the_batch() -> None:
+    """A run that goes on with other batches has the same negatives in the same pass."""
+    rows = [Example(f"a{i}", f"p{i}", ("x",) * 9, i) for i in range(24)]
+    sources = [TextSource("s", rows, 1.0)]
+
+    def seen(plan: BatchPlan, steps) -> dict[tuple[int, int], list[int]]:
+        return {
+            (epoch, row): own
+            for epoch, index in steps
+            for (_, row), own in zip(
+                plan.batch(epoch, index), plan.draw(epoch, index, [9] * plan.rows, 2), strict=True
+            )
+        }
+
+    one, two = BatchPlan(sources, 4, 1, 0), BatchPlan(sources, 4, 2, 0, past=[(4, 2)])
+    whole = seen(one, [(e, i) for e in range(2) for i in range(6)])
+    later = seen(two, [(0, 0), (0, 1), (1, 0), (1, 1), (1, 2)])
+    assert len(later) == 16 + 24 and later.items() <= whole.items()
+
+
 def test_scored_pairs_may_share_a_text() -> None:
     """A step compares their scores, not their texts."""
     rows = [Example("a", f"b{i % 3}", (), i, (float(i),)) for i in range(20)]

@@ -11,6 +11,7 @@ from tiny_models import tiny_bert
 from transformers import AutoTokenizer
 
 from mipic_llm.data import token_cache
+from mipic_llm.data.batch import key_of
 from mipic_llm.data.read.formats import Example, read_training
 from mipic_llm.data.token_cache import LazyTokens, StoredTokens, deal
 from mipic_llm.data.tokenise import TextEncoder
@@ -58,6 +59,25 @@ def test_what_is_stored_is_what_the_tokenizer_says(tokenizer, tmp_path, examples
         cut = tokenizer("one nobody here at all", truncation=True, max_length=12)["input_ids"]
         assert first[3].tolist() == cut
     assert stored.lengths([0])[0] == sum(map(len, first))
+
+
+def test_chosen_negatives(tokenizer, tmp_path) -> None:
+    """Their tokens, texts and scores, from the cache and without it."""
+    hard = ("a dog", "the dog", "no dog at all")
+    rows = [Example("a man", "one man", hard, 0, (9.0, 1.0, 2.0, 3.0)),
+            Example("he plays", "a man", ("they sleep",), 1)]  # fmt: skip
+    chosen, enc = [[2, 0], []], encoder(tokenizer)
+    token_cache.build(tmp_path / "key", rows, enc)
+    wanted = [["a man", "one man", "no dog at all", "a dog"], ["he plays", "a man"]]
+    for tokens in (StoredTokens(tmp_path / "key"), LazyTokens(rows, enc)):
+        found = tokens.rows([0, 1], chosen)
+        assert [[ids.tolist() for ids in row] for row in found] == [
+            [tokenizer(text)["input_ids"] for text in row] for row in wanted
+        ]
+        assert tokens.lengths([0, 1], chosen).tolist() == [sum(map(len, row)) for row in found]
+    first, second = token_cache.only(rows, chosen)
+    assert first.negatives == ("no dog at all", "a dog") and first.scores == (9.0, 3.0, 1.0)
+    assert second.negatives == second.scores == ()
 
 
 def test_whatever_changes_the_ids_changes_the_key(tokenizer, tmp_path) -> None:
@@ -163,3 +183,13 @@ def test_a_rank_tokenises_its_own_rows_unless_it_must_compare_lengths(
     seen = [int(text[1:]) for text in enc._known["query"]]
     whole = [i for _, i in plan.batch(0, 0)]
     assert found.n_anchors == 4 and seen == (whole if balance else whole[4:])
+    hard = tuple(f"n{i}" for i in range(5))
+    source = source._replace(examples=[e._replace(negatives=hard) for e in rows], drawn=2)
+    tokens = [LazyTokens(source.examples, enc)]
+    data = data._replace(sources=[source], tokens=tokens)
+    for epoch in range(3):
+        found = data.step((epoch, 1))
+        keys = {key_of(text.encode()): int(text[1:]) for text in hard}
+        got = [keys[k] for k in found.keys[8:]]
+        wanted = [n for own in plan.draw(epoch, 1, [5] * 8, 2)[0 if balance else 4 :] for n in own]
+        assert len(got) == 8 and (balance or got == wanted)

@@ -67,17 +67,18 @@ def small_blocks(monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("name", ["pairs.jsonl", "bare.jsonl", "scored.jsonl", "two"])
-@pytest.mark.parametrize("negatives", [0, 3])
+@pytest.mark.parametrize(("negatives", "draw"), [(0, False), (3, False), (3, True)])
 def test_rows_batches_and_reports_are_those_of_memory(
-    place, tmp_path, small_blocks, name: str, negatives: int
+    place, tmp_path, small_blocks, name: str, negatives: int, draw: bool
 ) -> None:
-    (want,), reports = read_training(str(place / name), negatives=negatives)
-    reading = read(place / name, negatives)
+    (want,), reports = read_training(str(place / name), negatives=negatives, draw=draw)
+    reading = read(place / name, negatives)._replace(draw=draw)
     reading.build(tmp_path / "rows", lambda *_: None)
     found, more = reading.source(tmp_path / "rows")
     assert list(found.examples) == list(want.examples) and found.examples[-1] == want.examples[-1]
     assert found.examples[5:9] == want.examples[5:9]
-    assert (found.traits, found.scored, found.weight) == (want.traits, want.scored, want.weight)
+    assert (found.traits, *found[2:]) == (want.traits, *want[2:])
+    assert (found.drawn == 3) == (draw and name in ("pairs.jsonl", "two"))
     same = ("path", "n_rows", "n_kept", "ignored", "n_scored")
     for a, b in zip(more, reports, strict=True):
         assert [getattr(a, key) for key in same] == [getattr(b, key) for key in same]

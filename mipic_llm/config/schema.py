@@ -69,6 +69,8 @@ class DataConfig(Section):
     query_prompt: str | None = opt(None, "text before anchors; None = the model's own, if any")
     document_prompt: str | None = opt(None, "text before positives and negatives, likewise")
     negatives: int = opt(1, "hard negatives used per row at most; 0 = in-batch only", ge=0)
+    negatives_draw: Literal["first", "random"] = opt("first", "which of a row's hard negatives are "
+        "those: its first ones, or others in each pass, all of them in turn")
     on_bad_rows: Literal["error", "skip"] = opt("error", "skip = leave the row out, report it")
     ignore_columns: list[str] = opt([], "columns of training data that are not looked at: a "
         "label, say, that says nothing of the pair")

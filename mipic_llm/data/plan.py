@@ -11,6 +11,7 @@ right answer is wrong. Scored pairs may share texts.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from random import Random
 
 import numpy as np
 
@@ -66,9 +67,21 @@ class BatchPlan:
         """Global batch `index` of `epoch`: batch_size * world_size of (source, example index)."""
         if not 0 <= index < self.length(epoch):
             raise IndexError(f"step {index} of an epoch of {self.length(epoch)}")
-        source, nth = self._interleaved(epoch, index)
-        rows = self._passes[source].batch(*divmod(nth, self._passes[source].n_batches))
-        return [(source, row) for row in rows.tolist()]
+        source, nth_pass, n = self._place(epoch, index)
+        return [(source, row) for row in self._passes[source].batch(nth_pass, n).tolist()]
+
+    def draw(self, epoch: int, index: int, sizes: Sequence[int], most: int) -> list[list[int]]:
+        """For each row of that batch, of `sizes` hard negatives, which `most` of them it has.
+
+        A pure function of (seed, pass over the source, row). A row's negatives are shuffled and
+        taken in turn, so that it has had all of them after size / most passes, and then anew.
+        """
+        source, nth_pass, _ = self._place(epoch, index)
+        rows = [row for _, row in self.batch(epoch, index)]
+        return [
+            _in_turn(size, most, nth_pass, (self._seed, source, row))
+            for row, size in zip(rows, sizes, strict=True)
+        ]
 
     def local(self, batch: Sequence, rank: int) -> Sequence:
         """This rank's slice of a global batch: rows [rank * b : (rank + 1) * b]."""
@@ -148,6 +161,11 @@ class BatchPlan:
             parts.append(text)
         return f"{self.steps_per_epoch:,} steps per epoch of {rows:,} rows: {', '.join(parts)}"
 
+    def _place(self, epoch: int, index: int) -> tuple[int, int, int]:
+        """-> (source of this step, number of the pass over it, its batch in that pass)."""
+        source, nth = self._interleaved(epoch, index)
+        return source, *divmod(nth, self._passes[source].n_batches)
+
     def _interleaved(self, epoch: int, index: int) -> tuple[int, int]:
         """-> (source of this step, how many steps of that source came before)."""
         _, which, nth = self._order_of(epoch)
@@ -166,6 +184,15 @@ class BatchPlan:
                 nth[which == source] = np.arange(steps)
             self._order = (epoch, which, nth)
         return self._order
+
+
+def _in_turn(size: int, most: int, turn: int, seed: tuple[int, ...]) -> list[int]:
+    if size <= most:
+        return list(range(size))
+    rounds, at = divmod(turn, -(-size // most))
+    order = list(range(size))
+    Random(repr((*seed, rounds))).shuffle(order)
+    return [order[n % size] for n in range(at * most, (at + 1) * most)]
 
 
 class _Passes:

@@ -52,6 +52,10 @@ class StoredRows(Sequence[Example]):
         known = self._score[self._text][self._first[:-1] + 1]
         return bool(known.min() == known.max())
 
+    def most_negatives(self) -> int:
+        """Of any row."""
+        return int(np.diff(self._first).max()) - 2
+
     def __len__(self) -> int:
         return len(self._first) - 1
 
@@ -71,7 +75,7 @@ class StoredRows(Sequence[Example]):
         if not self.labelled:
             return Example(texts[0], None, (), row)
         scores = tuple(self._score[places[1:]].tolist()) if self.has_scores else ()
-        scores = () if scores and math.isnan(scores[0]) else scores
+        scores = () if all(map(math.isnan, scores)) else scores
         return Example(texts[0], texts[1], tuple(texts[2:]), row, scores)
 
     def pair_keys(self) -> np.ndarray:

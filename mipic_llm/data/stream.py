@@ -13,6 +13,7 @@ from mipic_llm.config import SourceConfig
 from mipic_llm.data import row_store
 from mipic_llm.data.read.containers import SUFFIXES, containers, files_of, split_weight
 from mipic_llm.data.read.formats import (
+    ALL,
     Columns,
     ReadReport,
     Row,
@@ -39,6 +40,7 @@ class Reading(NamedTuple):
     ignore: tuple[str, ...]
     score_column: str | None
     cache_dir: str | None
+    draw: bool = False
 
     @property
     def path(self) -> str:
@@ -49,6 +51,11 @@ class Reading(NamedTuple):
         """Negatives of a row."""
         own = self.spec.negatives if isinstance(self.spec, SourceConfig) else None
         return self.negatives if own is None else own
+
+    @property
+    def kept(self) -> int:
+        """Negatives that are read of a row."""
+        return ALL if self.draw and self.most else self.most
 
     @property
     def columns(self) -> dict[str, str]:
@@ -62,7 +69,7 @@ class Reading(NamedTuple):
         return row_store.name_of(files.read, self._settings())
 
     def _settings(self) -> list[Any]:
-        return [self.most, self.skip, sorted(self.ignore), self.score_column,
+        return [self.kept, self.skip, sorted(self.ignore), self.score_column,
                 sorted(self.columns.items())]  # fmt: skip
 
     def source(self, folder: Path) -> tuple[TextSource, list[ReadReport]]:
@@ -77,11 +84,12 @@ class Reading(NamedTuple):
         reports[-1] = reports[-1]._replace(n_false=made["n_false"])
         if scored and rows.same_score():
             raise constant_score(name, scored)
-        return TextSource(name, rows, weight, scored), reports
+        drawn = self.most if self.draw and 0 < self.most < rows.most_negatives() else None
+        return TextSource(name, rows, weight, scored, drawn), reports
 
     def build(self, folder: Path, told: Callable[[int, int | None], None]) -> None:
         """Write them. told: called with the rows that were read, and how many there are."""
-        row_store.build(folder, lambda done: self._blocks(done, told), self.most)
+        row_store.build(folder, lambda done: self._blocks(done, told), self.kept)
 
     def _blocks(
         self, done: dict[str, Any], told: Callable[[int, int | None], None]
@@ -102,7 +110,7 @@ class Reading(NamedTuple):
             own = None if first else columns
             while (block := list(islice(rows, BLOCK))) or report is None:
                 texts, found, own = read_part(
-                    part._replace(rows=iter(block)), self.most, self.skip, self.ignore,
+                    part._replace(rows=iter(block)), self.kept, self.skip, self.ignore,
                     self.score_column, own,
                 )  # fmt: skip
                 if own.nli:

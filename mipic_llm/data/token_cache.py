@@ -35,6 +35,23 @@ MARK = 65_536  # rows after which a killed builder goes on
 RowTokens = tuple[np.ndarray, ...]
 
 
+# Which of its hard negatives each row has in a step; None = all.
+Chosen = Sequence[Sequence[int]] | None
+
+
+def only(examples: Sequence[Example], chosen: Chosen) -> list[Example]:
+    """The rows with the chosen hard negatives, and the scores of those."""
+    if chosen is None:
+        return list(examples)
+    return [
+        e._replace(
+            negatives=tuple(e.negatives[i] for i in own),
+            scores=e.scores and (e.scores[0], *(e.scores[1 + i] for i in own)),
+        )
+        for e, own in zip(examples, chosen, strict=True)
+    ]
+
+
 class LazyTokens:
     """Rows tokenised when they are first asked for, and remembered by the encoder."""
 
@@ -43,13 +60,13 @@ class LazyTokens:
     ) -> None:
         self.examples, self.encoder, self.scored = examples, encoder, scored
 
-    def rows(self, numbers: Iterable[int]) -> list[RowTokens]:
-        examples = [self.examples[i] for i in numbers]
+    def rows(self, numbers: Iterable[int], chosen: Chosen = None) -> list[RowTokens]:
+        examples = only([self.examples[i] for i in numbers], chosen)
         return list(_tokenise(examples, self.encoder.arrays, self.scored))
 
-    def lengths(self, numbers: Sequence[int]) -> np.ndarray:
+    def lengths(self, numbers: Sequence[int], chosen: Chosen = None) -> np.ndarray:
         """Tokens of each row over all its forward passes."""
-        return np.array([sum(map(len, row)) for row in self.rows(numbers)])
+        return np.array([sum(map(len, row)) for row in self.rows(numbers, chosen)])
 
     def cut(self, most: int = 10_000) -> tuple[int, int]:
         """(texts looked at, those of them cut at max_length); of so many rows, evenly spaced."""
@@ -68,17 +85,24 @@ class StoredTokens:
         manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
         self.labelled, self._cut = manifest["labelled"], manifest["cut"]
 
-    def rows(self, numbers: Iterable[int]) -> list[RowTokens]:
-        return [self._row(i) for i in numbers]
+    def rows(self, numbers: Iterable[int], chosen: Chosen = None) -> list[RowTokens]:
+        if chosen is None:
+            return [self._row(i) for i in numbers]
+        return [self._row(i, n) for i, n in zip(numbers, chosen, strict=True)]
 
-    def _row(self, number: int) -> RowTokens:
+    def _row(self, number: int, chosen: Sequence[int] | None = None) -> RowTokens:
         first, last = int(self._first[number]), int(self._first[number + 1])
         starts = self.starts[first : last + 1].tolist()
-        ids = [np.asarray(self._ids[a:b]) for a, b in pairwise(starts)]
+        ends = list(pairwise(starts))
+        if chosen is not None:
+            ends = ends[:2] + [ends[2 + n] for n in chosen]
+        ids = [np.asarray(self._ids[a:b]) for a, b in ends]
         return tuple(ids) if self.labelled else (ids[0], ids[0])
 
-    def lengths(self, numbers: Sequence[int]) -> np.ndarray:
+    def lengths(self, numbers: Sequence[int], chosen: Chosen = None) -> np.ndarray:
         """Tokens of each row over all its forward passes."""
+        if chosen is not None:
+            return np.array([sum(map(len, row)) for row in self.rows(numbers, chosen)])
         rows = np.asarray(numbers)
         tokens = self.starts[self._first[rows + 1]] - self.starts[self._first[rows]]
         return tokens if self.labelled else 2 * tokens

@@ -7,6 +7,7 @@ from torch import nn
 
 from mipic_llm.config import need
 from mipic_llm.data.batch import build_step, prepare
+from mipic_llm.data.token_cache import only
 from mipic_llm.errors import UserError
 from mipic_llm.runtime import checkpoint
 from mipic_llm.runtime import ranks as dist
@@ -46,6 +47,8 @@ def check_chunks(run: LiveRun) -> None:
     data = run.data
     rows = data.plan.local(data.plan.batch(0, 0), dist.rank())
     examples = [data.sources[s].examples[i] for s, i in rows]
+    if most := data.sources[rows[0][0]].drawn:
+        examples = only(examples, [range(min(most, len(e.negatives))) for e in examples])
     texts = [(e.anchor, e.positive or "", *e.negatives) for e in examples]
     chosen = selfcheck.shortest([sum(map(len, row)) for row in texts])
     batch = build_step([examples[b] for b in chosen], data.encoder, data.traits[rows[0][0]])

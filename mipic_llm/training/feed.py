@@ -15,7 +15,7 @@ from mipic_llm.data.batch import StepBatch, join_rows
 from mipic_llm.data.plan import BatchPlan
 from mipic_llm.data.read.formats import ReadReport, TextSource, as_list, read_training
 from mipic_llm.data.row_store import StoredRows
-from mipic_llm.data.token_cache import LazyTokens, StoredTokens, Tokens, deal
+from mipic_llm.data.token_cache import LazyTokens, StoredTokens, Tokens, deal, only
 from mipic_llm.data.tokenise import TextEncoder
 from mipic_llm.errors import UserError
 from mipic_llm.evaluation.encode import make_encoder
@@ -50,13 +50,17 @@ class Data(NamedTuple):
         batch = self.plan.batch(*position)
         source, numbers = batch[0][0], [i for _, i in batch]
         tokens, examples = self.tokens[source], self.sources[source].examples
+        chosen, most = None, self.sources[source].drawn
+        if most:
+            sizes = [len(examples[i].negatives) for i in numbers]
+            chosen = self.plan.draw(*position, sizes, most)
+        own = self.plan.local(range(len(numbers)), dist.rank())
         if self.balance and dist.world_size() > 1:
-            own = deal(tokens.lengths(numbers), dist.world_size())[dist.rank()]
-            numbers = [numbers[i] for i in own]
-        else:
-            numbers = list(self.plan.local(numbers, dist.rank()))
-        rows, traits = tokens.rows(numbers), self.traits[source]
-        return join_rows([examples[i] for i in numbers], rows, self.encoder, traits)
+            own = deal(tokens.lengths(numbers, chosen), dist.world_size())[dist.rank()]
+        numbers = [numbers[i] for i in own]
+        chosen = chosen and [chosen[i] for i in own]
+        rows, traits = tokens.rows(numbers, chosen), self.traits[source]
+        return join_rows(only([examples[i] for i in numbers], chosen), rows, self.encoder, traits)
 
 
 def prepare_data(
@@ -126,14 +130,15 @@ def _read(given: list[Any], config: Config) -> tuple[list[TextSource], list[Read
         not large or home != "off", "data.token_cache is off, and rows that memory need not hold "
         "(data.stream) are kept in it; give a directory, or --data.stream false",
     )  # fmt: skip
+    draw = d.negatives_draw == "random"
     here = [spec for i, spec in enumerate(given) if i not in large]
     sources, reports = read_training(
         here, negatives=d.negatives, on_bad_rows=d.on_bad_rows, cache_dir=d.cache_dir,
-        ignore=d.ignore_columns, score_column=d.score_column,
+        ignore=d.ignore_columns, score_column=d.score_column, draw=draw,
     ) if here else ([], [])  # fmt: skip
     for i, spec in large.items():
         one = stream.Reading(spec, d.negatives, d.on_bad_rows == "skip", tuple(d.ignore_columns),
-                             d.score_column, d.cache_dir)  # fmt: skip
+                             d.score_column, d.cache_dir, draw)  # fmt: skip
         folder = _home(home) / f"rows-{dist.from_first(one.key() if dist.rank() == 0 else None)}"
         told = _Told(f"{one.path}: rows read")
         problem, _ = _built(folder, row_store.is_whole, partial(one.build, folder, told))

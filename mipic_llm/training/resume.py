@@ -61,6 +61,8 @@ def identity(source: Source, data: Data) -> dict[str, str]:
     rows = hashlib.blake2b(digest_size=16)
     for one in data.sources:
         rows.update(repr(one.weight).encode())
+        if one.drawn is not None:
+            rows.update(repr(one.drawn).encode())
         if isinstance(one.examples, StoredRows):
             rows.update(one.examples.digest.encode())
             continue

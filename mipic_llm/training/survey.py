@@ -95,6 +95,7 @@ def check(config: Config) -> int:
             (rows,), reports = read_training(
                 [spec], negatives=d.negatives, on_bad_rows="skip", cache_dir=d.cache_dir,
                 ignore=d.ignore_columns, score_column=d.score_column,
+                draw=d.negatives_draw == "random",
             )  # fmt: skip
         except UserError as error:
             bad += _say(f"training {split_weight(name)[0]}", [("bad", str(error))])

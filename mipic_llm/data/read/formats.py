@@ -63,17 +63,20 @@ class Example(NamedTuple):
 
 # anchor, positive, negatives, scores (of the positive and each negative, or none)
 Row = tuple[str, str | None, tuple[str, ...], tuple[float, ...]]
+ALL = 1 << 30
 SPARE = 8  # negatives read beyond those asked for, in place of those that prove to be positives
 
 
 class TextSource(NamedTuple):
     """What one spec of `data.train` gave. weight = passes over it per epoch in a mixture; scored:
-    the column that makes its rows scored pairs."""
+    the column that makes its rows scored pairs; drawn: so many of a row's hard negatives are in a
+    step, others in each pass; None = all that were read."""
 
     name: str
     examples: Sequence[Example]
     weight: float
     scored: str | None = None
+    drawn: int | None = None
 
     @property
     def traits(self) -> Traits:
@@ -196,6 +199,7 @@ def read_training(
     cache_dir: str | None = None,
     ignore: Sequence[str] = (),
     score_column: str | None = None,
+    draw: bool = False,
 ) -> tuple[list[TextSource], list[ReadReport]]:
     """Reads the training text: one TextSource per spec, one report per file.
 
@@ -207,7 +211,7 @@ def read_training(
     negatives: the most hard negatives kept per row (the first ones).
     on_bad_rows: error = stop at the first bad row, skip = leave it out and list it in the report.
     ignore: columns that are not looked at. score_column: the one that makes any pairs scored pairs,
-    in the files that have it.
+    in the files that have it. draw: all hard negatives are read, and so many drawn for each step.
     Raises UserError, one line: what, where, what to do.
     """
     read: list[tuple[str, float, int, str | None, list[list[Row]]]] = []
@@ -226,7 +230,7 @@ def read_training(
         for part in containers(spec, "train", cache_dir, name):
             part = part._replace(rows=renamed(part.rows, theirs))
             texts, report, columns = read_part(
-                part, most, on_bad_rows == "skip", ignore, score_column
+                part, ALL if draw and most else most, on_bad_rows == "skip", ignore, score_column
             )
             if found and columns.teaches != kinds[-1].teaches:
                 raise mixed_kinds(part.path, report.kind, columns, reports[-1], kinds[-1])
@@ -245,11 +249,13 @@ def read_training(
     for name, weight, most, scored, found in read:
         rows: list[Row] = []
         for texts in found:
-            kept = [_without_positives(row, known, most) for row in texts]
+            limit = ALL if draw and most else most
+            kept = [_without_positives(row, known, limit) for row in texts]
             counts.append(sum(count for _, count in kept))
             rows += [row for row, _ in kept]
         examples = [Example(*row[:3], i, row[3]) for i, row in enumerate(rows)]
-        sources.append(TextSource(name, examples, weight, scored))
+        drawn = most if draw and most and any(len(e.negatives) > most for e in examples) else None
+        sources.append(TextSource(name, examples, weight, scored, drawn))
     return sources, [r._replace(n_false=n) for r, n in zip(reports, counts, strict=True)]
 
 
