@@ -28,6 +28,8 @@ from mipic_llm.runtime.rows import Rows
 from mipic_llm.training.step import metrics
 from mipic_llm.types import Known, Traits
 
+sys.path.insert(0, str(Path(__file__).with_name("plugin")))  # an installed package with terms
+
 D, DEPTH, TAU, KEPT = 20, 3, 0.5, 7
 FLAGS = ["--objective.dims", "2,4,20", "--sia.layers", "1,2,3", "--pic.ladder", "2@1,4@2,20@3",
          "--objective.tau", str(TAU), "--sia.ratios", "none"]  # fmt: skip

@@ -176,7 +176,24 @@ def directions(same: bool, backward: bool, same_back: bool) -> Callable:
 
 WAYS = ["--objective.name", "mrl", "--objective.directions"]
 SCORED = ["--scored.tau", "0.1"]
+
+
+def hinge(world: World) -> Tensor:
+    """tests/plugin: the hardest candidate of an anchor, at each dim."""
+    total, found = mrl()(world), world.positives + world.negatives
+    for d in DIMS:
+        unit, losses = normalize(world.z[3][:, :d], dim=1), []
+        for i, right in zip(world.anchors, world.positives, strict=True):
+            others = [j for j in found if j != right and world.text[j] != world.text[i]
+                      and world.text[j] != world.text[right]]  # fmt: skip
+            hardest = max(unit[i] @ unit[j] for j in others)
+            losses.append((hardest - unit[i] @ unit[right] + 0.2).clamp_min(0))
+        total = total + 0.7 * torch.stack(losses).mean()
+    return total
+
+
 CASES: dict[str, tuple] = {
+    "plugin": (["--objective.name", "mrl", "--objective.plugins", "hinge=0.7"], hinge),
     "margin": ([*MARGIN, "0.1", "--objective.name", "mrl"], mrl()),
     "margin-relative": ([*MARGIN, "0.5", "--objective.false_negative_rule", "relative",
                          "--objective.name", "mrl"], mrl()),

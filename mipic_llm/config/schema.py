@@ -112,6 +112,8 @@ class ObjectiveConfig(Section):
         "relative = above (1 - m) times the positive's")
     reduction: Literal["sum", "mean"] | None = opt(None, "of SIA and PIC over layers, prefixes and "
         "links; None = by preset")
+    plugins: list[str] = opt([], "terms of other installed packages (entry points of the group "
+        "mipic_llm.terms), NAME or NAME=WEIGHT, beside any objective")
     gor: float = opt(0.0, "weight of GOR, the spread-out term, at every prefix, beside any "
         "objective: mean squared cosine of different texts", ge=0)
 

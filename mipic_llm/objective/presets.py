@@ -14,6 +14,7 @@ from mipic_llm.objective.gor import Gor
 from mipic_llm.objective.mrl import Mrl
 from mipic_llm.objective.objective import Objective
 from mipic_llm.objective.pic import Pic
+from mipic_llm.objective.plugin import plugins
 from mipic_llm.objective.scored import Scored
 from mipic_llm.objective.sentences import Sentences
 from mipic_llm.objective.sia import Sia
@@ -59,6 +60,7 @@ def build_objective(config: Config, *, width: int, depth: int) -> Objective:
         if form.mixed and not row.beside:
             weight *= o.alpha if row.task or name == form.terms[0] else 1 - o.alpha
         terms.append(row.make(config, width, depth, weight))
+    terms += plugins(config)
     size = o.false_negative_margin
     margin = None if size is None else Margin(size, o.false_negative_rule == "relative")
     mean = o.reduction == "mean"

@@ -1,0 +1,116 @@
+"""Terms of other packages: functions under the entry point group `mipic_llm.terms`.
+
+    [project.entry-points."mipic_llm.terms"]
+    spread = "my_package:spread"
+
+    def spread(anchors, candidates, facts):
+        cosine = anchors @ candidates.T
+        return cosine.masked_fill(facts.left_out, 0).square().mean()
+
+asked for by name: `objective.plugins: [spread=0.1]`. Such a function sees the readouts of all
+ranks, one prefix at a time, and gives this rank's mean. Gathering, GradCache, every ZeRO stage,
+packing and logs per dim are those of every term.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from importlib.metadata import entry_points
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from mipic_llm.config import Config, nearest, trained_dims
+from mipic_llm.errors import UserError
+from mipic_llm.objective.term import Seen, Term, Value, per_dim
+
+GROUP = "mipic_llm.terms"
+
+
+class Facts(NamedTuple):
+    """What a plug-in knows beside the readouts (B anchors of this rank, N candidates of all).
+
+    dim: of the prefix; tau: `objective.tau`. target: int64 (B,), where each anchor's positive
+    stands among the candidates. left_out: bool (B, N), candidates that are no negatives, since they
+    have the text of the anchor or of its positive, or are too near by the margin rule; the
+    positive is never left out. score: float32 (N,), of each candidate for its own anchor, NaN where
+    the data say nothing; None: they have none.
+    """
+
+    dim: int
+    tau: float
+    target: Tensor
+    left_out: Tensor
+    score: Tensor | None
+
+
+Function = Callable[[Tensor, Tensor, Facts], Tensor]  # (B, dim) and (N, dim), unit rows -> scalar
+
+
+class Plugin(Term):
+    """One function of another package, at every trained prefix."""
+
+    def __init__(self, name: str, function: Function, config: Config, weight: float) -> None:
+        super().__init__(weight)
+        self.name, self.function, self.tau = name, function, config.objective.tau
+        self.dims = trained_dims(config)
+
+    def across(self, seen: Seen, drawn: tuple[int, ...]) -> Iterator[Value]:
+        (anchor_BD, candidate_ND), target_B = seen.sides(seen.everyone()), seen.target()
+        key_B, key_N = seen.sides(seen.key_N)
+        out_BN = (key_N == key_B[:, None]) | (key_N == key_N[target_B][:, None])
+        if (near_BN := seen.near()) is not None:
+            out_BN |= near_BN
+        out_BN.scatter_(1, target_B[:, None], False)
+        score_N = None if seen.score_N is None else seen.sides(seen.score_N)[1]
+        values = []
+        for dim in self.dims:
+            facts = Facts(dim, self.tau, target_B, out_BN, score_N)
+            unit = (normalize(x[:, :dim], dim=1) for x in (anchor_BD, candidate_ND))
+            value = self.function(*unit, facts)
+            if not isinstance(value, Tensor) or value.dim() or not value.requires_grad:
+                raise UserError(
+                    f"objective.plugins: {self.name} gave {_shown(value)} at dim {dim}; it must "
+                    "give a scalar tensor that depends on the readouts"
+                )
+            values.append(value)
+        yield per_dim(self.name, torch.stack(values), self.dims)
+
+
+def plugins(config: Config) -> list[Plugin]:
+    """The terms of `objective.plugins`. UserError for one that is not installed or fails to load."""
+    return [Plugin(name, _load(name), config, weight)
+            for name, weight in map(parse, config.objective.plugins)]  # fmt: skip
+
+
+def parse(text: str) -> tuple[str, float]:
+    """NAME or NAME=WEIGHT. UserError for what is neither."""
+    name, found, number = text.partition("=")
+    try:
+        weight = float(number) if found else 1.0
+    except ValueError:
+        weight = math.nan
+    if not name or not math.isfinite(weight):
+        raise UserError(f"objective.plugins: {text!r} is not NAME or NAME=WEIGHT")
+    return name, weight
+
+
+def _load(name: str) -> Function:
+    known = {point.name: point for point in entry_points(group=GROUP)}
+    if name not in known:
+        have = ", ".join(sorted(known)) or "none"
+        raise UserError(f"objective.plugins: no installed package has the term {name} (group "
+                        f"{GROUP}; installed: {have}){nearest([name], known)}")  # fmt: skip
+    try:
+        return known[name].load()
+    except Exception as error:  # whatever the package does when it is imported
+        why = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(f"objective.plugins: {name} cannot be loaded from "
+                        f"{known[name].value}: {why}") from error  # fmt: skip
+
+
+def _shown(value: object) -> str:
+    return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
