@@ -5,7 +5,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mipic_llm.api import Model, Run, Scores, evaluate, export, load, mine, train
+    from mipic_llm.api import Model, Run, Scores, compare, evaluate, export, load, mine, train
     from mipic_llm.errors import UserError
     from mipic_llm.training.callbacks import Callback
 
@@ -16,6 +16,7 @@ __all__ = [
     "Run",
     "Scores",
     "UserError",
+    "compare",
     "evaluate",
     "export",
     "load",

@@ -1,4 +1,4 @@
-"""Python API: train, evaluate, export and load, for programs and notebooks.
+"""Python API: train, evaluate, compare, export and load, for programs and notebooks.
 
     import mipic_llm
     run = mipic_llm.train(dataset, model="BAAI/bge-base-en-v1.5", train={"epochs": 2})
@@ -28,6 +28,8 @@ from mipic_llm.report.scores import Scores
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from mipic_llm.report.versus import Comparisons
 
 _VALIDATION = ("validation", "valid", "val", "dev")
 
@@ -189,13 +191,14 @@ def evaluate(
     """Score a finished model at every layer and size. -> the scores.
 
     model: a Run, a Model, a directory or a Hugging Face id. data: as for `train`, with columns
-    sentence1, sentence2, score | sentence1, sentence2, label | text, label. output_dir: where
+    sentence1, sentence2, score | sentence1, sentence2, label | text, label | anchor, positive ..
+    output_dir: where
     scores.jsonl goes; None = outputs/evaluation. Other arguments as the flags of `mipic evaluate`.
     """
     flat = _flat(settings | ({} if output_dir is None else {"output_dir": output_dir}))
     config = _config(flat, SimpleNamespace(
         model=str(_model_path(model)), data=[] if data is None else _tasks(data), suite=suite,
-        mteb=list(mteb), rows=False, pca_text=[], layers=layers and list(layers),
+        mteb=list(mteb), rows=True, pca_text=[], layers=layers and list(layers),
         dims=dims and list(dims),
     ))  # fmt: skip
     with _session():
@@ -208,39 +211,62 @@ def evaluate(
     return Scores(read_scores(Path(output_dir or "outputs/evaluation") / "scores.jsonl"))
 
 
+def compare(
+    *models: Any, data: Any = None, suite: str | None = None, dims: Sequence[int] | None = None,
+    layers: Sequence[int] | None = None, output_dir: str | Path = "outputs/comparison",
+    **settings: Any,
+) -> Comparisons:  # fmt: skip
+    """Compare each with the first one, at every size, with paired 95 % intervals. -> a list of
+    comparisons that prints as a report.
+
+    models: Runs (alone: after training against before), directories of `evaluate`, or, with data or
+    a suite as for `evaluate`, Models, directories and Hugging Face ids, which are evaluated then.
+    output_dir: of comparison.html, .md, .png and .json. Raises UserError.
+    """
+    config = _config(_flat(settings | {"output_dir": output_dir}), SimpleNamespace(
+        data=[] if data is None else _tasks(data), suite=suite, layers=layers and list(layers),
+        dims=dims and list(dims),
+    ))  # fmt: skip
+    with _session():
+        from mipic_llm.evaluation.versus import compare as run_comparison
+        from mipic_llm.report.versus import Comparisons
+
+        names = [str(m.path if isinstance(m, Run) else m.name if isinstance(m, Model) else m)
+                 for m in models]  # fmt: skip
+        return Comparisons(run_comparison(config, names))
+
+
 def export(
     run: Run | str | Path, *, merged: bool = False, point: str | None = None,
-    checkpoint: str | Path = "auto", to: str | Path | None = None, rotate: str = "none",
-    pca_text: Sequence[str] = (), onnx: bool = False, push: str | None = None, public: bool = False,
+    checkpoint: str | Path = "auto", to: str | Path | None = None,
 ) -> Path:  # fmt: skip
     """Write a portable model from a run, and check it by loading it again. -> its directory.
 
     merged: base and adapter in one model. point: a model of this size, such as 64@6 (dim@layer).
     checkpoint: auto = the finished model, else the newest complete checkpoint. to: where to write;
-    None = the run's directory. rotate, pca_text, onnx, push, public: as the command's flags
-    (`mipic export --help`). Raises UserError for a size that the model does not have, or a hub that
-    refuses.
+    None = the run's directory. Raises UserError for a size that the model does not have.
     """
     path = run.path if isinstance(run, Run) else Path(run)
     layer, dim = (None, None) if point is None else parse_point(point, "export: point: ")
     config = _config({"output_dir": path}, SimpleNamespace(
         checkpoint=str(checkpoint), merged=merged, to=to and str(to), layers=layer, dim=dim,
-        rotate=rotate, pca_text=list(pca_text), onnx=onnx, push=push, public=public,
     ))  # fmt: skip
     with _session():
         from mipic_llm.export.run import export as write
         from mipic_llm.runtime import ranks
 
-        folder = problem = None
+        problem = None
         if ranks.rank() == 0:
             try:
-                folder = write(config)
+                write(config)
             except UserError as error:
                 problem = str(error)
-        folder, problem = ranks.from_first((folder, problem))
-        if problem:
+        if problem := ranks.from_first(problem):
             raise UserError(problem)
-    return folder
+    out = Path(to) if to else path
+    if point is not None:
+        return out / f"shallow-{layer}x{dim}"
+    return out / ("adapter" if (out / "adapter").is_dir() and not merged else "merged")
 
 
 def mine(
@@ -304,12 +330,14 @@ def _splits(sources: Sequence[Any]) -> list[NamedRows] | None:
         split = next((s for s in _VALIDATION if isinstance(source, Mapping) and s in source), None)
         if split is None:
             continue
+        from mipic_llm.evaluation.read import understood
+
         columns = list(next(iter(source[split]), {}))
-        if {"sentence1", "sentence2"} <= set(columns):
+        if understood(columns):
             found.append(NamedRows(f"{split}-{n}" if n else split, source[split]))
         elif os.environ.get("RANK", "0") == "0":
             print(f"note: data[{n}]: its {split} split has the columns {', '.join(columns)} and is "
-                  "not used; evaluation takes sentence1, sentence2, score")  # fmt: skip
+                  "not used; evaluation understands none of them")  # fmt: skip
     return found or None
 
 

@@ -155,6 +155,14 @@ def test_load_and_prompts(run):
     assert np.array_equal(prompted.encode(TEXTS, kind="document"), run.encode(TEXTS))
 
 
+def test_a_run_is_compared_with_its_start(run, tmp_path):
+    found = mipic_llm.compare(run, output_dir=tmp_path / "page")
+    assert len(found) == 1 and len(found[0].differences) == 5 and found[0].whole.known
+    assert found[0].verdict()[0] in repr(found) and "95 % interval" in found._repr_markdown_()
+    with pytest.raises(UserError, match="what to score them on"):
+        mipic_llm.compare(run, "nowhere", output_dir=tmp_path)
+
+
 def test_scores_are_a_table(run):
     scores = run.scores
     assert len(scores) == 5 and scores[0].task == "rows-0" and len(scores.before) == 5

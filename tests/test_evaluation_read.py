@@ -88,19 +88,65 @@ def test_one_file_alone(root) -> None:
         load_tasks([str(root / "topics" / "test.jsonl")])
 
 
+def test_rows_as_for_training_are_retrieval(root) -> None:
+    """Each question's answers among all answers; an answer that is the question itself is none."""
+    path = rows(
+        root / "faq.jsonl", {"question": "a?", "answer": "yes"}, {"question": "b?", "answer": "no"},
+        {"question": " a?", "answer": "maybe"}, {"question": "c?", "answer": "a?"},
+        {"question": "d?", "answer": "d?"},
+    )  # fmt: skip
+    (task,), (line,) = load_tasks([str(path)], split="validation")
+    assert "retrieval, 3 questions" in line and "each among 4 answers" in line
+    asked = {task.queries[q]: {task.corpus[d] for d in found} for q, found in task.relevant.items()}
+    assert asked == {" a?": {"yes", "maybe"}, "b?": {"no"}, "c?": {"a?"}}
+    assert {task.queries[q] for q in task.itself} == {" a?"}
+    other = [
+        {"anchor": "x", "positive": "y", "negative": "z"},
+        {"premise": "x", "hypothesis": "y", "label": 0},
+        {"sentence1": "x", "sentence2": "y"},
+        {"sentence1": "x", "sentence2": "y", "label": "entailment"},
+    ]
+    for i, row in enumerate(other):
+        (task,), _ = load_tasks([str(rows(root / f"other{i}.jsonl", row))])
+        assert list(task.corpus.values()) == (["y", "z"] if i == 0 else ["y"]), row
+    folder = root / "split"
+    rows(folder / "train.jsonl", {"anchor": "t", "positive": "u"})
+    rows(folder / "validation.jsonl", {"anchor": "v", "positive": "w"})
+    (task,), _ = load_tasks([str(folder)], split="validation")
+    assert list(task.queries.values()) == ["v"]
+    alike = rows(root / "alike.jsonl", {"anchor": "t", "positive": "t"})
+    with pytest.raises(UserError, match="no row has a positive other than its anchor"):
+        load_tasks([str(alike)])
+    named = [{"sentence1": f"x{i}", "sentence2": "y", "similarity": i} for i in range(3)]
+    (sts,), _ = load_tasks([str(rows(root / "similar.jsonl", *named))])
+    assert list(sts.gold_N) == [0, 1, 2]
+    named = [{"text1": f"x{i}", "text2": "y", "score": i / 2} for i in range(3)]
+    (sts,), (line,) = load_tasks([str(rows(root / "texts.jsonl", *named))])
+    assert list(sts.gold_N) == [0, 0.5, 1] and "STS, 3 rows" in line
+
+
+def test_labels_in_one_file_are_halved_by_their_texts(root) -> None:
+    items = [{"text": f"text {i % 40}", "label": i % 2} for i in range(80)]
+    (task,), (line,) = load_tasks([str(rows(root / "one.jsonl", *items))], split="validation")
+    assert not set(task.train.texts) & set(task.test.texts) and "half of the texts" in line
+    assert len(task.train.texts) + len(task.test.texts) == 80 and len(task.test.texts) > 20
+    with pytest.raises(UserError, match="needs train rows"):
+        load_tasks([str(rows(root / "two.jsonl", *({**x, "label": 1} for x in items)))])
+
+
 def test_suite_yaml(root) -> None:
     path = root / "suite.yaml"
     path.write_text(
         "- path: sts\n"
         "- {name: p, type: pairs, test: para/test.jsonl, train: para/train.jsonl}\n"
         "- {name: t, path: topics, c: [0.1, 1]}\n"
-        "- {name: s, type: retrieval, path: search, split: test}\n"
+        "- {name: s, type: retrieval, path: search, split: test, metrics: [ndcg@3, map]}\n"
         "- {name: dev, path: sts, split: validation}\n"
     )
     tasks, lines = load_suite(str(path))
     assert [t.name for t in tasks] == ["sts", "p", "t", "s", "dev"] and len(lines) == 5
     assert len(tasks[1].tune.left) == 6 and tasks[2].c == (0.1, 1.0)
-    assert len(tasks[4].gold_N) == 3
+    assert len(tasks[4].gold_N) == 3 and tasks[3].metrics == ("ndcg@3", "map")
 
 
 @pytest.mark.parametrize(
@@ -118,6 +164,7 @@ def test_suite_yaml(root) -> None:
         ("- {path: sts, rows: 1}", "rows is 1; give a whole number"),
         ("- {path: search, rows: 9}", "rows is not for retrieval"),
         ("- {path: sts, type: retrieval}", "no qrels"),
+        ("- {path: search, metrics: [ndcg]}", "metrics: 'ndcg'; give a list of ndcg@K"),
         ("- {path: nowhere/x.jsonl}", "no such file"),
         ("- [", "not valid YAML"),
     ],

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+import pytrec_eval
 import torch
 from scipy.stats import spearmanr
 from sklearn.decomposition import PCA
@@ -14,7 +15,6 @@ from sklearn.metrics import (
     accuracy_score,
     average_precision_score,
     f1_score,
-    ndcg_score,
 )
 from sklearn.preprocessing import StandardScaler
 
@@ -117,14 +117,42 @@ def test_average_precision_with_ties_equals_sklearn() -> None:
     assert math.isnan(metrics.average_precision([0, 0], [0.1, 0.2]))
 
 
-def test_ndcg_equals_sklearn_and_a_hand_count() -> None:
-    gains = RNG.integers(0, 4, 30).astype(float)
-    scores = RNG.permutation(30).astype(float)
-    ranked = gains[np.argsort(-scores)][:10]
-    ideal = sorted(gains, reverse=True)[:10]
-    assert metrics.ndcg(ranked, ideal) == close(ndcg_score([gains], [scores], k=10))
-    # found: grades 0, 1; there are a 1 and a 3: (1 / log2 3) / (3 / log2 2 + 1 / log2 3)
-    assert metrics.ndcg([0, 1], [3, 1]) == close(0.6309297535714575 / 3.6309297535714575)
+@pytest.mark.parametrize("dim", [4, 16])
+def test_retrieval_equals_trec_eval_with_many_ties(dim: int) -> None:
+    """Vectors of +-1 whose norms are powers of two: cosines, and so their ties, are exact."""
+    metric = ("ndcg@1", "ndcg@10", "mrr@3", "mrr@10", "map", "accuracy@1", "accuracy@5",
+              "recall@5", "recall@100")  # fmt: skip
+    numbers = RNG.permutation(240)
+    corpus = {f"d{n}": f"document {n}" for n in numbers}
+    queries = {f"q{i}": f"query {i}" for i in range(400)} | {"d7": "document 7"}
+    qrels = {q: {f"d{d}": int(RNG.integers(0, 4)) for d in RNG.choice(240, 12, replace=False)}
+             for q in queries}  # fmt: skip
+    qrels["d7"].pop("d7", None)
+    qrels["q3"]["gone"] = 3
+    qrels["q4"] = dict.fromkeys(qrels["q4"], 0)
+    table = {text: torch.from_numpy(RNG.choice([-1.0, 1.0], 16)).float()
+             for text in [*corpus.values(), *queries.values()]}  # fmt: skip
+    task = RetrievalTask("t", queries=queries, corpus=corpus, qrels=qrels, metrics=metric)
+    figures = task.score(lambda kind, texts: torch.stack([table[t] for t in texts]), [dim])
+    run = {
+        q: {d: float(table[queries[q]][:dim] @ table[corpus[d]][:dim]) for d in corpus if d != q}
+        for q in task.queries
+    }
+    assert "q4" not in run and "d7" in run and list(run) == list(task.queries)
+    theirs = {
+        "ndcg@1": "ndcg_cut_1", "ndcg@10": "ndcg_cut_10", "map": "map", "accuracy@1": "success_1",
+        "accuracy@5": "success_5", "recall@5": "recall_5", "recall@100": "recall_100",
+    }  # fmt: skip
+    judge = pytrec_eval.RelevanceEvaluator(qrels, {*theirs.values(), "recip_rank"})
+    found = judge.evaluate(run)
+    for figure in figures:
+        k = int(figure.metric.partition("@")[2] or 0)
+        if figure.metric.startswith("mrr"):  # trec_eval's has no cut: what lies beyond it counts 0
+            want = [v if (v := found[q]["recip_rank"]) >= 1 / k else 0.0 for q in run]
+        else:
+            want = [found[q][theirs[figure.metric]] for q in run]
+        np.testing.assert_allclose(figure.rows_N, want, atol=1e-6, err_msg=figure.metric)
+        assert figure.value == close(np.mean(want)) and 0 < figure.value < 1
 
 
 # ---- tasks
@@ -279,13 +307,15 @@ def test_retrieval_equals_a_hand_count() -> None:
 
 
 def test_retrieval_ties_and_the_query_among_the_documents() -> None:
-    """Equal documents rank in the order of the file; the query itself is no answer to it."""
-    corpus = {f"d{i}": "a same text" for i in range(300)} | {"q": "Title a question"}
+    """Of equal documents the later id comes first; the query itself is no answer to it."""
+    corpus = {f"d{i:03}": "a same text" for i in range(300)} | {"q": "Title a question"}
     task = RetrievalTask("t", queries={"q": "a question"}, corpus=corpus,
-                         qrels={"q": {"d0": 1.0, "d99": 1.0, "d100": 1.0}})  # fmt: skip
-    ndcg, recall = (f.value for f in task.score(lambda kind, t: at(2)("document", t), [12]))
-    assert recall == close(2 / 3)  # d0 and d99 are among the first hundred, d100 is not
-    assert ndcg == close(1 / (1 + 1 / math.log2(3) + 1 / 2))
+                         qrels={"q": {"d299": 1.0, "d200": 1.0, "d199": 1.0}})  # fmt: skip
+    figures = task.score(lambda kind, t: at(2)("document", t), [12])
+    value = {figure.metric: figure.value for figure in figures}
+    assert value["recall@100"] == close(2 / 3)  # d299 and d200 are among the first hundred
+    assert value["ndcg@10"] == close(1 / (1 + 1 / math.log2(3) + 1 / 2))
+    assert value["mrr@10"] == 1 and value["map"] == close((1 + 2 / 100 + 3 / 101) / 3)
     with pytest.raises(ValueError, match="no query has a relevant document"):
         RetrievalTask("t", queries={"q": "a"}, corpus={"d": "b"}, qrels={"q": {"d": 0.0}})
 
@@ -320,7 +350,7 @@ def test_every_text_is_encoded_once_over_the_whole_suite() -> None:
     for _, asked in encoder.calls:
         assert len(asked) == len(set(asked))
     keys = [(s.task, s.metric, s.point) for s in found["prefix"]]
-    assert len(keys) == len(set(keys)) == 4 * (1 + 3 + 2 + 2)
+    assert len(keys) == len(set(keys)) == 4 * (1 + 3 + 2 + 7)
 
 
 def test_jobs_can_be_done_in_any_order_elsewhere() -> None:

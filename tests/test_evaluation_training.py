@@ -12,6 +12,7 @@ import pytest
 from ranks import ROOT, run_ranks
 from tiny_models import SENTENCES, tiny_bert, tiny_qwen3
 
+from mipic_llm.evaluation.tasks.retrieval import METRICS
 from mipic_llm.report import read_scores
 from mipic_llm.training.evaluator import key_of
 from mipic_llm.types import Point
@@ -147,8 +148,8 @@ def test_the_evaluate_command_finds_the_last_figures_of_a_run(base, tmp_path, sy
     assert code == 0, text[-4000:]
     later = {key_of(s): s.value for s in read_scores(tmp_path / "scores" / "scores.jsonl")}
     after = {key_of(s): s.value for s in read_scores(out / "scores.jsonl", stage="after")}
-    assert {key.split("@")[0] for key in after} == {
-        "pairs/spearman", "search/ndcg", "search/recall"
+    assert {key.rsplit("@", 2)[0] for key in after} == {
+        "pairs/spearman", *(f"search/{metric}" for metric in METRICS)
     }  # fmt: skip
     for key, value in after.items():
         assert later[key] == pytest.approx(value, abs=1e-6) and value == value, key

@@ -88,14 +88,16 @@ def run(words: list[str]) -> str:
 
 
 def test_training_leaves_what_is_promised(trained):
-    for name in ("adapter", "parity.json", "scores.jsonl", "metrics.jsonl", "table.txt",
-                 "quality.png", "loss.png", "config.yaml", "environment.json"):  # fmt: skip
+    for name in ("adapter", "parity.json", "scores.jsonl", "metrics.jsonl", "table.txt", "rows.npz",
+                 "rows-before.npz", "comparison.json", "quality.png", "loss.png", "config.yaml",
+                 "environment.json"):  # fmt: skip
         assert (trained / name).exists(), name
 
 
-@pytest.mark.parametrize(
-    "command", [c for c in COMMANDS if c.startswith(("python launch/export", "python launch/eval"))]
-)
+LATER = tuple(f"python launch/{name}.py" for name in ("export", "evaluate", "compare"))
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith(LATER)])
 def test_later_commands_run(trained, command):
     words = command.replace("outputs/quickstart", str(trained)).split()
     words = [w.replace("outputs/scores", str(trained.parent / "scores")) for w in words]

@@ -15,9 +15,11 @@ import pytest
 from mipic_llm import report
 from mipic_llm.errors import UserError
 from mipic_llm.report import (
-    before_after_table,
+    Evaluation,
     before_and_after,
+    compare_two,
     comparison_plot,
+    figures_table,
     loss_plot,
     quality_plot,
     read_scores,
@@ -115,8 +117,13 @@ def test_bad_scores_file_is_the_users_error(tmp_path, text, message):
 # ---- tables
 
 
+def table(before, after, markdown=False):
+    one, two = (Evaluation(name, s, {}, {}) for name, s in (("before", before), ("after", after)))
+    return figures_table(compare_two(one, two), markdown=markdown)
+
+
 def test_table_has_the_last_layer_and_the_ladder(before, after):
-    assert before_after_table(before, after, layer=6).splitlines() == [
+    assert table(before, after).splitlines() == [
         "sts: Spearman x 100, layer 6, 400 pairs",
         "  dim   before   after   change",
         "  -----------------------------",
@@ -124,7 +131,7 @@ def test_table_has_the_last_layer_and_the_ladder(before, after):
         "   64    75.50   77.00    +1.50",
         "  384    80.00   79.00    -1.00",
         "",
-        "sts: Spearman x 100, ladder, 400 pairs",
+        "sts: Spearman x 100, other layers, 400 pairs",
         "  dim@layer   before   after   change",
         "  -----------------------------------",
         "       16@1    40.00   50.00   +10.00",
@@ -132,29 +139,26 @@ def test_table_has_the_last_layer_and_the_ladder(before, after):
 
 
 def test_markdown_table(before, after):
-    text = before_after_table(before, after, layer=6, markdown=True)
+    text = table(before, after, markdown=True)
     assert "| dim | before | after | change |\n|---:|---:|---:|---:|\n| 16 | 61.00 |" in text
     assert "| 16@1 | 40.00 | 50.00 | +10.00 |" in text
 
 
-def test_table_leaves_out_other_metrics_and_marks_what_is_missing(before):
-    text = before_after_table(
-        [*before, *scores([0.1, 0.1, 0.1], metric="pearson")],
-        scores([math.nan, 0.8, 0.81], task="other"),
-        layer=6,
-    )
-    assert "10.00" not in text and text.count("layer 6") == 2
+def test_table_has_the_main_metric_first_and_marks_what_is_missing(before):
+    other = scores([math.nan, 0.8, 0.81], task="other")
+    text = table([*scores([0.1, 0.1, 0.1], metric="pearson"), *before, *other], other)
+    assert text.index("sts: Spearman") < text.index("sts: pearson")
     assert re.search(r"^ +16 +61.00 +- +-$", text, re.M)
-    assert re.search(r"^ +16 +- +- +-$", text, re.M) and re.search(r"64 +- +80.00 +-", text)
-    assert before_after_table([], [], layer=6) == "no scores"
+    assert re.search(r"^ +16 +- +- +-$", text, re.M) and re.search(r"64 +80.00 +80.00 +.0.00", text)
+    assert table([], []) == "no scores"
 
 
 def test_tasks_without_spearman_have_their_table_and_plot(tmp_path, before):
     """Retrieval, pairs and classification: the first metric of each speaks for it."""
     other = [*scores([0.1, 0.2, 0.3], metric="ndcg@10", task="nfcorpus"),
              *scores([0.9, 0.9, 0.9], metric="recall@100", task="nfcorpus")]  # fmt: skip
-    text = before_after_table(other, other, layer=6)
-    assert "nfcorpus: ndcg@10 x 100, layer 6" in text and "recall" not in text
+    text = table(other, other)
+    assert "nfcorpus: ndcg@10 x 100, layer 6" in text and "recall@100 x 100" in text
     both = comparison_plot({"a": [*before, *other], "b": other}, tmp_path / "q.png")
     titles = [axes.get_title(loc="left") for axes in both.axes if axes.get_visible()]
     assert titles == ["Quality against size: sts", "ndcg@10: nfcorpus"]

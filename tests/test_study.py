@@ -20,12 +20,13 @@ from tiny_models import tiny_bert
 
 from mipic_llm.errors import UserError
 from mipic_llm.evaluation.metrics import accuracy, average_precision, macro_f1
+from mipic_llm.report import bootstrap
+from mipic_llm.report.bootstrap import draw_rows, interval, resampled
 from mipic_llm.report.html import from_markdown
 from mipic_llm.study import identity, runner
 from mipic_llm.study.collect import provenance
 from mipic_llm.study.runner import Job, as_flags, run_all
 from mipic_llm.study.spec import Trial, read_study
-from mipic_llm.study.stats import draw_rows, interval, resampled
 from mipic_llm.study.tables import markdown
 
 RNG = np.random.default_rng(0)
@@ -100,9 +101,11 @@ def test_shipped_studies_are_legal():
 # ---- the bootstrap
 
 
-def test_resampled_metrics_are_those_of_the_resampled_rows():
-    draw = draw_rows(40, 3, resamples=20)
-    assert draw.shape == (20, 40) and (draw == draw_rows(40, 3, resamples=20)).all()
+def test_resampled_metrics_are_those_of_the_resampled_rows(monkeypatch):
+    (draw,) = draw_rows(40, 3, resamples=20)
+    assert draw.shape == (20, 40)
+    monkeypatch.setattr(bootstrap, "_BLOCK", 40 * 7)  # in parts: the same draws
+    assert (draw == np.concatenate(list(draw_rows(40, 3, resamples=20)))).all()
     gold, guess = RNG.integers(0, 3, 40), RNG.integers(0, 3, 40)
     score, label = RNG.normal(size=40), RNG.integers(0, 2, 40)
     for metric, naive, rows, truth in (
@@ -111,20 +114,22 @@ def test_resampled_metrics_are_those_of_the_resampled_rows():
         ("average_precision", average_precision, score, label),
     ):
         want = [naive(truth[d], rows[d]) for d in draw]
-        np.testing.assert_allclose(resampled(metric, rows, truth, draw), want, rtol=1e-12)
-    np.testing.assert_allclose(resampled("ndcg@10", score, None, draw), score[draw].mean(1))
+        np.testing.assert_allclose(
+            resampled(metric, rows, truth, seed=3, resamples=20), want, rtol=1e-12
+        )
+    for metric in ("ndcg@10", "mrr@5", "map", "accuracy@1"):
+        found = resampled(metric, score, None, seed=3, resamples=20)
+        np.testing.assert_allclose(found, score[draw].mean(1))
     with pytest.raises(ValueError, match="no bootstrap"):
-        resampled("other", score, None, draw)
+        resampled("other", score, None)
 
 
 def test_resampled_spearman_uses_the_ranks_of_all_rows():
     x, y = RNG.normal(size=300), RNG.normal(size=300)
     y = y + x
-    whole = np.arange(300)[None]
-    assert resampled("spearman", x, y, whole)[0] == pytest.approx(spearmanr(x, y).statistic)
-    draw = draw_rows(300, 0, resamples=50)
+    (draw,) = draw_rows(300, 0, resamples=50)
     exact = [spearmanr(x[d], y[d]).statistic for d in draw]
-    assert np.abs(resampled("spearman", x, y, draw) - exact).max() < 0.02
+    assert np.abs(resampled("spearman", x, y, resamples=50) - exact).max() < 0.02
 
 
 def test_interval_holds_the_truth_and_excludes_zero_when_it_should():

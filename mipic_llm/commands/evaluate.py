@@ -44,8 +44,8 @@ class Flags(Section):
     suite: str | None = opt(None, "YAML with a list of {name, type, path | train, validation, "
                             "test}: a file, or the name of a shipped one")  # fmt: skip
     mteb: list[str] = opt([], "MTEB tasks by name (needs the mteb package and the hub's data)")
-    rows: bool = opt(False, "also write rows.npz: what the model said of each test row, for paired "
-                     "comparisons of models")  # fmt: skip
+    rows: bool = opt(True, "also write rows.npz: what the model said of each test row, from which "
+                     "`mipic compare` makes intervals")  # fmt: skip
     pca_text: list[str] = opt([], "training text: adds rows of post-hoc PCA fitted on it")
     layers: list[int] | None = opt(None, "layers to score (1-based); None = all")
     dims: list[int] | None = opt(None, "prefix widths to score; None = the trained ones, else 16, "

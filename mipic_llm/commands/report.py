@@ -24,10 +24,11 @@ def main(argv: list[str]) -> None:
 
     curves: dict[str, list[report.Score]] = {}
     for run in args.runs:
+        found = report.compare_two(*report.read_run(run))
+        print(f"{run}\n\n{report.figures_table(found, markdown=args.markdown)}\n")
+        if found.whole.known:
+            print("\n".join(found.verdict()) + "\n")
         before, after = report.before_and_after(run / "scores.jsonl")
-        layer = max((s.point.layer for s in [*before, *after]), default=0)
-        table = report.before_after_table(before, after, layer=layer, markdown=args.markdown)
-        print(f"{run}\n\n{table}\n")
         curves |= {f"before ({run.name})": before} if not curves and before else {}
         curves[run.name if run.name not in curves else str(run)] = after
         if args.output is None:

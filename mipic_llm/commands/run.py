@@ -21,6 +21,7 @@ from mipic_llm.quiet import quiet
 COMMANDS = {
     "train": "train a Matryoshka embedding model",
     "evaluate": "score a finished model at every layer and size",
+    "compare": "compare runs, models or evaluations, with paired intervals",
     "mine": "find hard negatives, or pairs, for training rows",
     "export": "write portable models from a run: merged, or cut to a layer and a size",
     "report": "tables and plots of finished runs",

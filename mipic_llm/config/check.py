@@ -37,7 +37,10 @@ def validate(c: Config, world_size: int | None = None) -> None:
     need(not e.best or e.every > 0, "eval.best needs evaluations; give --eval.every STEPS too")
     need(not e.patience or bool(e.best),
          "eval.patience needs a figure to watch; give --eval.best TASK/METRIC@DIM@LAYER")
-    need(not e.every or bool(c.data.validation),
+    cut = c.data.validation_split
+    need(cut < 1 or cut == int(cut), f"data.validation_split is {cut:g}; give a share below 1, or "
+         "a whole number of rows")
+    need(not e.every or bool(c.data.validation) or cut > 0,
          f"eval.every is {e.every} and data.validation is empty; give files, or --eval.every 0")
     need(not lora.rank or bool(lora.target_modules),
          "lora.target_modules is empty; give all-linear, or --lora.rank 0 to train everything")

@@ -63,8 +63,12 @@ class DataConfig(Section):
         "max_length, negatives, columns (a name that we know: theirs)")
     mixture_temperature: float = opt(1.0, "T: a source of n rows, in a mixture, gets steps in "
         "proportion to weight * n^(1/T), the epoch as long as before; 1 = by size", gt=0)
-    validation: list[str] = opt(["demo"], "scored pairs (sentence1, sentence2, score) for the "
-        "table before and after; empty list = none")
+    validation: list[str] = opt(["demo"], "files or folders scored before and after training, one "
+        "task each: scored pairs (sentence1, sentence2, score), pairs with a label of 0 or 1, text "
+        "with a label, a BEIR folder, or rows as for training (each anchor is to find its positive "
+        "among all); empty list = none")
+    validation_split: float = opt(0.0, "beside them, rows cut off the training data: below 1 a "
+        "share, else so many; whole groups of rows that share a text, by seed; 0 = none", ge=0)
     max_length: int | None = opt(None, "tokens per text; None = the model's, at most 512", ge=4)
     query_prompt: str | None = opt(None, "text before anchors; None = the model's own, if any")
     document_prompt: str | None = opt(None, "text before positives and negatives, likewise")

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from mipic_llm.config import Config
@@ -17,9 +16,9 @@ from mipic_llm.evaluation.encode import encode, spread_over_ranks
 from mipic_llm.evaluation.mteb import load_mteb, run_mteb
 from mipic_llm.evaluation.open import open_finished
 from mipic_llm.evaluation.read import load_suite, load_tasks
-from mipic_llm.evaluation.suite import PREFIX, Rows, all_points, run_suite
+from mipic_llm.evaluation.suite import PREFIX, Rows, about, all_points, run_suite
 from mipic_llm.evaluation.tasks.base import Task
-from mipic_llm.report import write_scores
+from mipic_llm.report import write_rows, write_scores
 from mipic_llm.runtime import ranks as dist
 from mipic_llm.runtime.engine import start
 from mipic_llm.runtime.ranks import say
@@ -31,8 +30,8 @@ PCA_TEXTS = 10  # per channel; a covariance wants no more, and encoding them tak
 def evaluate(config: Config) -> int:
     """Score config.extra.model on config.extra.data; -> exit code 0.
 
-    Writes <output_dir>/scores.jsonl (task, metric, layer, dim, value, n, readout) and prints
-    tables. With --rows, also rows.npz: per test row what the model said, under
+    Writes <output_dir>/scores.jsonl (task, metric, layer, dim, value, n, readout, max_length) and
+    prints tables. Unless --rows is false, also rows.npz: per test row what the model said, under
     family|task|metric|layer|dim, and gold|task. Raises UserError.
     """
     flags = config.extra
@@ -45,7 +44,8 @@ def evaluate(config: Config) -> int:
     say(opened.about)
     layers = _sizes("layers", flags.layers, range(1, opened.n_layers + 1), opened.n_layers, name)
     dims = _sizes("dims", flags.dims, opened.dims, opened.width, name)
-    points, rows = all_points(layers, dims), ({} if flags.rows else None)
+    points = all_points(layers, dims)
+    rows: Rows | None = {} if flags.rows else None
 
     def vectors(texts: list[str], kind: str) -> Tensor:
         say(f"encoding {len(texts):,} {kind} texts at {len(layers)} layer(s)")
@@ -54,36 +54,37 @@ def evaluate(config: Config) -> int:
 
     scores = run_suite(
         tasks, vectors, layers=layers, points=points, spread=spread_over_ranks, rows=rows,
-        pca_texts=texts_for_pca(flags.pca_text, PCA_TEXTS * opened.width),
+        pca_texts=_pca_texts(flags.pca_text, PCA_TEXTS * opened.width),
     )  # fmt: skip
     if mteb_tasks:
         scores[PREFIX] += run_mteb(mteb_tasks, vectors, layers=layers, points=points,
                                    name=Path(name).name)  # fmt: skip
     if dist.rank() == 0:
-        _write(out, scores, rows)
+        (out / "rows.npz").unlink(missing_ok=True)  # another model's
+        _write(out, scores, opened.encoder.max_length)
+        if rows is not None:
+            write_rows(out / "rows.npz", rows, about(tasks, opened.encoder, name))
     return EXIT_DONE
 
 
-def _write(out: Path, scores: dict[str, list[Score]], rows: Rows | None) -> None:
+def _write(out: Path, scores: dict[str, list[Score]], length: int) -> None:
     """All families into one file, and onto the screen."""
     for i, (family, found) in enumerate(scores.items()):
-        write_scores(out / "scores.jsonl", found, append=i > 0, readout=family)
-        print("\n" + points_table(found, family if len(scores) > 1 else ""))
-    if rows is not None:
-        named: dict[str, Any] = {"|".join(map(str, key)): value for key, value in rows.items()}
-        np.savez_compressed(out / "rows.npz", allow_pickle=False, **named)
+        write_scores(out / "scores.jsonl", found, append=i > 0, readout=family, max_length=length)
+        words = f", {length} tokens" + (f", {family}" if len(scores) > 1 else "")
+        print("\n" + points_table(found, words))
     print(f"\nscores: {out / 'scores.jsonl'}", flush=True)
 
 
-def points_table(scores: Sequence[Score], family: str = "") -> str:
+def points_table(scores: Sequence[Score], words: str = "") -> str:
     """Plain text: a table per task and metric, layers down, dims across, values x 100 with two
-    decimals, `-` where undefined or not asked for."""
+    decimals, `-` where undefined or not asked for. words: the end of each title."""
     blocks = []
     for task, metric in dict.fromkeys((s.task, s.metric) for s in scores):
         chosen = {s.point: s for s in scores if (s.task, s.metric) == (task, metric)}
         dims = sorted({point.dim for point in chosen})
         n = next(iter(chosen.values())).n
-        title = f"{task}: {metric} x 100, {n:,} rows" + (f", {family}" if family else "")
+        title = f"{task}: {metric} x 100, {n:,} rows{words}"
         rows = [["layer", *map(str, dims)]]
         for layer in sorted({point.layer for point in chosen}):
             found = [chosen.get(Point(layer, dim)) for dim in dims]
@@ -111,7 +112,7 @@ def _tasks(flags: Any) -> list[Task]:
     return tasks + more
 
 
-def texts_for_pca(specs: Sequence[Any], most: int) -> list[str]:
+def _pca_texts(specs: list[str], most: int) -> list[str]:
     """At most so many distinct texts of training data, evenly spread, for the post-hoc PCA."""
     if not specs:
         return []

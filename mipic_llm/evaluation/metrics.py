@@ -5,6 +5,7 @@ Shape legend: N rows, D full width, P prefixes.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -103,13 +104,30 @@ def _rows(a: ArrayLike, b: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     return a_N, b_N
 
 
-def ndcg(ranked: Sequence[float], ideal: Sequence[float]) -> float:
-    """Normalised discounted cumulative gain: sum gain_i / log2(i + 1), over that of `ideal`.
+RETRIEVAL = re.compile(r"(ndcg|mrr|recall|accuracy)@([1-9][0-9]{0,5})|map")
 
-    ranked: gains of the documents found, best first, cut at k; ideal: the largest gains there
-    are, falling, cut at k. The gain is the grade itself, as in trec_eval and BEIR.
+
+def retrieval_merit(
+    metric: str, place_R: np.ndarray, grade_R: np.ndarray, ideal_G: np.ndarray
+) -> float:
+    """A query's value of a metric whose name matches RETRIEVAL, as trec_eval defines it.
+
+    place_R: from 1, where its relevant documents are found; grade_R: their grades. ideal_G: the
+    grades of all its relevant documents, falling, those that cannot be found too (at least one).
+    ndcg: sum of grade / log2(place + 1), over that of the ideal; recall: share of the relevant
+    found; accuracy: 1 where one is found (trec's success); mrr: 1 / first place; each within the
+    first k places. map: precision at each relevant document, mean over all relevant.
     """
-    found, best = (
-        sum(g / np.log2(i + 2) for i, g in enumerate(gains)) for gains in (ranked, ideal)
-    )
-    return float(found / best) if best > 0 else float("nan")
+    name, _, cut = metric.partition("@")
+    if name == "map":
+        return float((np.arange(1, len(place_R) + 1) / np.sort(place_R)).sum() / len(ideal_G))
+    k = int(cut)
+    within_R = place_R <= k
+    if name == "ndcg":
+        best = ideal_G[:k] / np.log2(np.arange(2, 2 + len(ideal_G[:k])))
+        return float((grade_R / np.log2(place_R + 1))[within_R].sum() / best.sum())
+    if name == "recall":
+        return float(within_R.sum() / len(ideal_G))
+    if name == "accuracy":
+        return float(within_R.any())
+    return float(1 / place_R.min()) if within_R.any() else 0.0

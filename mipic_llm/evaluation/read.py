@@ -3,9 +3,12 @@
 A file or folder is understood by its columns and file names:
 
     corpus.jsonl, queries.jsonl, qrels/*.tsv   retrieval
-    text, label                                classification: a folder with train and test files
+    text, label                                classification: a folder with train and test files;
+                                               of one file half of the texts train the probe
     sentence1, sentence2, label of 0 and 1     pairs: a folder, or one file (average precision only)
     sentence1, sentence2, score                STS: a file, or the scored split of a folder
+    rows as for training (question, answer ..) retrieval: each anchor among all positives and
+                                               negatives
 
 The files of a folder are told apart by how their names begin: train, validation (dev, val), test.
 What is fitted is fitted on train and validation rows, what is scored are the rows of the split
@@ -14,6 +17,7 @@ asked for: test for a finished model, validation during training.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -25,25 +29,37 @@ import numpy as np
 from mipic_llm.config import need
 from mipic_llm.config.files import find_file, legal_path
 from mipic_llm.config.recipe import read_yaml
+from mipic_llm.data.read import cells
+from mipic_llm.data.read.cells import plain
 from mipic_llm.data.read.containers import SUFFIXES, NamedRows
+from mipic_llm.data.read.formats import (
+    ALL,
+    NLI,
+    PAIRS,
+    SCORES,
+    TextSource,
+    read_training,
+)
 from mipic_llm.data.read.labelled import (
+    ScoredPair,
     columns_of,
     read_beir,
     read_labelled,
     read_scored_pairs,
 )
 from mipic_llm.errors import UserError
+from mipic_llm.evaluation.metrics import RETRIEVAL
 from mipic_llm.evaluation.names import name_specs
 from mipic_llm.evaluation.tasks.base import StsTask, Task
 from mipic_llm.evaluation.tasks.classification import ClassificationTask, LabelledTexts
 from mipic_llm.evaluation.tasks.pairs import LabelledPairs, PairsTask
-from mipic_llm.evaluation.tasks.retrieval import RetrievalTask
+from mipic_llm.evaluation.tasks.retrieval import METRICS, RetrievalTask
 
 TYPES = ("sts", "pairs", "classification", "retrieval")
 ROLES = ("train", "validation", "test")
 _ROLE = re.compile(r"(train|validation|valid|val|dev|test)(?![A-Za-z])", re.IGNORECASE)
 _SAME = {"valid": "validation", "val": "validation", "dev": "validation"}
-_KEYS = ("name", "type", "path", *ROLES, "split", "c", "rows")
+_KEYS = ("name", "type", "path", *ROLES, "split", "c", "rows", "metrics")
 Read = tuple[list[Task], list[str]]  # the tasks, and a line per task on what was understood
 
 
@@ -64,10 +80,11 @@ def load_tasks(specs: Sequence[str | NamedRows], *, split: str = "test") -> Read
 
 def load_suite(path: str) -> Read:
     """The tasks of a suite YAML: a list of {name, type, path | train, validation, test, split, c,
-    rows}.
+    rows, metrics}.
 
     Only a path (or test) is needed; paths are looked for beside the YAML, then from here. rows: at
-    most so many of each file, evenly spaced, for a quicker answer (not for retrieval).
+    most so many of each file, evenly spaced, for a quicker answer (not for retrieval). metrics: of
+    retrieval, such as [ndcg@20, recall@5, mrr@10, accuracy@1, map].
     Raises UserError for a broken file, an unknown key or type, or a name given twice.
     """
     path = str(find_file("suites", path) or path)
@@ -136,7 +153,7 @@ def _task(entry: Mapping[str, Any], where: str) -> tuple[Task, str]:
     path = legal_path(str(entry.get("path") or ""))
     if entry.get("path") and any(path.glob("corpus.jsonl*")) or kind == "retrieval":
         need(most is None, f"{where}: rows is not for retrieval, whose corpus must be whole")
-        return _retrieval(str(entry["name"]), path, split, where)
+        return _retrieval(str(entry["name"]), path, split, where, _metrics(entry, where))
     need(split in ROLES, f"{where}: split is {split!r}; give one of: {', '.join(ROLES)}")
     files = {role: v if isinstance(v := entry[role], NamedRows) else str(v)
              for role in ROLES if entry.get(role)}  # fmt: skip
@@ -146,8 +163,13 @@ def _task(entry: Mapping[str, Any], where: str) -> tuple[Task, str]:
     need(split in files, f"{where}: no {split} rows to score, only {roles}; name a {split} file")
     if split == "validation":
         files.pop("test", None)  # not for the eyes of a run that is still going on
-    kind = kind or _detect(files[split])
-    name = str(entry["name"])
+    kind, name = kind or _detect(files[split]), str(entry["name"])
+    if kind == "answers":
+        need(most is None, f"{where}: rows is not for retrieval, whose corpus must be whole")
+        spec = files[split]
+        spec = spec.rows if isinstance(spec, NamedRows) else spec
+        sources, _ = read_training([spec], negatives=ALL, split=split)
+        return task_of(name, sources[0], str(files[split]), _metrics(entry, where))
     if kind == "sts":
         pairs, report = read_scored_pairs(files[split])
         pairs, report = _thin(pairs, most), str(report).removeprefix("read ")
@@ -180,19 +202,75 @@ def _roles(folder: Path) -> dict[str, str]:
     return found
 
 
-def _detect(spec: str) -> str:
-    columns = columns_of(spec)
-    if {"sentence1", "sentence2"} <= set(columns):
-        if "score" in columns or "label" not in columns:
-            return "sts"
-        labels = {row[-1] for row in read_labelled(spec, ("sentence1", "sentence2"))}
-        return "pairs" if labels <= {"0", "1"} else "sts"
-    if {"text", "label"} <= set(columns):
+def understood(columns: Sequence[str]) -> str | None:
+    """The kind of task that rows with these columns are: sts, pairs (or sts, by its labels),
+    classification, answers (retrieval); None for none."""
+    have = set(columns)
+    if {"sentence1", "sentence2"} <= have and have & set(SCORES):
+        return "sts" if have & (set(SCORES) - {"label"}) else "pairs"
+    if {"text", "label"} <= have:
         return "classification"
-    raise UserError(
-        f"{spec}: found columns {', '.join(columns)}; evaluation understands sentence1, sentence2, "
-        "score | sentence1, sentence2, label (0 or 1) | text, label | a folder in BEIR's layout"
+    return "answers" if any(set(pair) <= have for pair in (*PAIRS, *NLI)) else None
+
+
+def _detect(spec: Any) -> str:
+    columns = columns_of(spec)
+    kind = understood(columns)
+    if kind is None:
+        raise UserError(
+            f"{spec}: found columns {', '.join(columns)}; evaluation understands sentence1, "
+            "sentence2, score | sentence1, sentence2, label (0 or 1) | text, label | rows as for "
+            "training: anchor, positive | question, answer .. | a folder in BEIR's layout"
+        )
+    if kind == "pairs":
+        labels = {row[-1] for row in read_labelled(spec, ("sentence1", "sentence2"))}
+        words = any(cells.is_nli_word(label) for label in labels)
+        kind = "pairs" if labels <= {"0", "1"} else "answers" if words else "sts"
+    return kind
+
+
+def task_of(
+    name: str, source: TextSource, where: str, metrics: Sequence[str] = METRICS
+) -> tuple[Task, str]:
+    """Rows of training as a task: STS of scored pairs; else retrieval, where each anchor is to find
+    its positives among those of all rows and the negatives. An anchor that stands among these too
+    is no answer to itself.
+
+    Rows without a positive, or whose positive is the anchor, ask nothing. UserError without rows.
+    """
+    examples = source.examples
+    if source.scored is not None:
+        pairs = [ScoredPair(e.anchor, e.positive or "", e.scores[0]) for e in examples]
+        return StsTask(name, pairs), f"{name}: STS, {len(pairs):,} rows of {where}"
+    asked = [e for e in examples if e.positive and plain(e.positive) != plain(e.anchor)]
+    need(bool(asked), f"{where}: no row has a positive other than its anchor")
+    documents = (text for e in asked for text in (e.positive, *e.negatives))
+    corpus = {plain(text): text for text in documents if text}
+    queries = {plain(e.anchor): e.anchor for e in asked}
+    number = {text: f"{i:08}" for i, text in enumerate({**queries, **corpus})}  # one id a text
+    qrels: dict[str, dict[str, float]] = {}
+    for e in asked:
+        qrels.setdefault(number[plain(e.anchor)], {})[number[plain(e.positive or "")]] = 1.0
+    task = RetrievalTask(
+        name, queries={number[k]: v for k, v in queries.items()},
+        corpus={number[k]: v for k, v in corpus.items()}, qrels=qrels, metrics=metrics,
+    )  # fmt: skip
+    return task, (
+        f"{name}: retrieval, {len(queries):,} questions of {where}, each among {len(corpus):,} "
+        "answers"
     )
+
+
+def held_out_tasks(sources: Sequence[TextSource]) -> Read:
+    """A task per source of rows that were cut off the training data: held-out (held-out-NAME where
+    there are several): STS of scored pairs, else retrieval."""
+    some = [s for s in sources if s.examples and s.examples[0].positive is not None]
+    names = ["held-out"] if len(some) == 1 else [
+        f"held-out-{i + 1}-{re.sub(r'[^A-Za-z0-9_.]+', '-', Path(s.name).stem)}"
+        for i, s in enumerate(some)
+    ]  # fmt: skip
+    read = [task_of(n, s, f"{s.name}, held out") for n, s in zip(names, some, strict=True)]
+    return [task for task, _ in read], [line for _, line in read]
 
 
 def _pairs(name: str, files: Mapping[str, str], split: str, most: int | None) -> tuple[Task, str]:
@@ -226,25 +304,55 @@ def _classification(
     need(legal, f"{where}: c is {c!r}; give a number above 0, or a list of them")
     train, test = (rows("train") if split != "train" else None), rows(split)
     assert test is not None
+    half = ""
+    if train is None and (halves := _halves(test)):
+        (train, test), half = halves, f", half of the texts of {files[split]}"
     if train is None:
         raise UserError(
             f"{where}: text, label rows are classification, which needs train rows beside the "
             f"{split} rows: give the folder that has both, or train and {split} in a suite YAML"
         )
     many = len(set(train.labels)) > 1
-    need(many, f"{files['train']}: every label is the same; nothing can be learnt")
+    need(
+        many, f"{files.get('train', files[split])}: every label is the same; nothing can be learnt"
+    )
     validation = rows("validation") if split == "test" else None
     task = ClassificationTask(
         name, train=train, validation=validation, test=test, c=[float(x) for x in choices]
     )
     return task, (
         f"{name}: classification, {len(test.texts):,} rows of {files[split]}, "
-        f"{len(set(train.labels))} classes, probe from {len(train.texts):,} train rows, C "
+        f"{len(set(train.labels))} classes, probe from {len(train.texts):,} train rows{half}, C "
         + ", ".join(f"{x:g}" for x in task.c)
     )
 
 
-def _retrieval(name: str, folder: Path, split: str, where: str) -> tuple[Task, str]:
+def _metrics(entry: Mapping[str, Any], where: str) -> list[str]:
+    given = entry.get("metrics", METRICS)
+    found = [given] if isinstance(given, str) else given
+    for one in found if isinstance(found, list | tuple) and found else [given]:
+        need(
+            isinstance(one, str) and bool(RETRIEVAL.fullmatch(one)),
+            f"{where}: metrics: {one!r}; give a list of ndcg@K, mrr@K, recall@K, accuracy@K, map",
+        )
+    return list(dict.fromkeys(found))
+
+
+def _halves(rows: LabelledTexts) -> tuple[LabelledTexts, LabelledTexts] | None:
+    """Rows to train a probe on and others to score it on, by a hash of their texts, so that no text
+    is on both sides; None for fewer than 20 rows, or a half without two classes."""
+    side = [hashlib.blake2b(plain(text).encode()).digest()[0] % 2 for text in rows.texts]
+    halves = [[row for row, s in zip(zip(*rows, strict=True), side, strict=True) if s == n]
+              for n in (0, 1)]  # fmt: skip
+    if len(side) < 20 or any(len({label for _, label in half}) < 2 for half in halves):
+        return None
+    one, two = (LabelledTexts(*(list(c) for c in zip(*h, strict=True))) for h in halves)
+    return one, two
+
+
+def _retrieval(
+    name: str, folder: Path, split: str, where: str, metrics: list[str]
+) -> tuple[Task, str]:
     options = sorted((folder / "qrels").glob("*.tsv"))
     need(bool(options), f"{where}: {folder} has no qrels/*.tsv; BEIR's layout is corpus.jsonl, "
          "queries.jsonl and qrels/test.tsv")  # fmt: skip
@@ -254,7 +362,7 @@ def _retrieval(name: str, folder: Path, split: str, where: str) -> tuple[Task, s
     chosen = (found or options)[0]
     queries, corpus, qrels = read_beir(folder, chosen)
     try:
-        task = RetrievalTask(name, queries=queries, corpus=corpus, qrels=qrels)
+        task = RetrievalTask(name, queries=queries, corpus=corpus, qrels=qrels, metrics=metrics)
     except ValueError as error:
         raise UserError(f"{chosen}: {error}") from None
     judged = {d for row in task.relevant.values() for d in row}

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mipic_llm.data.tokenise import TextEncoder
 from mipic_llm.evaluation.pca import Pca
-from mipic_llm.evaluation.tasks.base import SYMMETRIC, Figure, Task, distinct
+from mipic_llm.evaluation.tasks.base import SYMMETRIC, Figure, Task, digest, distinct
 from mipic_llm.types import Point, Score
 
 # (texts, kind) -> (N, L, D) raw readouts of the asked layers, float32, on CPU. kind: symmetric,
@@ -94,6 +95,12 @@ def run_suite(
         ]
         for family in families
     }  # fmt: skip
+
+
+def about(tasks: Sequence[Task], encoder: TextEncoder, name: str) -> dict[str, Any]:
+    """What an evaluation was of: the model, tokens of a text, prompts, the data by content."""
+    return {"model": name, "max_length": encoder.max_length, "prompts": encoder.prompts,
+            "data": {task.name: digest(task) for task in tasks}}  # fmt: skip
 
 
 class _Encoded(NamedTuple):

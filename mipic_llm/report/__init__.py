@@ -1,18 +1,36 @@
 """Tables and pictures of runs and studies from the files they leave. No torch, no model."""
 
 from mipic_llm.report.compare import comparison_plot, quality_plot
+from mipic_llm.report.paired import (
+    ROWS,
+    Evaluation,
+    compare_two,
+    read_evaluation,
+    read_rows,
+    read_run,
+    write_record,
+    write_rows,
+)
 from mipic_llm.report.plots import loss_plot
 from mipic_llm.report.scores import before_and_after, read_scores, write_scores
-from mipic_llm.report.tables import before_after_table, label, markdown_table
+from mipic_llm.report.tables import figures_table, label, markdown_table
 
 __all__ = [
-    "before_after_table",
+    "ROWS",
+    "Evaluation",
     "before_and_after",
+    "compare_two",
     "comparison_plot",
+    "figures_table",
     "label",
     "loss_plot",
     "markdown_table",
     "quality_plot",
+    "read_evaluation",
+    "read_rows",
+    "read_run",
     "read_scores",
+    "write_record",
+    "write_rows",
     "write_scores",
 ]

@@ -17,14 +17,16 @@ from mipic_llm.types import Point, Score
 
 def write_scores(
     path: str | Path, scores: Iterable[Score], stage: str | None = None, append: bool = False,
-    readout: str | None = None, step: int | None = None,
+    readout: str | None = None, step: int | None = None, max_length: int | None = None,
 ) -> None:  # fmt: skip
-    """One row {task, metric, layer, dim, value, n} per score, with stage, readout, step if given.
+    """One row {task, metric, layer, dim, value, n} per score, with stage, readout, step and
+    max_length (tokens of a text that were read) if given.
 
     Replaces the file in one move, or adds to it with `append`.
     """
     path = Path(path)
-    mark = {"stage": stage, "readout": readout, "step": None if step is None else int(step)}
+    mark = {"stage": stage, "readout": readout, "step": None if step is None else int(step),
+            "max_length": max_length}  # fmt: skip
     mark = {key: value for key, value in mark.items() if value is not None}
     text = ""
     for task, metric, point, value, n in scores:

@@ -1,49 +1,54 @@
-"""The table of a training run: before, after, change."""
+"""Tables of figures: of two models, or of one before and after its training."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
-from mipic_llm.types import Score
+if TYPE_CHECKING:
+    from mipic_llm.report.paired import Comparison, Difference
 
 
-def before_after_table(
-    before: Sequence[Score], after: Sequence[Score], *, layer: int, markdown: bool = False
-) -> str:
-    """Each task's main figure x 100 before and after training: per dim of `layer`, then per other
-    point.
+def figures_table(found: Comparison, *, markdown: bool = False) -> str:
+    """Every figure x 100 of two models, its change and the change's 95 % interval: per task and
+    metric (the main one first) the dims of the deepest layer, then other layers' points.
 
-    One pair of blocks per task. A figure that is missing shows as `-`.
+    A figure that is missing shows as `-`; without intervals there is no column for them.
     """
-    blocks = []
-    for task, metric in main_metrics([*before, *after]).items():
-        old, new = (
-            {s.point: s for s in scores if (s.task, s.metric) == (task, metric)}
-            for scores in (before, after)
-        )
-        points = sorted(set(old) | set(new))
-        n = next(iter({**old, **new}.values())).n
-        what, rows_of = (label(metric), "pairs" if is_spearman(metric) else "rows")
-        for title, head, chosen in (
-            (f"layer {layer}", "dim", [p for p in points if p.layer == layer]),
-            ("ladder", "dim@layer", [p for p in points if p.layer != layer]),
+    mains, blocks = main_metrics(found.differences), []
+    chosen: dict[tuple[str, str], list[Difference]] = {}
+    for one in found.differences:
+        chosen.setdefault((one.task, one.metric), []).append(one)
+    tasks = list(mains)
+    order = sorted(chosen, key=lambda k: (tasks.index(k[0]), k[1] != mains[k[0]]))
+    cut = f", {found.max_length} tokens" if found.max_length else ""
+    for task, metric in order:
+        rows = sorted(chosen[task, metric], key=lambda d: d.point)
+        last = max(d.point.layer for d in rows)
+        unit, spans = "pairs" if is_spearman(metric) else "rows", any(d.span.known for d in rows)
+        for title, head, some in (
+            (f"layer {last}", "dim", [d for d in rows if d.point.layer == last]),
+            ("other layers", "dim@layer", [d for d in rows if d.point.layer != last]),
         ):
-            if not chosen:
+            if not some:
                 continue
-            rows = [[head, "before", "after", "change"]]
-            for point in chosen:
-                a, b = (side[point].value if point in side else math.nan for side in (old, new))
-                name = str(point.dim) if head == "dim" else str(point)
-                rows.append([name, _x100(a), _x100(b), _x100(b - a, sign=True)])
-            caption = f"{task}: {what} x 100, {title}, {n:,} {rows_of}"
-            blocks.append(f"**{caption}**\n\n{markdown_table(rows)}" if markdown
-                          else f"{caption}\n{plain_table(rows)}")  # fmt: skip
+            cells = [[head, found.old, found.new, "change", *["95 % interval"] * spans]]
+            for d in some:
+                name = str(d.point.dim) if head == "dim" else str(d.point)
+                cells.append([name, _x100(d.old), _x100(d.new), _x100(d.span.gap, sign=True)])
+                if spans:
+                    low, high = (_x100(x, sign=True) for x in (d.span.low, d.span.high))
+                    cells[-1].append(f"{low} .. {high}" if d.span.known else "-")
+            caption = f"{task}: {label(metric)} x 100, {title}, {some[0].n:,} {unit}{cut}"
+            blocks.append(f"**{caption}**\n\n{markdown_table(cells)}" if markdown
+                          else f"{caption}\n{plain_table(cells)}")  # fmt: skip
     return "\n\n".join(blocks) if blocks else "no scores"
 
 
-def main_metrics(scores: Iterable[Score]) -> dict[str, str]:
-    """Task -> the metric that speaks for it: Spearman where it has that, else its first."""
+def main_metrics(scores: Iterable[Any]) -> dict[str, str]:
+    """Task -> the metric that speaks for it: Spearman where it has that, else its first. scores:
+    Score, Difference or other tuples that begin with a task and a metric."""
     found: dict[str, str] = {}
     for task, metric, *_ in scores:
         if task not in found or (is_spearman(metric) and not is_spearman(found[task])):

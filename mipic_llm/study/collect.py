@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mipic_llm.report.bootstrap import interval, resampled
 from mipic_llm.report.scores import read_families, rows_of
 from mipic_llm.study.runner import folders, read_done
 from mipic_llm.study.spec import UNTRAINED, Study
-from mipic_llm.study.stats import draw_rows, interval, resampled
 from mipic_llm.types import Point
 
 
@@ -75,7 +75,7 @@ def _read(where: Path) -> dict[tuple, _Figure]:
             draws = None
             if name in rows.files:
                 said_N, truth_N = rows[name], rows[gold] if gold in rows.files else None
-                draws = resampled(s.metric, said_N, truth_N, draw_rows(len(said_N), 0))
+                draws = resampled(s.metric, said_N, truth_N)
             figures[family, s.task, s.metric, s.point] = _Figure(s.value, draws)
     return figures
 

@@ -1,6 +1,7 @@
 """Evaluation of the live model before, during and after training; the best checkpoint.
 
-Rows go to <output_dir>/scores.jsonl with stage before, during (and a step) or after; then the hook
+Rows go to <output_dir>/scores.jsonl with stage before, during (and a step) or after, and what the
+model said of each test row before and after to rows-before.npz and rows.npz; then the hook
 `on_evaluation` is called. metrics.jsonl keeps to one row per training step.
 """
 
@@ -15,8 +16,10 @@ import torch
 
 from mipic_llm.config import Config, nearest, need, parse_ladder, parse_point
 from mipic_llm.evaluation.encode import encode, spread_over_ranks
-from mipic_llm.evaluation.suite import PREFIX, run_suite
+from mipic_llm.evaluation.suite import PREFIX, Rows, about, run_suite
+from mipic_llm.report import ROWS, write_rows
 from mipic_llm.report.scores import read_scores, rows_of, write_scores
+from mipic_llm.report.tables import main_metrics
 from mipic_llm.runtime import checkpoint
 from mipic_llm.runtime import ranks as dist
 from mipic_llm.runtime.ranks import say
@@ -42,13 +45,17 @@ class Evaluator:
         self.points = eval_points(run.config, run.source.config.num_hidden_layers)
         self.some = _chosen(self.options.points or [], self.points) or self.points
         self.path, self.folder = run.out / "scores.jsonl", run.out / "best"
+        self.first: dict[tuple, float] = {}  # figures before training
 
     def before(self) -> list[Score]:
         """Scores at all points; a resumed run keeps the figures of its first start."""
         if self.run.step > 0 and self.path.is_file():
             self._drop_later_rows()
-            return read_scores(self.path, stage="before")
+            scores = read_scores(self.path, stage="before")
+            self.first = {s[:3]: s.value for s in scores}
+            return scores
         scores = self._score(self.points, "before")
+        self.first = {s[:3]: s.value for s in scores}
         if best := self.options.best:
             names = [key_of(s) for s in scores if s.point in self.some]
             hint = f"{nearest([best], names)}; there are: {', '.join(names[:6])} .."
@@ -86,7 +93,7 @@ class Evaluator:
     def during(self, state: Callable[[], RunState]) -> None:
         """Scores at the chosen points. If they are the best so far, the checkpoint `state()` is
         kept in <output_dir>/best."""
-        run, scores = self.run, self._score(self.some, "during")
+        run, scores, words = self.run, self._score(self.some, "during"), ""
         if self.options.best:
             run.finish()  # which decides what the best is
             value = {key_of(s): s.value for s in scores}[self.options.best]
@@ -101,9 +108,27 @@ class Evaluator:
                 # An older one stays as long as a checkpoint speaks of it.
                 also = run.saved_best and run.saved_best.step
                 run.save(self.folder, state, keep=1, also=also, then=then)
+                words = f"; {self.options.best} {100 * value:.2f}, a new best"
             else:
                 run.best = run.best._replace(worse=run.best.worse + 1)
+                words = f"; {self.options.best} {100 * value:.2f}, the best is " \
+                        f"{100 * run.best.value:.2f} of step {run.best.step}"  # fmt: skip
+        say(f"step {run.step}: {self._brief(scores)}{words}")
         self._tell(scores)
+
+    def _brief(self, scores: list[Score]) -> str:
+        """The main figure of each task x 100, at the smallest and the largest size of the deepest
+        layer, and its change since the start."""
+        parts = []
+        for task, metric in main_metrics(scores).items():
+            mine = {s.point: s for s in scores if (s.task, s.metric) == (task, metric)}
+            last = max(p.layer for p in mine)
+            points = sorted(p for p in mine if p.layer == last)
+            for s in (mine[p] for p in dict.fromkeys([points[0], points[-1]])):
+                gap = 100 * (s.value - self.first.get(s[:3], math.nan))
+                change = "" if math.isnan(gap) else f" ({gap:+.2f})"
+                parts.append(f"{key_of(s)} {100 * s.value:.2f}{change}")
+        return ", ".join(parts[:8]) + " .." * (len(parts) > 8)
 
     def _score(self, points: list[Point], stage: str) -> list[Score]:
         run, layers = self.run, sorted({p.layer for p in points})
@@ -114,12 +139,18 @@ class Evaluator:
             return encode(run.engine, run.data.encoder, texts, layers,
                           batch_size=self.options.batch_size, kind=kind)  # fmt: skip
 
-        scores = run_suite(run.data.tasks, vectors, layers=layers, points=points,
+        tasks, encoder, during = run.data.tasks, run.data.encoder, stage == "during"
+        rows: Rows | None = None if during else {}
+        scores = run_suite(tasks, vectors, layers=layers, points=points, rows=rows,
                            spread=spread_over_ranks)[PREFIX]  # fmt: skip
         try:
             if run.rank == 0:
                 write_scores(self.path, scores, stage=stage, append=stage != "before",
-                             step=run.step if stage == "during" else None)  # fmt: skip
+                             step=run.step if during else None,
+                             max_length=encoder.max_length)  # fmt: skip
+                if rows is not None:
+                    facts = about(tasks, encoder, run.config.model.name)
+                    write_rows(run.out / ROWS[stage], rows, facts)
         except OSError as error:
             say(f"warning: {self.path} was not written: {error.strerror}")
         return scores

@@ -15,12 +15,13 @@ from mipic_llm.data.batch import StepBatch, join_rows
 from mipic_llm.data.plan import BatchPlan
 from mipic_llm.data.read.formats import ReadReport, TextSource, as_list, read_training
 from mipic_llm.data.row_store import StoredRows
+from mipic_llm.data.split import split_off
 from mipic_llm.data.token_cache import LazyTokens, StoredTokens, Tokens, deal, only
 from mipic_llm.data.tokenise import TextEncoder
 from mipic_llm.errors import UserError
 from mipic_llm.evaluation.encode import make_encoder
 from mipic_llm.evaluation.names import name_specs
-from mipic_llm.evaluation.read import load_tasks
+from mipic_llm.evaluation.read import held_out_tasks, load_tasks
 from mipic_llm.evaluation.tasks.base import Task
 from mipic_llm.model.directory import Source
 from mipic_llm.runtime import ranks as dist
@@ -80,6 +81,10 @@ def prepare_data(
         d.score_column is None or d.score_column in [s.scored for s in sources],
         no_scores(d.score_column),
     )
+    held: list[TextSource] = []
+    if d.validation_split:
+        sources, held, line = split_off(sources, d.validation_split, config.seed)
+        say(line)
     sources = tempered(sources, d.mixture_temperature)
     world, size = dist.world_size(), config.train.batch_size
     if past and past[-1][0] == size * world:
@@ -88,7 +93,9 @@ def prepare_data(
     tasks, lines = load_tasks(
         d.validation if validation is None else validation, split="validation"
     )
-    for line in lines:
+    more, more_lines = held_out_tasks(held)
+    tasks += more
+    for line in lines + more_lines:
         say(f"evaluation {line}")
     encoder = make_encoder(config, source)
     own = [s.changes() if isinstance(s, SourceConfig) else {} for s in given]

@@ -12,7 +12,15 @@ from mipic_llm.export.card import facts_of
 from mipic_llm.export.portable import make_spec, write_portable
 from mipic_llm.export.run import PROBES, export_model
 from mipic_llm.export.verify import check_tokens
-from mipic_llm.report import before_after_table, loss_plot, quality_plot
+from mipic_llm.report import (
+    Evaluation,
+    compare_two,
+    figures_table,
+    loss_plot,
+    quality_plot,
+    read_rows,
+    write_record,
+)
 from mipic_llm.runtime import checkpoint
 from mipic_llm.runtime import ranks as dist
 from mipic_llm.runtime.ranks import say
@@ -106,13 +114,17 @@ def _on_first(write: Callable[[], None]) -> None:
 
 def report(run: LiveRun, before: list[Score], after: list[Score]) -> None:
     """Table, plots and the last lines of a run. What cannot be drawn is one line, no failure."""
-    out, table, written = run.out, "", []
+    out, table, verdict, written = run.out, "", [], []
     if run.rank == 0:
         draw = {"loss.png": lambda to: loss_plot(out / "metrics.jsonl", to)}
         if after:
-            table = before_after_table(before, after, layer=run.source.config.num_hidden_layers)
+            stages = {"before": before, "after": after}
+            found = compare_two(*(Evaluation(k, v, *read_rows(out, k)) for k, v in stages.items()))
+            table, verdict = figures_table(found), [*found.verdict(), *found.notes]
+            text = "\n".join([table, "", *verdict, ""])
             draw = {
-                "table.txt": lambda to: to.write_text(table + "\n", encoding="utf-8"),
+                "table.txt": lambda to: to.write_text(text, encoding="utf-8"),
+                "comparison.json": lambda to: write_record(to, [found]),
                 "scores.jsonl": lambda to: None, **draw,
                 "quality.png": lambda to: quality_plot(before, after, to),
             }  # fmt: skip
@@ -132,3 +144,8 @@ def report(run: LiveRun, before: list[Score], after: list[Score]) -> None:
         say(f"plot: {out / 'quality.png'}")
     kind = "adapter" if run.lora else "merged"
     say(f"{kind}: {out / kind} (reloaded and compared: {out / 'parity.json'})")
+    if run.best is not None:
+        say(f"best: step {run.best.step} of {run.total}, {run.config.eval.best} "
+            f"{100 * run.best.value:.2f}")  # fmt: skip
+    for line in verdict:
+        say(line)

@@ -75,7 +75,8 @@ _FOLDERS = ("adapter", "merged", "mlruns", ".adapter.new", ".merged.new", ".rehe
 _FILES = (
     "config.yaml", "environment.json", "metrics.jsonl", "metrics.jsonl.tmp", "scores.jsonl",
     "scores.jsonl.tmp", "table.txt", "parity.json", "loss.png", "quality.png", "rows.npz",
-    ".config.yaml.new", ".environment.json.new",
+    "rows.npz.tmp", "rows-before.npz", "rows-before.npz.tmp", "comparison.json",
+    "comparison.json.tmp", ".config.yaml.new", ".environment.json.new",
 )  # fmt: skip
 
 
@@ -113,8 +114,7 @@ def clear(out: Path) -> None:
             for folder in (out / "checkpoints", out / "best"):
                 if folder.is_dir() and not folder.is_symlink():
                     checkpoint.delete_all(folder)
-            cut = [path for kind in ("shallow", "rotated") for path in out.glob(f"{kind}-*x*")]
-            for path in [*(out / name for name in _FOLDERS), *cut]:
+            for path in [*(out / name for name in _FOLDERS), *out.glob("shallow-*x*")]:
                 if path.is_dir() and not path.is_symlink():
                     shutil.rmtree(path)
             for name in reversed(_FILES):  # config.yaml, which says that they are ours, at last

@@ -17,6 +17,7 @@ from mipic_llm.data.read.cells import plain
 from mipic_llm.data.read.containers import split_weight
 from mipic_llm.data.read.formats import ReadReport, TextSource, key_of, read_training
 from mipic_llm.data.row_store import StoredRows, mixed
+from mipic_llm.data.split import split_off
 from mipic_llm.data.tokenise import TextEncoder
 from mipic_llm.errors import EXIT_DONE, EXIT_USER_ERROR, UserError
 from mipic_llm.evaluation.read import load_tasks
@@ -87,6 +88,7 @@ def check(config: Config) -> int:
             tasks.append(task)
             _say(f"validation {spec}", [("read", line)])
     d, scored = config.data, config.data.score_column is None
+    read: list[TextSource] = []
     for spec in config.training:
         name, its = spec, encoder
         if isinstance(spec, SourceConfig):
@@ -103,6 +105,12 @@ def check(config: Config) -> int:
             scored |= rows.scored == d.score_column
             _say(f"training {rows.name}", _table(rows, reports, tasks, its))
             bad += sum(len(report.rejected) for report in reports)
+            read.append(rows)
+    if d.validation_split and read:
+        try:
+            print(split_off(read, d.validation_split, config.seed).report)
+        except UserError as error:
+            bad += _say("validation split", [("bad", str(error))])
     if not scored:
         bad += _say("data.score_column", [("bad", no_scores(d.score_column))])
     print(f"{bad:,} bad; nothing was trained (--data.check true)")

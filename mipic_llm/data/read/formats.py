@@ -172,7 +172,7 @@ class Columns(NamedTuple):
         return labelled if self.positive else "unlabelled text"
 
 
-_PAIRS = (
+PAIRS = (
     ("anchor", "positive"), ("query", "pos"), ("query", "positive"), ("query", "positive_passages"),
     ("query", "pos_doc"), ("question", "pos_doc"), ("messages", "positive_messages"),
     ("query", "response"), ("query", "answer"), ("question", "answer"), ("sentence1", "sentence2"),
@@ -180,8 +180,8 @@ _PAIRS = (
 )  # fmt: skip
 SCORES = ("score", "label", "similarity_score", "similarity")
 _STS = (("sentence1", "sentence2"), ("text1", "text2"))
-_NLI = (("premise", "hypothesis"), ("sentence1", "sentence2"))
-_ACCEPTED = " | ".join(["text", "sentence", *map(", ".join, _PAIRS), "premise, hypothesis, label"])
+NLI = (("premise", "hypothesis"), ("sentence1", "sentence2"))
+_ACCEPTED = " | ".join(["text", "sentence", *map(", ".join, PAIRS), "premise, hypothesis, label"])
 _SCORES = {name for names in cells.SCORES_OF.values() for name in names}
 # A word of these in a column's name makes it one of labels or scores.
 _LABEL = {
@@ -200,6 +200,7 @@ def read_training(
     ignore: Sequence[str] = (),
     score_column: str | None = None,
     draw: bool = False,
+    split: str = "train",
 ) -> tuple[list[TextSource], list[ReadReport]]:
     """Reads the training text: one TextSource per spec, one report per file.
 
@@ -212,6 +213,7 @@ def read_training(
     on_bad_rows: error = stop at the first bad row, skip = leave it out and list it in the report.
     ignore: columns that are not looked at. score_column: the one that makes any pairs scored pairs,
     in the files that have it. draw: all hard negatives are read, and so many drawn for each step.
+    in the files that have it. split: of a folder or Hugging Face id that does not name one.
     Raises UserError, one line: what, where, what to do.
     """
     read: list[tuple[str, float, int, str | None, list[list[Row]]]] = []
@@ -227,7 +229,7 @@ def read_training(
             spec, weight = split_weight(str(spec))
             name = spec
         found: list[list[Row]] = []
-        for part in containers(spec, "train", cache_dir, name):
+        for part in containers(spec, split, cache_dir, name):
             part = part._replace(rows=renamed(part.rows, theirs))
             texts, report, columns = read_part(
                 part, ALL if draw and most else most, on_bad_rows == "skip", ignore, score_column
@@ -449,12 +451,12 @@ def read_part(
 def _detect(row: dict, path: str, ignore: Sequence[str], score_column: str | None) -> Columns:
     """What a file means that begins with this row."""
     have = [name for name in map(str, row) if name not in ignore]
-    for anchor, positive in _NLI:
+    for anchor, positive in NLI:
         label = next((name for name in ("gold_label", "label") if name in have), None)
         words = label == "gold_label" or anchor == "premise" or cells.is_nli_word(row.get("label"))
         if score_column not in have and label and words and {anchor, positive} <= set(have):
             return Columns("/".join([anchor, positive, label]), anchor, positive, label)
-    for anchor, positive in _PAIRS:
+    for anchor, positive in PAIRS:
         if not {anchor, positive} <= set(have):
             continue
         hard = cells.negative_columns(have)

@@ -7,7 +7,9 @@ Shape legend: N rows asked for, D full width, P dims.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -26,7 +28,7 @@ class Figure(NamedTuple):
     """One figure of merit at one dim; n = number of test rows behind it.
 
     rows_N: what the model said of each test row, from which (with the task's `gold`) the value can
-    be computed again on resampled rows; see `mipic_llm.study.stats`.
+    be computed again on resampled rows; see `mipic_llm.report.bootstrap`.
     """
 
     metric: str
@@ -52,6 +54,18 @@ class Task(Protocol):
     def gold(self) -> np.ndarray | None:
         """Per test row what is right (scores, 0/1, class numbers); None where rows speak alone."""
         ...
+
+    def content(self) -> Iterable[Any]:
+        """All that decides the figures beside the vectors, in small parts that JSON can hold."""
+        ...
+
+
+def digest(task: Task) -> str:
+    """What names a task's data by content: equal where rows, labels and their order are."""
+    found = hashlib.blake2b(type(task).__name__.encode(), digest_size=12)
+    for part in task.content():
+        found.update(json.dumps(part).encode() + b"\n")
+    return found.hexdigest()
 
 
 def distinct(*groups: Sequence[str]) -> list[str]:
@@ -85,3 +99,6 @@ class StsTask:
 
     def gold(self) -> np.ndarray:
         return self.gold_N
+
+    def content(self) -> Iterable[Any]:
+        return zip(self.left, self.right, self.gold_N.tolist(), strict=True)

@@ -6,7 +6,7 @@ Shape legend: N rows, d dims of the point.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -84,6 +84,13 @@ class ClassificationTask:
 
     def gold(self) -> np.ndarray:
         return np.searchsorted(self._classes(), self.test.labels)
+
+    def content(self) -> Iterator[Any]:
+        yield self.c
+        roles = {"train": self.train, "validation": self.validation, "test": self.test}
+        for role, rows in roles.items():
+            for row in zip(*rows, strict=True) if rows else ():
+                yield role, *row
 
 
 def _matrix(rows: LabelledTexts, vectors: Vectors, dim: int) -> np.ndarray:

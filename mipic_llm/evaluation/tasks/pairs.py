@@ -5,8 +5,8 @@ Shape legend: N rows, D full width, P dims.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -67,6 +67,11 @@ class PairsTask:
 
     def gold(self) -> np.ndarray:
         return self.test.label_N
+
+    def content(self) -> Iterator[Any]:
+        for role, rows in (("tune", self.tune), ("test", self.test)):
+            for left, right, label in zip(*rows, strict=True) if rows else ():
+                yield role, left, right, int(label)
 
 
 def _cosines(rows: LabelledPairs, vectors: Vectors, dims: Sequence[int]) -> np.ndarray:

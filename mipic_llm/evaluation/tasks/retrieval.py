@@ -1,40 +1,44 @@
 """Retrieval: queries against a corpus, by cosine. Queries and documents have prompts of their own.
 
-Shape legend: Q queries, N documents, d dims of the point, K documents kept per query.
+Shape legend: Q queries, N documents, d dims of the point, R relevant documents of a query.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from mipic_llm.evaluation.metrics import ndcg
+from mipic_llm.evaluation.metrics import retrieval_merit
 from mipic_llm.evaluation.tasks.base import DOCUMENT, QUERY, Figure, Vectors, distinct
 
-NDCG_AT, RECALL_AT = 10, 100
+METRICS = ("ndcg@10", "mrr@10", "map", "accuracy@1", "accuracy@10", "recall@10", "recall@100")
 _BLOCK = 256  # queries scored at once: 256 x 1M documents in fp32 are 1 GiB
+_CELLS = 1 << 24  # scores compared at once
 
 
 class RetrievalTask:
-    """nDCG@10 and recall@100 over the queries with at least one relevant document.
+    """nDCG, MRR, MAP, accuracy and recall over the queries with at least one relevant document.
 
-    qrels: query id -> document id -> grade (relevant above 0). As in BEIR, judged documents that
-    the corpus lacks stay in the ideal, and the query itself among the documents is no answer: the
-    one of its id and text. Of another text, or judged to be relevant, it is one: then queries and
-    documents are numbered on their own.
+    qrels: query id -> document id -> grade (relevant above 0). Metrics and ties are trec_eval's: of
+    equal scores the document whose id is later in the alphabet comes first. As in BEIR, judged
+    documents that the corpus lacks stay in the ideal, and the query itself among the documents is
+    no answer: the one of its id and text. Of another text, or judged to be relevant, it is one:
+    then queries and documents are numbered on their own. metrics: names as in
+    `metrics.RETRIEVAL`; the first one speaks for the task.
     """
 
     def __init__(
         self, name: str, *, queries: Mapping[str, str], corpus: Mapping[str, str],
-        qrels: Mapping[str, Mapping[str, float]],
+        qrels: Mapping[str, Mapping[str, float]], metrics: Sequence[str] = METRICS,
     ) -> None:  # fmt: skip
         """Raises ValueError when no query has a relevant document, or none is in the corpus."""
-        self.name = name
+        self.name, self.metrics = name, tuple(metrics)
         self.corpus = dict(corpus)
         self.relevant = {
             q: {d: g for d, g in judged.items() if g > 0} for q, judged in qrels.items()
@@ -55,52 +59,53 @@ class RetrievalTask:
 
     def score(self, vectors: Vectors, dims: Sequence[int]) -> list[Figure]:
         query_QD = vectors(QUERY, list(self.queries.values()))
-        document_ND = vectors(DOCUMENT, list(self.corpus.values()))
-        found = [self._merit(self._ranked(query_QD[:, :d], document_ND[:, :d])) for d in dims]
+        texts = distinct(list(self.corpus.values()))  # equal texts get exactly equal scores
+        document_ND = vectors(DOCUMENT, texts)
+        row = {text: i for i, text in enumerate(texts)}
+        at_N = torch.tensor([row[text] for text in self.corpus.values()])
+        found = [self._merits(query_QD[:, :d], document_ND[:, :d], at_N) for d in dims]
         n = len(self.queries)
         return [
-            Figure(metric, dim, float(values[i].mean()), n, values[i])
-            for i, metric in enumerate((f"ndcg@{NDCG_AT}", f"recall@{RECALL_AT}"))
-            for dim, values in zip(dims, found, strict=True)
+            Figure(metric, dim, float(values_Q.mean()), n, values_Q)
+            for i, metric in enumerate(self.metrics)
+            for dim, values_Q in zip(dims, (merits[i] for merits in found), strict=True)
         ]
 
     def gold(self) -> None:
         return None
 
-    def _ranked(self, query_Qd: Tensor, document_Nd: Tensor) -> list[list[str]]:
-        """Ids of each query's best documents, best first; of equal ones the earlier in the file."""
-        ids = list(self.corpus)
-        place = {d: i for i, d in enumerate(ids)}
-        document_Nd = normalize(document_Nd, dim=1)
-        ranked = []
-        for start in range(0, len(query_Qd), _BLOCK):
+    def content(self) -> Iterator[Any]:
+        for q, text in self.queries.items():
+            yield q, text, sorted(self.relevant[q].items())
+        yield from self.corpus.items()
+
+    def _merits(self, query_Qd: Tensor, document_Nd: Tensor, at_N: Tensor) -> np.ndarray:
+        """(metrics, Q) values of each query. at_N: each document's row in document_Nd."""
+        ids, queries = list(self.corpus), list(self.queries)
+        column = {d: i for i, d in enumerate(ids)}
+        turn_N = torch.empty(len(ids), dtype=torch.int64)  # among equal scores
+        turn_N[sorted(range(len(ids)), key=ids.__getitem__, reverse=True)] = torch.arange(len(ids))
+        document_Nd, merits = normalize(document_Nd, dim=1), []
+        for start in range(0, len(queries), _BLOCK):
             score_QN = normalize(query_Qd[start : start + _BLOCK], dim=1) @ document_Nd.T
-            for row, q in enumerate(list(self.queries)[start : start + _BLOCK]):
-                if q in self.itself:  # after the document's title, if any
-                    score_QN[row, place[q]] = -math.inf
-            ranked += [[ids[i] for i in row] for row in _best(score_QN, RECALL_AT)]
-        return ranked
-
-    def _merit(self, ranked: list[list[str]]) -> tuple[np.ndarray, np.ndarray]:
-        """Per query, nDCG and recall."""
-        gains, recalls = [], []
-        for q, documents in zip(self.queries, ranked, strict=True):
-            relevant = self.relevant[q]
-            ideal = sorted(relevant.values(), reverse=True)[:NDCG_AT]
-            gains.append(ndcg([relevant.get(d, 0.0) for d in documents[:NDCG_AT]], ideal))
-            recalls.append(sum(d in relevant for d in documents) / len(relevant))
-        return np.array(gains), np.array(recalls)
+            if len(document_Nd) < len(ids):
+                score_QN = score_QN[:, at_N]
+            for score_N, q in zip(score_QN, queries[start : start + _BLOCK], strict=True):
+                if q in self.itself:
+                    score_N[column[q]] = -math.inf
+                there = [d for d in self.relevant[q] if d in column]
+                place_R = _places(score_N, turn_N, torch.tensor([column[d] for d in there]).long())
+                grade_R = np.array([self.relevant[q][d] for d in there])
+                ideal_G = np.array(sorted(self.relevant[q].values(), reverse=True))
+                merits.append([retrieval_merit(m, place_R, grade_R, ideal_G) for m in self.metrics])
+        return np.array(merits).T
 
 
-def _best(score_QN: Tensor, k: int) -> list[list[int]]:
-    """Columns of the k largest per row, falling; -inf left out, ties by column."""
-    value_QK, at_QK = torch.topk(score_QN, min(k, score_QN.shape[1]), dim=1)
-    rows = []
-    for value_K, at_K, score_N in zip(value_QK, at_QK, score_QN, strict=True):
-        least = value_K[-1]
-        # topk breaks ties at its edge as it likes: take all that tie there, then cut in order.
-        edge = torch.nonzero(score_N == least)[:, 0] if least > -math.inf else at_K[:0]
-        inner = at_K[(value_K > least) & (value_K > -math.inf)]
-        inner = inner[np.lexsort((inner.numpy(), -score_N[inner].numpy()))]
-        rows.append(torch.cat([inner, edge])[:k].tolist())
-    return rows
+def _places(score_N: Tensor, turn_N: Tensor, column_R: Tensor) -> np.ndarray:
+    """Places, from 1, of the documents in these columns when all are sorted by falling score."""
+    places = []
+    for column_r in column_R.split(max(1, _CELLS // len(score_N))):
+        value_r1, turn_r1 = score_N[column_r, None], turn_N[column_r, None]
+        before_rN = (score_N > value_r1) | ((score_N == value_r1) & (turn_N < turn_r1))
+        places.append(1 + before_rN.sum(1))
+    return torch.cat(places).numpy() if places else np.zeros(0, np.int64)

@@ -1,0 +1,120 @@
+"""Is the difference real? Paired bootstrap over test rows and seeds.
+
+A resample draws test rows with replacement, the same ones for every method and seed, and seeds with
+replacement, the same ones for both methods. An interval holds the middle 95 % of the differences.
+Shape legend: R resamples, N test rows, K seeds, C classes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+from scipy.stats import rankdata
+
+RESAMPLES, LEVEL = 1000, 0.95
+_BLOCK = 1 << 23  # counts held at once
+_MEANS = re.compile(r"(ndcg|mrr|recall|accuracy)@\d+|map")  # of a value per query
+
+
+def draw_rows(n: int, seed: int = 0, resamples: int = RESAMPLES) -> Iterator[np.ndarray]:
+    """(B, N) row numbers in blocks, R in all; the same for the same n and seed."""
+    rng, block = np.random.default_rng((seed, n)), max(1, _BLOCK // n)
+    for start in range(0, resamples, block):
+        yield rng.integers(0, n, (min(block, resamples - start), n), dtype=np.int32)
+
+
+def resampled(
+    metric: str, rows_N: np.ndarray, gold_N: np.ndarray | None, *, seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> np.ndarray:  # fmt: skip
+    """(R,) values of a metric on the rows that `draw_rows` draws.
+
+    spearman: the ranks are those of all rows, correlated on the resampled ones. Retrieval's metrics
+    have no gold: they are means over queries. Raises ValueError for a metric unknown here.
+    """
+    merit = _merit(metric, rows_N, gold_N)
+    n = len(rows_N)
+    return np.concatenate([
+        merit(np.stack([np.bincount(d, minlength=n) for d in draw_BN]).astype(np.float64))
+        for draw_BN in draw_rows(n, seed, resamples)
+    ])  # fmt: skip
+
+
+Merit = Callable[[np.ndarray], np.ndarray]  # how often each row was drawn, (B, N) -> values (B,)
+
+
+def _merit(metric: str, rows_N: np.ndarray, gold_N: np.ndarray | None) -> Merit:
+    if _MEANS.fullmatch(metric):
+        return lambda count_BN: count_BN @ rows_N.astype(np.float64) / len(rows_N)
+    if metric not in ("spearman", "accuracy", "macro_f1", "average_precision"):
+        raise ValueError(f"no bootstrap for metric {metric}")
+    assert gold_N is not None
+    if metric == "accuracy":
+        return lambda count_BN: count_BN @ (rows_N == gold_N).astype(np.float64) / len(rows_N)
+    made = {"spearman": _correlation, "macro_f1": _macro_f1, "average_precision": _precision}
+    return made[metric](gold_N, rows_N)
+
+
+def _correlation(gold_N: np.ndarray, said_N: np.ndarray) -> Merit:
+    x_N, y_N = (ranks - ranks.mean() for ranks in (rankdata(said_N), rankdata(gold_N)))
+    parts_N5 = np.stack([x_N, y_N, x_N * y_N, x_N**2, y_N**2], axis=1)
+
+    def merit(count_BN: np.ndarray) -> np.ndarray:
+        mx, my, xy, xx, yy = (count_BN @ parts_N5 / len(x_N)).T
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return (xy - mx * my) / np.sqrt((xx - mx**2) * (yy - my**2))
+
+    return merit
+
+
+def _macro_f1(gold_N: np.ndarray, guess_N: np.ndarray) -> Merit:
+    classes_C = np.unique(np.concatenate([gold_N, guess_N]))
+    gold_NC, guess_NC = gold_N[:, None] == classes_C, guess_N[:, None] == classes_C
+    hits_NC, both_NC = (gold_NC & guess_NC).astype(float), 1.0 * gold_NC + guess_NC
+
+    def merit(count_BN: np.ndarray) -> np.ndarray:
+        hits_BC, both_BC = count_BN @ hits_NC, count_BN @ both_NC
+        return (2 * hits_BC / np.maximum(1, both_BC)).sum(1) / (both_BC > 0).sum(1)
+
+    return merit
+
+
+def _precision(gold_N: np.ndarray, score_N: np.ndarray) -> Merit:
+    """Average precision; equal scores are one step."""
+    order = np.argsort(-score_N, kind="stable")
+    right_N, sorted_N = gold_N[order].astype(bool), score_N[order]
+    ends = np.append(np.flatnonzero(np.diff(sorted_N)), len(order) - 1)
+
+    def merit(count_BN: np.ndarray) -> np.ndarray:
+        count_BN = count_BN[:, order]
+        found = np.cumsum(count_BN, axis=1)[:, ends]
+        hits = np.cumsum(count_BN * right_N, axis=1)[:, ends]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            gained = np.diff(hits, prepend=0, axis=1) / hits[:, -1:]
+        return (gained * hits / np.maximum(1, found)).sum(1)
+
+    return merit
+
+
+def interval(
+    method_KR: Sequence[np.ndarray], baseline_KR: Sequence[np.ndarray], seed: int = 0
+) -> tuple[float, float]:
+    """95 % interval of mean(method) - mean(baseline), seed by seed on the same resampled rows.
+
+    Both hold one (R,) array per seed, in the same order of seeds.
+    """
+    gap_KR = np.stack(method_KR) - np.stack(baseline_KR)
+    k, r = gap_KR.shape
+    chosen_RK = np.random.default_rng((seed, k, r)).integers(0, k, (r, k))
+    return middle(gap_KR[chosen_RK, np.arange(r)[:, None]].mean(1))
+
+
+def middle(gap_R: np.ndarray) -> tuple[float, float]:
+    """The bounds of the middle 95 % of resampled differences; nan where all of them are."""
+    tail = 100 * (1 - LEVEL) / 2
+    if np.isnan(gap_R).all():
+        return float("nan"), float("nan")
+    low, high = np.nanpercentile(gap_R, [tail, 100 - tail])
+    return float(low), float(high)
