@@ -63,7 +63,7 @@ def search(
     cuda = device.type == "cuda" and document_ND.nbytes < torch.cuda.mem_get_info(device)[0] // 2
     resident = document_ND.to(device) if cuda else None
     order_R = np.argsort(table.query_R, kind="stable")
-    begin_Q = np.searchsorted(table.query_R[order_R], np.arange(n + 1))
+    sorted_R = table.query_R[order_R]
     blocks = range(dist.rank() * size, n, dist.world_size() * size)
     progress = Progress(len(blocks), enabled=dist.rank() == 0, what="searched block")
     found, out = [], Counter()
@@ -83,16 +83,15 @@ def search(
         row_P, place_P = np.nonzero(index_BK >= 0)
         if second is not None:
             score_BK[row_P, place_P] = second(asked_B[row_P], index_BK[row_P, place_P])
-        for q, size_q, index_K, score_K in zip(
-            asked_B, np.bincount(row_P, minlength=len(asked_B)), index_BK, score_BK, strict=True
-        ):
-            for row in order_R[begin_Q[q] : begin_Q[q + 1]].tolist():
-                positive, pair = int(table.positive_R[row]), None
-                if positive >= 0:
-                    value = (second or score)(np.array([q]), np.array([positive]))[0]
-                    pair = Pair(positive, float(value))
-                got = choose(index_K[:size_q], score_K[:size_q], pair, settings, (seed, row), out)
-                found += [Mined(row, *got)] if got else []
+        rows = order_R[slice(*np.searchsorted(sorted_R, (at, at + size)))]
+        paired = rows[table.positive_R[rows] >= 0]
+        values = (second or score)(table.query_R[paired], table.positive_R[paired])
+        right = dict(zip(paired.tolist(), values.tolist(), strict=True))
+        for row in rows.tolist():
+            b = table.query_R[row] - at
+            pair = Pair(int(table.positive_R[row]), right[row]) if row in right else None
+            got = choose(index_BK[b], score_BK[b], pair, settings, (seed, row), out)
+            found += [Mined(row, *got)] if got else []
         progress.update(done, {})
     progress.close()
     return found, out
@@ -112,9 +111,10 @@ def choose(
     """A row's positive (None = to be found, within mine.positives) and its negatives with scores,
     as sampled; None where there is no positive.
 
-    index_K, score_K: its candidates, nearest first. out: counts those left out by reason, each
-    under its first one.
+    index_K, score_K: its candidates, nearest first; the places after them hold -1. out: counts
+    those left out by reason, each under its first one.
     """
+    score_K, index_K = score_K[index_K >= 0], index_K[index_K >= 0]
     low, legal_K, above = settings.ranks[0], np.arange(len(index_K)), None
     out[f"among the {low} nearest (range)"] += min(low, len(index_K))
     if pair is None:
