@@ -238,35 +238,37 @@ def compare(
 
 def export(
     run: Run | str | Path, *, merged: bool = False, point: str | None = None,
-    checkpoint: str | Path = "auto", to: str | Path | None = None,
+    checkpoint: str | Path = "auto", to: str | Path | None = None, rotate: str = "none",
+    pca_text: Sequence[str] = (), onnx: bool = False, push: str | None = None, public: bool = False,
 ) -> Path:  # fmt: skip
     """Write a portable model from a run, and check it by loading it again. -> its directory.
 
     merged: base and adapter in one model. point: a model of this size, such as 64@6 (dim@layer).
     checkpoint: auto = the finished model, else the newest complete checkpoint. to: where to write;
-    None = the run's directory. Raises UserError for a size that the model does not have.
+    None = the run's directory. rotate, pca_text, onnx, push, public: as the command's flags
+    (`mipic export --help`). Raises UserError for a size that the model does not have, or a hub that
+    refuses.
     """
     path = run.path if isinstance(run, Run) else Path(run)
     layer, dim = (None, None) if point is None else parse_point(point, "export: point: ")
     config = _config({"output_dir": path}, SimpleNamespace(
         checkpoint=str(checkpoint), merged=merged, to=to and str(to), layers=layer, dim=dim,
+        rotate=rotate, pca_text=list(pca_text), onnx=onnx, push=push, public=public,
     ))  # fmt: skip
     with _session():
         from mipic_llm.export.run import export as write
         from mipic_llm.runtime import ranks
 
-        problem = None
+        folder = problem = None
         if ranks.rank() == 0:
             try:
-                write(config)
+                folder = write(config)
             except UserError as error:
                 problem = str(error)
-        if problem := ranks.from_first(problem):
+        folder, problem = ranks.from_first((folder, problem))
+        if problem:
             raise UserError(problem)
-    out = Path(to) if to else path
-    if point is not None:
-        return out / f"shallow-{layer}x{dim}"
-    return out / ("adapter" if (out / "adapter").is_dir() and not merged else "merged")
+    return folder
 
 
 def mine(

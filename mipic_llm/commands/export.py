@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from mipic_llm.config import Config, Section, load_config, need, opt, parse_point
+from mipic_llm.errors import EXIT_DONE
 
 ABOUT = """Write portable models from a run, and check them by loading them again. One process.
 
   mipic export --output_dir RUN                  adapter of the newest checkpoint
   mipic export --output_dir RUN --merged         base and adapter in one model
-  mipic export --output_dir RUN --point 64@3     a model cut after layer 3, 64 channels"""
+  mipic export --output_dir RUN --point 64@3     a model cut after layer 3, 64 channels
+  mipic export --output_dir RUN --rotate pca     turned so that its prefixes keep more
+  mipic export --output_dir RUN --merged --onnx  and as ONNX, with int8 weights too"""
 
 
 class Flags(Section, frozen=False):
@@ -20,6 +25,14 @@ class Flags(Section, frozen=False):
                             "(1-based), with the readout's first dim channels")  # fmt: skip
     layers: int | None = opt(None, "the layer of --point alone, at full width")
     dim: int | None = opt(None, "the dim of --point alone, at the last layer")
+    rotate: Literal["none", "pca"] = opt("none", "pca: turn the vectors onto the principal axes of "
+        "training text, by a Dense module; whole vectors keep their cosines")  # fmt: skip
+    pca_text: list[str] = opt([], "text that --rotate is fitted on; none = the run's training data")
+    onnx: bool = opt(False, "also write onnx/ of a whole model (--merged, --point or --rotate): "
+                     "model.onnx and model_qint8.onnx")  # fmt: skip
+    push: str | None = opt(None, "upload what was written to this model on the Hugging Face hub, "
+                           "owner/name; made if it is not there")  # fmt: skip
+    public: bool = opt(False, "make a new model on the hub public; else it is private")
 
 
 def read_point(config: Config) -> None:
@@ -36,4 +49,5 @@ def main(argv: list[str]) -> int:
     read_point(config)
     from mipic_llm.export.run import export
 
-    return export(config)
+    export(config)
+    return EXIT_DONE

@@ -54,7 +54,7 @@ def evaluate(config: Config) -> int:
 
     scores = run_suite(
         tasks, vectors, layers=layers, points=points, spread=spread_over_ranks, rows=rows,
-        pca_texts=_pca_texts(flags.pca_text, PCA_TEXTS * opened.width),
+        pca_texts=texts_for_pca(flags.pca_text, PCA_TEXTS * opened.width),
     )  # fmt: skip
     if mteb_tasks:
         scores[PREFIX] += run_mteb(mteb_tasks, vectors, layers=layers, points=points,
@@ -112,7 +112,7 @@ def _tasks(flags: Any) -> list[Task]:
     return tasks + more
 
 
-def _pca_texts(specs: list[str], most: int) -> list[str]:
+def texts_for_pca(specs: Sequence[Any], most: int) -> list[str]:
     """At most so many distinct texts of training data, evenly spread, for the post-hoc PCA."""
     if not specs:
         return []

@@ -40,3 +40,19 @@ class Pca(NamedTuple):
         """(N, K) float32: the coordinates of unit vectors on the axes."""
         unit_ND = normalize(z_ND.double(), dim=1)
         return ((unit_ND - self.mean_D) @ self.axes_KD.T).float()
+
+
+def principal_axes(train_ND: Tensor) -> Tensor:
+    """(D, D) float64 orthogonal matrix: in its rows, the axes on which unit vectors have the
+    greatest mean square, in falling order.
+
+    Not centred: turned by it, whole vectors keep every cosine exactly, and the first d coordinates
+    keep as much of all inner products as any d can (Eckart and Young). UserError for fewer texts
+    than channels, which leave the last axes open.
+    """
+    unit_ND = normalize(train_ND.double(), dim=1)
+    n, width = unit_ND.shape
+    if n < width:
+        raise UserError(f"pca_text: {n} distinct texts do not fix {width} axes; give more texts")
+    _, axes_DD = torch.linalg.eigh(unit_ND.T @ unit_ND)  # rising, in columns
+    return axes_DD.flip(1).T.contiguous()

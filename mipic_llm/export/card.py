@@ -141,10 +141,8 @@ def hub_id(name: str) -> bool:
 
 
 def _inside(score: Score, spec: EmbeddingSpec) -> bool:
-    """Whether this model has the size. A rotation changes all but whole vectors."""
-    layer, dim = score.point
-    most = spec.width if not spec.rotated else 0
-    return (layer <= spec.n_layers and dim <= most) or (spec.rotated and dim == spec.width)
+    """Whether this model has the size."""
+    return score.point.layer <= spec.n_layers and score.point.dim <= spec.width
 
 
 def _license(spec: EmbeddingSpec) -> dict[str, str]:

@@ -57,7 +57,6 @@ class EmbeddingSpec(NamedTuple):
     base_name: str | None = None  # the base's id on the hub, where it has one
     commit: str | None = None  # of the base on the hub, where it is known
     facts: Facts | None = None  # what the run recorded, for the model card
-    rotated: bool = False
     beside: str | None = None  # path from an adapter to a base that is a directory
 
     @property

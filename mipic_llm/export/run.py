@@ -16,21 +16,23 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from mipic_llm.config import Config, flatten, load_config, resolve
+from mipic_llm.config import Config, flatten, load_config, need, resolve
 from mipic_llm.data.read.formats import read_training
 from mipic_llm.data.tokenise import TextEncoder, pad
-from mipic_llm.errors import EXIT_DONE, UserError
+from mipic_llm.errors import UserError
 from mipic_llm.evaluation.encode import make_encoder
 from mipic_llm.export.card import Facts, facts_of
+from mipic_llm.export.onnx import check_packages, write_onnx
 from mipic_llm.export.portable import EmbeddingSpec, make_spec, write_json
+from mipic_llm.export.push import check_name, push
+from mipic_llm.export.rotate import rotate
 from mipic_llm.export.verify import check_tokens, differences, prove, reload_vectors
 from mipic_llm.export.write import ExportError, merge_adapter, write_adapter, write_merged
 from mipic_llm.model.attention import padded
 from mipic_llm.model.backbone import Backbone, base_of, cut_layers, final_norm_of
-from mipic_llm.model.dense import cut, make_dense, read_dense, trained
+from mipic_llm.model.dense import Dense, cut, make_dense, read_dense, trained
 from mipic_llm.model.directory import Source, open_source
 from mipic_llm.model.load import dtype_of, load_model, with_lora
-from mipic_llm.report import read_scores
 from mipic_llm.runtime import checkpoint
 from mipic_llm.runtime.engine import consolidated
 from mipic_llm.runtime.ranks import say
@@ -128,8 +130,13 @@ def _parity(config: Config, texts: Sequence[str], tolerance: float) -> dict[str,
 # ------------------------------------------------------------------------------------- the command
 
 
-def export(config: Config) -> int:
-    """`mipic export`. UserError for a run without a model, or a size that it does not have."""
+def export(config: Config) -> Path:
+    """`mipic export`. -> the directory of what was asked for. UserError for a run without a model,
+    a size that it does not have, or a package that is missing."""
+    if config.extra.push:
+        check_name(config.extra.push)
+    if config.extra.onnx:
+        check_packages()
     own, run_dir = config.extra, Path(config.output_dir)
     kinds = (run_dir / "adapter", run_dir / "merged")
     finished = next((p for p in kinds if p.is_dir()), None) if own.checkpoint == "auto" else None
@@ -150,7 +157,7 @@ def export(config: Config) -> int:
     encoder = make_encoder(config, source)
     facts = facts_of(run_dir)
     spec = make_spec(config, source, encoder)._replace(facts=facts)
-    job = _Job(config, spec, encoder.bare(), _texts())
+    job = _Job(config, spec, encoder, encoder.bare(), _texts())
     out.mkdir(parents=True, exist_ok=True)
     if found:
         say(f"exporting {found}")
@@ -167,26 +174,38 @@ def export(config: Config) -> int:
     assert finished is not None
     layers = [read_dense(path, str(finished)) for path in sorted(finished.glob("*_Dense"))]
     job = job._replace(spec=job.spec._replace(dense=tuple(layers)))
-    if own.layers or own.dim:
+    folder = finished
+    if own.layers or own.dim or own.rotate != "none":
         point = Point(own.layers or job.spec.n_layers, own.dim or job.spec.width)
-        _shallow(job, finished, run_dir, out, point)
+        folder, spec = _point(job, finished, out, point, own)
     elif own.merged and not found:
         if finished.name == "merged":
             raise UserError(f"merged: {finished} is a merged model already (full fine-tuning)")
         live_ND = reload_vectors(finished, job.texts[:PROBES], job.spec, loader="automodel",
                                  dtype=dtype_of(config.train.precision))  # fmt: skip
         job.write(out / "merged", job.whole(finished), job.spec, live_ND)
-    elif not found:
+    elif not (found or own.onnx or own.push):
         say(f"{finished} is written and proved already; ask for --merged or --point")
-    return EXIT_DONE
+    if own.merged and folder == finished:
+        folder = out / "merged"
+    if own.onnx:
+        need(folder.name != "adapter", "onnx: ONNX is a whole model; add --merged or --point")
+        spec = (job.spec if folder.name == "merged" else spec)._replace(quantization="none")
+        found_by = write_onnx(folder, spec, job.bare, job.texts[:PROBES])
+        say(f"onnx: {folder / 'onnx'} (in onnxruntime, largest difference of a channel "
+            f"{max(found_by['onnx'].values()):.0e})")  # fmt: skip
+    if own.push:
+        say(f"pushed: {push(folder, own.push, job.spec, private=not own.public)}")
+    return folder
 
 
 class _Job(NamedTuple):
-    """A run's model to be written in another form. texts: built in, to compare and to time, since
-    the run's data may be elsewhere."""
+    """A run's model to be written in another form. encoder: with prompts; bare: without. texts:
+    built in, to compare and to time, since the run's data may be elsewhere."""
 
     config: Config
     spec: EmbeddingSpec
+    encoder: TextEncoder
     bare: TextEncoder
     texts: list[str]
 
@@ -255,8 +274,11 @@ def _restored(config: Config, source: Source, found: Path) -> Backbone:
     return backbone.eval()
 
 
-def _shallow(job: _Job, finished: Path, run_dir: Path, out: Path, point: Point) -> None:
-    """A model that ends after the point's layer, cut to its dim: the same vectors as the point."""
+def _point(
+    job: _Job, finished: Path, out: Path, point: Point, own: Any
+) -> tuple[Path, EmbeddingSpec]:
+    """A whole model that ends after the point's layer with its dim, rotated if asked for: the same
+    vectors as the point. -> its directory."""
     spec, probes = job.spec, job.texts[:PROBES]
     for name, value, most in (("layers", point.layer, spec.n_layers),
                               ("dim", point.dim, spec.width)):  # fmt: skip
@@ -275,19 +297,27 @@ def _shallow(job: _Job, finished: Path, run_dir: Path, out: Path, point: Point) 
     live_ND = _readouts(whole, job.bare, probes, point.layer)
     before = _seconds(whole, job)
     cut_layers(base_of(model), point.layer)
-    speed = before / _seconds(Backbone(model, **options).eval(), job)
-    notes = [f"Cut after layer {point.layer} of {spec.n_layers}, width {point.dim} of "
-             f"{spec.width}: encodes {speed:.2f} times as fast as the whole model (CPU, "
-             f"{len(job.texts)} texts)."]  # fmt: skip
-    path = run_dir / "scores.jsonl"
-    scores = read_scores(path, stage="after") if path.is_file() else []
-    notes += [f"{s.metric} on {s.task} at this size: {s.value:.4f} ({s.n} rows)."
-              for s in scores if s.point == point]  # fmt: skip
+    small, notes = Backbone(model, **options).eval(), []
+    if point != (spec.n_layers, spec.width):
+        notes += [f"Cut after layer {point.layer} of {spec.n_layers}, width {point.dim} of "
+                  f"{spec.width}: encodes {before / _seconds(small, job):.2f} times as fast as the "
+                  f"whole model (CPU, {len(job.texts)} texts)."]  # fmt: skip
     dims = tuple(sorted({d for d in spec.dims if d < point.dim} | {point.dim}))
-    small = spec._replace(n_layers=point.layer, dims=dims, notes=tuple(notes), width=point.dim,
-                          dense=cut(spec.dense, spec.width, point.dim))  # fmt: skip
+    dense, facts = spec.dense, spec.facts or Facts()
+    if own.rotate == "pca":
+        turned = rotate(job.config, small, job.encoder, point, dims, own.pca_text)
+        dense = (*dense, Dense(turned.axes_DD.float(), None, "Identity"))
+        live_ND = (live_ND.double() @ turned.axes_DD.T).float()
+        notes += turned.notes
+        facts = facts._replace(scores=turned.scores, before=())
+    notes += [f"{s.metric} on {s.task} at this size: {s.value:.4f} ({s.n} rows)."
+              for s in facts.scores if s.point == point]  # fmt: skip
+    spec = spec._replace(n_layers=point.layer, dims=dims, notes=tuple(notes), width=point.dim,
+                         dense=cut(dense, spec.width, point.dim), facts=facts)  # fmt: skip
+    name = f"shallow-{point.layer}x{point.dim}"
+    name = f"rotated-{point.layer}x{point.dim}" if own.rotate == "pca" else name
     try:
-        job.write(out / f"shallow-{point.layer}x{point.dim}", model, small, live_ND)
+        job.write(out / name, model, spec, live_ND)
     except ExportError:
         raise
     except RuntimeError as error:  # transformers' word for weights that do not fit
@@ -297,6 +327,7 @@ def _shallow(job: _Job, finished: Path, run_dir: Path, out: Path, point: Point) 
         ) from error
     for note in notes:
         say(note)
+    return out / name, spec
 
 
 def _readouts(backbone: Backbone, bare: TextEncoder, texts: Sequence[str], layer: int) -> Tensor:

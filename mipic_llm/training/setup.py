@@ -114,7 +114,8 @@ def clear(out: Path) -> None:
             for folder in (out / "checkpoints", out / "best"):
                 if folder.is_dir() and not folder.is_symlink():
                     checkpoint.delete_all(folder)
-            for path in [*(out / name for name in _FOLDERS), *out.glob("shallow-*x*")]:
+            cut = [path for kind in ("shallow", "rotated") for path in out.glob(f"{kind}-*x*")]
+            for path in [*(out / name for name in _FOLDERS), *cut]:
                 if path.is_dir() and not path.is_symlink():
                     shutil.rmtree(path)
             for name in reversed(_FILES):  # config.yaml, which says that they are ours, at last

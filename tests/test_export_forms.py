@@ -1,0 +1,195 @@
+"""Other forms of an export: rotated onto principal axes, as ONNX, on the hub. Each is read back."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+from api_worker import ROWS, settings
+from readers import served
+from safetensors.torch import load_file
+from sentence_transformers import SentenceTransformer
+from tiny_models import TEXTS, tiny_bert, tiny_qwen3
+
+import mipic_llm
+from mipic_llm import UserError
+from mipic_llm.evaluation.pca import principal_axes
+from mipic_llm.export import onnx
+
+
+def trained(folder: Path, make, **more) -> mipic_llm.Run:
+    base = make(folder / "base", **more)
+    kept = settings(str(base)) | {"validation": "demo"}
+    return mipic_llm.train(ROWS, output_dir=folder / "run", **kept)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> mipic_llm.Run:
+    return trained(tmp_path_factory.mktemp("bert"), tiny_bert)
+
+
+@pytest.fixture(scope="module")
+def rotated(run, tmp_path_factory) -> Path:
+    to = tmp_path_factory.mktemp("rotated")
+    return mipic_llm.export(run, rotate="pca", pca_text=["demo"], to=to)
+
+
+def encode(folder: Path, dim: int | None = None) -> np.ndarray:
+    model = SentenceTransformer(str(folder), device="cpu", truncate_dim=dim)
+    return model.encode(TEXTS, prompt="", normalize_embeddings=dim is not None)
+
+
+def test_a_rotation_keeps_whole_cosines_and_betters_prefixes(run, rotated):
+    was, now = encode(run.path / "adapter"), encode(rotated)
+    assert np.abs(was @ was.T - now @ now.T).max() < 1e-6 and np.abs(was - now).max() > 0.1
+    assert np.abs(served(rotated, TEXTS).numpy() - now).max() < 1e-6
+    weight = load_file(rotated / "2_Dense" / "model.safetensors")["linear.weight"].numpy()
+    assert np.abs(weight @ weight.T - np.eye(32)).max() < 1e-6
+    off = [np.abs(v @ v.T - was @ was.T).mean() for v in
+           (encode(run.path / "adapter", 8), encode(rotated, 8))]  # fmt: skip
+    assert off[1] < 0.7 * off[0]
+    card = (rotated / "README.md").read_text()
+    assert "8: 0." in card and "before -> after" in card and "spearman on demo x 100" in card
+    again = mipic_llm.evaluate(rotated, "demo", dims=[8], layers=[4],
+                               output_dir=rotated.parent / "scores")  # fmt: skip
+    assert f"| 4 | {100 * again[0].value:.2f} [" in card
+
+
+def test_a_rotation_can_be_cut(run, rotated, tmp_path):
+    small = mipic_llm.export(run, rotate="pca", pca_text=["demo"], point="8@4", to=tmp_path)
+    assert small.name == "rotated-4x8"
+    assert np.abs(encode(small) - encode(rotated, 8)).max() < 1e-6
+
+
+def test_axes_are_those_of_the_greatest_mean_square():
+    import torch
+
+    x = torch.randn(500, 6) * torch.tensor([1.0, 5, 2, 0.1, 3, 1])
+    axes = principal_axes(x)
+    unit = torch.nn.functional.normalize(x.double(), dim=1)
+    kept = (unit @ axes.T).pow(2).sum(0)
+    values = torch.linalg.svdvals(unit).pow(2)
+    assert torch.allclose(kept, values) and torch.allclose(axes @ axes.T, torch.eye(6).double())
+    with pytest.raises(UserError, match="5 distinct texts do not fix 6 axes"):
+        principal_axes(x[:5])
+
+
+def test_a_rotation_wants_text(run, tmp_path):
+    with pytest.raises(UserError, match="training data are not here; give --pca_text"):
+        mipic_llm.export(run, rotate="pca", to=tmp_path)
+
+
+def test_onnx_names_what_to_install(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match="onnx and onnxscript and onnxruntime not installed; pip"):
+        mipic_llm.export(run, merged=True, onnx=True, to=tmp_path)
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("make, point", [(tiny_bert, "8@2"), (tiny_qwen3, None)])
+def test_onnx_gives_the_vectors_of_the_point(run, tmp_path, make, point):
+    for package in onnx.PACKAGES:
+        pytest.importorskip(package)
+    import onnxruntime
+
+    if make is not tiny_bert:
+        run = trained(tmp_path, make, appends_eos=False)
+    with pytest.raises(UserError, match="onnx: ONNX is a whole model"):
+        mipic_llm.export(run, onnx=True, to=tmp_path / "none")
+    folder = mipic_llm.export(run, merged=not point, point=point, onnx=True, to=tmp_path / "onnx")
+    wanted, least = encode(folder), {}
+    tokens = SentenceTransformer(str(folder), device="cpu").tokenizer(
+        TEXTS, padding=True, truncation=True, max_length=512, return_tensors="np"
+    )
+    feed = {name: tokens[name] for name in ("input_ids", "attention_mask")}
+    for file in onnx.FILES.values():
+        session = onnxruntime.InferenceSession(folder / "onnx" / file)
+        tokens_STD, found = session.run(["last_hidden_state", "sentence_embedding"], feed)
+        assert tokens_STD.shape == (*feed["input_ids"].shape, 32)
+        assert np.abs(np.linalg.norm(found, axis=1) - 1).max() < 1e-5
+        least[file] = (found * wanted).sum(1).min()
+    assert least["model.onnx"] > 1 - 1e-6 and 1 - 1e-6 > least["model_qint8.onnx"] > 0.98
+    told = json.loads((folder / "onnx" / "parity.json").read_text())
+    assert max(told["onnx"].values()) < 1e-5
+
+
+class Hub(BaseHTTPRequestHandler):
+    """What the hub answers to an upload of small files."""
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        kept, path = self.server.kept, self.path  # type: ignore[attr-defined]
+        kept.append((path, body, self.headers.get("Authorization")))
+        here = f"http://127.0.0.1:{self.server.server_address[1]}"
+        answer: dict = {}
+        if path == "/api/repos/create":
+            answer = {"url": f"{here}/me/small"}
+        elif path.endswith("/preupload/main"):
+            files = json.loads(body)["files"]
+            answer = {"files": [{"path": f["path"], "uploadMode": "regular", "shouldIgnore": False,
+                                 "oid": None} for f in files]}  # fmt: skip
+        elif path.endswith("/commit/main"):
+            answer = {"success": True, "commitOid": "c0ffee", "hookOutput": "",
+                      "commitUrl": f"{here}/me/small/commit/c0ffee"}  # fmt: skip
+        data = json.dumps(answer).encode()
+        refused = "denied" in path or b"denied" in body
+        self.send_response(403 if refused else 200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_args) -> None:
+        pass
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    server.kept = []  # type: ignore[attr-defined]
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("HF_TOKEN", "word")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(
+        "huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{server.server_address[1]}"
+    )
+    yield server
+    server.shutdown()
+
+
+def test_a_push_is_one_commit_of_files_that_load(run, tmp_path, hub, capsys):
+    folder = mipic_llm.export(run, point="8@2", to=tmp_path / "out", push="me/small")
+    paths = [path for path, _, _ in hub.kept]
+    assert paths[0] == "/api/repos/create" and paths[-1] == "/api/models/me/small/commit/main"
+    made = json.loads(hub.kept[0][1])
+    assert (made["name"], made["organization"], made["visibility"]) == ("small", "me", "private")
+    assert hub.kept[-1][2] == "Bearer word"
+    lines = [json.loads(line) for line in hub.kept[-1][1].splitlines()]
+    files = {one["value"]["path"]: base64.b64decode(one["value"]["content"])
+             for one in lines if one["key"] == "file"}  # fmt: skip
+    assert files.keys() == {p.relative_to(folder).as_posix() for p in folder.rglob("*")
+                            if p.is_file()}  # fmt: skip
+    for name, content in files.items():
+        (tmp_path / "copy" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "copy" / name).write_bytes(content)
+        if name != "README.md":
+            assert content == (folder / name).read_bytes()
+    assert b'SentenceTransformer("me/small")' in files["README.md"]
+    assert np.abs(encode(tmp_path / "copy") - encode(folder)).max() < 1e-6
+    assert "pushed: http" in capsys.readouterr().out
+
+
+def test_nothing_is_pushed_without_the_flag_or_a_base_that_others_have(run, tmp_path, hub):
+    mipic_llm.export(run, to=tmp_path)
+    with pytest.raises(UserError, match="is no id of the hub"):
+        mipic_llm.export(run, push="small", to=tmp_path)
+    with pytest.raises(UserError, match="is a directory, which nobody else has"):
+        mipic_llm.export(run, push="me/small", to=tmp_path)
+    assert hub.kept == []
+    with pytest.raises(UserError, match="me/denied was not uploaded .*403.*hf auth login"):
+        mipic_llm.export(run, merged=True, push="me/denied", to=tmp_path)
