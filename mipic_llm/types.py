@@ -71,11 +71,13 @@ class Traits(NamedTuple):
     kind: pairs (anchor, positive, maybe negatives), texts (unlabelled: each stands twice) or scored
         (two texts and a number: how alike they are).
     scores: whether its rows say how well each text answers its anchor.
+    in_batch: whether texts of other rows are negatives.
     """
 
     name: str = ""
     kind: Literal["pairs", "texts", "scored"] = "pairs"
     scores: bool = False
+    in_batch: bool = True
 
 
 class Known(NamedTuple):
@@ -85,11 +87,14 @@ class Known(NamedTuple):
     score_S: float32, how well it answers its anchor (of a scored pair, at the positive's place);
         NaN where that is not known. None: the source has no scores.
     teacher_SK: float32, vectors of a model that is not trained. None: there is no teacher.
+    row_S: int64, the row that it is of, different over all ranks. None: texts of other rows are
+        negatives as well.
     """
 
     key_S: Tensor
     score_S: Tensor | None = None
     teacher_SK: Tensor | None = None
+    row_S: Tensor | None = None
 
     def each(self, change: Callable[[Tensor], Tensor]) -> Known:
         """The same with every tensor changed."""

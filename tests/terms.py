@@ -45,7 +45,7 @@ class World(NamedTuple):
     """The global batch. z: layer -> (N, D) readouts, rank by rank; anchors, positives, negatives:
     their rows; kept: readouts of earlier steps; heads, drawn: of the objective; text, kept_text:
     numbers of the texts of all rows and of kept, equal where texts are equal; score: of all rows;
-    judge: what the margin's cosines are of.
+    judge: what the margin's cosines are of; alone: only a row's own negatives count.
     drawn: of the terms that take the case's source."""
 
     z: dict[int, Tensor]
@@ -60,9 +60,19 @@ class World(NamedTuple):
     score: list[float]
     margin: Margin | None
     judge: Tensor
+    alone: bool = False
+
+    def row(self, i: int) -> int:
+        """Which row of data a text is of: negatives are dealt to the anchors in turn."""
+        for column in (self.anchors, self.positives):
+            if i in column:
+                return column.index(i)
+        return self.negatives.index(i) % len(self.anchors)
 
     def near(self, i: int, j: int, right: int) -> bool:
         """Whether row j is too near row i to be its negative, where right is its positive."""
+        if self.alone and self.row(i) != self.row(j):
+            return True
         if self.margin is None or right == i:
             return False
         unit = normalize(self.judge.detach(), dim=1)
@@ -166,6 +176,12 @@ def found(
     known = Known(torch.tensor(keys(rows)[own]))
     if kind == "taught":
         known, kind = known._replace(teacher_SK=taught(rows)[own]), "pairs"
+    if kind == "alone":
+        rows_of = World(
+            z, *(c.tolist() for c in rows.columns(torch.device("cpu"))), *[None] * 8
+        ).row
+        known = known._replace(row_S=torch.tensor([rows_of(i) for i in range(rows.total)][own]))
+        kind = "pairs"
     if kind == "scored":
         known = known._replace(score_S=torch.tensor(scores(rows)[own]))
     grads, parts, left_out = objective.across(
@@ -190,7 +206,7 @@ def judge(flags: list[str], naive: Naive, step: int = 0, kind: str = "pairs") ->
     world = World(
         z, *columns, kept_z, heads, tuple(d for t, d in drawn if t.takes(Traits(kind=kind))),
         keys(rows), kept_text.tolist(), scores(rows), objective.margin,
-        taught(rows) if kind == "taught" else z[DEPTH],
+        taught(rows) if kind == "taught" else z[DEPTH], kind == "alone",
     )  # fmt: skip
     wanted = naive(world)
     leaves = [*z.values(), *(p for h in heads.values() for p in h.parameters())]
@@ -208,7 +224,7 @@ def judge(flags: list[str], naive: Naive, step: int = 0, kind: str = "pairs") ->
     pairs = [] if kind == "scored" else zip(world.anchors, world.positives, strict=True)
     for i, right in pairs:
         wrong = world.others(right, world.others(i, world.positives + world.negatives))
-        near -= sum(world.near(i, j, right) for j in wrong)
+        near -= 0 if kind == "alone" else sum(world.near(i, j, right) for j in wrong)
     assert near == 0, f"{near} more counted as near than are"
     return {"loss": gap, "gradient": error / largest, "size": largest, "left_out": left_out}
 

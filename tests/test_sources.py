@@ -50,6 +50,7 @@ BOTH = """\
       columns: {{anchor: ask, positive: answer, negative: wrong}}
     - path: {0}/bare.jsonl
 """
+ALONE = BOTH.replace("      negatives: 2", "      negatives: {2}\n      in_batch: false")
 
 
 def test_every_source_is_read_and_tokenised_as_it_says(place) -> None:
@@ -87,6 +88,28 @@ def read_record_of(config, folder):
     path = folder / "config.yaml"
     path.write_text(dump(config))
     return read_record(path)
+
+
+def test_a_source_may_keep_its_negatives_to_their_rows(place) -> None:
+    def read(negatives: int):
+        text = ALONE.format(place, "ask", negatives)
+        flags = ["--recipe", recipe(place, text), "--train.batch_size", "4", "--model.name"]
+        config = load_config([*flags, str(place / "bert")])
+        source = open_source(config.model)
+        return prepare_data(resolve_for(config, source), source)
+
+    data = read(2)
+    for index in range(data.plan.length(0)):
+        step, rows = data.step((0, index)), data.sources[0].examples
+        if step.source.name != "questions":
+            assert step.rows is None and step.source.in_batch
+            continue
+        assert step.rows is not None and len(step.rows) == len(step.keys)
+        anchors, hard = step.rows[: step.n_anchors], step.rows[2 * step.n_anchors :]
+        assert step.rows[step.n_anchors : 2 * step.n_anchors] == anchors
+        assert hard == [row for row in anchors for _ in rows[row].negatives]
+    with pytest.raises(UserError, match=r"questions: in_batch is false.*row 1 has none"):
+        read(0)
 
 
 def test_a_run_of_two_sources_ends_with_an_adapter(place, tmp_path) -> None:

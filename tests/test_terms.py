@@ -194,6 +194,8 @@ def hinge(world: World) -> Tensor:
 
 CASES: dict[str, tuple] = {
     "plugin": (["--objective.name", "mrl", "--objective.plugins", "hinge=0.7"], hinge),
+    "alone": (["--objective.name", "mrl"], mrl(), 0, "alone"),
+    "alone-mipic": (CHAIN, chain(paired=True, nested=True, last=True, mean=True), 0, "alone"),
     "margin": ([*MARGIN, "0.1", "--objective.name", "mrl"], mrl()),
     "margin-relative": ([*MARGIN, "0.5", "--objective.false_negative_rule", "relative",
                          "--objective.name", "mrl"], mrl()),

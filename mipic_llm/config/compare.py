@@ -79,7 +79,7 @@ def compare(old: Config, new: Config, same: dict[str, bool | None]) -> list[Chan
 
 def _settings(row: dict[str, Any]) -> list[str]:
     """What the sources say beside which rows they have."""
-    return [f"{one.name or ''} {one.changes()}" for one in row["data.sources"]]
+    return [f"{one.name or ''} {one.changes()} {one.in_batch}" for one in row["data.sources"]]
 
 
 def _shown(value: object) -> str:

@@ -60,7 +60,7 @@ class DataConfig(Section):
         "(id:config@revision[split]); append =weight for a mixture; demo = the built-in text")
     sources: list[SourceConfig] = opt([], "in a recipe, in place of train: a list of sources, each "
         "with its path and, where it differs, name, weight, query_prompt, document_prompt, "
-        "max_length, negatives, columns (a name that we know: theirs)")
+        "max_length, negatives, in_batch, columns (a name that we know: theirs)")
     mixture_temperature: float = opt(1.0, "T: a source of n rows, in a mixture, gets steps in "
         "proportion to weight * n^(1/T), the epoch as long as before; 1 = by size", gt=0)
     validation: list[str] = opt(["demo"], "files or folders scored before and after training, one "

@@ -20,6 +20,8 @@ class SourceConfig(Section):
     max_length: int | None = opt(None, "tokens per text; None = data.max_length", ge=4)
     negatives: int | None = opt(None, "hard negatives used per row at most; None = data.negatives",
         ge=0)
+    in_batch: bool = opt(True, "false = only a row's own negatives count, not the texts of "
+        "other rows")
     columns: dict[str, str] = opt({}, "a name of a row format (anchor, positive, negative, text ..)"
         ": the column of this source that holds it")
 

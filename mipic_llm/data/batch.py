@@ -34,6 +34,7 @@ class StepBatch(NamedTuple):
     ids: S arrays of token ids (int32), unpadded. Row b's anchor is sequence b, its positive
     n_anchors + b; the negatives follow row by row, ragged.
     keys: of the S texts without their prompts, see `key_of`.
+    rows: which row each text is of; None where texts of other rows are negatives too.
     scores: of the S texts, NaN where nothing is known; None where the source has none.
     teacher_SK: float32, see `Known`.
     """
@@ -47,6 +48,7 @@ class StepBatch(NamedTuple):
     source: Traits = Traits()
     scores: list[float] | None = None
     teacher_SK: np.ndarray | None = None
+    rows: list[int] | None = None
 
 
 class Chunk(NamedTuple):
@@ -152,6 +154,7 @@ def prepare(
     known = Known(
         torch.tensor(batch.keys), None if batch.scores is None else torch.tensor(batch.scores),
         None if batch.teacher_SK is None else torch.from_numpy(batch.teacher_SK),
+        None if batch.rows is None else torch.tensor(batch.rows),
     )  # fmt: skip
     known = known.each(Tensor.pin_memory) if pin else known
     return Prepared(batch, known, tuple(made), join(order[-1:], 0.0))
@@ -179,6 +182,9 @@ def join_rows(
         [key_of(plain(text).encode()) for text in texts], len(rows), len(negatives),
         encoder.pad_id, encoder.padding_side, source,
         scores_of(examples) if source.scores else None,
+        rows=None if source.in_batch else [
+            e.id for e in (*examples, *examples, *(e for e in examples for _ in e.negatives))
+        ],
     )  # fmt: skip
 
 

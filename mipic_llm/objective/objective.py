@@ -189,7 +189,7 @@ class Objective:
         if source.kind != "scored":
             seen = Seen(views, rows, self.last, [], everyone, remembered, source, self.margin, near)
             left_out["false_negatives"] = false_negatives(seen.sides(key_N), seen.target())
-            near_BN = seen.near()
+            near_BN = seen.too_near()
             if near_BN is not None:
                 left_out["false_negatives_near"] = near_BN.sum()
         return [*own.grad.split(width, 1), *grads], parts, left_out

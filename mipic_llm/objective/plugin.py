@@ -81,7 +81,7 @@ class Plugin(Term):
 
 
 def plugins(config: Config) -> list[Plugin]:
-    """The terms of `objective.plugins`. UserError for one that is not installed or fails to load."""
+    """The terms of `objective.plugins`. UserError for one that cannot be loaded."""
     return [Plugin(name, _load(name), config, weight)
             for name, weight in map(parse, config.objective.plugins)]  # fmt: skip
 

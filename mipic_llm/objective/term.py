@@ -104,7 +104,7 @@ class Seen:
     ) -> None:
         self._everyone, self.rows, self.last = everyone, rows, last
         self.crossing, self.remembered, self.source = crossing, remembered, source
-        self.key_N, self.score_N, self.teacher_NK = known
+        self.key_N, self.score_N, self.teacher_NK, self.row_N = known
         self._margin, self._near = margin, {} if near is None else near
         rank = ranks.rank()
         self.n_anchors, self.n_negatives = rows.anchors[rank], rows.negatives[rank]
@@ -142,9 +142,19 @@ class Seen:
         return asked, of_N.index_select(0, torch.cat(column))
 
     def near(self, back: bool = False, same: bool = False) -> Tensor | None:
-        """(B, candidates) bool: which candidates of `sides` are too near those who ask to be their
-        negatives, by the teacher's vectors where there are any, else by the last layer's readouts.
-        Decided once for all prefixes and layers. None: no margin."""
+        """(B, candidates) bool: which candidates of `sides` are no negatives of those who ask,
+        whatever their text: too near, or of another row where the source says so. None: none."""
+        near_BN = self.too_near(back, same)
+        if self.row_N is None:
+            return near_BN
+        row_B, row_N = self.sides(self.row_N, back, same)
+        others_BN = row_B[:, None] != row_N
+        return others_BN if near_BN is None else others_BN | near_BN
+
+    def too_near(self, back: bool = False, same: bool = False) -> Tensor | None:
+        """Which candidates are too near to be negatives, by the teacher's vectors where there are
+        any, else by the last layer's readouts. Decided once for all prefixes and layers. None: no
+        margin."""
         if self._margin is None:
             return None
         view = back, same

@@ -108,6 +108,8 @@ def prepare_data(
         say(summary(look(sources, tasks), cut))
     pairs = zip(sources, _labels(sources), strict=True)
     traits = [source.traits._replace(name=label) for source, label in pairs]
+    traits = [t._replace(in_batch=_in_batch(s, spec))
+              for t, s, spec in zip(traits, sources, given, strict=True)]  # fmt: skip
     return Data(sources, plan, encoder, tasks, traits, tokens, d.balance_tokens)
 
 
@@ -117,6 +119,18 @@ def _labels(sources: Sequence[TextSource]) -> list[str]:
         return name_specs([source.name for source in sources])
     except UserError:  # one is given twice
         return [f"source-{i + 1}" for i in range(len(sources))]
+
+
+def _in_batch(source: TextSource, spec: Any) -> bool:
+    """Whether texts of other rows are negatives. UserError where a row would have none at all."""
+    if not isinstance(spec, SourceConfig) or spec.in_batch:
+        return True
+    row = next((e for e in source.examples if not e.negatives), None)
+    need(
+        row is None, f"{source.name}: in_batch is false, so that only a row's own negatives count, "
+        f"and row {row and row.id + 1} has none; give it some (mipic mine), or leave in_batch out",
+    )  # fmt: skip
+    return False
 
 
 def tempered(sources: list[TextSource], temperature: float) -> list[TextSource]:
