@@ -86,6 +86,7 @@ class Known(NamedTuple):
     key_S: int64, of its text, whatever its prompt: equal where texts are equal.
     score_S: float32, how well it answers its anchor (of a scored pair, at the positive's place);
         NaN where that is not known. None: the source has no scores.
+    group_S: int64, of its label, where texts of one label are no negatives of one another.
     teacher_SK: float32, vectors of a model that is not trained. None: there is no teacher.
     row_S: int64, the row that it is of, different over all ranks. None: texts of other rows are
         negatives as well.
@@ -95,6 +96,7 @@ class Known(NamedTuple):
     score_S: Tensor | None = None
     teacher_SK: Tensor | None = None
     row_S: Tensor | None = None
+    group_S: Tensor | None = None
 
     def each(self, change: Callable[[Tensor], Tensor]) -> Known:
         """The same with every tensor changed."""

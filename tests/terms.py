@@ -151,6 +151,15 @@ def readouts(world: int) -> tuple[dict[int, Tensor], Rows]:
             for layer in range(1, DEPTH + 1)}, rows  # fmt: skip
 
 
+def groups(rows: Rows) -> list[int]:
+    """A label for every row of labelled text, that of its positive for an anchor."""
+    found = [n % 3 for n in range(rows.total)]
+    anchors, positives, _ = rows.columns(torch.device("cpu"))
+    for a, p in zip(anchors.tolist(), positives.tolist(), strict=True):
+        found[a] = found[p]
+    return found
+
+
 def scores(rows: Rows) -> list[float]:
     """Of every row of a scored source, some alike; of no meaning but at the positives."""
     return [float(n * 7 % 3) for n in range(rows.total)]
@@ -182,6 +191,8 @@ def found(
         ).row
         known = known._replace(row_S=torch.tensor([rows_of(i) for i in range(rows.total)][own]))
         kind = "pairs"
+    if kind == "labelled":
+        known, kind = known._replace(group_S=torch.tensor(groups(rows)[own])), "pairs"
     if kind == "scored":
         known = known._replace(score_S=torch.tensor(scores(rows)[own]))
     grads, parts, left_out = objective.across(
@@ -205,8 +216,8 @@ def judge(flags: list[str], naive: Naive, step: int = 0, kind: str = "pairs") ->
     drawn = zip(objective.terms, objective.draw(step), strict=True)
     world = World(
         z, *columns, kept_z, heads, tuple(d for t, d in drawn if t.takes(Traits(kind=kind))),
-        keys(rows), kept_text.tolist(), scores(rows), objective.margin,
-        taught(rows) if kind == "taught" else z[DEPTH], kind == "alone",
+        groups(rows) if kind == "labelled" else keys(rows), kept_text.tolist(), scores(rows),
+        objective.margin, taught(rows) if kind == "taught" else z[DEPTH], kind == "alone",
     )  # fmt: skip
     wanted = naive(world)
     leaves = [*z.values(), *(p for h in heads.values() for p in h.parameters())]
@@ -223,7 +234,9 @@ def judge(flags: list[str], naive: Naive, step: int = 0, kind: str = "pairs") ->
     left_out, near = row["false_negatives"], row.get("false_negatives_near", 0.0)
     pairs = [] if kind == "scored" else zip(world.anchors, world.positives, strict=True)
     for i, right in pairs:
+        left_out -= kind == "labelled" and len(world.positives + world.negatives) - 1
         wrong = world.others(right, world.others(i, world.positives + world.negatives))
+        left_out += len(wrong) if kind == "labelled" else 0
         near -= 0 if kind == "alone" else sum(world.near(i, j, right) for j in wrong)
     assert near == 0, f"{near} more counted as near than are"
     return {"loss": gap, "gradient": error / largest, "size": largest, "left_out": left_out}

@@ -10,6 +10,7 @@ import datasets
 import pytest
 from test_data_formats import error, write_jsonl
 
+from mipic_llm.data.labels import Labels
 from mipic_llm.data.read.cells import NEGATIVE
 from mipic_llm.data.read.formats import read_training
 from mipic_llm.data.read.labelled import read_beir
@@ -105,6 +106,43 @@ def test_all_negatives_are_read_where_they_are_drawn():
     assert [s.drawn for s in (one, two, three)] == [2, None, None]
     (source,), _ = read_training([mined], negatives=0, draw=True)
     assert source.drawn is None and not source.examples[0].negatives
+
+
+# --- labelled text --------------------------------------------------------------------------------
+
+
+def test_labelled_text(tmp_path):
+    rows = [{"text": f"t{n}", "label": n % 3 if n < 9 else "odd"} for n in range(10)]
+    path = write_jsonl(tmp_path / "x.jsonl", rows)
+    (source,), (report,) = read_training(path, negatives=1, label_column="label")
+    assert [(e.anchor, e.positive, e.label, e.id) for e in source.examples] == [
+        (f"t{n}", None, str(n % 3), n) for n in range(9)
+    ]
+    assert source.labelled and source.traits == Traits(path, "pairs", False)
+    assert "as labelled text text/label" in str(report) and str(report).endswith(
+        "; 1 texts left out, whose label no other has"
+    )
+    (bare,), (report,) = read_training(path, negatives=1)
+    assert (
+        bare.traits.kind == "texts" and len(bare.examples) == 10 and "ignored: label" in str(report)
+    )
+    labels, met = Labels(source.examples), set()
+    for turn in range(40):
+        for n in range(9):
+            partner = labels.partner(n, (0, 0, turn))
+            assert partner == labels.partner(n, (0, 0, turn))
+            met.add((n, partner))
+    same = {(n, m) for n in range(9) for m in range(9) if m % 3 == n % 3 and m != n}
+    assert met == same
+    rows = [{"text": f"t{n}", "label": "one" if n else None} for n in range(3)]
+    assert "label is None, a label expected" in error(
+        read_training, write_jsonl(tmp_path / "x.jsonl", rows), negatives=1,
+        label_column="label",
+    )  # fmt: skip
+    write_jsonl(tmp_path / "x.jsonl", rows[1:])
+    assert "needs two labels or more" in error(
+        read_training, path, negatives=1, label_column="label"
+    )
 
 
 # --- scored pairs as a source ---------------------------------------------------------------------

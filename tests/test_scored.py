@@ -139,6 +139,26 @@ def test_a_run_on_scored_pairs_alone(base, tmp_path) -> None:
         assert one["loss"] == pytest.approx(two["loss"], rel=2e-3), (one, two)
 
 
+def test_labelled_text_beside_pairs(base, tmp_path) -> None:
+    """Its texts find another of their label; two ranks, in chunks; stopped, it goes on."""
+    rows = [{"text": s, "label": n % 4} for n, s in enumerate(SENTENCES[:12])]
+    write_jsonl(base / "labels.jsonl", rows)
+    options = ["--train.batch_size", "2", "--objective.name", "mrl", "--train.max_steps", "12",
+               "--data.label_column", "label", "--train.chunk_size", "3", "--train.save_every", "6",
+               "--train.learning_rate", "1e-2"]  # fmt: skip
+    out = tmp_path / "run"
+    whole = [
+        r for r in train(base, out, "labels.jsonl,pairs.jsonl", *options, world=2) if "loss" in r
+    ]
+    assert len(whole) == 12
+    named = [row for row in whole if "loss_source/labels" in row]
+    assert named and any(row["false_negatives"] for row in named)
+    half = out / "checkpoints" / "step-00000006"
+    again = train(base, tmp_path / "again", "labels.jsonl,pairs.jsonl", *options,
+                  "--train.resume", str(half), world=2)  # fmt: skip
+    assert [r["loss"] for r in again if "loss" in r] == [r["loss"] for r in whole[6:]]
+
+
 def test_kinds_of_sources_alternate(base, tmp_path) -> None:
     out = tmp_path / "run"
     rows = train(base, out, "scored.jsonl,pairs.jsonl", "--train.batch_size", "4",

@@ -206,6 +206,9 @@ CASES: dict[str, tuple] = {
     "ways-back": ([*WAYS, "doc_to_query,query_to_doc"], directions(False, True, False)),
     "ways-all": ([*WAYS, "query_to_doc,query_to_query,doc_to_query,doc_to_doc", *MARGIN, "0.1"],
                  directions(True, True, True)),
+    "labelled": (["--objective.name", "mrl"], mrl(), 0, "labelled"),
+    "labelled-chain": ([*CHAIN, "--pic.links_per_step", "1"],
+                       chain(paired=True, nested=True, last=True, mean=True), 0, "labelled"),
     "scored-margin": ([*SCORED, *MARGIN, "0.1", "--objective.name", "mrl"], scored((1, 1, 1)), 0,
                       "scored"),
     "scored": ([*SCORED, "--objective.name", "mrl"], scored((1, 1, 1)), 0, "scored"),
@@ -261,7 +264,7 @@ def on_two_ranks(tmp_path_factory):
 @pytest.mark.parametrize("name", CASES)
 def test_value_and_gradient(name: str, on_two_ranks) -> None:
     for errors in (judge(*CASES[name]), on_two_ranks[name]):
-        left_out = 0 if "scored" in CASES[name] else LEFT_OUT
+        left_out = 0 if {"scored", "labelled"} & {*CASES[name][3:]} else LEFT_OUT
         assert errors["loss"] < 1e-6 and errors["left_out"] == left_out, errors
         assert errors["gradient"] < 1e-6 and errors["size"] > 1e-3, errors
 

@@ -75,6 +75,8 @@ class DataConfig(Section):
     negatives: int = opt(1, "hard negatives used per row at most; 0 = in-batch only", ge=0)
     negatives_draw: Literal["first", "random"] = opt("first", "which of a row's hard negatives are "
         "those: its first ones, or others in each pass, all of them in turn")
+    label_column: str | None = opt(None, "column of labels beside bare text: texts of one label "
+        "are positives of one another, others in each pass, and never negatives; None = bare text")
     on_bad_rows: Literal["error", "skip"] = opt("error", "skip = leave the row out, report it")
     ignore_columns: list[str] = opt([], "columns of training data that are not looked at: a "
         "label, say, that says nothing of the pair")

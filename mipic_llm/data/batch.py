@@ -36,7 +36,7 @@ class StepBatch(NamedTuple):
     keys: of the S texts without their prompts, see `key_of`.
     rows: which row each text is of; None where texts of other rows are negatives too.
     scores: of the S texts, NaN where nothing is known; None where the source has none.
-    teacher_SK: float32, see `Known`.
+    teacher_SK: float32, see `Known`. groups: of the S texts, of their labels.
     """
 
     ids: list[np.ndarray]
@@ -49,6 +49,7 @@ class StepBatch(NamedTuple):
     scores: list[float] | None = None
     teacher_SK: np.ndarray | None = None
     rows: list[int] | None = None
+    groups: list[int] | None = None
 
 
 class Chunk(NamedTuple):
@@ -155,6 +156,7 @@ def prepare(
         torch.tensor(batch.keys), None if batch.scores is None else torch.tensor(batch.scores),
         None if batch.teacher_SK is None else torch.from_numpy(batch.teacher_SK),
         None if batch.rows is None else torch.tensor(batch.rows),
+        None if batch.groups is None else torch.tensor(batch.groups),
     )  # fmt: skip
     known = known.each(Tensor.pin_memory) if pin else known
     return Prepared(batch, known, tuple(made), join(order[-1:], 0.0))

@@ -70,6 +70,11 @@ class BatchPlan:
         source, nth_pass, n = self._place(epoch, index)
         return [(source, row) for row in self._passes[source].batch(nth_pass, n).tolist()]
 
+    def seed_of(self, epoch: int, index: int) -> tuple[int, ...]:
+        """For what is drawn for the rows of a batch: (seed, source, pass over the source)."""
+        source, nth_pass, _ = self._place(epoch, index)
+        return self._seed, source, nth_pass
+
     def draw(self, epoch: int, index: int, sizes: Sequence[int], most: int) -> list[list[int]]:
         """For each row of that batch, of `sizes` hard negatives, which `most` of them it has.
 

@@ -22,14 +22,14 @@ class Gor(Term):
 
     def across(self, seen: Seen, drawn: tuple[int, ...]) -> Iterator[Value]:
         anchors, positives, negatives = seen.columns()
-        n, mine, key_S = seen.n_anchors, seen.mine(), seen.key_N[seen.own]
+        n, mine, key_S = seen.n_anchors, seen.mine(), seen.same_N[seen.own]
         sides = (
             (mine[:n], anchors, key_S[:n]),
             (mine[n:], torch.cat([positives, negatives]), key_S[n:]),
         )
         values = [
             losses.gor_per_dim(
-                x, seen.everyone()[column], keys=(key_B, seen.key_N[column]), dims=self.dims
+                x, seen.everyone()[column], keys=(key_B, seen.same_N[column]), dims=self.dims
             )
             for x, column, key_B in sides
         ]

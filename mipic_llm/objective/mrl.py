@@ -33,7 +33,7 @@ class Contrast:
         values = [
             losses.mrl_per_dim(
                 *seen.sides(readout_ND, *view), target_B=seen.target(), dims=dims, tau=self.tau,
-                keys=seen.sides(seen.key_N, *view), near_BN=seen.near(*view),
+                keys=seen.sides(seen.same_N, *view), near_BN=seen.near(*view),
             )
             for view in self.views
         ]  # fmt: skip

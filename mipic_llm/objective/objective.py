@@ -188,7 +188,7 @@ class Objective:
         left_out = {"false_negatives": key_N.new_zeros(())}
         if source.kind != "scored":
             seen = Seen(views, rows, self.last, [], everyone, remembered, source, self.margin, near)
-            left_out["false_negatives"] = false_negatives(seen.sides(key_N), seen.target())
+            left_out["false_negatives"] = false_negatives(seen.sides(seen.same_N), seen.target())
             near_BN = seen.too_near()
             if near_BN is not None:
                 left_out["false_negatives_near"] = near_BN.sum()

@@ -66,7 +66,12 @@ class Pic(Term):
 
     def _mean(self, seen: Seen, projected: list[Tensor], deeper_Nd: Tensor) -> Tensor:
         """Mean over these links. projected: the shallow side of each, (S, d)."""
-        n, target_B, own_S = seen.n_anchors, seen.target(), seen.key_N[seen.own]
+        n, target_B, key_N = (
+            seen.n_anchors,
+            seen.target(),
+            seen.same_N if self.pair else seen.key_N,
+        )
+        own_S = key_N[seen.own]
         anchors, positives, negatives = seen.columns()
 
         def info_nce(
@@ -79,7 +84,7 @@ class Pic(Term):
             return losses.mrl_per_dim(
                 query, deeper_Nd.index_select(0, column), target_B=target_B.repeat(times),
                 dims=self.dims or [query.shape[1]], tau=self.tau,
-                keys=(own_S[here].repeat(times), seen.key_N.index_select(0, column)),
+                keys=(own_S[here].repeat(times), key_N.index_select(0, column)),
                 near_BN=near_BN,
             ).mean()  # fmt: skip
 

@@ -60,7 +60,7 @@ class Plugin(Term):
 
     def across(self, seen: Seen, drawn: tuple[int, ...]) -> Iterator[Value]:
         (anchor_BD, candidate_ND), target_B = seen.sides(seen.everyone()), seen.target()
-        key_B, key_N = seen.sides(seen.key_N)
+        key_B, key_N = seen.sides(seen.same_N)
         out_BN = (key_N == key_B[:, None]) | (key_N == key_N[target_B][:, None])
         if (near_BN := seen.near()) is not None:
             out_BN |= near_BN

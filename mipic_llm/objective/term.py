@@ -86,6 +86,7 @@ class Seen:
 
     crossing: what the term's own `crossing` gave, (S, d) each ((2B, d) where it said `pairs`).
     key_N, score_N, teacher_NK: what is known of each sequence, see `Known`.
+    same_N: equal where sequences are no negatives of one another: the label's key, else key_N.
     source: of the step's rows. margin: None = off; near: what was decided so far in this step.
     remembered: readouts of earlier steps (M, D), without gradients, and their keys (M,).
     """
@@ -104,7 +105,8 @@ class Seen:
     ) -> None:
         self._everyone, self.rows, self.last = everyone, rows, last
         self.crossing, self.remembered, self.source = crossing, remembered, source
-        self.key_N, self.score_N, self.teacher_NK, self.row_N = known
+        self.key_N, self.score_N, self.teacher_NK, self.row_N, group_N = known
+        self.same_N = self.key_N if group_N is None else group_N
         self._margin, self._near = margin, {} if near is None else near
         rank = ranks.rank()
         self.n_anchors, self.n_negatives = rows.anchors[rank], rows.negatives[rank]
@@ -163,7 +165,7 @@ class Seen:
             self._near[view] = losses.too_near(
                 *self.sides(judge_ND.detach(), *view), target_B=self.target(),
                 margin=self._margin.size, relative=self._margin.relative,
-                keys=self.sides(self.key_N, *view),
+                keys=self.sides(self.same_N, *view),
             )  # fmt: skip
         return self._near[view]
 

@@ -20,7 +20,7 @@ def canary(run: LiveRun) -> None:
     """Refuse unlabelled text when both views of a text are the same vector."""
     if not run.data.unlabelled:
         return
-    source = next(s for s in run.data.sources if s.examples[0].positive is None)
+    source = next(s for s in run.data.sources if s.traits.kind == "texts")
     batch = build_step(list(source.examples[:2]), run.data.encoder)
     piece = prepare(batch, 0).chunks[0].to(run.engine.device)
     run.engine.train(True)
@@ -51,6 +51,8 @@ def check_chunks(run: LiveRun) -> None:
         examples = only(examples, [range(min(most, len(e.negatives))) for e in examples])
     texts = [(e.anchor, e.positive or "", *e.negatives) for e in examples]
     chosen = selfcheck.shortest([sum(map(len, row)) for row in texts])
+    if examples[0].label is not None:  # any pairs will do
+        examples = [e._replace(positive=e.anchor, label=None) for e in examples]
     batch = build_step([examples[b] for b in chosen], data.encoder, data.traits[rows[0][0]])
     loss, gradient = selfcheck.selfcheck(run.engine, run.config, batch)
     say(f"self-check: a step in chunks equals a plain one (loss to {loss:.0e}, gradients to "

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 from mipic_llm.config import Config, SourceConfig, need
 from mipic_llm.data import row_store, stream, token_cache
 from mipic_llm.data.batch import StepBatch, join_rows
+from mipic_llm.data.labels import Labels
 from mipic_llm.data.plan import BatchPlan
-from mipic_llm.data.read.formats import ReadReport, TextSource, as_list, read_training
+from mipic_llm.data.read.formats import ReadReport, TextSource, as_list, key_of, read_training
 from mipic_llm.data.row_store import StoredRows
 from mipic_llm.data.split import split_off
 from mipic_llm.data.token_cache import LazyTokens, StoredTokens, Tokens, deal, only
@@ -26,7 +27,7 @@ from mipic_llm.evaluation.tasks.base import Task
 from mipic_llm.model.directory import Source
 from mipic_llm.runtime import ranks as dist
 from mipic_llm.runtime.ranks import say
-from mipic_llm.training.survey import look, no_scores, summary
+from mipic_llm.training.survey import look, no_labels, no_scores, summary
 from mipic_llm.types import Traits
 
 CACHE_ROWS = 10_000  # below, tokenising takes seconds and is spread over the steps
@@ -40,6 +41,7 @@ class Data(NamedTuple):
     traits: Sequence[Traits]
     tokens: Sequence[Tokens] = ()  # of each source; none where nothing is trained
     balance: bool = False
+    labels: Sequence[Labels | None] = ()  # of sources of labelled text
 
     @property
     def unlabelled(self) -> bool:
@@ -51,6 +53,8 @@ class Data(NamedTuple):
         batch = self.plan.batch(*position)
         source, numbers = batch[0][0], [i for _, i in batch]
         tokens, examples = self.tokens[source], self.sources[source].examples
+        if self.labels and (labels := self.labels[source]):
+            return self._labelled_step(source, labels, numbers, self.plan.seed_of(*position))
         chosen, most = None, self.sources[source].drawn
         if most:
             sizes = [len(examples[i].negatives) for i in numbers]
@@ -62,6 +66,22 @@ class Data(NamedTuple):
         chosen = chosen and [chosen[i] for i in own]
         rows, traits = tokens.rows(numbers, chosen), self.traits[source]
         return join_rows(only([examples[i] for i in numbers], chosen), rows, self.encoder, traits)
+
+    def _labelled_step(
+        self, source: int, labels: Labels, numbers: list[int], seed: tuple[int, ...]
+    ) -> StepBatch:
+        """A step of labelled text: each row has another of its label as its positive."""
+        tokens, examples = self.tokens[source], self.sources[source].examples
+        others, own = [labels.partner(i, seed) for i in numbers], range(len(numbers))
+        own = self.plan.local(own, dist.rank())
+        if self.balance and dist.world_size() > 1:
+            both = tokens.lengths(numbers) + tokens.lengths(others)
+            own = deal(both, dist.world_size())[dist.rank()]
+        pairs = [(numbers[i], others[i]) for i in own]
+        rows = [examples[i]._replace(positive=examples[j].anchor) for i, j in pairs]
+        ids = [(a[0], b[0]) for i, j in pairs for a, b in [tokens.rows([i, j])]]
+        batch = join_rows(rows, ids, self.encoder, self.traits[source])
+        return batch._replace(groups=2 * [key_of(str(e.label).encode()) for e in rows])
 
 
 def prepare_data(
@@ -81,6 +101,7 @@ def prepare_data(
         d.score_column is None or d.score_column in [s.scored for s in sources],
         no_scores(d.score_column),
     )
+    need(d.label_column is None or any(s.labelled for s in sources), no_labels(d.label_column))
     held: list[TextSource] = []
     if d.validation_split:
         sources, held, line = split_off(sources, d.validation_split, config.seed)
@@ -110,7 +131,8 @@ def prepare_data(
     traits = [source.traits._replace(name=label) for source, label in pairs]
     traits = [t._replace(in_batch=_in_batch(s, spec))
               for t, s, spec in zip(traits, sources, given, strict=True)]  # fmt: skip
-    return Data(sources, plan, encoder, tasks, traits, tokens, d.balance_tokens)
+    labels = [Labels(s.examples) if s.labelled else None for s in sources]
+    return Data(sources, plan, encoder, tasks, traits, tokens, d.balance_tokens, labels)
 
 
 def _labels(sources: Sequence[TextSource]) -> list[str]:
@@ -152,10 +174,15 @@ def _read(given: list[Any], config: Config) -> tuple[list[TextSource], list[Read
         "(data.stream) are kept in it; give a directory, or --data.stream false",
     )  # fmt: skip
     draw = d.negatives_draw == "random"
+    need(
+        not large or d.label_column is None, "data.label_column needs all rows in memory; give "
+        "--data.stream false",
+    )  # fmt: skip
     here = [spec for i, spec in enumerate(given) if i not in large]
     sources, reports = read_training(
         here, negatives=d.negatives, on_bad_rows=d.on_bad_rows, cache_dir=d.cache_dir,
         ignore=d.ignore_columns, score_column=d.score_column, draw=draw,
+        label_column=d.label_column,
     ) if here else ([], [])  # fmt: skip
     for i, spec in large.items():
         one = stream.Reading(spec, d.negatives, d.on_bad_rows == "skip", tuple(d.ignore_columns),
@@ -216,7 +243,7 @@ def open_tokens(source: TextSource, encoder: TextEncoder, option: str) -> Tokens
 
     On each machine its first rank builds; a shared directory is safe (see growing.py).
     """
-    examples, scored = source.examples, bool(source.scored)
+    examples, scored = source.examples, source.symmetric
     lazy = LazyTokens(examples, encoder, scored)
     on_disk = isinstance(examples, StoredRows)
     if option == "off" or (option == "auto" and len(examples) < CACHE_ROWS and not on_disk):

@@ -68,6 +68,8 @@ def identity(source: Source, data: Data) -> dict[str, str]:
             continue
         for example in one.examples:
             rows.update(repr(example[:3]).encode())
+            if example.label is not None:
+                rows.update(repr(example.label).encode())
             if example.scores:
                 rows.update(repr(example.scores).encode())
     return {"data": rows.hexdigest(), "base": source.content}

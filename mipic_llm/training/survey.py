@@ -98,6 +98,7 @@ def check(config: Config) -> int:
                 [spec], negatives=d.negatives, on_bad_rows="skip", cache_dir=d.cache_dir,
                 ignore=d.ignore_columns, score_column=d.score_column,
                 draw=d.negatives_draw == "random",
+                label_column=d.label_column,
             )  # fmt: skip
         except UserError as error:
             bad += _say(f"training {split_weight(name)[0]}", [("bad", str(error))])
@@ -115,6 +116,11 @@ def check(config: Config) -> int:
         bad += _say("data.score_column", [("bad", no_scores(d.score_column))])
     print(f"{bad:,} bad; nothing was trained (--data.check true)")
     return EXIT_USER_ERROR if bad else EXIT_DONE
+
+
+def no_labels(column: str | None) -> str:
+    """The line for a `data.label_column` that no file has."""
+    return f"data.label_column: no file of data.train has text and a column {column}, or name none"
 
 
 def no_scores(column: str | None) -> str:
@@ -148,6 +154,11 @@ def _table(
          else "none"),
         ("leaks", f"{found.leaks:,} rows have a text of the validation data"),
     ]  # fmt: skip
+    if source.labelled:
+        sizes = Counter(e.label for e in rows).values()
+        lines += [
+            ("labels", f"{len(sizes):,} different, of {min(sizes):,} to {max(sizes):,} texts")
+        ]
     given = [e.scores for e in rows if e.scores]
     if source.scored:
         kinds = len({s[0] for s in given})
@@ -157,7 +168,7 @@ def _table(
         lines += [("scores", f"of {len(given):,} rows: positives {_range([s[0] for s in given])}, "
                    f"negatives {_range([n for s in given for n in s[1:]])}; {above:,} with a "
                    "negative above the positive")]  # fmt: skip
-    query, document = ("symmetric", "symmetric") if source.scored else ("query", "document")
+    query, document = ("symmetric", "symmetric") if source.symmetric else ("query", "document")
     columns = {"anchors": (query, [e.anchor for e in rows]),
                "positives": (document, [e.positive for e in rows if e.positive is not None]),
                "negatives": (document, [t for e in rows for t in e.negatives])}  # fmt: skip

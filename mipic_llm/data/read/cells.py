@@ -185,6 +185,18 @@ def to_number(value: Any, column: str) -> float:
     return number
 
 
+def to_label(value: Any, column: str) -> str:
+    """A label as text: 1, 1.0, true and "1" are one."""
+    if isinstance(value, bool):
+        return str(int(value))
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    text = "" if value is None else str(value).strip()
+    if not text or isinstance(value, list | dict):
+        raise BadRow(f"{column} is {value!r}, a label expected")
+    return text
+
+
 def is_nli_word(value: Any) -> bool:
     return isinstance(value, str) and value.strip().lower() in _NLI_WORDS.keys() - {"", "-"}
 

@@ -348,7 +348,7 @@ def _hub_rows(spec: str, split: str, cache_dir: str | None, stream: bool) -> Par
     try:
         data = datasets.load_dataset(
             match["id"], match["config"], revision=match["revision"], cache_dir=cache_dir,
-            split=match["split"] or split, streaming=stream,
+            split=match["split"] or split, **({"streaming": True} if stream else {}),
         )  # fmt: skip
     except Exception as bad:  # whatever fails in there is about the id or the network
         near = _nearest(legal_path(spec))

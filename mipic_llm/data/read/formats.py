@@ -17,6 +17,7 @@ wins:
     sentence1, sentence2, score     scored pairs, as in STS: also similarity, similarity_score, and
                                     a label with fractions; also text1, text2; no hard negatives
     sentence1, sentence2            pairs, also text1, text2
+    text, data.label_column         labelled text: others of the same label are its positives
     text | sentence                 unlabelled, also any .txt: one text per line
 
 Beside any pair, columns of hard negatives (`cells.NEGATIVE`: negative, neg_2, hard_negatives,
@@ -32,6 +33,7 @@ named in the report.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from hashlib import blake2b
@@ -52,6 +54,7 @@ class Example(NamedTuple):
 
     id is the row's place in its source's `examples`. scores: of the positive and of each negative,
     how well it answers the anchor; of a scored pair, the one number; empty where nothing is known.
+    label: of labelled text, whose positive another text of that label is.
     """
 
     anchor: str
@@ -59,10 +62,12 @@ class Example(NamedTuple):
     negatives: tuple[str, ...]
     id: int
     scores: tuple[float, ...] = ()
+    label: str | None = None
 
 
-# anchor, positive, negatives, scores (of the positive and each negative, or none)
-Row = tuple[str, str | None, tuple[str, ...], tuple[float, ...]]
+# anchor, positive, negatives, scores (of the positive and each negative, or none); then, of
+# labelled text alone, the label
+Row = tuple[Any, ...]
 ALL = 1 << 30
 SPARE = 8  # negatives read beyond those asked for, in place of those that prove to be positives
 
@@ -79,10 +84,23 @@ class TextSource(NamedTuple):
     drawn: int | None = None
 
     @property
+    def labelled(self) -> bool:
+        """Whether its rows are texts with a label."""
+        return self.examples[0].label is not None
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether all texts take one prompt, that of STS."""
+        return bool(self.scored or self.labelled)
+
+    @property
     def traits(self) -> Traits:
         """What holds for all of its rows."""
-        kind = "texts" if self.examples[0].positive is None else "pairs"
-        kind = "scored" if self.scored else kind
+        kind = "pairs"
+        if self.scored:
+            kind = "scored"
+        elif self.examples[0].positive is None and not self.labelled:
+            kind = "texts"
         scores = getattr(self.examples, "has_scores", None)  # of rows on disk
         if scores is None:
             scores = any(example.scores for example in self.examples)
@@ -92,7 +110,8 @@ class TextSource(NamedTuple):
 class ReadReport(NamedTuple):
     """What was understood of one file. rejected: (number of the line or row, reason). n_false: hard
     negatives that were left out, because they are the anchor or one of its positives. ignored:
-    columns. beside: files of another split. n_scored: examples with scores of their texts."""
+    columns. beside: files of another split. n_scored: examples with scores of their texts.
+    n_alone: texts that were left out, since no other has their label."""
 
     path: str
     kind: str
@@ -104,6 +123,7 @@ class ReadReport(NamedTuple):
     ignored: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
     n_scored: int = 0
+    n_alone: int = 0
 
     @classmethod
     def of(cls, values: Sequence[Any]) -> ReadReport:
@@ -138,6 +158,8 @@ class ReadReport(NamedTuple):
             text += f"; not read, being of another split: {_some(self.beside)}"
         if self.n_false:
             text += f"; {self.n_false:,} negatives left out, equal to their anchor or its positives"
+        if self.n_alone:
+            text += f"; {self.n_alone:,} texts left out, whose label no other has"
         return text
 
 
@@ -155,6 +177,7 @@ class Columns(NamedTuple):
     nli: str | None = None  # the column of NLI labels
     plain: frozenset[str] = frozenset()  # columns of the first row that are no labels
     score: str | None = None  # of scored pairs
+    label: str | None = None  # of labelled text
 
     @classmethod
     def of(cls, table: Mapping[str, Any]) -> Columns:
@@ -168,8 +191,9 @@ class Columns(NamedTuple):
     @property
     def teaches(self) -> str:
         """What kind of rows these are, in words."""
-        labelled = "scored pairs" if self.score else "labelled rows"
-        return labelled if self.positive else "unlabelled text"
+        if self.positive:
+            return "scored pairs" if self.score else "labelled rows"
+        return "text with labels" if self.label else "unlabelled text"
 
 
 PAIRS = (
@@ -201,6 +225,7 @@ def read_training(
     score_column: str | None = None,
     draw: bool = False,
     split: str = "train",
+    label_column: str | None = None,
 ) -> tuple[list[TextSource], list[ReadReport]]:
     """Reads the training text: one TextSource per spec, one report per file.
 
@@ -213,7 +238,8 @@ def read_training(
     on_bad_rows: error = stop at the first bad row, skip = leave it out and list it in the report.
     ignore: columns that are not looked at. score_column: the one that makes any pairs scored pairs,
     in the files that have it. draw: all hard negatives are read, and so many drawn for each step.
-    in the files that have it. split: of a folder or Hugging Face id that does not name one.
+    label_column: the labels of bare text, likewise. split: of a folder or Hugging Face id that does
+    not name one.
     Raises UserError, one line: what, where, what to do.
     """
     read: list[tuple[str, float, int, str | None, list[list[Row]]]] = []
@@ -232,7 +258,12 @@ def read_training(
         for part in containers(spec, split, cache_dir, name):
             part = part._replace(rows=renamed(part.rows, theirs))
             texts, report, columns = read_part(
-                part, ALL if draw and most else most, on_bad_rows == "skip", ignore, score_column
+                part,
+                ALL if draw and most else most,
+                on_bad_rows == "skip",
+                ignore,
+                score_column,
+                label_column=label_column,
             )
             if found and columns.teaches != kinds[-1].teaches:
                 raise mixed_kinds(part.path, report.kind, columns, reports[-1], kinds[-1])
@@ -242,11 +273,21 @@ def read_training(
         scored = kinds[-1].score
         if scored and len({row[3] for texts in found for row in texts}) < 2:
             raise constant_score(name, scored)
+        if kinds[-1].label:
+            counts = Counter(row[4] for texts in found for row in texts)
+            if len([label for label, count in counts.items() if count > 1]) < 2:
+                raise UserError(
+                    f"{name}: labelled text needs two labels or more with two texts or more each; "
+                    f"found {len(counts):,} labels in the column {kinds[-1].label}"
+                )
+            alone = [row for texts in found for row in texts if counts[row[4]] < 2]
+            found = [[row for row in texts if counts[row[4]] > 1] for texts in found]
+            reports[-1] = reports[-1]._replace(n_alone=len(alone))
         read.append((name, weight, most, scored, found))
     every = [row for *_, scored, found in read if not scored for texts in found for row in texts]
     known = set[tuple[str, str]]()
-    if any(hard for _, _, hard, _ in every):
-        known = {(plain(anchor), plain(right)) for anchor, right, _, _ in every if right}
+    if any(row[2] for row in every):
+        known = {(plain(row[0]), plain(row[1])) for row in every if row[1]}
     sources, counts = [], []
     for name, weight, most, scored, found in read:
         rows: list[Row] = []
@@ -255,7 +296,7 @@ def read_training(
             kept = [_without_positives(row, known, limit) for row in texts]
             counts.append(sum(count for _, count in kept))
             rows += [row for row, _ in kept]
-        examples = [Example(*row[:3], i, row[3]) for i, row in enumerate(rows)]
+        examples = [Example(*row[:3], i, *row[3:]) for i, row in enumerate(rows)]
         drawn = most if draw and most and any(len(e.negatives) > most for e in examples) else None
         sources.append(TextSource(name, examples, weight, scored, drawn))
     return sources, [r._replace(n_false=n) for r, n in zip(reports, counts, strict=True)]
@@ -285,12 +326,12 @@ def renamed(rows: Numbered, columns: Mapping[str, str]) -> Numbered:
 def _without_positives(row: Row, known: set[tuple], negatives: int) -> tuple[Row, int]:
     """-> (the row with at most so many of its negatives, how many were left out because they are
     its anchor or a positive that any row gives the anchor). Mined negatives are full of those."""
-    anchor, positive, hard, scores = row
+    anchor, positive, hard, scores, *label = row
     same = plain(anchor) if hard else anchor
     right = [i for i, t in enumerate(hard) if (p := plain(t)) != same and (same, p) not in known]
     kept = right[:negatives]
     scores = scores and (scores[0], *(scores[1 + i] for i in kept))
-    return (anchor, positive, tuple(hard[i] for i in kept), scores), len(hard) - len(right)
+    return (anchor, positive, tuple(hard[i] for i in kept), scores, *label), len(hard) - len(right)
 
 
 def mixed_kinds(
@@ -387,7 +428,7 @@ def collect_rows(
 
 def read_part(
     part: Part, negatives: int, skip: bool, ignore: Sequence[str], score_column: str | None,
-    known: Columns | None = None,
+    known: Columns | None = None, label_column: str | None = None,
 ) -> tuple[list[Row], ReadReport, Columns]:  # fmt: skip
     """One file's rows, its report, and its columns. known: of the file's earlier rows."""
 
@@ -397,6 +438,10 @@ def read_part(
             return (*texts, cells.nli_label(row.get(columns.nli), columns.nli))
         anchor = one_text(row, columns.anchor)
         if columns.positive is None:
+            if columns.label:
+                return [
+                    (anchor, None, (), (), cells.to_label(row.get(columns.label), columns.label))
+                ]
             return [(anchor, None, (), ())]
         if columns.score:
             alike = row.get(columns.score)
@@ -417,7 +462,9 @@ def read_part(
         ]
 
     most = negatives + SPARE if negatives else 0
-    detect = partial(_detect, path=part.path, ignore=ignore, score_column=score_column)
+    detect = partial(
+        _detect, path=part.path, ignore=ignore, score_column=score_column, label_column=label_column
+    )
     if known:
         detect = partial(lambda _row, columns: columns, columns=known)
     parsed, columns, n_rows, rejected, names = collect_rows(part, detect, parse, skip)
@@ -436,7 +483,7 @@ def read_part(
                 columns = columns._replace(kind=f"scored pairs {columns.kind} ({span})")
         elif columns.positive:  # some rows may have more columns than the first one
             _check_labels(part.path, columns, [name for name in names if name not in ignore])
-    taken = {columns.anchor, columns.positive, columns.nli, columns.score}
+    taken = {columns.anchor, columns.positive, columns.nli, columns.score, columns.label}
     if columns.positive and not columns.nli and not columns.score:
         taken |= {name for name in cells.negative_columns(names) if name not in ignore}
         if any(row[3] for row in rows):
@@ -448,7 +495,9 @@ def read_part(
     ), columns  # fmt: skip
 
 
-def _detect(row: dict, path: str, ignore: Sequence[str], score_column: str | None) -> Columns:
+def _detect(
+    row: dict, path: str, ignore: Sequence[str], score_column: str | None, label_column: str | None
+) -> Columns:
     """What a file means that begins with this row."""
     have = [name for name in map(str, row) if name not in ignore]
     for anchor, positive in NLI:
@@ -474,6 +523,8 @@ def _detect(row: dict, path: str, ignore: Sequence[str], score_column: str | Non
         _check_labels(path, found, have)
         return found
     for name in ("text", "sentence"):
+        if name in have and label_column in have:
+            return Columns(f"labelled text {name}/{label_column}", name, None, label=label_column)
         if name in have:
             return Columns(name, name, None)
     raise UserError(

@@ -8,7 +8,7 @@ from itertools import starmap
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mipic_llm.data.read.cells import BadRow, one_text, to_number
+from mipic_llm.data.read.cells import BadRow, one_text, to_label, to_number
 from mipic_llm.data.read.containers import containers
 from mipic_llm.data.read.formats import SCORES, ReadReport, read_rows
 from mipic_llm.errors import UserError
@@ -58,7 +58,7 @@ def read_labelled(
     texts: the columns to read. split: of a Hugging Face id that names none.
     Raises UserError for a bad row, naming file, line and what is wrong.
     """
-    return _read(spec, texts, (label,), _label, split)
+    return _read(spec, texts, (label,), to_label, split)
 
 
 def _read(
@@ -86,17 +86,6 @@ def _read(
         return (*(one_text(row, name) for name in texts), convert(row.get(label), label))
 
     return read_rows(spec, split, parse, pick, cache_dir)
-
-
-def _label(value: Any, column: str) -> str:
-    if isinstance(value, bool):
-        return str(int(value))
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    text = "" if value is None else str(value).strip()
-    if not text or isinstance(value, list | dict):
-        raise BadRow(f"{column} is {value!r}, a label expected")
-    return text
 
 
 def read_beir(
