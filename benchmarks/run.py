@@ -1,6 +1,6 @@
 """All speed and memory figures: `python benchmarks/run.py SUITE [--quick] [--plot]`.
 
-Suites: sia, step, peers, gradcache, scaling, startup, save, faults, profile, gpu; `plot`
+Suites: sia, step, peers, gradcache, scaling, startup, save, stream, faults, profile, gpu; `plot`
 draws the pictures of what benchmarks/results.csv holds. benchmarks/README.md explains every number.
 """
 
@@ -25,6 +25,7 @@ SUITES = (
     "scaling",
     "startup",
     "save",
+    "stream",
     "faults",
     "profile",
     "gpu",
@@ -42,7 +43,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
                         help="triplets of peers, gradcache (default: built-in)")  # fmt: skip
     parser.add_argument("--case", help="only this case of the suite")
     parser.add_argument("--runs", type=int, default=0, help="timed steps (0 = the suite's own)")
-    parser.add_argument("--rows", type=int, default=4096, help="gradcache: rows in every run")
+    parser.add_argument(
+        "--rows",
+        type=int,
+        default=4096,
+        help="gradcache: rows in every run; stream: rows of the file (10 million)",
+    )
     parser.add_argument("--kills", type=int, default=60, help="faults: runs that are killed")
     parser.add_argument("--seed", type=int, default=0, help="faults: draws the moments")
     parser.add_argument("--threads", type=int, default=1, help="torch threads on a CPU (default 1)")
