@@ -49,6 +49,8 @@ def test_the_card_of_a_run_holds_what_it_recorded(run):
     for score in run.scores:
         shown = f"{100 * score.value:.2f} ({100 * (score.value - old[score[:3]]):+.2f})"
         assert shown in found.text, shown
+    (judged,) = json.loads((run.path / "comparison.json").read_text())
+    assert "## Before and after" in found.text and f"- {judged['verdict'][0]}\n" in found.text
     digest = hashlib.blake2b(digest_size=16)
     for row in ROWS:
         digest.update(repr((row["anchor"], row["positive"], (), ())).encode())

@@ -58,6 +58,9 @@ evaluate: {data: demo, layers: [1, 2]}
     judge, words = job.command("evaluate0"), " ".join(job.command("train"))
     assert "--train.max_steps 3" in words and "--data.max_length 9" in words
     assert "--objective.name mrl" in words and "--seed 6" in words
+    for condition, length in (("a", 9), ("b", 64)):  # the recipe's; not the model's own 256
+        bare = Job(study, Trial(condition, "untrained", None), tmp_path).command("evaluate0")
+        assert f"--data.max_length {length}" in " ".join(bare)
     assert "--layers 1 2" in " ".join(judge) and "--rows true" in " ".join(judge)
 
 

@@ -31,7 +31,7 @@ PATH = "PATH"  # in the snippet, for wherever the model lies
 
 class Facts(NamedTuple):
     """What a run recorded. name: of its directory. data: name, rows and digest of each source.
-    scores and before: figures after and before training."""
+    scores and before: figures after and before training; verdict: sentences on the difference."""
 
     name: str = "model"
     command: str | None = None
@@ -39,10 +39,12 @@ class Facts(NamedTuple):
     data: tuple[dict[str, Any], ...] = ()
     scores: tuple[Score, ...] = ()
     before: tuple[Score, ...] = ()
+    verdict: tuple[str, ...] = ()
 
 
 def facts_of(run: Path) -> Facts:
-    """From environment.json and scores.jsonl of an output directory, as far as they are there."""
+    """From environment.json, scores.jsonl and comparison.json of an output directory, as far as
+    they are there."""
     try:
         told = json.loads((run / "environment.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -51,9 +53,14 @@ def facts_of(run: Path) -> Facts:
         before, after = before_and_after(run / "scores.jsonl")
     except UserError:  # no validation, or rows that are no scores
         before, after = [], []
+    try:
+        (found,) = json.loads((run / "comparison.json").read_text(encoding="utf-8"))
+        verdict = tuple(str(line) for line in [*found["verdict"], *found["notes"]])
+    except (OSError, ValueError, KeyError, TypeError):
+        verdict = ()
     versions = tuple((name, str(told[name])) for name in (*_VERSIONS, "commit") if told.get(name))
     return Facts(run.resolve().name, told.get("command"), versions, tuple(told.get("data") or ()),
-                 tuple(after), tuple(before))  # fmt: skip
+                 tuple(after), tuple(before), verdict)  # fmt: skip
 
 
 def interval(score: Score) -> tuple[float, float] | None:
@@ -128,6 +135,9 @@ def model_card(spec: EmbeddingSpec) -> str:
         "most." + _prompts(spec),
         *spec.notes,
         *_tables(spec, scores),
+        *(["## Before and after\n\nOf the whole run, with 95 % intervals (paired bootstrap over "
+           "the validation rows):\n\n" + "\n".join(f"- {line}" for line in facts.verdict)]
+          if scores and facts.verdict else []),
         "## Training\n\n" + _training(facts),
         "## Licence\n\n" + (f"The base says: {told}." if told else "The base's files state none.")
         + " Whether the training data allows what you plan is for you to check.",

@@ -309,7 +309,7 @@ def _point(
         dense = (*dense, Dense(turned.axes_DD.float(), None, "Identity"))
         live_ND = (live_ND.double() @ turned.axes_DD.T).float()
         notes += turned.notes
-        facts = facts._replace(scores=turned.scores, before=())
+        facts = facts._replace(scores=turned.scores, before=(), verdict=())
     notes += [f"{s.metric} on {s.task} at this size: {s.value:.4f} ({s.n} rows)."
               for s in facts.scores if s.point == point]  # fmt: skip
     spec = spec._replace(n_layers=point.layer, dims=dims, notes=tuple(notes), width=point.dim,

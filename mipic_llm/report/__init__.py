@@ -3,6 +3,7 @@
 from mipic_llm.report.compare import comparison_plot, quality_plot
 from mipic_llm.report.paired import (
     ROWS,
+    Comparison,
     Evaluation,
     compare_two,
     read_evaluation,
@@ -17,6 +18,7 @@ from mipic_llm.report.tables import figures_table, label, markdown_table
 
 __all__ = [
     "ROWS",
+    "Comparison",
     "Evaluation",
     "before_and_after",
     "compare_two",

@@ -30,8 +30,9 @@ class Job:
         self.flags = study.settings | study.conditions[trial.condition]
         if trial.seed is not None:
             self.flags |= study.methods[trial.method] | {"seed": trial.seed}
-        else:  # read as the methods' recipe says: that decides the readout of its inner layers
-            self.flags = {k: v for k, v in self.flags.items() if k.startswith("model.")}
+        else:  # read as the methods' recipe says: readout of inner layers, tokens of a text
+            self.flags = {k: v for k, v in self.flags.items()
+                          if k.startswith("model.") or k == "data.max_length"}  # fmt: skip
 
     def config(self) -> Config:
         """The trial's training configuration. Raises UserError for settings that are none."""
@@ -59,6 +60,7 @@ class Job:
         if self.model is None:
             flags |= self.flags | {"recipe": self.study.recipe}
             flags["model"] = self.flags.get("model.name", "quickstart")
+            flags.setdefault("data.max_length", self.config().data.max_length)
         else:
             kind = "adapter" if (self.model / "adapter").is_dir() else "merged"
             flags["model"] = str(self.model / kind)

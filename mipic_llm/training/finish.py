@@ -13,6 +13,7 @@ from mipic_llm.export.portable import make_spec, write_portable
 from mipic_llm.export.run import PROBES, export_model
 from mipic_llm.export.verify import check_tokens
 from mipic_llm.report import (
+    Comparison,
     Evaluation,
     compare_two,
     figures_table,
@@ -112,14 +113,29 @@ def _on_first(write: Callable[[], None]) -> None:
         raise problem or UserError(told)
 
 
-def report(run: LiveRun, before: list[Score], after: list[Score]) -> None:
-    """Table, plots and the last lines of a run. What cannot be drawn is one line, no failure."""
+def judge(run: LiveRun, before: list[Score], after: list[Score]) -> Comparison | None:
+    """The figures after training against those before, on rank 0; also into comparison.json, from
+    which the model card has its verdict. None without figures."""
+    if run.rank != 0 or not after:
+        return None
+    stages = {"before": before, "after": after}
+    found = compare_two(*(Evaluation(k, v, *read_rows(run.out, k)) for k, v in stages.items()))
+    try:
+        write_record(run.out / "comparison.json", [found])
+    except OSError as error:
+        say(f"warning: {run.out / 'comparison.json'} was not written: {error.strerror}")
+    return found
+
+
+def report(
+    run: LiveRun, before: list[Score], after: list[Score], found: Comparison | None
+) -> None:  # fmt: skip
+    """Table, plots and the last lines of a run; found: see `judge`. What cannot be drawn is one
+    line, no failure."""
     out, table, verdict, written = run.out, "", [], []
     if run.rank == 0:
         draw = {"loss.png": lambda to: loss_plot(out / "metrics.jsonl", to)}
-        if after:
-            stages = {"before": before, "after": after}
-            found = compare_two(*(Evaluation(k, v, *read_rows(out, k)) for k, v in stages.items()))
+        if found is not None:
             table, verdict = figures_table(found), [*found.verdict(), *found.notes]
             text = "\n".join([table, "", *verdict, ""])
             draw = {

@@ -30,7 +30,7 @@ from mipic_llm.training import selfcheck, setup
 from mipic_llm.training.callbacks import EarlyStopping, ShowProgress, Tracking, check_callbacks
 from mipic_llm.training.checks import canary, check_chunks
 from mipic_llm.training.evaluator import Evaluator
-from mipic_llm.training.finish import export, rehearse, report
+from mipic_llm.training.finish import export, judge, rehearse, report
 from mipic_llm.training.resume import check_resume, find_resume, fingerprint, past_batches, restore
 from mipic_llm.training.run import LiveRun
 from mipic_llm.training.step import UNREAD, NotFinite, StepRunner
@@ -135,8 +135,9 @@ def _train(run: LiveRun, state: RunState, evaluator: Evaluator) -> int:
         code = _steps(run, state, evaluator, got)
     if code == EXIT_DONE:
         after = evaluator.after()
+        found = judge(run, before, after)
         export(run)
-        report(run, before, after)
+        report(run, before, after, found)
         run.settle()
         if missing := dist.from_first(_deleted(run)):
             say(f"warning: deleted in {run.out} while the run went on: {', '.join(missing)}")
