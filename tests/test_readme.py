@@ -29,7 +29,8 @@ LINKS = re.compile(r"\]\((?!https?:)([^()#\s]*)#?([^()\s]*)\)")
 OWN = {"merged", "layers", "dim", "dims", "model", "data", "checkpoint", "to", "suite", "help",
        "study", "jobs", "print_config", "num_gpus", "num_accelerators", "hostfile",
        "output", "ranks", "module", "point", "gpu", "sweep", "json", "rows",
-       "pca_text", "keep", "write", "budget", "out", "mean_tokens",
+       "pca_text", "keep", "write", "budget", "out", "mean_tokens", "rotate", "onnx", "push",
+       "public",
        *(f"mine.{name}" for name in MineSettings.model_fields)}  # fmt: skip
 
 
