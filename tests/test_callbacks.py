@@ -79,7 +79,8 @@ def test_every_hook_is_called_in_order(base, tmp_path) -> None:
     ]  # fmt: skip
     saved = [c[1] for c in record.calls if c[0] == "save"]
     assert saved == ["config.yaml", "environment.json", "checkpoints/step-00000003", "parity.json",
-                     "adapter", "table.txt", "scores.jsonl", "loss.png", "quality.png"]  # fmt: skip
+                     "adapter", "table.txt", "comparison.json", "scores.jsonl", "loss.png",
+                     "quality.png"]  # fmt: skip
     assert handlers == [
         signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
     ]
