@@ -90,6 +90,7 @@ class Known(NamedTuple):
     teacher_SK: float32, vectors of a model that is not trained. None: there is no teacher.
     row_S: int64, the row that it is of, different over all ranks. None: texts of other rows are
         negatives as well.
+    whose_S: int64, which anchor of its own rank each belongs to. None: nobody said.
     """
 
     key_S: Tensor
@@ -97,6 +98,7 @@ class Known(NamedTuple):
     teacher_SK: Tensor | None = None
     row_S: Tensor | None = None
     group_S: Tensor | None = None
+    whose_S: Tensor | None = None
 
     def each(self, change: Callable[[Tensor], Tensor]) -> Known:
         """The same with every tensor changed."""
@@ -140,7 +142,7 @@ class Best(NamedTuple):
 class RunState(NamedTuple):
     """Everything a run needs beside the DeepSpeed checkpoint to go on as if never stopped.
 
-    memory: readouts of earlier steps (objective/memory.py), the same on every rank.
+    memory: of earlier steps, the state of objective/memory.py, the same on every rank.
     """
 
     step: int
@@ -149,4 +151,4 @@ class RunState(NamedTuple):
     rng: dict[str, Any]
     mlflow_run_id: str | None = None
     best: Best | None = None
-    memory: tuple[Tensor, int, Tensor] | None = None
+    memory: tuple[Any, ...] | None = None

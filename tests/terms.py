@@ -11,6 +11,7 @@ Run by `ranks.run_ranks`, this file judges all cases on every rank. argv: file f
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -39,13 +40,16 @@ FLAGS = ["--objective.dims", "2,4,20", "--sia.layers", "1,2,3", "--pic.ladder", 
 EQUAL = {(2, 0): (1, 0), (2, 1): (0, 2), (2, 3): (2, 2), (1, 1): (0, 1), (1, 4): (1, 3)}
 KEPT_TEXT = [101, 1, 2, 108, 3, 4, 5]  # of the memory's rows; two are texts of the step
 COUNTS = {1: [(5, 4)], 2: [(3, 1), (3, 4)]}  # (anchors, negatives) of each rank
+WHOSE = {1: [[0, 0, 2, 4]], 2: [[1], [0, 0, 2, 2]]}  # the anchor of each negative on its rank
+K = 12  # width of the teacher
 
 
 class World(NamedTuple):
     """The global batch. z: layer -> (N, D) readouts, rank by rank; anchors, positives, negatives:
     their rows; kept: readouts of earlier steps; heads, drawn: of the objective; text, kept_text:
     numbers of the texts of all rows and of kept, equal where texts are equal; score: of all rows;
-    judge: what the margin's cosines are of; alone: only a row's own negatives count.
+    taught, kept_taught: the teacher's vectors of all rows and of kept; whose: place of its anchor
+    among anchors; judge: what the margin's cosines are of; alone: only a row's own negatives count.
     drawn: of the terms that take the case's source."""
 
     z: dict[int, Tensor]
@@ -60,6 +64,9 @@ class World(NamedTuple):
     score: list[float]
     margin: Margin | None
     judge: Tensor
+    taught: Tensor
+    kept_taught: Tensor
+    whose: list[int]
     alone: bool = False
 
     def row(self, i: int) -> int:
@@ -122,13 +129,15 @@ def setting(*flags: str) -> Objective:
     """The objective of these flags, its heads in float64 and its memory filled."""
     config = resolve(load_config([*FLAGS, *flags]), width=D, n_layers=DEPTH)
     torch.manual_seed(3)
-    objective = build_objective(config, width=D, depth=DEPTH)
+    objective = build_objective(config, width=D, depth=DEPTH, teacher_width=K)
     for heads in objective.heads().values():
         heads.double()
         for parameter in heads.parameters():  # a residual head begins at zero: tell it apart
             torch.nn.init.normal_(parameter, std=0.2)
     if objective.memory.size:
-        objective.memory.look(torch.randn(KEPT, D, dtype=torch.float64), torch.tensor(KEPT_TEXT))
+        kept, taught = (torch.randn(KEPT, d, dtype=torch.float64) for d in (D, K))
+        taught = taught if has_teacher(objective) else None
+        objective.memory.look(kept, torch.tensor(KEPT_TEXT), taught)
         objective.memory.keep()
     return objective
 
@@ -160,15 +169,23 @@ def groups(rows: Rows) -> list[int]:
     return found
 
 
-def scores(rows: Rows) -> list[float]:
-    """Of every row of a scored source, some alike; of no meaning but at the positives."""
-    return [float(n * 7 % 3) for n in range(rows.total)]
+def facts(rows: Rows, kind: str) -> tuple[list[float], Tensor, list[int]]:
+    """What is known of every row: its score (of a scored source some alike, of no meaning but at
+    the positives; else NaN where it is not known), the teacher's vector, and whose it is."""
+    torch.manual_seed(7)
+    taught, score = torch.randn(rows.total, K, dtype=torch.float64), torch.randn(rows.total)
+    anchors, _, negatives = (c.tolist() for c in rows.columns(torch.device("cpu")))
+    score[[*anchors, negatives[-1]]] = math.nan  # with one rank the only one of its row
+    whose: list[int] = []
+    for rank, n in enumerate(rows.anchors):
+        whose += [*range(n), *range(n), *WHOSE[len(rows.anchors)][rank]]
+    alike = [float(n * 7 % 3) for n in range(rows.total)]
+    return alike if kind == "scored" else score.tolist(), taught, whose
 
 
-def taught(rows: Rows) -> Tensor:
-    """A teacher's vectors of every row, of a width of their own."""
-    torch.manual_seed(8)
-    return torch.randn(rows.total, 7)
+def has_teacher(objective: Objective) -> bool:
+    return any(type(term).__name__ in ("TeacherRelation", "TeacherVector") or
+               getattr(term, "taught", False) for term in objective.terms)  # fmt: skip
 
 
 def found(
@@ -182,21 +199,21 @@ def found(
     outputs, constants = objective.outputs(inside, drawn)
     limits = objective.limits(drawn, rows)
     outputs = [value[:n] for value, n in zip(outputs, limits, strict=True)]
-    known = Known(torch.tensor(keys(rows)[own]))
-    if kind == "taught":
-        known, kind = known._replace(teacher_SK=taught(rows)[own]), "pairs"
+    score, taught, whose = facts(rows, kind)
+    teacher = taught if kind == "taught" or has_teacher(objective) else None
+    known = Known(torch.tensor(keys(rows)), torch.tensor(score), teacher)
+    known = known._replace(whose_S=torch.tensor(whose))
     if kind == "alone":
-        rows_of = World(
-            z, *(c.tolist() for c in rows.columns(torch.device("cpu"))), *[None] * 8
-        ).row
-        known = known._replace(row_S=torch.tensor([rows_of(i) for i in range(rows.total)][own]))
-        kind = "pairs"
+        columns = (c.tolist() for c in rows.columns(torch.device("cpu")))
+        rows_of = World(z, *columns, *[None] * 11).row
+        known = known._replace(row_S=torch.tensor([rows_of(i) for i in range(rows.total)]))
     if kind == "labelled":
-        known, kind = known._replace(group_S=torch.tensor(groups(rows)[own])), "pairs"
-    if kind == "scored":
-        known = known._replace(score_S=torch.tensor(scores(rows)[own]))
+        known = known._replace(group_S=torch.tensor(groups(rows)))
+    kind = kind if kind == "scored" else "pairs"
+    by_rows = any(not getattr(term, "taught", True) for term in objective.terms)
+    traits = Traits(kind=kind, scores=kind == "scored" or by_rows)
     grads, parts, left_out = objective.across(
-        [v.detach() for v in outputs], constants, known, rows, drawn, Traits(kind=kind)
+        [v.detach() for v in outputs], constants, known.each(lambda x: x[own]), rows, drawn, traits
     )
     surrogate = sum((v * g).sum() for v, g in zip(outputs, grads, strict=True))
     return metrics(parts, left_out), surrogate
@@ -212,12 +229,16 @@ def judge(flags: list[str], naive: Naive, step: int = 0, kind: str = "pairs") ->
     heads = objective.heads()
     columns = [c.tolist() for c in rows.columns(torch.device("cpu"))]
     kept = objective.memory.state()
-    kept_z, _, kept_text = kept or (z[1][:0], 0, torch.tensor([]))
+    kept_z, _, kept_text, *kept_taught = kept or (z[1][:0], 0, torch.tensor([]))
     drawn = zip(objective.terms, objective.draw(step), strict=True)
+    score, taught, whose = facts(rows, kind)
+    firsts = [sum(rows.anchors[:r]) for r, n in enumerate(rows.per_rank) for _ in range(n)]
     world = World(
         z, *columns, kept_z, heads, tuple(d for t, d in drawn if t.takes(Traits(kind=kind))),
-        groups(rows) if kind == "labelled" else keys(rows), kept_text.tolist(), scores(rows),
-        objective.margin, taught(rows) if kind == "taught" else z[DEPTH], kind == "alone",
+        groups(rows) if kind == "labelled" else keys(rows), kept_text.tolist(), score,
+        objective.margin, taught if kind == "taught" else z[DEPTH], taught,
+        kept_taught[0] if kept_taught else taught,
+        [a + b for a, b in zip(firsts, whose, strict=True)], kind == "alone",
     )  # fmt: skip
     wanted = naive(world)
     leaves = [*z.values(), *(p for h in heads.values() for p in h.parameters())]

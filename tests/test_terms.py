@@ -11,9 +11,12 @@ from ranks import ROOT, run_ranks
 from terms import (
     KEPT,
     KEPT_TEXT,
+    TAU,
     D,
+    K,
     World,
     back,
+    facts,
     found,
     info_nce,
     judge,
@@ -99,6 +102,70 @@ def relation(mean: bool, task: bool = True) -> Callable:
             pairs = zip(full, neighbours(world, z, d), strict=True)
             terms.append(torch.stack([(t * (t / p).log()).sum() for t, p in pairs]).mean())
         return (0.3 * mrl()(world) if task else 0) + 0.7 * 5 * sum(terms) / (2 if mean else 1)
+
+    return naive
+
+
+def taught_neighbours(*layers: int) -> Callable:
+    """Each prefix's neighbours against the teacher's, tau 0.4; copies of a text are left out, the
+    other view too; inner layers see no memory. 5 * mean over prefixes and layers."""
+
+    def rows(world: World, z: Tensor, kept: Tensor, d: int) -> list[Tensor]:
+        unit, old, found = normalize(z[:, :d], dim=1), normalize(kept[:, :d], dim=1), []
+        for i in range(len(z)):
+            now = unit[world.others(i, list(range(len(z))))]
+            then = [m for m in range(len(kept)) if world.kept_text[m] != world.text[i]]
+            found.append((torch.cat([now, old[then]]) @ unit[i] / 0.4).softmax(0))
+        return found
+
+    def naive(world: World) -> Tensor:
+        terms = []
+        for layer in layers:
+            n = len(world.kept) if layer == 3 else 0
+            taught = rows(world, world.taught, world.kept_taught[:n], K)
+            for d in DIMS:
+                pairs = zip(taught, rows(world, world.z[layer], world.kept[:n], d), strict=True)
+                terms.append(torch.stack([(t * (t / p).log()).sum() for t, p in pairs]).mean())
+        return mrl()(world) + 5 * torch.stack(terms).mean()
+
+    return naive
+
+
+def taught_vectors(form: str) -> Callable:
+    def naive(world: World) -> Tensor:
+        terms, there = [], normalize(world.taught, dim=1)
+        for i, d in enumerate(DIMS):
+            made = world.heads["teacher_maps"][i](normalize(world.z[3][:, :d], dim=1))
+            gap = (made - there).square().sum(1)
+            cosine = 1 - torch.cosine_similarity(made, there, dim=1)
+            terms.append((cosine if form == "cosine" else gap).mean())
+        return mrl()(world) + 2 * torch.stack(terms).mean()
+
+    return naive
+
+
+def row_scores(*, scored: bool) -> Callable:
+    """3 KL + 2 margin-MSE over each row's own candidates, means over rows with a negative and over
+    negatives. Scores of the rows at temperature 2; else the teacher's cosines."""
+
+    def naive(world: World) -> Tensor:
+        kls, margins, z = [], [], world.z[3]
+        for b, (a, p) in enumerate(zip(world.anchors, world.positives, strict=True)):
+            there = [p, *(n for n in world.negatives if world.whose[n] == b)]
+            score = torch.cosine_similarity(world.taught[[a]], world.taught[there], dim=1) / TAU
+            if scored:
+                score = torch.tensor([world.score[row] for row in there]).double() / 2
+                there = [row for row, s in zip(there, score, strict=True) if s == s]
+                score = score[score == score]
+            if len(there) == 1:
+                continue
+            for d in DIMS:
+                cos = torch.cosine_similarity(z[[a], :d], z[there, :d], dim=1)
+                t = score.softmax(0)
+                kls.append((t * (t.log() - (cos / TAU).log_softmax(0))).sum())
+                margins += [((cos[0] - c) - TAU * (score[0] - s)) ** 2
+                            for c, s in zip(cos[1:], score[1:], strict=True)]  # fmt: skip
+        return mrl()(world) + 3 * torch.stack(kls).mean() + 2 * torch.stack(margins).mean()
 
     return naive
 
@@ -192,6 +259,10 @@ def hinge(world: World) -> Tensor:
     return total
 
 
+TEACHER = ["--teacher.name", "vectors.npy"]
+TAUGHT = ["--objective.name", "mrl", *TEACHER, "--teacher.relation", "0"]
+SCORES = ["--teacher.scores", "3", "--teacher.margin", "2"]
+NEIGHBOURS = [*TAUGHT[:4], "--teacher.relation", "5", "--teacher.relation_temperature", "0.4"]
 CASES: dict[str, tuple] = {
     "plugin": (["--objective.name", "mrl", "--objective.plugins", "hinge=0.7"], hinge),
     "alone": (["--objective.name", "mrl"], mrl(), 0, "alone"),
@@ -220,6 +291,15 @@ CASES: dict[str, tuple] = {
     "scored-mipic": ([*SCORED, "--objective.alpha", "0.3", "--sia.sentences", "5"],
                      lambda w: 0.3 * scored((1, 1, 8))(w) + relation(mean=True, task=False)(w), 0,
                      "scored"),
+    "teacher-relation": (NEIGHBOURS, taught_neighbours(3)),
+    "teacher-relation-layers": ([*NEIGHBOURS, "--teacher.layers", "ladder"],
+                                taught_neighbours(1, 2, 3)),
+    "teacher-cosine": ([*TAUGHT, "--teacher.vector", "2"], taught_vectors("cosine")),
+    "teacher-l2": ([*TAUGHT, "--teacher.vector", "2", "--teacher.vector_loss", "l2"],
+                   taught_vectors("l2")),
+    "teacher-scores": ([*TAUGHT, *SCORES], row_scores(scored=False)),
+    "row-scores": (["--objective.name", "mrl", *SCORES, "--teacher.scores_temperature", "2"],
+                   row_scores(scored=True)),
     "gor": (["--objective.name", "simcse", "--objective.gor", "0.7"], gor),
     "simcse": (["--objective.name", "simcse"], mrl((1,), (D,))),
     "mrl": (["--objective.name", "mrl"], mrl()),
@@ -315,7 +395,7 @@ def test_what_no_term_uses_has_a_gradient_of_zero() -> None:
 
 def test_the_relation_remembers_the_texts_of_earlier_steps() -> None:
     """The newest 11 of them, without gradients, and only those of steps that were kept."""
-    objective = setting(*RELATION, "--sia.memory", "11")
+    objective = setting(*RELATION, *TEACHER, "--sia.memory", "11")
     z, rows = readouts(1)
     before = objective.memory.state()
     objective.terms = [term for term in objective.terms if not term.local]
@@ -323,11 +403,12 @@ def test_the_relation_remembers_the_texts_of_earlier_steps() -> None:
     assert torch.equal(objective.memory.state()[0], before[0])
     found(objective, z, rows)
     objective.memory.keep()
-    newest, following, text = objective.memory.state()
+    newest, following, text, taught = objective.memory.state()
+    assert torch.equal(taught.roll(-following, 0)[-rows.total :], facts(rows, "pairs")[1][-11:])
     wanted = torch.cat([before[0], z[3].detach()])[-11:]
     assert torch.equal(newest.roll(-following, 0), wanted) and KEPT + rows.total > 11
     assert text.roll(-following).tolist() == [*KEPT_TEXT, *keys(rows)][-11:]
-    resumed = setting(*RELATION, "--sia.memory", "11")
+    resumed = setting(*RELATION, *TEACHER, "--sia.memory", "11")
     resumed.terms = [term for term in resumed.terms if not term.local]
     assert found(resumed, z, rows)[0] != found(objective, z, rows)[0]
     resumed.memory.restore(objective.memory.state(), newest.device)
@@ -339,14 +420,15 @@ def test_a_restored_memory_goes_on_where_it_was(size: int) -> None:
     """At its own size with every row in its place, at another size with the newest rows."""
     rows, text, memory = torch.arange(60.0).reshape(20, 3), torch.arange(20), Memory(11)
     for start in (0, 5, 10):
-        memory.look(rows[start : start + 5], text[start : start + 5])
+        memory.look(rows[start : start + 5], text[start : start + 5], -rows[start : start + 5])
         memory.keep()
     other = Memory(size)
     other.restore(memory.state(), rows.device)
     for each in (memory, other):
-        each.look(rows[15:], text[15:])
+        each.look(rows[15:], text[15:], -rows[15:])
         each.keep()
-    (mine, here, _), (theirs, there, their_text) = memory.state(), other.state()
+    (mine, here, *_), (theirs, there, their_text, taught) = memory.state(), other.state()
+    assert torch.equal(taught, -theirs)
     if size == 11:
         assert here == there and torch.equal(mine, theirs)
     n = {11: 11, 7: 7, 30: 16}[size]  # 30: the 11 that were left, and 5

@@ -50,6 +50,12 @@ def validate(c: Config, world_size: int | None = None) -> None:
          "lora.use_dora is true and lora.rank is 0; give --lora.rank 16")
     need(m.liger != "true" or not c.train.compile, "model.liger and train.compile are both on: "
          "compiling fuses the same layers itself; give --model.liger auto")
+    t = c.teacher
+    need(bool(t.name), "teacher.name is empty; give base, a model, a file of vectors, or none")
+    need(t.name != "none" or not t.vector, f"teacher.vector is {t.vector:g} and there is no "
+         "teacher; give --teacher.name base, a model or a file of vectors")
+    need(t.name == "none" or t.relation + t.vector + t.scores + t.margin > 0, "teacher.name is "
+         f"{t.name}, and all weights of its terms are 0; give --teacher.relation 3")
     need(not m.attn.startswith("flash") or c.train.precision != "fp32", f"model.attn is {m.attn}, "
          "which has no fp32 form; give --train.precision bf16 or --model.attn sdpa")
 
@@ -79,6 +85,10 @@ def validate_sizes(c: Config) -> None:
         _rising("sia.layers", layers)
         need(s.layers_per_step <= len(layers), f"sia.layers_per_step is {s.layers_per_step}, "
              f"sia.layers has {len(layers)}; give 0 for all")
+    if c.teacher.dims is not None:
+        _rising("teacher.dims", c.teacher.dims)
+        need(dims is None or c.teacher.dims[-1] <= dims[-1], f"teacher.dims has "
+             f"{c.teacher.dims[-1]}, above the full width; give prefixes of objective.dims")
     if ratios is not None:
         need(all(0 < r <= 1 for r in ratios) and sorted(ratios) == ratios,
              f"sia.ratios is {ratios}; they must be in (0, 1] and never fall")

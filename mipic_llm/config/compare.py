@@ -41,6 +41,7 @@ DATA = _keys("""
     data.label_column data.mixture_temperature data.validation_split
 """)
 BASE = _keys("model.name model.revision model.adapter")
+TEACHER = _keys("teacher.name teacher.revision")
 
 
 class Change(NamedTuple):
@@ -57,17 +58,21 @@ class Change(NamedTuple):
 def compare(old: Config, new: Config, same: dict[str, bool | None]) -> list[Change]:
     """What changes from an interrupted run's resolved configuration to this one's.
 
-    same: whether "data" and "base" are those of then by content; None = not known, then their
-    names are compared. Raises UserError naming every difference that may not be.
+    same: whether "data", "base" and "teacher" are those of then by content; None = not known, then
+    their names are compared. Raises UserError naming every difference that may not be.
     """
     before, now = flatten(old), flatten(new)
     if same["data"]:  # wherever it lies
         before, now = (row | {"data.sources": _settings(row)} for row in (before, now))
-    by_content = {"data": DATA, "base": BASE}
+    by_content = {"data": DATA, "base": BASE, "teacher": TEACHER}
     known = frozenset().union(*(keys for k, keys in by_content.items() if same[k] is not None))
     found = [Change(k, before[k], now[k]) for k in OPTIONS if before[k] != now[k]]
     wrong = [str(c) for c in found if c.key not in NO_MATTER | MAY_CHANGE | known]
-    names = {"data": "data.train (other rows)", "base": "model.name (other files)"}
+    names = {
+        "data": "data.train (other rows)",
+        "base": "model.name (other files)",
+        "teacher": "teacher.name (other vectors)",
+    }
     wrong += [names[k] for k, equal in same.items() if equal is False]
     if wrong:
         raise UserError(

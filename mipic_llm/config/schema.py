@@ -173,6 +173,35 @@ class ScoredConfig(Section):
     weight: float = opt(1.0, "factor of it, where InfoNCE has 1", ge=0)
 
 
+class TeacherConfig(Section):
+    name: str = opt("none", "frozen model that the training is distilled from: base (the student's "
+        "weights before training), a directory or Hugging Face id that evaluate reads, or a file "
+        "of vectors: .parquet with columns text and vector, or .npy with a row for each distinct "
+        "text in the order of the data; none = no teacher")
+    revision: str | None = opt(None, "branch, tag or commit of a Hugging Face id")
+    max_length: int | None = opt(None, "tokens per text that it reads; None = data.max_length, at "
+        "most its own", ge=4)
+    dims: list[int] | None = opt(None, "prefixes that are distilled; None = objective.dims")
+    relation: float = opt(3.0, "weight of the relation: KL between the softmax over the teacher's "
+        "similarities of a text to all others of the step and of sia.memory, and the same at each "
+        "prefix; 0 = off", ge=0)
+    relation_temperature: float = opt(0.05, "of both softmaxes", gt=0)
+    layers: Literal["last", "ladder"] = opt("last", "layers under the relation: last, or ladder = "
+        "the ladder's layers too")
+    vector: float = opt(0.0, "weight of the distance between each prefix, through a linear map "
+        "where widths differ (dropped at export), and the teacher's vector; 0 = off", ge=0)
+    vector_loss: Literal["cosine", "l2"] = opt("cosine", "cosine = 1 - cosine; l2 = squared "
+        "distance, prefix and teacher's vector normalised")
+    scores: float = opt(0.0, "weight of the KL between softmaxes over the candidates of a row (its "
+        "positive and its negatives), at each prefix: of the scores that the rows hold, else of "
+        "the teacher's cosines; 0 = off", ge=0)
+    margin: float = opt(0.0, "weight of margin-MSE: squared difference of the margins positive - "
+        "negative of those scores and of each prefix's cosines; 0 = off", ge=0)
+    scores_temperature: float | None = opt(None, "of those scores: score / scores_temperature "
+        "stands for cosine / objective.tau; None = 1 for scores of the rows, objective.tau for the "
+        "teacher's cosines", gt=0)
+
+
 class EseConfig(Section):
     k: int | None = opt(None, "channels that ESE compresses into; None = the widest dim of at most "
         "a third of the full width")
@@ -270,6 +299,7 @@ class Config(Section):
     pic: PicConfig = PicConfig()
     scored: ScoredConfig = ScoredConfig()
     ese: EseConfig = EseConfig()
+    teacher: TeacherConfig = TeacherConfig()
     train: TrainConfig = TrainConfig()
     eval: EvalConfig = EvalConfig()
     export: ExportConfig = ExportConfig()

@@ -36,7 +36,7 @@ class StepBatch(NamedTuple):
     keys: of the S texts without their prompts, see `key_of`.
     rows: which row each text is of; None where texts of other rows are negatives too.
     scores: of the S texts, NaN where nothing is known; None where the source has none.
-    teacher_SK: float32, see `Known`. groups: of the S texts, of their labels.
+    teacher_SK: float32, and whose: see `Known`. groups: of the S texts, of their labels.
     """
 
     ids: list[np.ndarray]
@@ -50,6 +50,7 @@ class StepBatch(NamedTuple):
     teacher_SK: np.ndarray | None = None
     rows: list[int] | None = None
     groups: list[int] | None = None
+    whose: list[int] | None = None
 
 
 class Chunk(NamedTuple):
@@ -157,6 +158,7 @@ def prepare(
         None if batch.teacher_SK is None else torch.from_numpy(batch.teacher_SK),
         None if batch.rows is None else torch.tensor(batch.rows),
         None if batch.groups is None else torch.tensor(batch.groups),
+        None if batch.whose is None else torch.tensor(batch.whose),
     )  # fmt: skip
     known = known.each(Tensor.pin_memory) if pin else known
     return Prepared(batch, known, tuple(made), join(order[-1:], 0.0))
@@ -177,6 +179,7 @@ def join_rows(
     """A step's sequences from its rows, of one source, and their tokens; unlabelled rows stand
     twice. No tokens are copied."""
     negatives = [ids for row in rows for ids in row[2:]]
+    whose = [b for b, row in enumerate(rows) for _ in row[2:]]
     texts = [e.anchor for e in examples] + [e.anchor if e.positive is None else e.positive
              for e in examples] + [text for e in examples for text in e.negatives]  # fmt: skip
     return StepBatch(
@@ -187,6 +190,7 @@ def join_rows(
         rows=None if source.in_batch else [
             e.id for e in (*examples, *examples, *(e for e in examples for _ in e.negatives))
         ],
+        whose=[*range(len(rows)), *range(len(rows)), *whose],
     )  # fmt: skip
 
 

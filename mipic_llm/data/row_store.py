@@ -83,6 +83,11 @@ class StoredRows(Sequence[Example]):
         first = self._first[:-1]
         return self._key[np.stack([self._text[first], self._text[first + self.labelled]])]
 
+    def each_text(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of all texts in their order, int64: key, row, place in the row."""
+        row = np.repeat(np.arange(len(self)), np.diff(self._first))
+        return self._key[self._text], row, np.arange(len(row)) - self._first[row]
+
     def rows_with(self, keys: np.ndarray) -> np.ndarray:
         """(rows,) bool: which rows have a text with one of these keys."""
         found = np.zeros(len(self), bool)

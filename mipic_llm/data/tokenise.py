@@ -92,6 +92,11 @@ class TextEncoder:
                 known.update(zip(new, self._tokenise(new, kind), strict=True))
         return [known[text] for text in texts]
 
+    def forget(self) -> None:
+        """Drop what is remembered of texts."""
+        with _LOCK:
+            self._known = {kind: {} for kind in KINDS}
+
     def fresh(self, texts: Sequence[str], kind: str = "query") -> list[np.ndarray]:
         """As `arrays`, but nothing is remembered."""
         with _LOCK:

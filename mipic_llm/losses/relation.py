@@ -1,9 +1,10 @@
-"""Relation between sentences: a prefix should have the neighbours that the full width has.
+"""Relation between texts: a prefix should have the neighbours that a teacher has.
 
 Shape legend: B queries, b of one tile; N candidates, M kept ones (constants), n = N + M; D full
-width, d a prefix width, i its index.
+width, K the teacher's, d a prefix width, i its index.
 
-    t_b   = softmax_n(cos(q_b, c_n) / tau)                  teacher: full width, a constant
+    t_b   = softmax_n(cos(Q_b, C_n) / tau)                  teacher, a constant: vectors of another
+                                                            model, or q and c at full width
     p^i_b = softmax_n(cos(q_b[:d_i], c_n[:d_i]) / tau)      student
     KL_i  = mean_b sum_n t_bn (log t_bn - log p^i_bn),      d KL / d logits of p = p - t
 """
@@ -48,6 +49,14 @@ class LeftOut(NamedTuple):
         return out_bn.scatter_(1, self.own_B[here, None], True)
 
 
+class Teacher(NamedTuple):
+    """What another model makes of queries (B, K), candidates (N, K) and kept ones (M, K)."""
+
+    q_BK: Tensor
+    c_NK: Tensor
+    kept_MK: Tensor
+
+
 def neighbourhood_kl(
     q_BD: Tensor,
     c_ND: Tensor,
@@ -56,22 +65,25 @@ def neighbourhood_kl(
     tau: float,
     left_out: LeftOut | None = None,
     kept_MD: Tensor | None = None,
+    teacher: Teacher | None = None,
     per_dim: bool = False,
 ) -> Tensor:
-    """KL from the full width's neighbours to each prefix's: the sum over prefixes, a scalar, or
-    with per_dim the prefixes apart, (n_dims,).
+    """KL from the teacher's neighbours to each prefix's: the sum over prefixes, a scalar, or with
+    per_dim the prefixes apart, (n_dims,).
 
-    q_BD, c_ND: queries and candidates; gradients go to the first d columns of both. dims: truncated
-    prefixes. left_out: the candidates that a query is not compared with; None = with all. kept_MD:
-    more candidates, without gradient. Returns float32, or float64 for float64 inputs. Raises
-    ValueError unless tau > 0.
+    q_BD, c_ND: queries and candidates; gradients go to the first d columns of both. dims: prefixes.
+    left_out: the candidates that a query is not compared with; None = with all. kept_MD: more
+    candidates, without gradient. teacher: None = the full width of q, c and kept, a constant.
+    Returns float32, or float64 for float64 inputs. Raises ValueError unless tau > 0.
     """
     check_tau(tau)
     dtype = compute_dtype(q_BD, c_ND)
     with full_precision(q_BD.device):
         q_BD, c_ND = q_BD.to(dtype), c_ND.to(dtype)
         kept_MD = c_ND[:0].detach() if kept_MD is None else kept_MD.detach().to(dtype)
-        kl_i = _NeighbourhoodKl.apply(q_BD, c_ND, kept_MD, left_out, tuple(dims), tau)
+        taught = teacher or Teacher(q_BD, c_ND, kept_MD)
+        taught = Teacher(*(x.detach().to(dtype) for x in taught))
+        kl_i = _NeighbourhoodKl.apply(q_BD, c_ND, kept_MD, taught, left_out, tuple(dims), tau)
     return (kl_i if per_dim else kl_i.sum()) / len(q_BD)
 
 
@@ -85,11 +97,13 @@ class _NeighbourhoodKl(torch.autograd.Function):
         q_BD: Tensor,
         c_ND: Tensor,
         kept_MD: Tensor,
+        teacher: Teacher,
         left_out: LeftOut | None,
         dims: tuple[int, ...],
         tau: float,
     ) -> Tensor:
-        candidates = _Candidates(c_ND, kept_MD, (*dims, c_ND.shape[1]), tau)
+        candidates = _Candidates(c_ND, kept_MD, dims, tau)
+        full = _Candidates(teacher.c_NK, teacher.kept_MK, teacher.c_NK.shape[1:], tau)
         room = _TILE_BYTES if q_BD.device.type == "cpu" else _TILE_BYTES_GPU
         row_bytes = _TILE_MATRICES * (len(c_ND) + len(kept_MD)) * q_BD.element_size()
         rows = max(1, room // row_bytes)
@@ -99,7 +113,7 @@ class _NeighbourhoodKl(torch.autograd.Function):
         for start in range(0, len(q_BD), rows):
             here = slice(start, start + rows)
             out_bn = None if left_out is None else left_out.mask(here)
-            log_t_bn, t_bn = candidates.softmax(_unit(q_BD[here])[0], -1, out_bn)
+            log_t_bn, t_bn = full.softmax(_unit(teacher.q_BK[here])[0], 0, out_bn)
             for i, d in enumerate(dims):
                 unit_bd, norm_b1 = _unit(q_BD[here, :d])
                 log_p_bn, p_bn = candidates.softmax(unit_bd, i, out_bn)
@@ -122,11 +136,11 @@ class _NeighbourhoodKl(torch.autograd.Function):
             for d, part, weight in zip(ctx.dims, parts, grad_i / scale, strict=True):
                 total[:, :d].addcmul_(part, weight)
             found.append(total.mul_(scale))
-        return *found, None, None, None, None
+        return *found, None, None, None, None, None
 
 
 class _Candidates:
-    """Candidates c and kept ones, with their norms at each width of dims, the full one last."""
+    """Candidates c and kept ones, with their norms at each width of dims."""
 
     def __init__(self, c_ND: Tensor, kept_MD: Tensor, dims: tuple[int, ...], tau: float) -> None:
         self.tau, self.kept_MD = tau, kept_MD

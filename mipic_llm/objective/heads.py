@@ -1,4 +1,5 @@
-"""Trainable heads beside the backbone, dropped at export: P (SIA) and phi (PIC)."""
+"""Trainable heads beside the backbone, dropped at export: P (SIA), phi (PIC), and the maps to a
+teacher's width."""
 
 from __future__ import annotations
 
@@ -22,6 +23,24 @@ class FixedLift(nn.Module):
 
     def forward(self, h_SD: Tensor) -> Tensor:
         return torch.cat([h_SD[..., :d] for d in self.dims], dim=-1)
+
+
+class VectorMap(nn.Linear):
+    """A prefix in the space of a teacher's vectors, (S, d) -> (S, K).
+
+    init "prefix": [I; 0], the prefix itself, for a teacher whose channels are the student's;
+    "linear": a fresh nn.Linear.
+    """
+
+    def __init__(self, dim_in: int, dim_out: int, init: str) -> None:
+        super().__init__(dim_in, dim_out, bias=False)
+        self.dim_in = dim_in
+        if init == "prefix":
+            with torch.no_grad():
+                self.weight.copy_(torch.eye(dim_out, dim_in))
+
+    def forward(self, z_Sd: Tensor) -> Tensor:
+        return super().forward(z_Sd.to(self.weight.dtype))
 
 
 class LiftHead(nn.Linear):

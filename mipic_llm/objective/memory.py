@@ -6,15 +6,18 @@ few texts to be compared with, the last steps had many, and their readouts have 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-Kept = tuple[Tensor, Tensor]  # readouts (M, D), and the keys of their texts (M,), int64
+# Readouts (M, D), the keys of their texts (M,), int64, and with a teacher its vectors (M, K).
+Kept = tuple[Tensor, ...]
 
 
 class Memory:
-    """A ring of the newest `size` readouts of all ranks, with the keys of their texts, so the same
-    on every rank; part of a run's state."""
+    """A ring of the newest `size` readouts of all ranks, with what is known of their texts, so the
+    same on every rank; part of a run's state."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -22,12 +25,16 @@ class Memory:
         self._filled, self._next = 0, 0
         self._seen: Kept | None = None
 
-    def look(self, everyone_ND: Tensor, key_N: Tensor) -> Kept:
-        """What is kept, (M, D) and (M,), to be seen beside a step's own; those wait for `keep`."""
-        now = everyone_ND.detach(), key_N
+    def look(
+        self, everyone_ND: Tensor, key_N: Tensor, teacher_NK: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """What is kept, (M, D), (M,) and (M, K) or None, to be seen beside a step's own; those wait
+        for `keep`."""
+        taught = () if teacher_NK is None else (teacher_NK,)
+        now = everyone_ND.detach(), key_N, *taught
         self._seen = now if self.size else None
-        readout, key = self._ring or now
-        return readout[: self._filled], key[: self._filled]
+        readout, key, *kept = (x[: self._filled] for x in self._ring or now)
+        return readout, key, kept[0] if kept else None
 
     def keep(self) -> None:
         """The step that looked last has made its update: its readouts stay, the oldest go."""
@@ -43,29 +50,29 @@ class Memory:
         self._filled = min(self.size, self._filled + len(new[0]))
         self._seen = None
 
-    def state(self) -> tuple[Tensor, int, Tensor] | None:
-        """The kept rows on the CPU, as they lie, where the next one goes, and their keys; None =
-        empty."""
+    def state(self) -> tuple[Any, ...] | None:
+        """The kept rows on the CPU, as they lie, where the next one goes, their keys, and the
+        teacher's vectors where there is one; None = empty."""
         if self._ring is None:
             return None
-        readout, key = (x[: self._filled].cpu() for x in self._ring)
-        return readout, self._next, key
+        readout, *known = (x[: self._filled].cpu() for x in self._ring)
+        return readout, self._next, *known
 
-    def restore(self, state: tuple[Tensor, int, Tensor] | None, device: torch.device) -> None:
+    def restore(self, state: tuple[Any, ...] | None, device: torch.device) -> None:
         """What `state` gave. At another size: the newest, and their places start anew."""
         if state is None or not self.size:
             return
-        rows_MD, following, key_M = state
-        n = len(rows_MD)
+        readout, following, *known = state
+        kept, n = [readout, *known], len(readout)
         if not (n == self.size or following == n < self.size):
-            rows_MD, key_M = (x.roll(-following, 0)[-self.size :] for x in (rows_MD, key_M))
-            n = len(rows_MD)
+            kept = [x.roll(-following, 0)[-self.size :] for x in kept]
+            n = len(kept[0])
             following = n % self.size
-        self._ring = _empty(self.size, rows_MD.to(device), key_M.to(device))
-        for ring, rows in zip(self._ring, (rows_MD, key_M), strict=True):
+        self._ring = _empty(self.size, *(x.to(device) for x in kept))
+        for ring, rows in zip(self._ring, kept, strict=True):
             ring[:n] = rows
         self._filled, self._next = n, following
 
 
-def _empty(size: int, readout: Tensor, key: Tensor) -> Kept:
-    return readout.new_zeros(size, readout.shape[1]), key.new_zeros(size)
+def _empty(size: int, *like: Tensor) -> Kept:
+    return tuple(x.new_zeros(size, *x.shape[1:]) for x in like)

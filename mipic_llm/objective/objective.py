@@ -164,7 +164,9 @@ class Objective:
         everyone = known.each(lambda x: ranks.gather_rows(x, rows.per_rank))
         key_N = everyone.key_S
         order_N = torch.cat(rows.columns(key_N.device))  # what a full memory forgets is of no rank
-        remembered = self.memory.look(sides[0][order_N], key_N[order_N])
+        taught_NK = everyone.teacher_SK
+        kept_NK = None if taught_NK is None else taught_NK[order_N]
+        remembered = self.memory.look(sides[0][order_N], key_N[order_N], kept_NK)
         grads, parts, near = [], [], dict[tuple[bool, bool], Tensor]()
         for term, mine, need in zip(self.terms, drawn, needs, strict=True):
             used, leaves = leaves[: need.crossing], leaves[need.crossing :]

@@ -55,7 +55,7 @@ class Value(NamedTuple):
 
 
 def per_dim(
-    name: str, value_P: Tensor, dims: Sequence[int], weights: Sequence[float] | None = None
+    name: str, value_P: Tensor, dims: Sequence[int | str], weights: Sequence[float] | None = None
 ) -> Value:
     """The `Value` of a term with one value per prefix: their (weighted) sum, each one logged."""
     total = value_P.sum()
@@ -85,10 +85,11 @@ class Seen:
     """The readouts of a step, of all ranks in rank order, as a term's `across` sees them.
 
     crossing: what the term's own `crossing` gave, (S, d) each ((2B, d) where it said `pairs`).
-    key_N, score_N, teacher_NK: what is known of each sequence, see `Known`.
+    key_N, score_N, teacher_NK, row_N, whose_N: what is known of each sequence, see `Known`.
     same_N: equal where sequences are no negatives of one another: the label's key, else key_N.
     source: of the step's rows. margin: None = off; near: what was decided so far in this step.
-    remembered: readouts of earlier steps (M, D), without gradients, and their keys (M,).
+    remembered: readouts of earlier steps (M, D), without gradients, their keys (M,), and the
+        teacher's vectors of their texts (M, K), None without a teacher.
     """
 
     def __init__(
@@ -98,14 +99,14 @@ class Seen:
         last: int,
         crossing: list[Tensor],
         known: Known,
-        remembered: tuple[Tensor, Tensor],
+        remembered: tuple[Tensor, Tensor, Tensor | None],
         source: Traits,
         margin: Margin | None = None,
         near: dict[tuple[bool, bool], Tensor] | None = None,
     ) -> None:
         self._everyone, self.rows, self.last = everyone, rows, last
         self.crossing, self.remembered, self.source = crossing, remembered, source
-        self.key_N, self.score_N, self.teacher_NK, self.row_N, group_N = known
+        self.key_N, self.score_N, self.teacher_NK, self.row_N, group_N, self.whose_N = known
         self.same_N = self.key_N if group_N is None else group_N
         self._margin, self._near = margin, {} if near is None else near
         rank = ranks.rank()
@@ -125,6 +126,16 @@ class Seen:
         """A mean over n rows of this rank as its share of that over `total` rows of all ranks (see
         `Value`). None: all sequences."""
         return mean * n * ranks.world_size() / (total or self.rows.total)
+
+    def share(self, total: Tensor, n: Tensor) -> Tensor:
+        """A sum over rows of this rank as its share of the mean over n rows of all ranks, a number
+        on the device."""
+        return total * ranks.world_size() / n
+
+    def known_rows(self) -> Tensor:
+        """Which of this rank's anchors each of its sequences belongs to, (S,)."""
+        assert self.whose_N is not None
+        return self.whose_N[self.own]
 
     def columns(self) -> tuple[Tensor, Tensor, Tensor]:
         """Where all anchors, positives and negatives stand in `everyone`."""

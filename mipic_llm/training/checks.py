@@ -51,9 +51,12 @@ def check_chunks(run: LiveRun) -> None:
         examples = only(examples, [range(min(most, len(e.negatives))) for e in examples])
     texts = [(e.anchor, e.positive or "", *e.negatives) for e in examples]
     chosen = selfcheck.shortest([sum(map(len, row)) for row in texts])
-    if examples[0].label is not None:  # any pairs will do
+    labelled = examples[0].label is not None
+    if labelled:  # any pairs will do
         examples = [e._replace(positive=e.anchor, label=None) for e in examples]
-    batch = build_step([examples[b] for b in chosen], data.encoder, data.traits[rows[0][0]])
+    traits = data.traits[rows[0][0]]
+    batch = build_step([examples[b] for b in chosen], data.encoder, traits)
+    batch = data.taught(batch._replace(groups=batch.keys) if labelled else batch)
     loss, gradient = selfcheck.selfcheck(run.engine, run.config, batch)
     say(f"self-check: a step in chunks equals a plain one (loss to {loss:.0e}, gradients to "
         f"{gradient:.0e})")  # fmt: skip

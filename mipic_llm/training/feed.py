@@ -28,6 +28,7 @@ from mipic_llm.model.directory import Source
 from mipic_llm.runtime import ranks as dist
 from mipic_llm.runtime.ranks import say
 from mipic_llm.training.survey import look, no_labels, no_scores, summary
+from mipic_llm.training.teacher import Teacher
 from mipic_llm.types import Traits
 
 CACHE_ROWS = 10_000  # below, tokenising takes seconds and is spread over the steps
@@ -42,6 +43,7 @@ class Data(NamedTuple):
     tokens: Sequence[Tokens] = ()  # of each source; none where nothing is trained
     balance: bool = False
     labels: Sequence[Labels | None] = ()  # of sources of labelled text
+    teacher: Teacher | None = None
 
     @property
     def unlabelled(self) -> bool:
@@ -65,7 +67,14 @@ class Data(NamedTuple):
         numbers = [numbers[i] for i in own]
         chosen = chosen and [chosen[i] for i in own]
         rows, traits = tokens.rows(numbers, chosen), self.traits[source]
-        return join_rows(only([examples[i] for i in numbers], chosen), rows, self.encoder, traits)
+        some = only([examples[i] for i in numbers], chosen)
+        return self.taught(join_rows(some, rows, self.encoder, traits))
+
+    def taught(self, batch: StepBatch) -> StepBatch:
+        """With the teacher's vectors, where there is one."""
+        if self.teacher is None:
+            return batch
+        return batch._replace(teacher_SK=self.teacher.vectors(batch))
 
     def _labelled_step(
         self, source: int, labels: Labels, numbers: list[int], seed: tuple[int, ...]
@@ -81,7 +90,8 @@ class Data(NamedTuple):
         rows = [examples[i]._replace(positive=examples[j].anchor) for i, j in pairs]
         ids = [(a[0], b[0]) for i, j in pairs for a, b in [tokens.rows([i, j])]]
         batch = join_rows(rows, ids, self.encoder, self.traits[source])
-        return batch._replace(groups=2 * [key_of(str(e.label).encode()) for e in rows])
+        groups = 2 * [key_of(str(e.label).encode()) for e in rows]
+        return self.taught(batch._replace(groups=groups))
 
 
 def prepare_data(

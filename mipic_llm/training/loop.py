@@ -34,6 +34,7 @@ from mipic_llm.training.finish import export, judge, rehearse, report
 from mipic_llm.training.resume import check_resume, find_resume, fingerprint, past_batches, restore
 from mipic_llm.training.run import LiveRun
 from mipic_llm.training.step import UNREAD, NotFinite, StepRunner
+from mipic_llm.training.teacher import build
 from mipic_llm.types import RunState
 
 
@@ -77,6 +78,8 @@ def train(
     say(data.plan.report())
     changes = check_resume(resume_from, config, source, data) if resume_from else []
     total = setup.total_steps(config, data.plan)
+    if data.teacher is not None:
+        build(data.teacher, config)
     engine = setup.open_engine(config, source, data, total)
     state = RunState(0, 0, 0, {})
     if resume_from is not None:

@@ -57,7 +57,7 @@ def fingerprint(source: TextSource) -> dict[str, Any]:
 
 
 def identity(source: Source, data: Data) -> dict[str, str]:
-    """What the rows and the base model are, by content; reads all rows."""
+    """What the rows, the base model and the teacher are, by content; reads all rows."""
     rows = hashlib.blake2b(digest_size=16)
     for one in data.sources:
         rows.update(repr(one.weight).encode())
@@ -72,7 +72,8 @@ def identity(source: Source, data: Data) -> dict[str, str]:
                 rows.update(repr(example.label).encode())
             if example.scores:
                 rows.update(repr(example.scores).encode())
-    return {"data": rows.hexdigest(), "base": source.content}
+    teacher = data.teacher.key if data.teacher else ""
+    return {"data": rows.hexdigest(), "base": source.content, "teacher": teacher}
 
 
 def _record(path: Path) -> Config:

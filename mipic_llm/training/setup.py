@@ -37,6 +37,7 @@ from mipic_llm.runtime.engine import Engine, loading
 from mipic_llm.runtime.hint import zero3_hint
 from mipic_llm.runtime.ranks import say
 from mipic_llm.training.feed import Data, prepare_data
+from mipic_llm.training.teacher import open_teacher
 
 
 def seed_everything(seed: int) -> None:
@@ -144,8 +145,9 @@ def layer_kind(config: Config, model: Any) -> str:
 
 
 def build_module(
-    config: Config, source: Source, ds_config: dict[str, Any], unlabelled: bool
-) -> EmbeddingModule:
+    config: Config, source: Source, ds_config: dict[str, Any], unlabelled: bool,
+    teacher_width: int = 0,
+) -> EmbeddingModule:  # fmt: skip
     """Backbone (whole or partitioned), LoRA and heads. Same seed, same new weights everywhere."""
     dropout = config.model.dropout
     if dropout is None and not unlabelled:
@@ -172,7 +174,8 @@ def build_module(
         view_noise=config.model.view_noise,
         dense=make_dense(source.dense, dtype_of(config.train.precision)),
     )  # fmt: skip
-    objective = build_objective(config, width=backbone.width, depth=backbone.n_layers)
+    objective = build_objective(config, width=backbone.width, depth=backbone.n_layers,
+                                teacher_width=teacher_width)  # fmt: skip
     for heads in objective.heads().values():
         heads.to(dtype_of(config.train.precision))
     return EmbeddingModule(backbone, objective)
@@ -207,7 +210,7 @@ def memory_size(config: Config, plan: BatchPlan) -> int:
     than one epoch at most a quarter of an epoch's texts. A text that meets its own readout of the
     epoch before has a neighbour so near that it sees no other."""
     wanted = config.sia.memory or 0
-    if not narrow_dims(config):
+    if not narrow_dims(config) and (config.teacher.name == "none" or not config.teacher.relation):
         return 0
     if plan.position(total_steps(config, plan)) <= (1, 0):
         return wanted
@@ -231,7 +234,8 @@ def open_engine(config: Config, source: Source, data: Data, total: int) -> Engin
         "are in parts that it cannot put together in 4 bits; use --ds_config zero2, or "
         "--model.quantization none",
     )  # fmt: skip
-    module = build_module(config, source, ds_config, data.unlabelled)
+    width = data.teacher.width if data.teacher else 0
+    module = build_module(config, source, ds_config, data.unlabelled, width)
     whole = config.model.quantization == "none"
     if ds_config["zero_optimization"]["stage"] == 3 and whole and (line := zero3_hint(module)):
         say(line)
@@ -276,6 +280,7 @@ def open_run(
     )
     check_precision(config.train.precision or "")
     data = prepare_data(config, source, rows, validation, past)
+    data = data._replace(teacher=open_teacher(config, data.sources))
     found: dict[str, Any] = {"sia.memory": memory_size(config, data.plan)}
     if rows is not None:
         found |= {"data.train": [s.name for s in data.sources], "data.sources": []}
