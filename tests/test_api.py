@@ -20,7 +20,7 @@ from ranks import ROOT, run_ranks
 from tiny_models import TEXTS, tiny_bert
 
 import mipic_llm
-from mipic_llm import UserError
+from mipic_llm import UserError, api
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
@@ -112,10 +112,15 @@ def test_several_sources_are_mixed(base, run, tmp_path, capsys):
 
 
 def test_a_validation_split_that_no_task_reads_is_said(base, tmp_path, capsys):
-    data = DatasetDict(train=Dataset.from_list(ROWS), validation=Dataset.from_list(ROWS[:4]))
+    (found,) = api._splits(
+        [DatasetDict(train=Dataset.from_list(ROWS), dev=Dataset.from_list(ROWS))]
+    )
+    assert found.name == "dev" and len(found.rows) == len(ROWS)  # of pairs one can be made
+    texts = Dataset.from_list([{"text": row["anchor"]} for row in ROWS])
+    data = DatasetDict(train=Dataset.from_list(ROWS), validation=texts)
     own = settings(base) | {"validation": None, "data.validation": []}
     mipic_llm.train(data, output_dir=tmp_path / "run", **own)
-    assert "its validation split has the columns anchor, positive" in capsys.readouterr().out
+    assert "its validation split has the columns text and is" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("dim", [8, 16, None])
@@ -230,7 +235,7 @@ def test_callbacks_and_signals_stop_a_run(base, tmp_path):
         ({"data": []}, "names no data"),
         ({"data": [{"a": 1}]}, "found columns a"),
         ({"data": 5}, "int; give a path, a list of dicts or a Dataset"),
-        ({"validation": ROWS}, r"rows\[0\]: found columns anchor, positive"),
+        ({"validation": [{"text": "a"}]}, r"rows\[0\]: found columns text; evaluation understands"),
         ({"callbacks": [Stop]}, "Stop is a class"),
         ({"help": True}, "help"),
     ],
