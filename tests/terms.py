@@ -101,7 +101,13 @@ Naive = Callable[[World], Tensor]
 
 
 def info_nce(
-    world: World, query: Tensor, asked: list[int], z: Tensor, found: list[int], d: int
+    world: World,
+    query: Tensor,
+    asked: list[int],
+    z: Tensor,
+    found: list[int],
+    d: int,
+    hardness: float = 0.0,
 ) -> Tensor:
     """Cross-entropy of cosines of the first d channels over TAU: row asked[b] of query should find
     row found[b] of z among the rows found, whose copies of either text do not count."""
@@ -110,7 +116,8 @@ def info_nce(
         wrong = [j for j in world.others(right, world.others(i, found))
                  if not world.near(i, j, right)]  # fmt: skip
         cosines = normalize(z[[right, *wrong], :d], dim=1) @ normalize(query[i, :d], dim=0)
-        values.append(cross_entropy(cosines / TAU, torch.tensor(0)))
+        extra = hardness * cosines.detach() * (torch.arange(len(cosines)) > 0)
+        values.append(cross_entropy(cosines / TAU + extra, torch.tensor(0)))
     return torch.stack(values).mean()
 
 

@@ -136,9 +136,10 @@ def test_the_margin_is_that_of_sentence_transformers(monkeypatch, rule, margin):
     torch.testing.assert_close(ours, want, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("ways", ["query_to_query", "doc_to_query", None])
-def test_directions_are_those_of_sentence_transformers(ways):
-    """Where no text is given twice. A pair of one rank, 5 rows of 2 negatives."""
+@pytest.mark.parametrize(("ways", "hardness"), [("query_to_query", 0), ("doc_to_query", 0),
+                                                (None, 0), (None, 9)])  # fmt: skip
+def test_directions_are_those_of_sentence_transformers(ways, hardness):
+    """And so is hardness. One rank, 5 rows of 2 negatives, no text given twice."""
     from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
     from mipic_llm.config import load_config
@@ -149,12 +150,14 @@ def test_directions_are_those_of_sentence_transformers(ways):
 
     named = ("query_to_doc", ways) if ways else ("query_to_doc",)
     mode = "per_direction" if ways == "doc_to_query" else "joint"
-    theirs = MultipleNegativesRankingLoss(None, directions=named, partition_mode=mode)
+    more = {"hardness_mode": "all_negatives", "hardness_strength": hardness} if hardness else {}
+    theirs = MultipleNegativesRankingLoss(None, directions=named, partition_mode=mode, **more)
     torch.manual_seed(3)
     columns = [torch.randn(5, 6, requires_grad=True) for _ in range(4)]
     z, known = torch.cat(columns), Known(torch.arange(20))
     seen = Seen({1: z}, Rows((5,), (10,), 1), 1, [], known, (z[:0], z[:0]), Traits())
-    config = load_config(["--objective.directions", ",".join(named), "--objective.tau", "0.05"])
+    config = load_config(["--objective.directions", ",".join(named), "--objective.tau", "0.05",
+                          "--objective.hardness", str(hardness)])  # fmt: skip
     found = Contrast(config)(seen, z, [6])[0]
     wanted = theirs.compute_loss_from_embeddings(columns, None)
     torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)

@@ -116,6 +116,9 @@ class ObjectiveConfig(Section):
         "any, else by the model's, at full width and for all dims; 0 to 0.1 is usual, None = off")
     false_negative_rule: Literal["absolute", "relative"] = opt("absolute", "of that margin; "
         "relative = above (1 - m) times the positive's")
+    hardness: float = opt(0.0, "weight of near negatives in InfoNCE (not in PIC): so many "
+        "times the cosine, without gradient, is added to a negative's logit (arXiv 2503.04812: 9)",
+        ge=0)
     reduction: Literal["sum", "mean"] | None = opt(None, "of SIA and PIC over layers, prefixes and "
         "links; None = by preset")
     plugins: list[str] = opt([], "terms of other installed packages (entry points of the group "

@@ -33,6 +33,7 @@ def mrl_per_dim(
     tau: float,
     keys: Keys | None = None,
     near_BN: Tensor | None = None,
+    hardness: float = 0.0,
 ) -> Tensor:
     """InfoNCE of each prefix, unweighted: (n_dims,) in the order of dims (Eq 1, 16, 19).
 
@@ -40,7 +41,8 @@ def mrl_per_dim(
     the index of each anchor's positive in c_ND. keys: equal where texts are equal; candidates with
     the text of the anchor or of its positive are left out of the anchor's denominator, but for the
     positive itself. near_BN: bool, True where a candidate is left out too; with fewer rows than q,
-    it is that of q's rows again and again.
+    it is that of q's rows again and again. hardness: times the cosine, without gradient, is added
+    to the logit of each negative, so that near ones weigh more (Lan et al. 2025, arXiv 2503.04812).
     Gradients go to both sides. Returns float32, or float64 for float64 inputs. Raises ValueError on
     wrong shapes, indices, dims or tau. Source: arXiv 2604.24374.
     """
@@ -51,7 +53,8 @@ def mrl_per_dim(
                          f"{' and '.join(str(tuple(k.shape)) for k in keys)}")  # fmt: skip
     if near_BN is not None and (B % len(near_BN) or near_BN.shape[1] != N):
         raise ValueError(f"near_BN must be of shape ({B}, {N}), got {tuple(near_BN.shape)}")
-    return over_prefixes(q_BD, c_ND, _CrossEntropy(target_B, keys, near_BN), dims=dims, tau=tau)
+    term = _CrossEntropy(target_B, keys, near_BN, 1 + hardness * tau)
+    return over_prefixes(q_BD, c_ND, term, dims=dims, tau=tau)
 
 
 def too_near(
@@ -101,18 +104,28 @@ class _CrossEntropy(NamedTuple):
     target_B: Tensor
     keys: Keys | None
     near_BN: Tensor | None = None
+    grown: float = 1.0  # factor of a negative's logit, a constant in the gradient
 
     def value(self, z_ibN: Tensor, here: slice) -> Tensor:
         self._leave_out(z_ibN, here)
         target_b = self.target_B[here]
         hit_ib = z_ibN[:, torch.arange(len(target_b), device=z_ibN.device), target_b]
-        return (z_ibN.logsumexp(2) - hit_ib).sum(1)
+        return (self._weighed(z_ibN, target_b).logsumexp(2) - hit_ib).sum(1)
 
     def slope(self, z_ibN: Tensor, here: slice) -> Tensor:
         self._leave_out(z_ibN, here)
-        delta_ibN, target_b = z_ibN.softmax(2), self.target_B[here]
+        target_b = self.target_B[here]
+        delta_ibN = self._weighed(z_ibN, target_b).softmax(2)
         delta_ibN[:, torch.arange(len(target_b), device=z_ibN.device), target_b] -= 1
         return delta_ibN
+
+    def _weighed(self, z_ibN: Tensor, target_b: Tensor) -> Tensor:
+        if self.grown == 1:
+            return z_ibN
+        rows_b = torch.arange(len(target_b), device=z_ibN.device)
+        grown_ibN = z_ibN * self.grown
+        grown_ibN[:, rows_b, target_b] = z_ibN[:, rows_b, target_b]
+        return grown_ibN
 
     def _leave_out(self, z_ibN: Tensor, here: slice) -> None:
         if self.keys is not None:

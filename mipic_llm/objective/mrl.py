@@ -23,6 +23,7 @@ class Contrast:
     """InfoNCE as the options say it. Each of `views` is (back, same), see `Seen.view`."""
 
     def __init__(self, config: Config) -> None:
+        self.hardness = config.objective.hardness
         self.tau, asked = config.objective.tau, config.objective.directions
         self.views = [(False, "query_to_query" in asked)]
         if "doc_to_query" in asked:
@@ -34,6 +35,7 @@ class Contrast:
             losses.mrl_per_dim(
                 *seen.sides(readout_ND, *view), target_B=seen.target(), dims=dims, tau=self.tau,
                 keys=seen.sides(seen.same_N, *view), near_BN=seen.near(*view),
+                hardness=0.0 if view[0] else self.hardness,
             )
             for view in self.views
         ]  # fmt: skip
