@@ -55,7 +55,7 @@ def validate(c: Config, world_size: int | None = None) -> None:
     need(t.name != "none" or not t.vector, f"teacher.vector is {t.vector:g} and there is no "
          "teacher; give --teacher.name base, a model or a file of vectors")
     need(t.name == "none" or t.relation + t.vector + t.scores + t.margin > 0, "teacher.name is "
-         f"{t.name}, and all weights of its terms are 0; give --teacher.relation 3")
+         f"{t.name}, and all weights of its terms are 0; give --teacher.relation 20")
     need(not m.attn.startswith("flash") or c.train.precision != "fp32", f"model.attn is {m.attn}, "
          "which has no fp32 form; give --train.precision bf16 or --model.attn sdpa")
 

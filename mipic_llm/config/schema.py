@@ -185,7 +185,7 @@ class TeacherConfig(Section):
     max_length: int | None = opt(None, "tokens per text that it reads; None = data.max_length, at "
         "most its own", ge=4)
     dims: list[int] | None = opt(None, "prefixes that are distilled; None = objective.dims")
-    relation: float = opt(3.0, "weight of the relation: KL between the softmax over the teacher's "
+    relation: float = opt(20.0, "weight of the relation: KL between the softmax over the teacher's "
         "similarities of a text to all others of the step and of sia.memory, and the same at each "
         "prefix; 0 = off", ge=0)
     relation_temperature: float = opt(0.05, "of both softmaxes", gt=0)
