@@ -56,6 +56,7 @@ def test_importing_the_package_imports_nothing_slow():
 
 def test_training_on_a_list_leaves_the_process_as_it_was(base, tmp_path, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
     torch.manual_seed(5), np.random.seed(5), random.seed(5)
     wanted = torch.rand(3).tolist(), np.random.rand(3).tolist(), random.random()
     torch.manual_seed(5), np.random.seed(5), random.seed(5)
@@ -65,7 +66,7 @@ def test_training_on_a_list_leaves_the_process_as_it_was(base, tmp_path, monkeyp
     assert (torch.rand(3).tolist(), np.random.rand(3).tolist(), random.random()) == wanted
     assert handlers == [signal.getsignal(s) for s in SIGNALS]
     left = [t.name for t in set(threading.enumerate()) - threads if "tqdm" not in t.name]
-    assert not left and not run.stopped and (run.path / "mlruns" / "mlflow.db").is_file()
+    assert not left and not run.stopped and (tmp_path / "mlruns.db").is_file()
     assert run.config.data.train == ["rows[0]"] and run.config.data.validation == ["rows-0"]
     assert run.config.train.max_steps == 3 and run.path == (tmp_path / "run").resolve()
 

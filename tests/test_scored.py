@@ -163,7 +163,7 @@ def test_kinds_of_sources_alternate(base, tmp_path) -> None:
     out = tmp_path / "run"
     rows = train(base, out, "scored.jsonl,pairs.jsonl", "--train.batch_size", "4",
                  "--objective.name", "mrl", "--train.max_steps", "40", "--train.log_every", "2",
-                 "--tracking.mlflow", "auto", world=2)  # fmt: skip
+                 "--tracking.mlflow", f"sqlite:///{tmp_path}/m.db", world=2)  # fmt: skip
     rows = [row for row in rows if "loss" in row]
     kinds = [("loss/mrl" in row, "loss/cosent" in row) for row in rows]
     assert set(kinds) == {(True, False), (False, True)} and len(rows) == 20
@@ -177,7 +177,7 @@ def test_kinds_of_sources_alternate(base, tmp_path) -> None:
     assert panels["CoSENT per dim"].keys() == {"4", "16", "32"} and (out / "loss.png").exists()
     import mlflow
 
-    client = mlflow.MlflowClient(f"sqlite:///{out}/mlruns/mlflow.db")
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/m.db")
     (run,) = client.search_runs([e.experiment_id for e in client.search_experiments()])
     assert {
         "loss_source/pairs",

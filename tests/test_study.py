@@ -178,7 +178,9 @@ def study(yaml: Path, out: Path, *more: str) -> str:
     command = [sys.executable, str(ROOT / "launch" / "study.py"), "--study", str(yaml),
                "--output_dir", str(out), "--jobs", "2", *more]  # fmt: skip
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=500)
+    env.pop("MLFLOW_TRACKING_URI", None)
+    here = out.parent  # the default store
+    done = subprocess.run(command, cwd=here, env=env, capture_output=True, text=True, timeout=500)
     logs = "".join(p.read_text()[-2000:] for p in out.rglob("*.log"))
     assert done.returncode == 0, done.stdout + done.stderr + logs
     return done.stdout
@@ -279,7 +281,7 @@ def test_trials_of_different_code_or_data_are_named(tmp_path):
 def test_trials_are_child_runs(finished):
     import mlflow
 
-    client = mlflow.MlflowClient(f"sqlite:///{finished[1] / 'mlruns' / 'mlflow.db'}")
+    client = mlflow.MlflowClient(f"sqlite:///{finished[1].parent / 'mlruns.db'}")
     (experiment,) = [e for e in client.search_experiments() if e.name == "small"]
     runs = client.search_runs([experiment.experiment_id])
     children = [r for r in runs if "mlflow.parentRunId" in r.data.tags]

@@ -27,10 +27,12 @@ from mipic_llm.tracking import (
     make_trackers,
     mlflow_run,
 )
+from mipic_llm.tracking.environment import run_tags
 
 
 @pytest.fixture(autouse=True)
-def _own_environment(monkeypatch):
+def _own_environment(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)  # the default store
     for name in list(os.environ):
         if name.startswith("MLFLOW_"):
             monkeypatch.delenv(name)
@@ -147,7 +149,11 @@ def test_default_store_gets_everything_and_resume_goes_on_in_the_same_run(tmp_pa
 
     start = time.monotonic()
     tracker = make_tracker(config, out)
+    assert tracker.where() is None, "there is no run yet"
     tracker.params(params)
+    sources = [{"name": f"{n}.jsonl", "kind": k, "rows": 7, "digest": "ab" * 16}
+               for n, k in (("pairs", "pairs"), ("scored", "scored"))]  # fmt: skip
+    tracker.data(sources, "training")
     for step in range(1, 1001):
         tracker.metrics({**row, "nan": math.nan}, step)
     tracker.artifact(out / "config.yaml")
@@ -164,7 +170,10 @@ def test_default_store_gets_everything_and_resume_goes_on_in_the_same_run(tmp_pa
 
     import mlflow
 
-    client = mlflow.MlflowClient(f"sqlite:///{out.resolve()}/mlruns/mlflow.db")
+    store = f"sqlite:///{tmp_path / 'mlruns.db'}"
+    assert tracker.where() == ("MLflow: run my run of experiment mipic_llm; see it with: mlflow ui "
+                               f"--backend-store-uri {store}")  # fmt: skip
+    client = mlflow.MlflowClient(store)
     run = client.get_run(run_id)
     assert run.info.status == "KILLED" and run.info.run_name == "my run"
     assert client.get_experiment(run.info.experiment_id).name == "mipic_llm"
@@ -172,7 +181,21 @@ def test_default_store_gets_everything_and_resume_goes_on_in_the_same_run(tmp_pa
     assert run.data.params["section.key229"] == "229" and run.data.params["none"] == "None"
     assert run.data.params["dims"] == "[16, 32]"
     assert run.data.params["long"] == "see long_params.json"
-    stored = out / "mlruns" / "artifacts" / run_id / "artifacts"
+    stored = tmp_path / "mlartifacts" / run_id / "artifacts"
+    inputs = {one.dataset.name: one for one in run.inputs.dataset_inputs}
+    assert inputs.keys() == {"pairs.jsonl", "scored.jsonl"}
+    scored = inputs["scored.jsonl"]
+    assert [(tag.key, tag.value) for tag in scored.tags] == [("mlflow.data.context", "training")]
+    assert scored.dataset.digest == "ab" * 16
+    assert json.loads(scored.dataset.profile) == {"num_rows": 7}
+    columns = json.loads(scored.dataset.schema)["mlflow_colspec"]
+    assert [(c["name"], c["type"]) for c in columns] == [
+        ("anchor", "string"), ("positive", "string"), ("score", "double")]  # fmt: skip
+    tags = run.data.tags
+    assert (tags["mlflow.source.name"], tags["launcher"], tags["objective"]) == (
+        "mipic train", "none", "mipic")  # fmt: skip
+    assert tags["backbone"] == config.model.name and tags["mlflow.user"]
+    assert "mlflow.source.git.commit" not in tags, "this is no repository"
     assert json.loads((stored / "long_params.json").read_text()) == {"long": "x" * 10_000}
     assert (stored / "config.yaml").is_file() and (stored / "model/export/weights.txt").is_file()
     history = client.get_metric_history(run_id, "loss/mrl_at_16")
@@ -376,12 +399,36 @@ def test_environment_variables_are_honoured(tmp_path, monkeypatch):
     inner = tracker.trackers[1]
     assert isinstance(inner, MlflowTracker)
     assert (inner.uri, inner.experiment, inner.run_id) == ("http://host:1", "exp", "abc")
-    assert inner.tags == {"team": "a", "n_at_": "1"} and inner.artifact_location is None
+    assert inner.tags | {"team": "a", "n_at_": "1"} == inner.tags and "backbone" in inner.tags
+    assert inner.artifact_location is None
     config = Config().replace(**{
         "tracking.mlflow": "sqlite:///x.db", "tracking.experiment": "mine"
     })  # fmt: skip
     inner = make_tracker(config, tmp_path, run_id="ck").trackers[1]  # type: ignore
     assert (inner.uri, inner.experiment, inner.run_id) == ("sqlite:///x.db", "mine", "ck")
+
+
+def test_a_repository_a_launcher_and_an_older_store_are_noticed(tmp_path, monkeypatch):
+    monkeypatch.setattr(MlflowTracker, "_work", lambda self: None)
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b"]
+    (tmp_path / "file").write_text("1")
+    for command in (["init", "-q"], ["add", "file"], ["commit", "-qm", "x"]):
+        subprocess.run([*git, *command], check=True)
+    head = subprocess.run(["git", "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    assert run_tags(Config())["launcher"] == "none"
+    monkeypatch.setenv("LOCAL_SIZE", "1")
+    monkeypatch.setenv("MLFLOW_TAGS", '{"launcher": "mine"}')
+    for text, dirty in (("1", "false"), ("2", "true")):
+        (tmp_path / "file").write_text(text)
+        tags = make_tracker(Config(), tmp_path).trackers[1].tags
+        assert tags["mlflow.source.git.commit"] == head.stdout.strip()
+        assert (tags["git.dirty"], tags["launcher"]) == (dirty, "mine")
+    assert run_tags(Config())["launcher"] == "deepspeed"
+    (tmp_path / "mlruns").mkdir()
+    (tmp_path / "mlruns" / "mlflow.db").touch()
+    inner = make_tracker(Config(), tmp_path).trackers[1]
+    assert inner.uri == f"sqlite:///{tmp_path / 'mlruns' / 'mlflow.db'}"
 
 
 @pytest.mark.parametrize("tags", ["{", "[1]", "a=b"])

@@ -22,8 +22,8 @@ def main(argv: list[str]) -> int:
                         "shipped one (default quickstart)")  # fmt: skip
     parser.add_argument("--output_dir", type=Path, help="default: outputs/study-<its name>")
     parser.add_argument("--jobs", type=int, default=1, help="trials at a time (default 1)")
-    parser.add_argument("--mlflow", default="auto", help="auto = MLFLOW_TRACKING_URI, else sqlite "
-                        "in the output directory; off; or a tracking URI")  # fmt: skip
+    parser.add_argument("--mlflow", default="auto", help="auto = MLFLOW_TRACKING_URI, else "
+                        "mlruns.db where you stand; off; or a tracking URI")  # fmt: skip
     parser.add_argument("--report_only", action="store_true", help="tables of what is done so far")
     parser.add_argument("--keep", action="store_true", help="finished trials count as done even if "
                         "code or data changed since; the tables say so")  # fmt: skip

@@ -278,8 +278,8 @@ class ExportConfig(Section):
 
 
 class TrackingConfig(Section):
-    mlflow: str = opt("auto", "off, a tracking URI, or auto = MLFLOW_TRACKING_URI, else sqlite in "
-        "output_dir")
+    mlflow: str = opt("auto", "off, a tracking URI, or auto = MLFLOW_TRACKING_URI, else "
+        "mlruns.db where you stand")
     experiment: str | None = opt(None, "None = MLFLOW_EXPERIMENT_NAME, else mipic_llm")
     run_name: str | None = opt(None, "MLflow run name; None = the output directory's name")
 

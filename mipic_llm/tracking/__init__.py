@@ -13,7 +13,7 @@ from pathlib import Path
 from mipic_llm.config import Config
 from mipic_llm.errors import UserError
 from mipic_llm.tracking.base import JsonlTracker, Status, Tracker
-from mipic_llm.tracking.environment import environment
+from mipic_llm.tracking.environment import environment, run_tags
 from mipic_llm.tracking.mlflow_run import MlflowTracker, legal, wait_for_import
 
 __all__ = ["JsonlTracker", "MlflowTracker", "Parent", "Status", "Tracker",
@@ -26,8 +26,9 @@ def make_trackers(
 ) -> list[Tracker]:  # fmt: skip
     """metrics.jsonl and, unless tracking.mlflow is off, MLflow; for rank 0 only.
 
-    Store: `tracking.mlflow` when it is a URI, else MLFLOW_TRACKING_URI, else sqlite in
-    <output_dir>/mlruns. Run: `run_id` (from a checkpoint), else MLFLOW_RUN_ID, else a new one.
+    Store: `tracking.mlflow` when it is a URI, else MLFLOW_TRACKING_URI, else mlruns.db where the
+    user stands, with all runs of a project. Run: `run_id` (from a checkpoint), else MLFLOW_RUN_ID,
+    else a new one. Tags: those of `run_tags`, unless MLFLOW_TAGS says otherwise.
     Raises UserError for MLFLOW_TAGS that is no JSON object and for a value that is no URI.
     """
     out, settings, env = Path(output_dir).resolve(), config.tracking, os.environ
@@ -39,7 +40,7 @@ def make_trackers(
         )
     try:
         tags = json.loads(env.get("MLFLOW_TAGS") or "{}")
-        tags = {legal(k): str(v)[:5000] for k, v in tags.items()}
+        tags = {legal(k): str(v)[:5000] for k, v in [*run_tags(config).items(), *tags.items()]}
     except (ValueError, AttributeError):
         raise UserError(
             'environment MLFLOW_TAGS: not a JSON object; write it as \'{"name": "value"}\''
@@ -58,10 +59,14 @@ def make_trackers(
 def _store(option: str, out: Path) -> tuple[str, str | None] | None:
     """(tracking URI, where a new experiment's files go if not at the server); None = off."""
     uri = os.environ.get("MLFLOW_TRACKING_URI", "") if option == "auto" else option
-    if uri:
-        return None if uri == "off" else (uri, None)
-    folder = out / "mlruns"
-    return f"sqlite:///{folder / 'mlflow.db'}", (folder / "artifacts").as_uri()
+    if uri == "off":
+        return None
+    own = out / "mlruns" / "mlflow.db"  # older runs had a store each: going on with one stays there
+    uri = uri or f"sqlite:///{own if own.is_file() else Path.cwd() / 'mlruns.db'}"
+    if not uri.startswith("sqlite:///"):
+        return uri, None
+    folder = Path(uri.removeprefix("sqlite:///")).resolve().parent
+    return uri, (folder / "mlartifacts").as_uri()
 
 
 class Parent:

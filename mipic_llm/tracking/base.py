@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,6 +30,13 @@ class Tracker:
 
     def params(self, flat: Mapping[str, Any]) -> None:
         """Every configuration value under its dotted name."""
+
+    def data(self, sources: Sequence[Mapping[str, Any]], context: str) -> None:
+        """Data sets: name, kind (pairs, texts, scored), rows and digest of each. context: training
+        or validation."""
+
+    def where(self) -> str | None:
+        """Where a person can look at the run, in a line."""
 
     def metrics(self, row: Mapping[str, float], step: int) -> None:
         """The figures of one optimizer step."""

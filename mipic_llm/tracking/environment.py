@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import platform
 import subprocess
@@ -10,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from mipic_llm.config import Config
 from mipic_llm.config.files import PACKAGE
 
 PACKAGES = ("mipic_llm torch deepspeed transformers peft tokenizers datasets bitsandbytes mlflow "
@@ -39,16 +41,44 @@ def environment() -> dict[str, Any]:
     return record
 
 
-def commit() -> str | None:
-    """The commit of our checkout, with +changes when files differ from it; None outside of one."""
+def run_tags(config: Config) -> dict[str, str]:
+    """What MLflow's pages show and filter by: source, user, the user's own commit and whether files
+    differ from it, launcher, backbone, objective."""
+    found = {
+        "mlflow.source.name": "mipic train", "mlflow.source.type": "LOCAL",
+        "launcher": _launcher(), "backbone": config.model.name, "objective": config.objective.name,
+    }  # fmt: skip
     try:
-        # A package installed inside somebody else's checkout is not that checkout: ls-files fails.
-        _, head, changes = (
-            subprocess.run(["git", "-C", str(PACKAGE), *args.split()], check=True, text=True,
-                           capture_output=True, timeout=5).stdout.strip()
-            for args in ("ls-files --error-unmatch __init__.py", "rev-parse HEAD",
-                         "status --porcelain -uno")
-        )  # fmt: skip
+        found["mlflow.user"] = getpass.getuser()
+    except (OSError, KeyError):  # a container's user without a name
+        pass
+    if head := _git(Path.cwd(), "rev-parse HEAD"):
+        found["mlflow.source.git.commit"] = head
+        changes = _git(Path.cwd(), "status --porcelain -uno")
+        found |= {} if changes is None else {"git.dirty": str(bool(changes)).lower()}
+    return found
+
+
+def _launcher() -> str:
+    env = os.environ
+    if "TORCHELASTIC_RUN_ID" in env:
+        return "torchrun"
+    # Not LOCAL_RANK: a run without a launcher sets it itself.
+    return "deepspeed" if "LOCAL_SIZE" in env else "slurm" if "SLURM_JOB_ID" in env else "none"
+
+
+def _git(folder: Path, args: str) -> str | None:
+    """What git says there; None where there is no git, or no repository."""
+    try:
+        return subprocess.run(["git", "-C", str(folder), *args.split()], check=True, text=True,
+                              capture_output=True, timeout=5).stdout.strip()  # fmt: skip
     except (OSError, subprocess.SubprocessError):
         return None
-    return head + ("+changes" if changes else "")
+
+
+def commit() -> str | None:
+    """The commit of our checkout, with +changes when files differ from it; None outside of one."""
+    # A package installed inside somebody else's checkout is not that checkout: ls-files fails.
+    asked = ("ls-files --error-unmatch __init__.py", "rev-parse HEAD", "status --porcelain -uno")
+    listed, head, changes = (_git(PACKAGE, args) for args in asked)
+    return head + ("+changes" if changes else "") if listed and head else None

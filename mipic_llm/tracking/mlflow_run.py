@@ -9,10 +9,11 @@ import logging
 import os
 import posixpath
 import re
+import shlex
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from hashlib import sha1
 from itertools import islice
@@ -95,6 +96,7 @@ class MlflowTracker(Tracker):
         self._begin = False
         self._closing: Status | None = None
         self._client: Any = None
+        self._place: str | None = None  # the experiment's id
         self._settled = threading.Event()  # the run exists, or the first attempt failed
         self._down, self._warned = False, set[str]()
         self._busy_since = 0.0  # start of the request under way, 0 = none
@@ -123,6 +125,19 @@ class MlflowTracker(Tracker):
         texts = {k: masked(v) for k, v in texts.items()}
         job = _Job(partial(self._send_params, texts), "parameters")
         self._put(lambda: self._jobs.append(job))
+
+    def data(self, sources: Sequence[Mapping[str, Any]], context: str) -> None:
+        job = _Job(partial(self._send_data, list(sources), context), "data sets")
+        self._put(lambda: self._jobs.append(job))
+
+    def where(self) -> str | None:
+        if self.run_id is None or self._place is None:
+            return None
+        if self.uri.startswith("http"):
+            return f"MLflow: {masked(self.uri)}/#/experiments/{self._place}/runs/{self.run_id}"
+        page = f"mlflow ui --backend-store-uri {shlex.quote(self.uri)}"
+        name = self.run_name or self.run_id
+        return f"MLflow: run {name} of experiment {self.experiment}; see it with: {page}"
 
     def metrics(self, row: Mapping[str, float], step: int) -> None:
         self._row(row, step, begin=True)
@@ -223,7 +238,7 @@ class MlflowTracker(Tracker):
             place = found.experiment_id if found else client.create_experiment(
                 self.experiment, self.artifact_location)  # fmt: skip
             run = client.create_run(place, run_name=self.run_name, tags=self.tags)
-        self._logged = dict(run.data.params)
+        self._logged, self._place = dict(run.data.params), run.info.experiment_id
         self.run_id, self._client, self._down = run.info.run_id, client, False
         self._settled.set()
 
@@ -284,6 +299,24 @@ class MlflowTracker(Tracker):
         for name, found in ("long_params", long), (f"changed_params_{stamp}", changed):
             if found:
                 self._client.log_dict(self.run_id, found, f"{name}.json")
+
+    def _send_data(self, sources: list[Mapping[str, Any]], context: str) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        texts = {"texts": ["anchor"], "scored": ["anchor", "positive", "score"]}
+        inputs = []
+        for one in sources:
+            columns = texts.get(one["kind"], ["anchor", "positive"])
+            schema = [{"name": name, "type": "double" if name == "score" else "string",
+                       "required": True} for name in columns]  # fmt: skip
+            inputs.append(DatasetInput(
+                Dataset(legal(one["name"]), one["digest"][:36], "local",
+                        json.dumps({"uri": masked(one["name"])}),
+                        json.dumps({"mlflow_colspec": schema}),
+                        json.dumps({"num_rows": one["rows"]})),
+                [InputTag("mlflow.data.context", context)],
+            ))  # fmt: skip
+        self._call("log_inputs", datasets=inputs)
 
     def _send_file(self, path: Path, folder: str) -> None:
         if path.is_dir():

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from mipic_llm.config import flatten, nearest, need
 from mipic_llm.config.files import find_file
+from mipic_llm.runtime.ranks import say
 from mipic_llm.tracking import Status, Tracker
 from mipic_llm.training.progress import Progress
 from mipic_llm.training.run import LiveRun
@@ -71,6 +72,7 @@ class Tracking(Callback):
     def on_start(self, run: LiveRun) -> None:
         if run.step == 0 or run.changes:  # a resumed run has them already
             self.tracker.params(flatten(run.config) | run.facts)
+            self.tracker.data(run.facts.get("data", []), "training")
             if run.step == 0 and run.config.ds_config:
                 self.tracker.artifact(find_file("ds_configs", run.config.ds_config))
 
@@ -89,6 +91,8 @@ class Tracking(Callback):
 
     def on_end(self, run: LiveRun, status: Status) -> None:
         self.tracker.close(status)
+        if line := self.tracker.where():
+            say(line)
 
 
 class ShowProgress(Callback):

@@ -183,9 +183,9 @@ def _put(path: Path, text: str) -> None:
 
 def _facts(run: LiveRun) -> dict[str, Any]:
     """For environment.json: versions, machine, command, data."""
-    data = [fingerprint(source) for source in run.data.sources]
-    command = command_of(run.config, dist.world_size())
-    return environment() | run.facts | {"command": command, "data": data}
+    run.facts["command"] = command_of(run.config, dist.world_size())
+    run.facts["data"] = [fingerprint(source) for source in run.data.sources]
+    return environment() | run.facts
 
 
 def _start(run: LiveRun) -> None:
