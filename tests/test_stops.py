@@ -13,8 +13,10 @@ import pytest
 from ranks import ROOT, free_port, run_ranks
 from tiny_models import tiny_bert
 
+from mipic_llm.config import load_config
 from mipic_llm.errors import EXIT_STOPPED, EXIT_USER_ERROR
 from mipic_llm.runtime.watch import is_launcher, launchers
+from mipic_llm.training.loop import train
 
 WORKER = """
 import sys
@@ -84,6 +86,38 @@ def test_a_lost_launcher_ends_the_ranks_with_a_checkpoint(tmp_path):
     assert "the launcher is gone" in text and f"return code = {EXIT_STOPPED}" in text, text[-3000:]
     assert "Traceback" not in text
     assert len(list((out / "checkpoints").glob("step-*"))) == 1
+
+
+class Send:
+    """Sends itself a signal in an evaluation, or when a file was written."""
+
+    def __init__(self, number: signal.Signals, step: int = -1, name: str = "") -> None:
+        self.number, self.step, self.name = number, step, name
+
+    def on_evaluation(self, run, step, scores):
+        if step == self.step:
+            os.kill(os.getpid(), self.number)
+
+    def on_save(self, run, path):
+        if path.name == self.name:
+            os.kill(os.getpid(), self.number)
+
+
+def test_a_signal_in_an_evaluation_saves_and_one_in_the_export_ends_the_run(tmp_path):
+    """And then the handlers are what they were."""
+    before = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)]
+    flags = ["--model.name", str(tiny_bert(tmp_path / "base")), "--objective.dims", "8", "32",
+             "--data.validation", "demo", "--eval.every", "3", "--train.batch_size", "4",
+             "--train.max_steps", "6", "--train.selfcheck", "false", "--export.rehearse", "false",
+             "--tracking.mlflow", "off", "--output_dir", str(tmp_path / "out")]  # fmt: skip
+    more = ["--train.resume", "auto"]
+    assert train(load_config(flags), [Send(signal.SIGTERM, step=3)]) == EXIT_STOPPED
+    assert [p.name for p in (tmp_path / "out" / "checkpoints").iterdir()] == ["step-00000004"]
+    with pytest.raises(KeyboardInterrupt):
+        train(load_config(flags + more), [Send(signal.SIGINT, name="parity.json")])
+    assert train(load_config(flags + more)) == 0
+    now = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)]
+    assert now == before
 
 
 def left(out: Path) -> list[int]:
