@@ -13,7 +13,8 @@ from pathlib import Path
 import torch
 
 from mipic_llm.data.batch import StepBatch, key_of
-from mipic_llm.data.read.formats import Example, read_training
+from mipic_llm.data.read.formats import read_training
+from mipic_llm.data.read.rows import Example
 
 LENGTHS = Path(__file__).resolve().parent / "lengths.csv"
 

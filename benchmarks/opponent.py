@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from benchmarks import harness
-from mipic_llm.data.read.formats import Example
+from mipic_llm.data.read.rows import Example
 
 RATE = 2e-5
 Gradients = tuple[float, dict[str, torch.Tensor]]  # loss, and gradients by name

@@ -30,7 +30,7 @@ from benchmarks.opponent import (
     their_trainer,
 )
 from mipic_llm.data.batch import StepBatch, build_step
-from mipic_llm.data.read.formats import Example
+from mipic_llm.data.read.rows import Example
 from mipic_llm.evaluation.encode import make_encoder
 from mipic_llm.model.files import resolve_name
 

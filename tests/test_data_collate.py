@@ -22,7 +22,7 @@ from mipic_llm.data.batch import (
     prefetch,
     prepare,
 )
-from mipic_llm.data.read.formats import Example
+from mipic_llm.data.read.rows import Example
 from mipic_llm.data.tokenise import TextEncoder
 
 VOCAB = {word: i for i, word in enumerate(["[U]", "[P]", *"abcdefgh", "q:", "d:"])}

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from mipic_llm.data.plan import BatchPlan
-from mipic_llm.data.read.formats import Example, TextSource
+from mipic_llm.data.read.rows import Example, TextSource
 from mipic_llm.errors import UserError
 
 

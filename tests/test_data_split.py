@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from mipic_llm.data.read.formats import Example, TextSource
+from mipic_llm.data.read.rows import Example, TextSource
 from mipic_llm.data.split import split_off
 from mipic_llm.errors import UserError
 from mipic_llm.evaluation.read import held_out_tasks

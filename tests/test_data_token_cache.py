@@ -12,7 +12,8 @@ from transformers import AutoTokenizer
 
 from mipic_llm.data import token_cache
 from mipic_llm.data.batch import key_of
-from mipic_llm.data.read.formats import Example, read_training
+from mipic_llm.data.read.formats import read_training
+from mipic_llm.data.read.rows import Example
 from mipic_llm.data.token_cache import LazyTokens, StoredTokens, deal
 from mipic_llm.data.tokenise import TextEncoder
 
@@ -170,7 +171,7 @@ def test_a_rank_tokenises_its_own_rows_unless_it_must_compare_lengths(
     tokenizer, monkeypatch, balance
 ) -> None:
     from mipic_llm.data.plan import BatchPlan
-    from mipic_llm.data.read.formats import TextSource
+    from mipic_llm.data.read.rows import TextSource
     from mipic_llm.training import feed
 
     monkeypatch.setattr(feed.dist, "world_size", lambda: 2)

@@ -12,7 +12,7 @@ from test_data_formats import write_jsonl
 from tiny_models import SENTENCES, tiny_bert
 
 from mipic_llm import losses
-from mipic_llm.data.read.formats import Example
+from mipic_llm.data.read.rows import Example
 from mipic_llm.data.token_cache import LazyTokens, StoredTokens, build
 from mipic_llm.data.tokenise import TextEncoder
 from mipic_llm.report import read_scores

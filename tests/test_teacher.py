@@ -18,7 +18,7 @@ from tiny_models import WIDTH, tiny_bert, tiny_qwen3
 
 from mipic_llm.config import load_config, validate
 from mipic_llm.data.batch import StepBatch
-from mipic_llm.data.read.formats import Example, TextSource
+from mipic_llm.data.read.rows import Example, TextSource
 from mipic_llm.errors import UserError
 from mipic_llm.model.directory import open_source
 from mipic_llm.runtime.engine import start

@@ -30,7 +30,7 @@ from torch.nn.functional import normalize
 
 from mipic_llm.config import load_config, resolve
 from mipic_llm.data.plan import BatchPlan
-from mipic_llm.data.read.formats import Example, TextSource
+from mipic_llm.data.read.rows import Example, TextSource
 from mipic_llm.losses import alignment_kl, compress, layer_weight, pca_target
 from mipic_llm.objective import Needs, Objective, Term, Value
 from mipic_llm.objective.memory import Memory

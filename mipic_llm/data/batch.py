@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from mipic_llm.data.read.cells import plain
-from mipic_llm.data.read.formats import Example, TextSource, key_of
+from mipic_llm.data.read.rows import Example, TextSource, key_of
 from mipic_llm.data.token_cache import LazyTokens, RowTokens
 from mipic_llm.data.tokenise import TextEncoder, pack, pad
 from mipic_llm.types import Known, Packing, Traits

@@ -7,7 +7,7 @@ from random import Random
 
 import numpy as np
 
-from mipic_llm.data.read.formats import Example
+from mipic_llm.data.read.rows import Example
 
 
 class Labels:

@@ -16,7 +16,7 @@ from random import Random
 import numpy as np
 
 from mipic_llm.data.read.cells import plain
-from mipic_llm.data.read.formats import Example, TextSource
+from mipic_llm.data.read.rows import Example, TextSource
 from mipic_llm.data.row_store import StoredRows
 from mipic_llm.errors import UserError
 

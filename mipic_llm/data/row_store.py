@@ -21,7 +21,7 @@ import numpy as np
 
 from mipic_llm.data.growing import Growing, building, settle
 from mipic_llm.data.read.cells import plain
-from mipic_llm.data.read.formats import Example, Row, key_of
+from mipic_llm.data.read.rows import Example, Row, key_of
 
 VERSION = 1
 MANIFEST = "manifest.json"

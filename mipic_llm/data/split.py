@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mipic_llm.data.read.cells import plain
-from mipic_llm.data.read.formats import Example, TextSource
+from mipic_llm.data.read.rows import Example, TextSource
 from mipic_llm.errors import UserError
 
 

@@ -11,18 +11,10 @@ import numpy as np
 
 from mipic_llm.config import SourceConfig
 from mipic_llm.data import row_store
+from mipic_llm.data.read.columns import Columns
 from mipic_llm.data.read.containers import SUFFIXES, containers, files_of, split_weight
-from mipic_llm.data.read.formats import (
-    ALL,
-    Columns,
-    ReadReport,
-    Row,
-    TextSource,
-    constant_score,
-    mixed_kinds,
-    read_part,
-    renamed,
-)
+from mipic_llm.data.read.formats import constant_score, mixed_kinds, read_part, renamed
+from mipic_llm.data.read.rows import ALL, ReadReport, Row, TextSource
 from mipic_llm.data.row_store import StoredRows
 from mipic_llm.errors import UserError
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from mipic_llm.data.growing import PROGRESS, Growing, building, settle
-from mipic_llm.data.read.formats import Example
+from mipic_llm.data.read.rows import Example
 from mipic_llm.data.row_store import StoredRows
 from mipic_llm.data.tokenise import TextEncoder
 

@@ -31,15 +31,9 @@ from mipic_llm.config.files import find_file, legal_path
 from mipic_llm.config.recipe import read_yaml
 from mipic_llm.data.read import cells
 from mipic_llm.data.read.cells import plain
+from mipic_llm.data.read.columns import NLI, PAIRS, SCORES
 from mipic_llm.data.read.containers import SUFFIXES, NamedRows
-from mipic_llm.data.read.formats import (
-    ALL,
-    NLI,
-    PAIRS,
-    SCORES,
-    TextSource,
-    read_training,
-)
+from mipic_llm.data.read.formats import read_training
 from mipic_llm.data.read.labelled import (
     ScoredPair,
     columns_of,
@@ -47,6 +41,7 @@ from mipic_llm.data.read.labelled import (
     read_labelled,
     read_scored_pairs,
 )
+from mipic_llm.data.read.rows import ALL, TextSource
 from mipic_llm.errors import UserError
 from mipic_llm.evaluation.metrics import RETRIEVAL
 from mipic_llm.evaluation.names import name_specs

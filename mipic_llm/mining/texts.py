@@ -18,7 +18,8 @@ from mipic_llm.config.files import legal_path
 from mipic_llm.data.batch import key_of
 from mipic_llm.data.read.cells import plain, texts_of
 from mipic_llm.data.read.containers import containers
-from mipic_llm.data.read.formats import Example, collect_rows, read_training
+from mipic_llm.data.read.formats import collect_rows, read_training
+from mipic_llm.data.read.rows import Example
 from mipic_llm.errors import UserError
 from mipic_llm.evaluation.encode import encode
 from mipic_llm.evaluation.open import Opened, open_finished

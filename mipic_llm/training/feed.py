@@ -14,7 +14,8 @@ from mipic_llm.data import row_store, stream, token_cache
 from mipic_llm.data.batch import StepBatch, join_rows
 from mipic_llm.data.labels import Labels
 from mipic_llm.data.plan import BatchPlan
-from mipic_llm.data.read.formats import ReadReport, TextSource, as_list, key_of, read_training
+from mipic_llm.data.read.formats import as_list, read_training
+from mipic_llm.data.read.rows import ReadReport, TextSource, key_of
 from mipic_llm.data.row_store import StoredRows
 from mipic_llm.data.split import split_off
 from mipic_llm.data.token_cache import LazyTokens, StoredTokens, Tokens, deal, only

@@ -11,7 +11,7 @@ import numpy as np
 from mipic_llm.config import Config, need, read_record
 from mipic_llm.config.compare import Change, compare
 from mipic_llm.data.plan import BatchPlan
-from mipic_llm.data.read.formats import TextSource
+from mipic_llm.data.read.rows import TextSource
 from mipic_llm.data.row_store import StoredRows
 from mipic_llm.errors import UserError
 from mipic_llm.model.directory import Source

@@ -15,7 +15,8 @@ import numpy as np
 from mipic_llm.config import Config, SourceConfig
 from mipic_llm.data.read.cells import plain
 from mipic_llm.data.read.containers import split_weight
-from mipic_llm.data.read.formats import ReadReport, TextSource, key_of, read_training
+from mipic_llm.data.read.formats import read_training
+from mipic_llm.data.read.rows import ReadReport, TextSource, key_of
 from mipic_llm.data.row_store import StoredRows, mixed
 from mipic_llm.data.split import split_off
 from mipic_llm.data.tokenise import TextEncoder

@@ -27,7 +27,7 @@ from mipic_llm.config import Config, need
 from mipic_llm.config.schema import ModelConfig
 from mipic_llm.data.batch import StepBatch
 from mipic_llm.data.read.cells import plain
-from mipic_llm.data.read.formats import TextSource, key_of
+from mipic_llm.data.read.rows import TextSource, key_of
 from mipic_llm.data.row_store import StoredRows
 from mipic_llm.errors import UserError
 from mipic_llm.evaluation.encode import encode

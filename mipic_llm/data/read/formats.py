@@ -32,11 +32,9 @@ named in the report.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,175 +42,16 @@ from typing import Any, NamedTuple
 from mipic_llm.config import SourceConfig
 from mipic_llm.data.read import cells
 from mipic_llm.data.read.cells import BadRow, one_text, plain
+from mipic_llm.data.read.columns import (
+    SCORE_COLUMNS,
+    Columns,
+    check_labels,
+    detect,
+    unclear,
+)
 from mipic_llm.data.read.containers import Numbered, Part, containers, split_weight
+from mipic_llm.data.read.rows import ALL, SPARE, Example, ReadReport, Row, TextSource
 from mipic_llm.errors import UserError
-from mipic_llm.types import Traits
-
-
-class Example(NamedTuple):
-    """One training row. positive None = unlabelled: the text is its own positive (two views).
-
-    id is the row's place in its source's `examples`. scores: of the positive and of each negative,
-    how well it answers the anchor; of a scored pair, the one number; empty where nothing is known.
-    label: of labelled text, whose positive another text of that label is.
-    """
-
-    anchor: str
-    positive: str | None
-    negatives: tuple[str, ...]
-    id: int
-    scores: tuple[float, ...] = ()
-    label: str | None = None
-
-
-# anchor, positive, negatives, scores (of the positive and each negative, or none); then, of
-# labelled text alone, the label
-Row = tuple[Any, ...]
-ALL = 1 << 30
-SPARE = 8  # negatives read beyond those asked for, in place of those that prove to be positives
-
-
-class TextSource(NamedTuple):
-    """What one spec of `data.train` gave. weight = passes over it per epoch in a mixture; scored:
-    the column that makes its rows scored pairs; drawn: so many of a row's hard negatives are in a
-    step, others in each pass; None = all that were read."""
-
-    name: str
-    examples: Sequence[Example]
-    weight: float
-    scored: str | None = None
-    drawn: int | None = None
-
-    @property
-    def labelled(self) -> bool:
-        """Whether its rows are texts with a label."""
-        return self.examples[0].label is not None
-
-    @property
-    def symmetric(self) -> bool:
-        """Whether all texts take one prompt, that of STS."""
-        return bool(self.scored or self.labelled)
-
-    @property
-    def traits(self) -> Traits:
-        """What holds for all of its rows."""
-        kind = "pairs"
-        if self.scored:
-            kind = "scored"
-        elif self.examples[0].positive is None and not self.labelled:
-            kind = "texts"
-        scores = getattr(self.examples, "has_scores", None)  # of rows on disk
-        if scores is None:
-            scores = any(example.scores for example in self.examples)
-        return Traits(self.name, kind, scores)
-
-
-class ReadReport(NamedTuple):
-    """What was understood of one file. rejected: (number of the line or row, reason). n_false: hard
-    negatives that were left out, because they are the anchor or one of its positives. ignored:
-    columns. beside: files of another split. n_scored: examples with scores of their texts.
-    n_alone: texts that were left out, since no other has their label."""
-
-    path: str
-    kind: str
-    n_rows: int
-    n_kept: int
-    rejected: list[tuple[int, str]]
-    unit: str = "line"
-    n_false: int = 0
-    ignored: tuple[str, ...] = ()
-    beside: tuple[str, ...] = ()
-    n_scored: int = 0
-    n_alone: int = 0
-
-    @classmethod
-    def of(cls, values: Sequence[Any]) -> ReadReport:
-        """From its values, as JSON gives them back."""
-        made = cls(*values)
-        rejected = [(number, reason) for number, reason in made.rejected]
-        return made._replace(
-            ignored=tuple(made.ignored), beside=tuple(made.beside), rejected=rejected
-        )
-
-    def plus(self, more: ReadReport) -> ReadReport:
-        """With what was understood of further rows of the same file."""
-        ignored = tuple(dict.fromkeys((*self.ignored, *more.ignored)))
-        return self._replace(
-            n_rows=self.n_rows + more.n_rows, n_kept=self.n_kept + more.n_kept, ignored=ignored,
-            rejected=[*self.rejected, *more.rejected], n_scored=self.n_scored + more.n_scored,
-        )  # fmt: skip
-
-    def __str__(self) -> str:
-        text = f"read {self.n_rows:,} rows of {self.path} as {self.kind}"
-        if self.n_kept != self.n_rows - len(self.rejected):
-            text += f", giving {self.n_kept:,} examples"
-        if self.n_scored:
-            text += f", {self.n_scored:,} with scores"
-        if self.rejected:
-            shown = [f"{self.unit} {n}: {reason}" for n, reason in self.rejected[:3]]
-            more = ["..."] if len(self.rejected) > 3 else []
-            text += f" ({len(self.rejected):,} rejected: {'; '.join(shown + more)})"
-        if self.ignored:
-            text += f"; ignored: {_some([name or '(no name)' for name in self.ignored])}"
-        if self.beside:
-            text += f"; not read, being of another split: {_some(self.beside)}"
-        if self.n_false:
-            text += f"; {self.n_false:,} negatives left out, equal to their anchor or its positives"
-        if self.n_alone:
-            text += f"; {self.n_alone:,} texts left out, whose label no other has"
-        return text
-
-
-def _some(names: Sequence[str], most: int = 8) -> str:
-    more = f" and {len(names) - most:,} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
-
-
-class Columns(NamedTuple):
-    """Which columns hold what; kind: their names for the report."""
-
-    kind: str
-    anchor: str
-    positive: str | None
-    nli: str | None = None  # the column of NLI labels
-    plain: frozenset[str] = frozenset()  # columns of the first row that are no labels
-    score: str | None = None  # of scored pairs
-    label: str | None = None  # of labelled text
-
-    @classmethod
-    def of(cls, table: Mapping[str, Any]) -> Columns:
-        """From what `plainly` gave."""
-        return cls(**{**table, "plain": frozenset(table["plain"])})
-
-    def plainly(self) -> dict[str, Any]:
-        """For JSON."""
-        return self._asdict() | {"plain": sorted(self.plain)}
-
-    @property
-    def teaches(self) -> str:
-        """What kind of rows these are, in words."""
-        if self.positive:
-            return "scored pairs" if self.score else "labelled rows"
-        return "text with labels" if self.label else "unlabelled text"
-
-
-PAIRS = (
-    ("anchor", "positive"), ("query", "pos"), ("query", "positive"), ("query", "positive_passages"),
-    ("query", "pos_doc"), ("question", "pos_doc"), ("messages", "positive_messages"),
-    ("query", "response"), ("query", "answer"), ("question", "answer"), ("sentence1", "sentence2"),
-    ("text1", "text2"),
-)  # fmt: skip
-SCORES = ("score", "label", "similarity_score", "similarity")
-_STS = (("sentence1", "sentence2"), ("text1", "text2"))
-NLI = (("premise", "hypothesis"), ("sentence1", "sentence2"))
-_ACCEPTED = " | ".join(["text", "sentence", *map(", ".join, PAIRS), "premise, hypothesis, label"])
-_SCORES = {name for names in cells.SCORES_OF.values() for name in names}
-# A word of these in a column's name makes it one of labels or scores.
-_LABEL = {
-    "label", "labels", "gold", "score", "scores", "similarity", "sim", "duplicate", "duplicates",
-    "relevance", "relevant", "grade", "rating", "judgment", "judgement", "paraphrase", "match",
-    "relatedness", "entailment", "equivalent",
-}  # fmt: skip
 
 
 def read_training(
@@ -352,11 +191,6 @@ def constant_score(name: str, column: str) -> UserError:
     )
 
 
-def key_of(text: bytes) -> int:
-    """A hash of 64 bits, signed: equal texts have equal keys on every rank."""
-    return int.from_bytes(blake2b(text, digest_size=8).digest(), "little", signed=True)
-
-
 def as_list(data: Any) -> list[Any]:
     """One spec or object, or several, as a list; a list of dicts is one. UserError when empty."""
     several = isinstance(data, list | tuple)
@@ -449,7 +283,7 @@ def read_part(
             pair = anchor, one_text(row, columns.positive)
             return [(*pair, (), (cells.to_number(alike, columns.score),))]
         right, hard = cells.column_texts(row, columns.positive), cells.negative_texts(row, ignore)
-        if _SCORES.isdisjoint(row):
+        if SCORE_COLUMNS.isdisjoint(row):
             kept = tuple(islice((text for text in hard if text is not None), most))
             return [(anchor, positive, kept, ()) for positive in right]
         slots = list(hard)
@@ -462,12 +296,12 @@ def read_part(
         ]
 
     most = negatives + SPARE if negatives else 0
-    detect = partial(
-        _detect, path=part.path, ignore=ignore, score_column=score_column, label_column=label_column
+    pick: Callable[[dict], Columns] = partial(
+        detect, path=part.path, ignore=ignore, score_column=score_column, label_column=label_column
     )
     if known:
-        detect = partial(lambda _row, columns: columns, columns=known)
-    parsed, columns, n_rows, rejected, names = collect_rows(part, detect, parse, skip)
+        pick = partial(lambda _row, columns: columns, columns=known)
+    parsed, columns, n_rows, rejected, names = collect_rows(part, pick, parse, skip)
     if columns.nli:
         rows = _nli_rows(parsed, most)
         if not rows:
@@ -477,105 +311,22 @@ def read_part(
         if columns.score:
             scores = [row[3][0] for row in rows]
             if columns.score == "label" != score_column and all(n.is_integer() for n in scores):
-                raise _unclear(part.path, columns, "label", ", whose whole numbers may be classes")
+                raise unclear(part.path, columns, "label", ", whose whole numbers may be classes")
             span = f"{min(scores):g} to {max(scores):g}, larger = more alike"
             if not known:
                 columns = columns._replace(kind=f"scored pairs {columns.kind} ({span})")
         elif columns.positive:  # some rows may have more columns than the first one
-            _check_labels(part.path, columns, [name for name in names if name not in ignore])
+            check_labels(part.path, columns, [name for name in names if name not in ignore])
     taken = {columns.anchor, columns.positive, columns.nli, columns.score, columns.label}
     if columns.positive and not columns.nli and not columns.score:
         taken |= {name for name in cells.negative_columns(names) if name not in ignore}
         if any(row[3] for row in rows):
-            taken |= _SCORES - set(ignore)
+            taken |= SCORE_COLUMNS - set(ignore)
     return rows, ReadReport(
         part.path, columns.kind, n_rows, len(rows), rejected, part.unit,
         ignored=tuple(name for name in names if name not in taken), beside=part.beside,
         n_scored=0 if columns.score else sum(bool(row[3]) for row in rows),
     ), columns  # fmt: skip
-
-
-def _detect(
-    row: dict, path: str, ignore: Sequence[str], score_column: str | None, label_column: str | None
-) -> Columns:
-    """What a file means that begins with this row."""
-    have = [name for name in map(str, row) if name not in ignore]
-    for anchor, positive in NLI:
-        label = next((name for name in ("gold_label", "label") if name in have), None)
-        words = label == "gold_label" or anchor == "premise" or cells.is_nli_word(row.get("label"))
-        if score_column not in have and label and words and {anchor, positive} <= set(have):
-            return Columns("/".join([anchor, positive, label]), anchor, positive, label)
-    for anchor, positive in PAIRS:
-        if not {anchor, positive} <= set(have):
-            continue
-        hard = cells.negative_columns(have)
-        if score := _score_column(row, (anchor, positive), have, score_column):
-            if hard:
-                raise UserError(
-                    f"{path}: {score} scores pairs, and there are negatives ({hard[0]}) too; leave "
-                    "one of them out with --data.ignore_columns"
-                )
-            kind = "/".join([anchor, positive, score])
-            return Columns(kind, anchor, positive, score=score)
-        shown = hard if len(hard) < 3 else [hard[0], "..", hard[-1]]
-        plain = frozenset(str(name) for name, v in row.items() if not _is_label(str(name), v))
-        found = Columns("/".join([anchor, positive, *shown]), anchor, positive, None, plain)
-        _check_labels(path, found, have)
-        return found
-    for name in ("text", "sentence"):
-        if name in have and label_column in have:
-            return Columns(f"labelled text {name}/{label_column}", name, None, label=label_column)
-        if name in have:
-            return Columns(name, name, None)
-    raise UserError(
-        f"{path}: found columns {', '.join(have) or 'none'}; rename them to one of: {_ACCEPTED}"
-    )
-
-
-def _check_labels(path: str, columns: Columns, names: Sequence[str]) -> None:
-    """UserError where pairs without negatives have a label or score."""
-    unlike = (n for n in names if n not in columns.plain and _is_label(n, None))
-    if not cells.negative_columns(names) and (score := next(unlike, None)):
-        raise _unclear(path, columns, score)
-
-
-def _unclear(path: str, columns: Columns, score: str, why: str = "") -> UserError:
-    return UserError(
-        f"{path}: {columns.anchor}, {columns.positive}, {score} are scored pairs{why}: "
-        f"--data.score_column {score} trains on them as such, a larger {score} = more alike; "
-        f"--data.ignore_columns {score} trains on all pairs as if they belonged together; "
-        "data.validation evaluates on them"
-    )
-
-
-def _score_column(
-    row: dict, pair: tuple[str, str], have: Sequence[str], given: str | None
-) -> str | None:
-    """The column that makes these scored pairs: the one that was given, or one of STS."""
-    if given in have:
-        return given
-    if pair not in _STS or cells.negative_columns(have):
-        return None
-    found = [name for name in SCORES if name in have]
-    number = found == ["label"] and isinstance(row["label"], float | int | str)
-    if number and not isinstance(row["label"], bool):
-        try:
-            cells.to_number(row["label"], "label")
-        except BadRow:
-            return None
-        return "label"
-    return next((name for name in found if name != "label"), None)
-
-
-def _is_label(name: str, value: Any) -> bool:
-    """Whether a column looks like one of labels or scores: by its name, and its first cell."""
-    words = re.findall(r"[a-z]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", name).lower())
-    if name in _SCORES - {"scores"} or isinstance(value, list | dict):
-        return False
-    if isinstance(value, str) and len(value.split()) > 3:
-        return False
-    truth = value is None or isinstance(value, bool) or str(value) in ("0", "1")
-    return bool(_LABEL & set(words)) or (words[:1] == ["is"] and truth)
 
 
 def _nli_rows(labelled: list[tuple[str, str, int]], negatives: int):

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mipic_llm.data.read.cells import BadRow, one_text, to_label, to_number
+from mipic_llm.data.read.columns import SCORES
 from mipic_llm.data.read.containers import containers
-from mipic_llm.data.read.formats import SCORES, ReadReport, read_rows
+from mipic_llm.data.read.formats import read_rows
+from mipic_llm.data.read.rows import ReadReport
 from mipic_llm.errors import UserError
 
 

@@ -1,0 +1,133 @@
+"""What reading gives: rows of training text, sources of them, and reports on files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import Any, NamedTuple
+
+from mipic_llm.types import Traits
+
+
+class Example(NamedTuple):
+    """One training row. positive None = unlabelled: the text is its own positive (two views).
+
+    id is the row's place in its source's `examples`. scores: of the positive and of each negative,
+    how well it answers the anchor; of a scored pair, the one number; empty where nothing is known.
+    label: of labelled text, whose positive another text of that label is.
+    """
+
+    anchor: str
+    positive: str | None
+    negatives: tuple[str, ...]
+    id: int
+    scores: tuple[float, ...] = ()
+    label: str | None = None
+
+
+# anchor, positive, negatives, scores (of the positive and each negative, or none); then, of
+# labelled text alone, the label
+Row = tuple[Any, ...]
+ALL = 1 << 30
+SPARE = 8  # negatives read beyond those asked for, in place of those that prove to be positives
+
+
+class TextSource(NamedTuple):
+    """What one spec of `data.train` gave. weight = passes over it per epoch in a mixture; scored:
+    the column that makes its rows scored pairs; drawn: so many of a row's hard negatives are in a
+    step, others in each pass; None = all that were read."""
+
+    name: str
+    examples: Sequence[Example]
+    weight: float
+    scored: str | None = None
+    drawn: int | None = None
+
+    @property
+    def labelled(self) -> bool:
+        """Whether its rows are texts with a label."""
+        return self.examples[0].label is not None
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether all texts take one prompt, that of STS."""
+        return bool(self.scored or self.labelled)
+
+    @property
+    def traits(self) -> Traits:
+        """What holds for all of its rows."""
+        kind = "pairs"
+        if self.scored:
+            kind = "scored"
+        elif self.examples[0].positive is None and not self.labelled:
+            kind = "texts"
+        scores = getattr(self.examples, "has_scores", None)  # of rows on disk
+        if scores is None:
+            scores = any(example.scores for example in self.examples)
+        return Traits(self.name, kind, scores)
+
+
+class ReadReport(NamedTuple):
+    """What was understood of one file. rejected: (number of the line or row, reason). n_false: hard
+    negatives that were left out, because they are the anchor or one of its positives. ignored:
+    columns. beside: files of another split. n_scored: examples with scores of their texts.
+    n_alone: texts that were left out, since no other has their label."""
+
+    path: str
+    kind: str
+    n_rows: int
+    n_kept: int
+    rejected: list[tuple[int, str]]
+    unit: str = "line"
+    n_false: int = 0
+    ignored: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
+    n_scored: int = 0
+    n_alone: int = 0
+
+    @classmethod
+    def of(cls, values: Sequence[Any]) -> ReadReport:
+        """From its values, as JSON gives them back."""
+        made = cls(*values)
+        rejected = [(number, reason) for number, reason in made.rejected]
+        return made._replace(
+            ignored=tuple(made.ignored), beside=tuple(made.beside), rejected=rejected
+        )
+
+    def plus(self, more: ReadReport) -> ReadReport:
+        """With what was understood of further rows of the same file."""
+        ignored = tuple(dict.fromkeys((*self.ignored, *more.ignored)))
+        return self._replace(
+            n_rows=self.n_rows + more.n_rows, n_kept=self.n_kept + more.n_kept, ignored=ignored,
+            rejected=[*self.rejected, *more.rejected], n_scored=self.n_scored + more.n_scored,
+        )  # fmt: skip
+
+    def __str__(self) -> str:
+        text = f"read {self.n_rows:,} rows of {self.path} as {self.kind}"
+        if self.n_kept != self.n_rows - len(self.rejected):
+            text += f", giving {self.n_kept:,} examples"
+        if self.n_scored:
+            text += f", {self.n_scored:,} with scores"
+        if self.rejected:
+            shown = [f"{self.unit} {n}: {reason}" for n, reason in self.rejected[:3]]
+            more = ["..."] if len(self.rejected) > 3 else []
+            text += f" ({len(self.rejected):,} rejected: {'; '.join(shown + more)})"
+        if self.ignored:
+            text += f"; ignored: {_some([name or '(no name)' for name in self.ignored])}"
+        if self.beside:
+            text += f"; not read, being of another split: {_some(self.beside)}"
+        if self.n_false:
+            text += f"; {self.n_false:,} negatives left out, equal to their anchor or its positives"
+        if self.n_alone:
+            text += f"; {self.n_alone:,} texts left out, whose label no other has"
+        return text
+
+
+def _some(names: Sequence[str], most: int = 8) -> str:
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def key_of(text: bytes) -> int:
+    """A hash of 64 bits, signed: equal texts have equal keys on every rank."""
+    return int.from_bytes(blake2b(text, digest_size=8).digest(), "little", signed=True)
