@@ -267,7 +267,7 @@ def test_pinned_and_moved_chunks_are_equal(packed, monkeypatch) -> None:
     plain = prepare(batch, 4, packed=packed, pin=False)
     assert not pinned
     found = prepare(batch, 4, packed=packed, pin=True)
-    assert len(pinned) == 1 + len(found.passes(4)) * (3 if packed else 2)
+    assert len(pinned) == 2 + len(found.passes(4)) * (3 if packed else 2)  # keys, whose
     assert str(found) == str(plain)
     moved = [piece.to(torch.device("cpu")) for piece in plain.passes(4)]
     assert str(moved) == str(list(plain.passes(4)))

@@ -22,7 +22,8 @@ PAIRS = [(old, new) for i, old in enumerate(LAYOUTS) for j, new in enumerate(LAY
          if j == (i + 5) % 8 or os.environ.get("RESHAPE") == "all"]  # fmt: skip
 FEW = [((2, 2), (1, 3)), ((2, 3), (1, 1)), ((1, 3), (2, 2))]
 KINDS = {
-    "lora": (["--sia.memory", "12", "--train.learning_rate", "1e-3"], PAIRS),
+    "lora": (["--sia.memory", "12", "--train.learning_rate", "1e-3", "--teacher.name", "base",
+              "--teacher.layers", "ladder"], PAIRS),
     # All weights, from scratch: Adam makes steps of noise where a gradient is 0 but for rounding.
     "full": (["--lora.rank", "0", "--train.learning_rate", "1e-5"], PAIRS if PAIRS[8:] else FEW),
 }
@@ -36,7 +37,7 @@ def flags(base: Path, out: Path, world: int, stage: int, *more: str) -> list[str
         "--train.batch_size", str(8 // world), "--train.save_every", str(STOP),
         "--train.precision", "fp32", "--train.warmup_ratio", "0.5", "--train.log_every", "1",
         "--train.selfcheck", "false", "--export.rehearse", "false", "--tracking.mlflow", "off",
-        "--output_dir", str(out), *more,
+        "--output_dir", str(out), "--data.token_cache", str(base.parent / "cache"), *more,
     ]  # fmt: skip
 
 
