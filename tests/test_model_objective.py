@@ -12,7 +12,7 @@ FLAGS = ["--objective.dims", "4,8,16", "--sia.layers", "1,2,3", "--pic.ladder", 
          "--pic.head", "mlp", "--pic.widths", "point", "--sia.sentences", "0"]  # fmt: skip
 IDS = torch.arange(1, 25).view(4, 6)
 MASK = torch.ones_like(IDS)
-MRL, ALL = (), ((0, 1, 2), (0, 1))
+MRL, ALL = (), ((0, 1, 2), (0, 1))  # and of scored pairs, ()
 
 
 def module(*flags: str) -> EmbeddingModule:
@@ -28,7 +28,7 @@ def module(*flags: str) -> EmbeddingModule:
 
 def test_every_parameter_of_every_head_gets_a_gradient_when_unsampled() -> None:
     net = module()
-    out = net(IDS, MASK, (MRL, (1,), (0,)), 10.0)
+    out = net(IDS, MASK, (MRL, (1,), (0,), ()), 10.0)
     (out.local + sum(v.square().sum() for v in out.outputs)).backward()
     heads = [*net.lifts.parameters(), *net.phis.parameters()]
     assert all(p.grad is not None for p in heads)
@@ -39,7 +39,7 @@ def test_every_parameter_of_every_head_gets_a_gradient_when_unsampled() -> None:
 def test_a_link_looks_for_the_next_checkpoint_or_for_the_last_layer() -> None:
     for target in ("next", "last"):
         net = module("--pic.target", target)
-        out = net(IDS, MASK, (MRL, *ALL), 1.0)
+        out = net(IDS, MASK, (MRL, *ALL, ()), 1.0)
         readouts = net(IDS, MASK, layers=(1, 2, 3))
         torch.testing.assert_close(out.outputs[0], readouts[2])
         assert len(out.constants) == (1 if target == "next" else 0)  # the last layer's is there
@@ -53,12 +53,12 @@ def test_a_link_looks_for_the_next_checkpoint_or_for_the_last_layer() -> None:
 
 def test_sampled_layers_average_to_all_layers() -> None:
     net = module()
-    full = net(IDS, MASK, (MRL, *ALL), 1.0).local
-    one = torch.stack([net(IDS, MASK, (MRL, (k,), (0,)), 1.0).local for k in range(3)])
+    full = net(IDS, MASK, (MRL, *ALL, ()), 1.0).local
+    one = torch.stack([net(IDS, MASK, (MRL, (k,), (0,), ()), 1.0).local for k in range(3)])
     assert full > 0.01
     torch.testing.assert_close(one.mean(), full)
 
 
 def test_a_dummy_chunk_counts_nothing() -> None:
-    out = module()(IDS, MASK, (MRL, *ALL), float("inf"))
+    out = module()(IDS, MASK, (MRL, *ALL, ()), float("inf"))
     assert out.local == 0 and out.sums.abs().min() > 0
