@@ -15,17 +15,30 @@ from mipic_llm.training import loop
 from mipic_llm.training.feed import Data
 
 STEPS, STOP = 8, 3
-WORLDS, STAGES = (1, 2), (0, 1, 2, 3)
+MORE = os.environ.get("RESHAPE")
+WORLDS, STAGES = (1, 2, 4) if MORE == "four" else (1, 2), (0, 1, 2, 3)
 LAYOUTS = [(world, stage) for world in WORLDS for stage in STAGES]
-# Every layout is once gone on from and once gone on to. RESHAPE=all tries all pairs, 8 minutes.
+# Every layout is once gone on from and once gone on to. RESHAPE=all tries all pairs, 8 minutes;
+# RESHAPE=four has four ranks too.
 PAIRS = [(old, new) for i, old in enumerate(LAYOUTS) for j, new in enumerate(LAYOUTS)
-         if j == (i + 5) % 8 or os.environ.get("RESHAPE") == "all"]  # fmt: skip
+         if j == (i + 5) % len(LAYOUTS) or MORE == "all"]  # fmt: skip
 FEW = [((2, 2), (1, 3)), ((2, 3), (1, 1)), ((1, 3), (2, 2))]
 KINDS = {
-    "lora": (["--sia.memory", "12", "--train.learning_rate", "1e-3", "--teacher.name", "base",
-              "--teacher.layers", "ladder"], PAIRS),
+    "lora": (
+        [
+            "--sia.memory",
+            "12",
+            "--train.learning_rate",
+            "1e-3",
+            "--teacher.name",
+            "base",
+            "--teacher.layers",
+            "ladder",
+        ],
+        PAIRS,
+    ),
     # All weights, from scratch: Adam makes steps of noise where a gradient is 0 but for rounding.
-    "full": (["--lora.rank", "0", "--train.learning_rate", "1e-5"], PAIRS if PAIRS[8:] else FEW),
+    "full": (["--lora.rank", "0", "--train.learning_rate", "1e-5"], PAIRS if MORE else FEW),
 }
 
 
