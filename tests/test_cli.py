@@ -470,7 +470,7 @@ def printed(capsys, argv: list[str]) -> str:
 
 def test_print_config_says_where_each_value_is_from(capsys):
     lines = printed(capsys, ["--train.epochs", "2", "--lora.rank", "0"]).splitlines()
-    told = {line.split(":")[0].strip(): line for line in lines}
+    told = {line.split(":")[0].strip(): line for line in reversed(lines)}  # the first of a name
     for name, text in {
         "epochs": "epochs: 2  # flag",
         "dims": "dims: [16, 32, 64, 128, 256, 384]  # recipe quickstart",

@@ -41,7 +41,7 @@ def cells(tmp_path_factory):
 
 def test_ten_lines_run(cells):
     folder, outputs = cells
-    assert len(LINES) == len(outputs) == 10
+    assert len(LINES) == len(outputs) >= 10
     assert {p.name for p in (folder / "outputs" / "mine").iterdir()} >= {"adapter", "shallow-3x64"}
 
 

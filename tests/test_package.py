@@ -106,7 +106,7 @@ def test_test_tools_are_pinned():
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     pinned = (ROOT / "constraints.txt").read_text().lower().replace("_", "-")
     for need in [*extras["dependencies"], *extras["optional-dependencies"]["test"]]:
-        name = re.split(r"[<>=]", need)[0]
+        name = re.split(r"[<>=\[]", need)[0]
         assert re.search(rf"^{name}==", pinned, re.M), name
 
 

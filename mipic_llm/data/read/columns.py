@@ -92,7 +92,7 @@ def detect(
         if name in have:
             return Columns(name, name, None)
     raise UserError(
-        f"{path}: found columns {', '.join(have) or 'none'}; rename them to one of: {_ACCEPTED}"
+        f"{path}: found columns {', '.join(have) or 'none'}; rename them to: {_ACCEPTED}"
     )
 
 
