@@ -66,6 +66,7 @@ def test_all_kinds_of_sources_resume_byte_for_byte(place, tmp_path) -> None:
     arguments = ["--recipe", str(place / "recipe.yaml"), "--output_dir"]
     code, text = run_ranks(2, SCRIPT, [*arguments, str(tmp_path / "whole")])
     assert code == 0, text[-4000:]
+    assert "those of data.sources are the student's alone" in text
     out = tmp_path / "broken"
     interrupt([*arguments, str(out)], out, signal.SIGKILL, tmp_path / "log")
     assert not (out / "adapter").exists(), "it ended before the signal: nothing was tested"

@@ -60,6 +60,8 @@ def test_another_base_may_be_given(first, tmp_path) -> None:
     given = ["--model.adapter", str(first / "a" / "adapter"), "--model.name", str(first / "bert")]
     more = ["--train.max_steps", "1", "--output_dir", str(tmp_path / "out")]
     assert train(load_config([*FLAGS, *given, *more])) == 0
+    record = read_record(tmp_path / "out" / "config.yaml").model
+    assert (record.name, record.adapter) == (given[3], given[1])
 
 
 @pytest.mark.parametrize(

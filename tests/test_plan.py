@@ -222,6 +222,13 @@ def test_the_table(capsys):
     assert max(map(len, out.splitlines())) < 200
 
 
+def test_what_is_not_counted_is_said(capsys):
+    flags = ["--recipe", "qwen3-0.6b"]
+    assert main([*flags, "--train.optimizer", "muon"]) == 0
+    assert "the state of muon is smaller" in capsys.readouterr().out
+    assert main(flags) == 0 and "smaller" not in capsys.readouterr().out
+
+
 def test_json_and_sweep(capsys):
     assert main(["--recipe", "bge-m3", "--sweep", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

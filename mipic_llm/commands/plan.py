@@ -95,4 +95,7 @@ def main(argv: list[str]) -> int:
         "GiB per rank, 1 GiB for libraries included; MB sent by a rank per step; not modelled: "
         "latency of collectives, padding, data loading (measured errors: docs/notes/decisions.md)"
     )
+    if config.train.optimizer != "adamw":
+        print(f"note: the optimizer is counted as adamw; the state of {config.train.optimizer} is "
+              "smaller")  # fmt: skip
     return 0

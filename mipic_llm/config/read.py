@@ -154,9 +154,11 @@ def _build(
 
 
 def _with_base(rows: Sequence[Row], given: Sequence[Row]) -> list[Row]:
-    """Where an adapter is asked for and no base, the adapter itself names the base."""
+    """Where an adapter is asked for and no base beside it, the adapter itself names the base. rows:
+    of the recipe, whose model is not the base of an adapter that a flag names."""
     adapter = Config.of([*rows, *given]).model.adapter
-    if adapter is None or any(row.key == "model.name" for row in given):
+    beside = given if any(row.key == "model.adapter" for row in given) else [*rows, *given]
+    if adapter is None or any(row.key == "model.name" for row in beside):
         return [*given]
     return [*given, Row("model.name", adapter)]
 

@@ -20,6 +20,12 @@ from typing import IO, Any, Self
 PROGRESS = "progress.json"
 
 
+def cache_home(option: str) -> Path:
+    """The directory of all caches, for `data.token_cache`: auto or a path."""
+    usual = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "mipic_llm"
+    return (usual if option == "auto" else Path(option)).expanduser()
+
+
 @contextmanager
 def building(folder: Path, is_whole: Callable[[Path], bool]) -> Iterator[Path | None]:
     """The directory in which to make `folder`'s files, with what a killed builder left; None where
@@ -44,8 +50,15 @@ def building(folder: Path, is_whole: Callable[[Path], bool]) -> Iterator[Path | 
 
 
 def settle(aside: Path, folder: Path) -> None:
-    """Give a finished directory its name, in place of a damaged one that has it."""
+    """Give a finished directory its name, in place of a damaged one that has it, when all of it is
+    on the disk."""
     (aside / PROGRESS).unlink(missing_ok=True)
+    for path in (*aside.iterdir(), aside):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
     shutil.rmtree(folder, ignore_errors=True)
     aside.rename(folder)
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -207,10 +206,7 @@ def _write(
     for name, raw in zip(("starts.npy", "rows.npy"), counted, strict=True):
         counts = np.fromfile(aside / raw, np.int32)
         (aside / raw).unlink()
-        with (aside / name).open("wb") as file:
-            np.save(file, np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]))
-            file.flush()
-            os.fsync(file.fileno())
+        np.save(aside / name, np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]))
     (aside / PROGRESS).unlink()
     found = {p.name: _fingerprint(p) for p in sorted(aside.iterdir())}
     table = {"labelled": labelled, "cut": done["cut"], "files": found}

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from mipic_llm.config import Config, SourceConfig, need
 from mipic_llm.data import row_store, stream, token_cache
 from mipic_llm.data.batch import StepBatch, join_rows
+from mipic_llm.data.growing import cache_home
 from mipic_llm.data.labels import Labels
 from mipic_llm.data.plan import BatchPlan
 from mipic_llm.data.read.formats import as_list, read_training
@@ -227,9 +228,8 @@ class _Told:
 
 
 def _home(option: str) -> Path:
-    """Where caches lie, for `data.token_cache`."""
-    usual = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "mipic_llm" / "tokens"
-    return (usual if option == "auto" else Path(option)).expanduser()
+    """Where rows and tokens lie, for `data.token_cache`."""
+    return cache_home(option) / "tokens" if option == "auto" else cache_home(option)
 
 
 def _built(

@@ -188,15 +188,16 @@ def schedule_of(train: Any, total: int) -> Callable[[int], float]:
     """
     warmup, floor = round(total * train.warmup_ratio), train.min_learning_rate_ratio
     decay = min(round(total * train.decay_ratio), total - warmup)
-    level = {"constant": total, "wsd": total - decay}.get(train.schedule, warmup)
+    level = total - decay if train.schedule == "wsd" else warmup
 
     def factor(n: int) -> float:
         if n < warmup:
             return (n + 1) / warmup
+        if train.schedule == "constant":
+            return 1.0
         done = min(1.0, max(0, n - level) / max(1, total - level))
-        if train.schedule == "cosine":
-            done = 0.5 * (1 - math.cos(math.pi * done))
-        return floor + (1 - floor) * (1 - done) if train.schedule != "constant" else 1.0
+        left = 0.5 * (1 + math.cos(math.pi * done)) if train.schedule == "cosine" else 1 - done
+        return floor + (1 - floor) * left
 
     return factor
 

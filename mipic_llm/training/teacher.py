@@ -26,6 +26,7 @@ from torch.nn.functional import normalize
 from mipic_llm.config import Config, need
 from mipic_llm.config.schema import ModelConfig
 from mipic_llm.data.batch import StepBatch
+from mipic_llm.data.growing import cache_home
 from mipic_llm.data.read.cells import plain
 from mipic_llm.data.read.rows import TextSource, key_of
 from mipic_llm.data.row_store import StoredRows
@@ -143,6 +144,9 @@ def open_teacher(config: Config, sources: Sequence[TextSource]) -> Teacher | Non
         about, width = _file(t.name)
         texts = distinct(sources, apart=False)
     else:
+        if any(s.changes() for s in config.data.sources):
+            say("note: the teacher reads the texts of all sources with one length and the same "
+                "prompts; those of data.sources are the student's alone")  # fmt: skip
         about, width, apart = _model(config)
         texts = distinct(sources, apart=apart)
     digest = hashlib.blake2b(json.dumps([VERSION, about]).encode(), digest_size=16)
@@ -150,9 +154,8 @@ def open_teacher(config: Config, sources: Sequence[TextSource]) -> Teacher | Non
     if t.name.endswith(".npy"):
         digest.update(texts.first_n.tobytes())
     key, option = digest.hexdigest(), config.data.token_cache
-    home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "mipic_llm"
-    home = (home if option == "auto" else Path(option)).expanduser() / "teachers"
-    return Teacher(key, width, texts, None if option == "off" else home / key)
+    folder = None if option == "off" else cache_home(option) / "teachers" / key
+    return Teacher(key, width, texts, folder)
 
 
 def distinct(sources: Sequence[TextSource], *, apart: bool) -> Texts:
