@@ -30,7 +30,7 @@ OWN = {"merged", "layers", "dim", "dims", "model", "data", "checkpoint", "to", "
        "study", "jobs", "print_config", "num_gpus", "num_accelerators", "hostfile",
        "output", "ranks", "module", "point", "gpu", "sweep", "json", "rows",
        "pca_text", "keep", "write", "budget", "out", "mean_tokens", "rotate", "onnx", "push",
-       "public",
+       "public", "runs", "how", "weights", "scale", "rule",
        *(f"mine.{name}" for name in MineSettings.model_fields)}  # fmt: skip
 
 

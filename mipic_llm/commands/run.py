@@ -24,6 +24,7 @@ COMMANDS = {
     "compare": "compare runs, models or evaluations, with paired intervals",
     "mine": "find hard negatives, or pairs, for training rows",
     "export": "write portable models from a run: merged, or cut to a layer and a size",
+    "merge": "scale what a run learnt, or merge several runs of one base",
     "report": "tables and plots of finished runs",
     "study": "compare methods: methods x seeds x conditions, with confidence intervals",
     "plan": "predict memory, speed and traffic of a training, without running it",

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
+
+from torch import nn
 
 from mipic_llm.config import PRESETS, Config, derive_dims
 from mipic_llm.data.tokenise import TextEncoder
@@ -67,7 +71,8 @@ def open_finished(config: Config, name: str) -> Opened:
         "model.padding_side": side, "train.precision": precision,
         "model.quantization": flag("model.quantization", source.quantization),
     })  # fmt: skip
-    engine, encoder = _engine(config, source, inner_norm), make_encoder(config, source)
+    engine = for_inference(config, source, inner_norm, partial(_load, config))
+    encoder = make_encoder(config, source)
     shape = source.config
     about = (
         f"{name}: {source.reading(inner_norm, encoder)}, {precision}"
@@ -81,7 +86,18 @@ def open_finished(config: Config, name: str) -> Opened:
     )  # fmt: skip
 
 
-def _engine(config: Config, source: Source, inner_norm: str) -> Engine:
+def _load(config: Config, source: Source) -> nn.Module:
+    precision = config.train.precision
+    found = load_model(source, config.model, precision=precision, dropout=0.0)
+    if source.adapter is not None:
+        found = read_adapter(found, source.adapter, dtype_of(precision))
+    return found
+
+
+def for_inference(
+    config: Config, source: Source, inner_norm: str, load: Callable[[Source], nn.Module]
+) -> Engine:
+    """A model as an engine that encodes, under config.ds_config. load: gives its transformer."""
     precision = config.train.precision
     ds_config = load_ds_config(
         config.ds_config, config, world_size=dist.world_size(),
@@ -92,9 +108,7 @@ def _engine(config: Config, source: Source, inner_norm: str) -> Engine:
         zero["stage"] = 0  # they split gradients and optimizer state, of which there are none
     zero.pop("offload_optimizer", None)
     with loading(ds_config):
-        backbone = load_model(source, config.model, precision=precision, dropout=0.0)
-        if source.adapter is not None:
-            backbone = read_adapter(backbone, source.adapter, dtype_of(precision))
+        backbone = load(source)
     dense = make_dense(source.dense, dtype_of(precision))
     backbone = Backbone(backbone, pooling=source.pooling, inner_norm=inner_norm, dense=dense)
     module = EmbeddingModule(backbone.requires_grad_(False))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +27,13 @@ from mipic_llm.export.portable import EmbeddingSpec, make_spec, write_json
 from mipic_llm.export.push import check_name, push
 from mipic_llm.export.rotate import rotate
 from mipic_llm.export.verify import check_tokens, differences, prove, reload_vectors
-from mipic_llm.export.write import ExportError, merge_adapter, write_adapter, write_merged
+from mipic_llm.export.write import (
+    Check,
+    ExportError,
+    merge_adapter,
+    write_adapter,
+    write_merged,
+)
 from mipic_llm.model.attention import padded
 from mipic_llm.model.backbone import Backbone, base_of, cut_layers, final_norm_of
 from mipic_llm.model.dense import Dense, cut, make_dense, read_dense, trained
@@ -64,17 +70,8 @@ def export_model(
     spec = spec._replace(dense=trained(spec.dense, dense), facts=facts)
     parts: dict[str, Any] = {}
 
-    def check(name: str, tolerance: float) -> Any:
-        options = {"name": name, "adapter": name == "adapter", "dtype": dtype,
-                   "usage": not rehearsal and spec.quantization == "none"}  # fmt: skip
-
-        def proved(fresh: Path) -> None:
-            check_tokens(fresh, encoder, texts, spec)
-            parts.update(prove(fresh, live_ND, texts, spec, tolerance=tolerance, **options))
-
-        return proved
-
-    tolerance, rounded = _tolerances(config)
+    check = prover(config, spec, encoder, texts, live_ND, parts, usage=not rehearsal)
+    tolerance, rounded = tolerances(config)
     if config.lora.rank:
         adapter = out / "adapter"
         peft_config = model.peft_config["default"]
@@ -100,7 +97,28 @@ def export_model(
         if getattr(whole, "pooler", None) is not None:
             whole.pooler = None
         write_merged(out / "merged", whole, spec, check("merged", tolerance))
-    write_json(out / "parity.json", _parity(config, texts, tolerance) | parts)
+    write_json(out / "parity.json", parity(config, texts, tolerance) | parts)
+
+
+def prover(
+    config: Config, spec: EmbeddingSpec, encoder: TextEncoder, texts: Sequence[str],
+    live_ND: Tensor, parts: dict[str, Any], *, usage: bool = True,
+) -> Callable[[str, float], Check]:  # fmt: skip
+    """(name, tolerance) -> a check that adapter/ or merged/ gives live_ND; it adds to `parts` what
+    parity.json says. usage: run the card's Python too."""
+
+    def check(name: str, tolerance: float) -> Check:
+        options = {"name": name, "adapter": name == "adapter", "tolerance": tolerance,
+                   "dtype": dtype_of(config.train.precision),
+                   "usage": usage and spec.quantization == "none"}  # fmt: skip
+
+        def proved(fresh: Path) -> None:
+            check_tokens(fresh, encoder, texts, spec)
+            parts.update(prove(fresh, live_ND, texts, spec, **options))
+
+        return proved
+
+    return check
 
 
 def _distance(
@@ -114,7 +132,7 @@ def _distance(
     return {WHOLE: found, f"{WHOLE}: mean cosine": cosine}
 
 
-def _tolerances(config: Config) -> tuple[float, float]:
+def tolerances(config: Config) -> tuple[float, float]:
     """Allowed for what was trained, and for a merged adapter: adding B A to a bf16 weight rounds
     it."""
     exact = config.train.precision == "fp32"
@@ -122,7 +140,8 @@ def _tolerances(config: Config) -> tuple[float, float]:
     return tolerance, tolerance if exact else 3 * tolerance
 
 
-def _parity(config: Config, texts: Sequence[str], tolerance: float) -> dict[str, Any]:
+def parity(config: Config, texts: Sequence[str], tolerance: float) -> dict[str, Any]:
+    """What parity.json says beside the differences."""
     dtype = str(dtype_of(config.train.precision)).removeprefix("torch.")
     return {"tolerance": tolerance, "texts": len(texts), "dtype": dtype}
 
@@ -157,7 +176,7 @@ def export(config: Config) -> Path:
     encoder = make_encoder(config, source)
     facts = facts_of(run_dir)
     spec = make_spec(config, source, encoder)._replace(facts=facts)
-    job = _Job(config, spec, encoder, encoder.bare(), _texts())
+    job = _Job(config, spec, encoder, encoder.bare(), demo_texts())
     out.mkdir(parents=True, exist_ok=True)
     if found:
         say(f"exporting {found}")
@@ -222,12 +241,12 @@ class _Job(NamedTuple):
         """A whole model that must give live_ND, with a parity.json of its own."""
         config, texts = self.config, self.texts[:PROBES]
         spec = spec._replace(quantization="none")
-        _, tolerance = _tolerances(config)
+        _, tolerance = tolerances(config)
 
         def check(fresh: Path) -> None:
             found = prove(fresh, live_ND, texts, spec, name="", adapter=False, tolerance=tolerance,
                           dtype=dtype_of(config.train.precision))  # fmt: skip
-            write_json(fresh / "parity.json", _parity(config, texts, tolerance) | found)
+            write_json(fresh / "parity.json", parity(config, texts, tolerance) | found)
 
         write_merged(folder, model, spec, check)
         say(f"{folder.name}: {folder} (reloaded and compared: {folder / 'parity.json'})")
@@ -246,7 +265,8 @@ def _checkpoint(option: str, run_dir: Path) -> Path:
     return found
 
 
-def _texts() -> list[str]:
+def demo_texts() -> list[str]:
+    """Built-in texts, to compare and to time with."""
     sources, _ = read_training(["demo"], negatives=0, on_bad_rows="error", cache_dir=None)
     return list(dict.fromkeys(e.anchor for e in sources[0].examples))[:TIMED_TEXTS]
 

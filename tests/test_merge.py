@@ -1,0 +1,189 @@
+"""`mipic merge`: against weights that were added by hand, in libraries that know nothing of it."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from api_worker import ROWS, settings
+from safetensors.torch import load_file
+from tiny_models import TEXTS, tiny_bert, tiny_qwen3
+from torch.nn.functional import normalize
+from transformers import AutoModel, AutoTokenizer
+
+import mipic_llm
+from mipic_llm.commands import merge
+from mipic_llm.errors import UserError
+from mipic_llm.export.merge import choose, factors
+from mipic_llm.types import Point, Score
+
+
+def train(base: Path, out: Path, seed: int, **more) -> Path:
+    own = settings(str(base)) | {"seed": seed, "validation": "demo"}
+    own["train"] = own["train"] | {"learning_rate": 3e-2, "precision": "fp32"}
+    return mipic_llm.train(ROWS, output_dir=out, **own | more).path
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> dict[str, Path]:
+    """Two LoRA runs of one base with other ranks and layers, and a full one."""
+    folder = tmp_path_factory.mktemp("merge")
+    base = tiny_bert(folder / "base")
+    low = {"learning_rate": 3e-3, "max_steps": 3, "batch_size": 4, "precision": "fp32"}
+    return {
+        "base": base, "one": train(base, folder / "one", 1),
+        "two": train(base, folder / "two", 2,
+                     lora={"rank": 4, "alpha": 6.0, "target_modules": ["query", "dense"]}),
+        "full": train(base, folder / "full", 3, lora={"rank": 0}, train=low),
+    }  # fmt: skip
+
+
+def learnt(run: Path, base: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What a run added to each weight of its base, from its files alone."""
+    if (run / "merged").is_dir():
+        found = load_file(run / "merged" / "model.safetensors")
+        return {k: v - base[k] for k, v in found.items()}
+    told = json.loads((run / "adapter" / "adapter_config.json").read_text())
+    found = load_file(run / "adapter" / "adapter_model.safetensors")
+    return {
+        k.removeprefix("base_model.model.").replace(".lora_A.weight", ".weight"):
+        told["lora_alpha"] / told["r"] * found[k.replace("lora_A", "lora_B")] @ A
+        for k, A in found.items() if "lora_A" in k
+    }  # fmt: skip
+
+
+def expected(base: Path, delta: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Unit vectors of TEXTS of the base with delta added to its weights."""
+    model, tokenizer = AutoModel.from_pretrained(base).eval(), AutoTokenizer.from_pretrained(base)
+    weights = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, value in delta.items():
+            weights[name] += value
+        rows = [model(**tokenizer([t], return_tensors="pt")).last_hidden_state[0].mean(0)
+                for t in TEXTS]  # fmt: skip
+    return normalize(torch.stack(rows), dim=1)
+
+
+def run_merge(to: Path, *argv: object) -> Path:
+    assert merge.main([*map(str, argv), "--to", str(to)]) == 0
+    return to
+
+
+def vectors(folder: Path) -> torch.Tensor:
+    from sentence_transformers import SentenceTransformer
+
+    return torch.as_tensor(SentenceTransformer(str(folder), device="cpu").encode(TEXTS))
+
+
+def slerp(a: torch.Tensor, b: torch.Tensor, t: float) -> torch.Tensor:
+    angle = math.acos(float((a * b).sum() / a.norm() / b.norm()))
+    return (math.sin((1 - t) * angle) * a + math.sin(t * angle) * b) / math.sin(angle)
+
+
+@pytest.mark.parametrize("how, names, argv", [
+    ("add", ["one"], ["--scale", "0.4"]), ("add", ["full"], ["--scale", "1.3"]),
+    ("average", ["one", "two"], []), ("average", ["one", "two"], ["--weights", "3", "1"]),
+    ("add", ["one", "two"], ["--scale", "0.5"]), ("slerp", ["one", "one"], []),
+    ("slerp", ["one", "full"], ["--weights", "1", "2"]), ("average", ["two", "full"], []),
+])  # fmt: skip
+def test_a_mixture_is_the_sum_of_what_was_learnt(runs, tmp_path, how, names, argv):
+    out = run_merge(tmp_path / "out", "--runs", *(runs[n] for n in names), "--how", how, *argv)
+    base = AutoModel.from_pretrained(runs["base"]).state_dict()
+    deltas = [learnt(runs[n], base) for n in names]
+    told = dict(zip(argv[::2], [argv[1:]] * len(argv), strict=False))
+    w = [float(x) for x in told["--weights"][:2]] if "--weights" in told else [1.0] * len(names)
+    scale = float(argv[1]) if "--scale" in argv else 1.0
+    share = [x / (1.0 if how == "add" else sum(w)) for x in w]
+    mixed = {}
+    for key in {k for d in deltas for k in d}:
+        parts = [d.get(key, torch.zeros_like(base[key])) for d in deltas]
+        if how == "slerp" and all(p.norm() > 0 for p in parts) and names[0] != names[1]:
+            mixed[key] = slerp(*parts, t=share[1])
+        else:
+            mixed[key] = sum(s * p for s, p in zip(share, parts, strict=True))
+    mixed = {k: scale * v for k, v in mixed.items()}
+    kind = "merged" if "full" in names else "adapter"
+    want = expected(runs["base"], mixed)
+    assert (want - expected(runs["base"], {})).abs().max() > 1e-2, "nothing was learnt"
+    assert (vectors(out / kind) - want).abs().max() < 2e-5
+    parity = json.loads((out / "parity.json").read_text())
+    assert f"{kind} in sentence-transformers" in parity and f"{kind} in automodel" in parity
+    assert "mipic merge" in (out / kind / "README.md").read_text()
+
+
+def test_a_mixture_is_a_run_for_other_commands(runs, tmp_path):
+    """Without a change of its low-rank weights where one factor is enough; cut and merged again."""
+    half = run_merge(tmp_path / "half", "--runs", runs["one"], "--scale", "0.5")
+    was, now = (load_file(r / "adapter" / "adapter_model.safetensors") for r in (runs["one"], half))
+    assert was.keys() == now.keys() and all(torch.equal(was[k], now[k]) for k in was)
+    whole = mipic_llm.export(half, merged=True)
+    assert (vectors(whole) - vectors(half / "adapter")).abs().max() < 2e-5
+    small = mipic_llm.export(half, point="16@2", to=tmp_path / "small")
+    assert vectors(small).shape == (len(TEXTS), 16)
+
+
+def test_sweep(runs, tmp_path, capsys):
+    out = run_merge(tmp_path / "out", "--runs", runs["one"], "--scale", "1", "0.5", "0.25")
+    said = capsys.readouterr().out
+    rows = [json.loads(line) for line in (out / "sweep.jsonl").read_text().splitlines()]
+    assert {r["stage"] for r in rows} == {f"scale {s}" for s in ("0", "0.25", "0.5", "1")}
+    told = json.loads((out / "merge.json").read_text())
+    means = {s: sum(r["value"] for r in rows if r["stage"] == f"scale {s:g}" and
+                    r["metric"].endswith("spearman")) for s in (0.25, 0.5, 1)}  # fmt: skip
+    assert told["scale"] == max(means, key=means.get)
+    assert f"scale {told['scale']:g}: the highest mean of 1 task(s) and 3 dim(s)" in said
+    assert "a little too good" in said and "a little too good" in (
+        out / "adapter" / "README.md").read_text()  # fmt: skip
+    # Each row is what `mipic evaluate` says of a model of that scale, and 1 the run as trained.
+    for scale, folder in (("1", runs["one"] / "adapter"), ("0", runs["base"])):
+        found = mipic_llm.evaluate(folder, "demo", dims=[16], layers=[4],
+                                   output_dir=tmp_path / scale)  # fmt: skip
+        want = {s.metric: s.value for s in found}
+        mine = {r["metric"]: r["value"] for r in rows
+                if r["stage"] == f"scale {scale}" and r["dim"] == 16}  # fmt: skip
+        assert mine == pytest.approx(want, abs=1e-6)
+
+
+def test_rules():
+    def scores(sts: float, ndcg: float) -> list[Score]:
+        figures = (("sts", "spearman", sts), ("find", "ndcg@10", ndcg))
+        return [Score(t, m, Point(6, 16), v, 10) for t, m, v in figures]
+
+    found = {0.0: scores(0.7, 0.5), 0.5: scores(0.72, 0.51), 1.0: scores(0.8, 0.48)}
+    assert choose(found, "mean", [0.5, 1.0])[0] == 1.0
+    best, table = choose(found, "safe", [0.5, 1.0])
+    assert best == 0.5 and "0.5*" in table and "1 -" in table
+    assert choose(found, "safe", [1.0])[0] == 0.0
+    gram = torch.tensor([[4.0, 0.0], [0.0, 1.0]])
+    assert factors("slerp", [1, 1], gram) == pytest.approx([math.sqrt(0.5)] * 2)
+    assert factors("slerp", [1, 3], torch.ones(2, 2)) == pytest.approx([0.25, 0.75])
+
+
+@pytest.mark.parametrize("argv, words", [
+    ([], "give the output directory"), (["--runs", "nowhere"], "no finished run"),
+    (["--runs", "one", "--how", "slerp"], "slerp is of two"),
+    (["--runs", "one", "--scale", "0"], "at 0 it is the base"),
+    (["--runs", "one", "--weights", "1", "2"], "2 for 1 runs"),
+    (["--runs", "one", "other"], "another base"),
+    (["--runs", "one", "--scale", "1", "2", "--data", "none.csv"], "none.csv"),
+])  # fmt: skip
+def test_what_cannot_be_merged(runs, tmp_path, argv, words):
+    if "other" in argv:
+        runs = runs | {"other": train(tiny_bert(tmp_path / "b", seed=5), tmp_path / "run", 1)}
+    argv = [str(runs.get(a, a)) for a in argv]
+    with pytest.raises(UserError, match=words):
+        merge.main([*argv, "--to", str(tmp_path / "to")])
+    assert not (tmp_path / "to" / "adapter").exists()
+
+
+def test_decoder_in_bf16(tmp_path):
+    base = tiny_qwen3(tmp_path / "base")
+    own = {"train": {"max_steps": 3, "batch_size": 4, "learning_rate": 3e-2, "precision": "bf16"},
+           "model.view_noise": 0.1}  # fmt: skip
+    run = train(base, tmp_path / "run", 1, **own)
+    out = run_merge(tmp_path / "out", "--runs", run, run, "--how", "add", "--scale", ".5")
+    was, now = (vectors(r / "adapter") for r in (run, out))
+    assert (was - now).abs().max() < 2e-2 and "dtype" in (out / "parity.json").read_text()
