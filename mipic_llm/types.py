@@ -35,6 +35,20 @@ class Point(NamedTuple):
         return f"{self.dim}@{self.layer}"
 
 
+class Judgement(NamedTuple):
+    """Whether a trained model is better than before its training, for a registry.
+
+    figure: what decides, such as sts/spearman@64@6; value: its value now, None where there is none;
+    n: test rows. better: its 95 % interval lies above zero. words: the same for a person.
+    """
+
+    figure: str
+    value: float | None
+    n: int
+    better: bool
+    words: str
+
+
 class Packing(NamedTuple):
     """S sequences one after another in one row of N tokens, without a pad.
 

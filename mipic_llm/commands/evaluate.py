@@ -31,6 +31,9 @@ USES = (
     "train.precision",
     "eval.batch_size",
     "eval.symmetric_prompt",
+    "tracking.mlflow",
+    "tracking.experiment",
+    "tracking.run_name",
 )
 
 

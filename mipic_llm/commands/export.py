@@ -13,7 +13,8 @@ ABOUT = """Write portable models from a run, and check them by loading them agai
   mipic export --output_dir RUN --merged         base and adapter in one model
   mipic export --output_dir RUN --point 64@3     a model cut after layer 3, 64 channels
   mipic export --output_dir RUN --rotate pca     turned so that its prefixes keep more
-  mipic export --output_dir RUN --merged --onnx  and as ONNX, with int8 weights too"""
+  mipic export --output_dir RUN --merged --onnx  and as ONNX, with int8 weights too
+  mipic export --output_dir RUN --point 64@3 --tracking.register NAME   into MLflow's registry"""
 
 
 class Flags(Section, frozen=False):
@@ -45,7 +46,7 @@ def read_point(config: Config) -> None:
 
 def main(argv: list[str]) -> int:
     config = load_config(argv, extra=Flags, about=ABOUT, uses=(
-        "output_dir", "model.name", "model.trust_remote_code"))  # fmt: skip
+        "output_dir", "model.name", "model.trust_remote_code", "tracking"))  # fmt: skip
     read_point(config)
     from mipic_llm.export.run import export
 

@@ -4,6 +4,7 @@ are at the fields. Each refusal is one line: what, where, what to do."""
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from itertools import pairwise
 
 from mipic_llm.config.points import parse_ladder
@@ -50,6 +51,9 @@ def validate(c: Config, world_size: int | None = None) -> None:
          "lora.use_dora is true and lora.rank is 0; give --lora.rank 16")
     need(m.liger != "true" or not c.train.compile, "model.liger and train.compile are both on: "
          "compiling fuses the same layers itself; give --model.liger auto")
+    need(not (c.tracking.log_model or c.tracking.register) or find_spec("sentence_transformers"),
+         "tracking.log_model and tracking.register write a model that sentence-transformers loads, "
+         "and it is not installed: pip install sentence-transformers")
     t = c.teacher
     need(bool(t.name), "teacher.name is empty; give base, a model, a file of vectors, or none")
     need(t.name != "none" or not t.vector, f"teacher.vector is {t.vector:g} and there is no "

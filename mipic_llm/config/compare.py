@@ -33,7 +33,8 @@ MAY_CHANGE = _keys("""
     train.min_learning_rate_ratio train.schedule train.decay_ratio train.warmup_ratio
     train.weight_decay train.max_grad_norm
     train.gradient_checkpointing train.compile train.save_every train.keep_checkpoints
-    train.log_every eval.* export.* tracking.experiment tracking.run_name
+    train.log_every eval.* export.* tracking.experiment tracking.run_name tracking.log_model
+    tracking.register tracking.system_metrics
 """) - {"eval.symmetric_prompt"}  # also before scored pairs
 # What these say is compared by content: the rows that were read, the base's own files.
 DATA = _keys("""

@@ -184,6 +184,8 @@ def _by_case(config: Config, max_positions: int | None, cuda: bool | None) -> Co
         "data.max_length": max_positions and min(max_positions, LONGEST),
         "train.precision": cuda if cuda is None else "bf16" if cuda else "fp32",
     })  # fmt: skip
+    if c.lora.rank and (c.tracking.log_model or c.tracking.register) and not c.export.merged:
+        c = c.replace(**{"export.merged": True})  # a model in MLflow is whole
     return _fill(c, {"export.tolerance": {"fp32": 1e-5, "bf16": 2e-2}.get(c.train.precision or "")})
 
 

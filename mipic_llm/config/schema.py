@@ -282,6 +282,13 @@ class TrackingConfig(Section):
         "mlruns.db where you stand")
     experiment: str | None = opt(None, "None = MLFLOW_EXPERIMENT_NAME, else mipic_llm")
     run_name: str | None = opt(None, "MLflow run name; None = the output directory's name")
+    log_model: bool = opt(False, "log the exported model as an MLflow model (sentence-transformers "
+        "flavour), which can be loaded, registered and served; a LoRA run then writes merged/ too")
+    register: str | None = opt(None, "the same, and register it under this name, with the alias "
+        "champion where eval.best (else the mean of all figures) rose by more than chance, else "
+        "candidate")
+    system_metrics: bool = opt(False, "MLflow samples use of processors, memory, disk, network and "
+        "NVIDIA GPUs every 10 s while training")
 
 
 class Config(Section):

@@ -22,6 +22,7 @@ from mipic_llm.report import write_rows, write_scores
 from mipic_llm.runtime import ranks as dist
 from mipic_llm.runtime.engine import start
 from mipic_llm.runtime.ranks import say
+from mipic_llm.tracking import follow
 from mipic_llm.types import Point, Score
 
 PCA_TEXTS = 10  # per channel; a covariance wants no more, and encoding them takes the most time
@@ -64,7 +65,22 @@ def evaluate(config: Config) -> int:
         _write(out, scores, opened.encoder.max_length)
         if rows is not None:
             write_rows(out / "rows.npz", rows, about(tasks, opened.encoder, name))
+        _track(config, name, out, scores)
     return EXIT_DONE
+
+
+def _track(config: Config, name: str, out: Path, scores: dict[str, list[Score]]) -> None:
+    """The figures and their file to MLflow, below the run of the model's training."""
+    flags = config.extra
+    tracker = follow(config, "evaluate", name, out,
+                     {"data": flags.data, "suite": flags.suite, "mteb": flags.mteb})  # fmt: skip
+    for family, found in scores.items():
+        group = "eval" if family == PREFIX else f"eval-{family}"
+        tracker.evaluation({f"{group}/{s.task}/{s.metric}@{s.point}": s.value for s in found}, 0)
+    tracker.artifact(out / "scores.jsonl")
+    tracker.close()
+    if line := tracker.where():
+        say(line)
 
 
 def _write(out: Path, scores: dict[str, list[Score]], length: int) -> None:

@@ -39,10 +39,12 @@ from mipic_llm.model.backbone import Backbone, base_of, cut_layers, final_norm_o
 from mipic_llm.model.dense import Dense, cut, make_dense, read_dense, trained
 from mipic_llm.model.directory import Source, open_source
 from mipic_llm.model.load import dtype_of, load_model, with_lora
+from mipic_llm.report.judged import judged
 from mipic_llm.runtime import checkpoint
 from mipic_llm.runtime.engine import consolidated
 from mipic_llm.runtime.ranks import say
-from mipic_llm.types import Point
+from mipic_llm.tracking import MlflowTracker, Tracker, follow
+from mipic_llm.types import Judgement, Point
 
 PROBES = 16  # texts whose vectors are compared
 TIMED_TEXTS, TIMED_RUNS = 64, 5
@@ -156,7 +158,11 @@ def export(config: Config) -> Path:
         check_name(config.extra.push)
     if config.extra.onnx:
         check_packages()
-    own, run_dir = config.extra, Path(config.output_dir)
+    own, run_dir, told = config.extra, Path(config.output_dir), config
+    tracker = follow(config, "export", run_dir, run_dir, _flags(own))
+    logged = bool(config.tracking.log_model or config.tracking.register)
+    need(not logged or isinstance(tracker, MlflowTracker), f"tracking: the run {run_dir} was not "
+         "tracked, or its store is not here; name one with --tracking.mlflow URI")  # fmt: skip
     kinds = (run_dir / "adapter", run_dir / "merged")
     finished = next((p for p in kinds if p.is_dir()), None) if own.checkpoint == "auto" else None
     found = None if finished else _checkpoint(own.checkpoint, run_dir)
@@ -215,7 +221,44 @@ def export(config: Config) -> Path:
             f"{max(found_by['onnx'].values()):.0e})")  # fmt: skip
     if own.push:
         say(f"pushed: {push(folder, own.push, job.spec, private=not own.public)}")
+    _track(told, tracker, folder, spec, None if found or own.rotate != "none" else config)
     return folder
+
+
+def _flags(own: Any) -> dict[str, Any]:
+    names = ("merged", "layers", "dim", "rotate", "onnx", "push")
+    return {name: getattr(own, name) for name in names}
+
+
+def _track(
+    told: Config, tracker: Tracker, folder: Path, spec: EmbeddingSpec, trained: Config | None
+) -> None:  # fmt: skip
+    """The export's run in MLflow. trained: the run's configuration, None where the figures of its
+    comparison are not those of this model."""
+    run_dir, options = Path(told.output_dir), told.tracking
+    facts, size = spec.facts or Facts(), Point(spec.n_layers, spec.width)
+    own = [s for s in facts.scores if folder.name in ("adapter", "merged") or s.point == size]
+    figures = {f"eval/{s.task}/{s.metric}@{s.point}": s.value for s in own}
+    tracker.evaluation(figures, 0)
+    for path in (folder / "README.md", folder / "parity.json"):
+        if path.is_file():
+            tracker.artifact(path)
+    if options.log_model or options.register:
+        need(folder.name != "adapter", "tracking.register: a registered model is whole; add "
+             "--merged or --point")  # fmt: skip
+        point = None if folder.name == "merged" else size
+        decision = Judgement("", None, 0, False, "this model was not compared with the one before")
+        if trained is not None:
+            decision = judged(run_dir, None if point else trained.eval.best, point)
+        register = (options.register, decision) if options.register else None
+        tracker.model(folder, figures, 0, register)
+    tracker.close()
+    if line := tracker.where():
+        say(line)
+    problems = getattr(tracker, "problems", [])
+    need(
+        not (problems and (options.log_model or options.register)), f"MLflow: {'; '.join(problems)}"
+    )
 
 
 class _Job(NamedTuple):

@@ -19,6 +19,8 @@ from mipic_llm.mining.texts import Score, Table, Vectors, read_table, second_sco
 from mipic_llm.mining.write import Mined, beside, write
 from mipic_llm.runtime import ranks as dist
 from mipic_llm.runtime.engine import start
+from mipic_llm.runtime.ranks import say
+from mipic_llm.tracking import follow
 from mipic_llm.training.progress import Progress
 
 
@@ -45,7 +47,20 @@ def mine(config: Config, data: Any = None) -> int:
     problem = write(config, path, table, found, counts, models) if dist.rank() == 0 else None
     problem = dist.from_first(problem)
     need(not problem, f"{problem}")
+    if dist.rank() == 0:
+        _track(config, path, flags.model or config.model.name, len(table.queries), len(found))
     return EXIT_DONE
+
+
+def _track(config: Config, path: Path, model: str, rows: int, kept: int) -> None:
+    """The settings, counts and report to MLflow, below the run of the model's training."""
+    tracker = follow(config, "mine", model, path, config.extra.mine.model_dump())
+    tracker.evaluation({"mine/queries": rows, "mine/rows": kept}, 0)
+    for file in beside(path):
+        tracker.artifact(file)
+    tracker.close()
+    if line := tracker.where():
+        say(line)
 
 
 def search(

@@ -19,7 +19,8 @@ USES = (
     "model.attn", "model.pooling", "model.append_eos", "model.padding_side", "model.inner_norm",
     "data.train", "data.sources", "data.max_length", "data.query_prompt", "data.document_prompt",
     "data.on_bad_rows", "data.ignore_columns", "data.cache_dir", "train.precision",
-    "eval.batch_size", "eval.symmetric_prompt",
+    "eval.batch_size", "eval.symmetric_prompt", "tracking.mlflow", "tracking.experiment",
+    "tracking.run_name",
 )  # fmt: skip
 # fmt: off
 

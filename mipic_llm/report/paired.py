@@ -195,6 +195,7 @@ class Comparison(NamedTuple):
             for d in self.differences
         ]  # fmt: skip
         return {"old": self.old, "new": self.new, "max_length": self.max_length,
+                "whole": {k: number(v) for k, v in self.whole._asdict().items()},
                 "verdict": self.verdict(), "warnings": self.losses(), "notes": self.notes,
                 "figures": figures}  # fmt: skip
 

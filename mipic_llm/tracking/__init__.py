@@ -8,16 +8,20 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from mipic_llm.config import Config
-from mipic_llm.errors import UserError
+from mipic_llm.errors import UserError, masked
 from mipic_llm.tracking.base import JsonlTracker, Status, Tracker
 from mipic_llm.tracking.environment import environment, run_tags
 from mipic_llm.tracking.mlflow_run import MlflowTracker, legal, wait_for_import
 
-__all__ = ["JsonlTracker", "MlflowTracker", "Parent", "Status", "Tracker",
-           "environment", "legal", "make_trackers", "wait_for_import"]  # fmt: skip
+RECORD = "mlflow.json"
+
+__all__ = ["JsonlTracker", "MlflowTracker", "Parent", "Status", "Tracker", "environment", "follow",
+           "legal", "make_trackers", "wait_for_import", "write_record"]  # fmt: skip
 
 
 def make_trackers(
@@ -47,13 +51,76 @@ def make_trackers(
         ) from None
     jsonl = JsonlTracker(out / "metrics.jsonl", resume_step)
     if store is None:
+        if settings.log_model or settings.register:
+            raise UserError(
+                "tracking.log_model and tracking.register need MLflow, which is off; "
+                "give --tracking.mlflow auto, or unset MLFLOW_TRACKING_URI"
+            )
         return [jsonl]
     experiment = settings.experiment or env.get("MLFLOW_EXPERIMENT_NAME") or "mipic_llm"
     name, run_id = settings.run_name or out.name, run_id or env.get("MLFLOW_RUN_ID") or None
     mlflow = MlflowTracker(
-        store[0], experiment, name, run_id, tags=tags, artifact_location=store[1]
+        store[0],
+        experiment,
+        name,
+        run_id,
+        tags=tags,
+        artifact_location=store[1],
+        system=settings.system_metrics,
     )
     return [jsonl, mlflow]
+
+
+def write_record(out: Path, tracker: Tracker) -> None:
+    """mlflow.json of a run's directory: where later commands find its page."""
+    if record := tracker.record():
+        (out / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def follow(
+    config: Config, command: str, model: str | Path, out: str | Path,
+    params: Mapping[str, Any] | None = None,
+) -> Tracker:  # fmt: skip
+    """The tracker of a command that works on the model of an earlier training: a run of its own
+    below that one's. Of a training that was not tracked, and of any other model, it records
+    nothing, unless tracking.mlflow names a store. For rank 0 only.
+
+    model: the directory of a run, or of one of its models. out: what the command writes; its name
+    is the run's. params: the command's own flags.
+    """
+    asked = config.tracking.mlflow
+    record = next((found for place in (Path(model), Path(model).parent)
+                   if (found := _read_record(place / RECORD))), None)  # fmt: skip
+    if asked == "off" or os.environ.get("MLFLOW_TRACKING_URI") == "off":
+        record, asked = None, "auto"
+    store = (record["uri"], None) if record else None
+    if asked != "auto":
+        record = record if record and record["uri"] == asked else None
+        store = _store(asked, Path(out))
+    if store is None:
+        return Tracker()
+    experiment = config.tracking.experiment or (record or {}).get("experiment") or "mipic_llm"
+    tags = run_tags(config) | {"mlflow.source.name": f"mipic {command}", "command": command}
+    tags = {k: v for k, v in tags.items() if k != "objective"} | {"model": str(model)}
+    if record:
+        tags |= {"mlflow.parentRunId": record["run_id"], "training_run": record["run_id"]}
+    name = config.tracking.run_name or f"{command} {Path(out).resolve().name}"
+    tracker = MlflowTracker(store[0], experiment, name, tags=tags, artifact_location=store[1])
+    tracker.params({k: v for k, v in (params or {}).items() if v not in (None, [], "none", False)})
+    return tracker
+
+
+def _read_record(path: Path) -> dict[str, str] | None:
+    """What `write_record` wrote, where its store can be reached by that name now."""
+    try:
+        found = json.loads(path.read_text("utf-8"))
+        uri = found["uri"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
+        return None  # of another machine, or deleted
+    own = os.environ.get("MLFLOW_TRACKING_URI", "")  # the record has no password
+    return found | {"uri": own} if own and masked(own) == uri else found
 
 
 def _store(option: str, out: Path) -> tuple[str, str | None] | None:

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from mipic_llm.types import Judgement
+
 log = logging.getLogger(__name__)
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
@@ -34,6 +36,19 @@ class Tracker:
     def data(self, sources: Sequence[Mapping[str, Any]], context: str) -> None:
         """Data sets: name, kind (pairs, texts, scored), rows and digest of each. context: training
         or validation."""
+
+    def describe(self, text: str) -> None:
+        """Markdown that stands at the top of the run's page."""
+
+    def model(
+        self, folder: Path, figures: Mapping[str, float], step: int,
+        register: tuple[str, Judgement] | None = None,
+    ) -> None:  # fmt: skip
+        """An exported model, with its figures at `step`; register: a name, and what decides on the
+        alias. The directory must stay in place until `close`."""
+
+    def record(self) -> dict[str, str] | None:
+        """Where the run is kept, for commands that come later: uri, experiment and run_id."""
 
     def where(self) -> str | None:
         """Where a person can look at the run, in a line."""

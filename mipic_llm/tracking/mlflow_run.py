@@ -1,5 +1,6 @@
-"""An MLflow run behind a worker thread. The ONLY file that imports mlflow, and only in that thread:
-training never waits for the import, a database migration or a server, and sees none of its errors.
+"""An MLflow run behind a worker thread. mlflow is imported here and in mlflow_model.py alone, and
+only in that thread: training never waits for the import, a database migration or a server, and sees
+none of its errors.
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ from typing import Any, NamedTuple
 
 from mipic_llm.errors import masked
 from mipic_llm.tracking.base import Status, Tracker
+from mipic_llm.types import Judgement
 
 log = logging.getLogger(__name__)
 
 LONG_VALUE = 500  # characters of a parameter that every MLflow server takes
+LONG_TEXT = 4900  # of a tag
 PARAMS_PER_REQUEST, METRICS_PER_REQUEST = 100, 1000  # MLflow's own limits
 ROWS_PER_REQUEST = 25
 ROWS_KEPT, JOBS_KEPT = 20_000, 1_000  # buffered while a server is away; the oldest rows go first
@@ -34,6 +37,7 @@ LINGER_SECONDS = 1.0  # between batches while it is there
 ATTEMPTS = 3  # to send a file
 CLOSE_DOWN, CLOSE_HEALTHY = 4.0, 60.0  # seconds that close() may wait
 IMPORT_SECONDS = 30.0
+BYTES_PER_SECOND = 10e6  # a model that is sent slower than this is given up by close()
 
 _importing = threading.Event()  # a worker is about to import mlflow, or does
 _imported = threading.Event()
@@ -84,11 +88,16 @@ class MlflowTracker(Tracker):
     def __init__(
         self, uri: str, experiment: str, run_name: str | None, run_id: str | None = None, *,
         tags: Mapping[str, str] | None = None, artifact_location: str | None = None,
+        system: bool = False,
     ) -> None:  # fmt: skip
-        """artifact_location: of a new experiment; None = the server's choice."""
+        """artifact_location: of a new experiment; None = the server's choice. system: MLflow's own
+        sampler of processors, memory and GPUs goes along."""
         self.uri, self.experiment, self.run_name = uri, experiment, run_name
         self.artifact_location, self.tags = artifact_location, dict(tags or {})
-        self.run_id = run_id
+        self.run_id, self._began = run_id, int(time.time() * 1000)
+        self.problems: list[str] = []  # of what was asked for by name: models
+        self._system, self._monitor, self._patience = system, None, CLOSE_HEALTHY
+        self._models: list[str] = []  # lines on what was logged and registered
         self._pid = os.getpid()
         self._wake = threading.Condition()
         self._rows: deque[tuple[int, int, dict[str, float]]] = deque(maxlen=ROWS_KEPT)
@@ -130,14 +139,40 @@ class MlflowTracker(Tracker):
         job = _Job(partial(self._send_data, list(sources), context), "data sets")
         self._put(lambda: self._jobs.append(job))
 
+    def describe(self, text: str) -> None:
+        if len(text) > LONG_TEXT:  # whole tables
+            text = text[:LONG_TEXT].rpartition("\n\n**")[0] + "\n\nMore in table.txt."
+        job = _Job(lambda: self._client.set_tag(self.run_id, "mlflow.note.content", text), "text")
+        self._put(lambda: self._jobs.append(job))
+
+    def model(
+        self, folder: Path, figures: Mapping[str, float], step: int,
+        register: tuple[str, Judgement] | None = None,
+    ) -> None:  # fmt: skip
+        legal_figures = {legal(k): float(v) for k, v in figures.items() if v == v}
+        send = partial(self._send_model, folder, legal_figures, step, register)
+        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        self._patience += CLOSE_HEALTHY + size / BYTES_PER_SECOND
+        self._put(lambda: self._jobs.append(_Job(send, f"the model {folder}")))
+
+    def record(self) -> dict[str, str] | None:
+        if self.run_id is None or self._place is None:
+            return None
+        local = self.uri.startswith("sqlite:///")
+        path = Path(self.uri.removeprefix("sqlite:///")).resolve()
+        uri = f"sqlite:///{path}" if local else masked(self.uri)
+        return {"uri": uri, "experiment": self.experiment, "run_id": self.run_id}
+
     def where(self) -> str | None:
         if self.run_id is None or self._place is None:
             return None
         if self.uri.startswith("http"):
-            return f"MLflow: {masked(self.uri)}/#/experiments/{self._place}/runs/{self.run_id}"
-        page = f"mlflow ui --backend-store-uri {shlex.quote(self.uri)}"
-        name = self.run_name or self.run_id
-        return f"MLflow: run {name} of experiment {self.experiment}; see it with: {page}"
+            run = f"MLflow: {masked(self.uri)}/#/experiments/{self._place}/runs/{self.run_id}"
+        else:
+            page = f"mlflow ui --backend-store-uri {shlex.quote(self.uri)}"
+            name = self.run_name or self.run_id
+            run = f"MLflow: run {name} of experiment {self.experiment}; see it with: {page}"
+        return "\n".join([*self._models, run])
 
     def metrics(self, row: Mapping[str, float], step: int) -> None:
         self._row(row, step, begin=True)
@@ -163,7 +198,7 @@ class MlflowTracker(Tracker):
             # One request that hangs on a remote server means it is away, whatever came before.
             hangs = self.uri.startswith("http") and self._busy_since > 0
             stuck = self._down or (hangs and now - max(start, self._busy_since) > CLOSE_DOWN)
-            if now - start > (CLOSE_DOWN if stuck else CLOSE_HEALTHY):
+            if now - start > (CLOSE_DOWN if stuck else self._patience):
                 self._warn_away("the last rows were not sent in time")
                 return
 
@@ -198,6 +233,8 @@ class MlflowTracker(Tracker):
                     self._connect()
                 self._send()
                 if closing:
+                    if self._monitor is not None:
+                        self._monitor.finish()
                     self._call("set_terminated", status=closing)
                 retry_at = time.monotonic() + LINGER_SECONDS
             except Exception as error:  # no error of a tracking server may end the run
@@ -237,9 +274,15 @@ class MlflowTracker(Tracker):
             found = client.get_experiment_by_name(self.experiment)
             place = found.experiment_id if found else client.create_experiment(
                 self.experiment, self.artifact_location)  # fmt: skip
-            run = client.create_run(place, run_name=self.run_name, tags=self.tags)
+            run = client.create_run(place, self._began, self.tags, self.run_name)
         self._logged, self._place = dict(run.data.params), run.info.experiment_id
         self.run_id, self._client, self._down = run.info.run_id, client, False
+        if self._system:
+            from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+            self._monitor = SystemMetricsMonitor(self.run_id, tracking_uri=self.uri)
+            self._monitor.start()
+            self._system = False
         self._settled.set()
 
     def _attach(self, client: Any) -> Any:
@@ -283,7 +326,8 @@ class MlflowTracker(Tracker):
                     with self._wake:
                         self._jobs.appendleft(job._replace(attempts=job.attempts + 1))
                     raise
-                self._warn(f"{job.about} was not uploaded: {_short(error)}", "item")
+                self.problems.append(f"{job.about} was not uploaded: {_short(error)}")
+                self._warn(self.problems[-1], "item")
 
     def _send_params(self, params: dict[str, str]) -> None:
         from mlflow.entities import Param
@@ -317,6 +361,20 @@ class MlflowTracker(Tracker):
                 [InputTag("mlflow.data.context", context)],
             ))  # fmt: skip
         self._call("log_inputs", datasets=inputs)
+
+    def _send_model(
+        self, folder: Path, figures: dict[str, float], step: int,
+        register: tuple[str, Judgement] | None,
+    ) -> None:  # fmt: skip
+        from mipic_llm.tracking import mlflow_model
+
+        run = self._client.get_run(self.run_id)
+        model_id, about = mlflow_model.log_model(self._client, run, folder, figures, step)
+        name = f"models:/{model_id}"
+        if register is not None:
+            name = mlflow_model.register(
+                self._client, register[0], model_id, self.run_id, about, register[1])  # fmt: skip
+        self._models.append(f"MLflow model: {name}")
 
     def _send_file(self, path: Path, folder: str) -> None:
         if path.is_dir():

@@ -8,8 +8,9 @@ from typing import Any, Protocol
 
 from mipic_llm.config import flatten, nearest, need
 from mipic_llm.config.files import find_file
+from mipic_llm.report.judged import judged
 from mipic_llm.runtime.ranks import say
-from mipic_llm.tracking import Status, Tracker
+from mipic_llm.tracking import Status, Tracker, write_record
 from mipic_llm.training.progress import Progress
 from mipic_llm.training.run import LiveRun
 from mipic_llm.types import Score
@@ -67,7 +68,7 @@ class Tracking(Callback):
     """Rows, scores and files go to a tracker (metrics.jsonl, MLflow); on rank 0 only."""
 
     def __init__(self, tracker: Tracker) -> None:
-        self.tracker = tracker
+        self.tracker, self.scores = tracker, list[Score]()
 
     def on_start(self, run: LiveRun) -> None:
         if run.step == 0 or run.changes:  # a resumed run has them already
@@ -82,6 +83,7 @@ class Tracking(Callback):
             self.tracker.metrics(row, step)
 
     def on_evaluation(self, run: LiveRun, step: int, scores: Sequence[Score]) -> None:
+        self.scores = list(scores)
         self.tracker.evaluation({f"eval/{key_of(s)}": s.value for s in scores}, step)
 
     def on_save(self, run: LiveRun, path: Path) -> None:
@@ -90,7 +92,15 @@ class Tracking(Callback):
             self.tracker.artifact(path)
 
     def on_end(self, run: LiveRun, status: Status) -> None:
+        name, model = run.config.tracking.register, run.out / "merged"
+        if status == "FINISHED" and (run.config.tracking.log_model or name) and model.is_dir():
+            decision = judged(run.out, run.config.eval.best)
+            figures = {f"eval/{key_of(s)}": s.value for s in self.scores}
+            self.tracker.model(model, figures, run.step, (name, decision) if name else None)
+        if run.summary:
+            self.tracker.describe(run.summary)
         self.tracker.close(status)
+        write_record(run.out, self.tracker)
         if line := self.tracker.where():
             say(line)
 

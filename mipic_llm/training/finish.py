@@ -138,6 +138,8 @@ def report(
         if found is not None:
             table, verdict = figures_table(found), [*found.verdict(), *found.notes]
             text = "\n".join([table, "", *verdict, ""])
+            lines = "\n".join(f"* {line}" for line in verdict)
+            run.summary = f"{lines}\n\n{figures_table(found, markdown=True)}"
             draw = {
                 "table.txt": lambda to: to.write_text(text, encoding="utf-8"),
                 "comparison.json": lambda to: write_record(to, [found]),

@@ -36,9 +36,9 @@ class LiveRun:
     config: resolved. out: output directory. total: steps of the whole run; step: those done. began:
     time.monotonic() at this process's first step. best: by eval.best; saved_best: at the last
     checkpoint. changes: of the configuration, in a resumed run. facts: recorded beside the
-    configuration. stop_reason: why the run stops after this step, None while it goes on. failure:
-    the first error of a callback on this rank. saving: the step of the save in flight, and what is
-    to be done when it is over.
+    configuration. summary: Markdown for a tracker's page. stop_reason: why the run stops after this
+    step, None while it goes on. failure: the first error of a callback on this rank. saving: the
+    step of the save in flight, and what is to be done when it is over.
     """
 
     config: Config
@@ -55,6 +55,7 @@ class LiveRun:
     mlflow_run_id: str | None = None
     changes: Sequence[Change] = ()
     facts: dict[str, Any] = field(default_factory=dict)
+    summary: str = ""
     stop_reason: str | None = None
     failure: Exception | None = None
     saver: Saver = field(default_factory=Saver)

@@ -77,7 +77,7 @@ _FILES = (
     "config.yaml", "environment.json", "metrics.jsonl", "metrics.jsonl.tmp", "scores.jsonl",
     "scores.jsonl.tmp", "table.txt", "parity.json", "loss.png", "quality.png", "rows.npz",
     "rows.npz.tmp", "rows-before.npz", "rows-before.npz.tmp", "comparison.json",
-    "comparison.json.tmp", ".config.yaml.new", ".environment.json.new",
+    "comparison.json.tmp", "mlflow.json", ".config.yaml.new", ".environment.json.new",
 )  # fmt: skip
 
 
