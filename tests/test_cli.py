@@ -181,7 +181,8 @@ def test_local_rank_is_ignored(word):
         (["--sia.ratios", "0.2,x"], "a list of numbers (or none), got 'x'"),
         (
             ["--objective.name", "mipc"],
-            "one of: simcse, mrl, ese, 2dmse, mipic, got 'mipc'; did you mean mipic",
+            "one of: simcse, mrl, ese, 2dmse, 3dml, starbucks, mic, mipic, got 'mipc'; did you "
+            "mean mipic",
         ),
         (["--sia.kl", "forward"], "one of: student_teacher, teacher_student (or none)"),
         (["--local_rank", "0", "stray"], "unknown flag --local_rank"),
@@ -296,7 +297,7 @@ def test_an_empty_recipe_is_the_defaults(recipe):
         ("data:\n  validation: null", 2, "a list of texts, got none"),
         ("objective:\n  dims: [16, true]", 2, "got True"),
         ("objective:\n  dims: {a: 1}", 2, "a list of whole numbers"),
-        ("objective:\n  name: foo", 2, "one of: simcse, mrl, ese, 2dmse, mipic"),
+        ("objective:\n  name: foo", 2, "one of: simcse, mrl, ese, 2dmse, 3dml, starbucks, mic"),
         ("seed: 1\nseed: 2", 2, "seed is given twice (first on line 1); keep one"),
         ("train:\n  epochs: 1\n  epochs: 2", 3, "train.epochs is given twice"),
         ("train:\n  epochs: 1\nsia:\n  min_k: 4\ntrain:\n  epochs: 2", 5, "train is given twice"),

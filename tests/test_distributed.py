@@ -19,6 +19,7 @@ OBJECTIVES = {
     "mrl": ["--objective.name", "mrl", "--objective.dim_weights", "2,1,1"],
     "ese": ["--objective.name", "ese", "--ese.pca", "covariance"],
     "2dmse": ["--objective.name", "2dmse"],
+    "mic": ["--objective.name", "mic", "--mic.weight", "1"],
     "paper": ["--objective.preset", "paper"],
     "pair": ["--pic.head", "residual", "--pic.positive", "pair", "--pic.widths", "nested",
              "--pic.target", "last", "--sia.sentences", "3", "--objective.dims", "4,8,32",

@@ -187,6 +187,46 @@ def two_d(world: World) -> Tensor:
     return total + alignment_kl(z, last)
 
 
+def three_d(world: World) -> Tensor:
+    """Exits 1, 2 and 3, each at every dim, which weighs 1 / (rank from the widest * sqrt(D / d))."""
+    return sum(task(world, z, d) / (n * (D / d) ** 0.5)
+               for z in world.z.values() for n, d in enumerate(reversed(DIMS), 1))  # fmt: skip
+
+
+def starbucks(world: World) -> Tensor:
+    """2@1, 4@2, 20@3: the task, and KL from the whole model's scores of an anchor's candidates."""
+    total, found = torch.zeros(()), world.positives + world.negatives
+
+    def scores(z: Tensor, i: int, among: list[int], d: int) -> Tensor:
+        unit = normalize(z[:, :d], dim=1)
+        return unit[among] @ unit[i] / TAU
+
+    for layer, d in ((1, 2), (2, 4), (3, D)):
+        total, values = total + task(world, world.z[layer], d), []
+        for i, right in zip(world.anchors, world.positives, strict=True):
+            wrong = world.others(right, world.others(i, found))
+            among = [right, *(j for j in wrong if not world.near(i, j, right))]
+            t = scores(world.z[3].detach(), i, among, D).softmax(0)
+            p = scores(world.z[layer], i, among, d).softmax(0)
+            values.append((t * (t / p).log()).sum())
+        total = total + (torch.stack(values).mean() if layer < 3 else 0)
+    return total
+
+
+def mic_texts(world: World) -> Tensor:
+    """0.7 * the mean over layers 1, 2 and dims 2, 4 of evenness and spread; the rest is inside
+    texts (tests/test_mic.py)."""
+    total, n = mrl()(world), len(world.text)
+    for z in (world.z[1], world.z[2]):
+        for d in (2, 4):
+            v = torch.stack([((z[:, a] - z[:, a].mean()) ** 2).mean() for a in range(d)])
+            even = (((v - v.mean()) ** 2).mean()).sqrt() / v.mean()
+            pairs = [torch.exp(-4 * (1 - torch.cosine_similarity(z[i, :d], z[j, :d], dim=0)))
+                     for i in range(n) for j in world.others(i, list(range(n)))]  # fmt: skip
+            total = total + 0.7 / 4 * (even + torch.stack(pairs).mean().log())
+    return total
+
+
 def gor(world: World) -> Tensor:
     total = mrl((1,), (D,))(world)
     for rows in (world.anchors, world.positives + world.negatives):
@@ -303,6 +343,10 @@ CASES: dict[str, tuple] = {
     "teacher-scores": ([*TAUGHT, *SCORES], row_scores(scored=False)),
     "row-scores": (["--objective.name", "mrl", *SCORES, "--teacher.scores_temperature", "2"],
                    row_scores(scored=True)),
+    "3dml": (["--objective.name", "3dml"], three_d),
+    "starbucks": (["--objective.name", "starbucks"], starbucks),
+    "starbucks-margin": (["--objective.name", "starbucks", *MARGIN, "0.1"], starbucks),
+    "mic": (["--objective.name", "mic", "--mic.layers", "1,2", "--mic.weight", "0.7"], mic_texts),
     "gor": (["--objective.name", "simcse", "--objective.gor", "0.7"], gor),
     "simcse": (["--objective.name", "simcse"], mrl((1,), (D,))),
     "mrl": (["--objective.name", "mrl"], mrl()),

@@ -70,7 +70,7 @@ def validate_sizes(c: Config) -> None:
     dims, weights, layers, ratios = o.dims, o.dim_weights, s.layers, s.ratios
     if dims is not None:
         _rising("objective.dims", dims)
-        need(len(dims) > 1 or not {"sia", "pic", "2dmse"} & set(terms),
+        need(len(dims) > 1 or not {"sia", "pic", "2dmse", "mic_texts"} & set(terms),
              f"objective.dims is {dims}: {o.name} needs a narrower prefix too; give "
              f"--objective.dims {max(1, dims[-1] // 2)},{dims[-1]} or --objective.name simcse")
     if weights is not None:
@@ -89,6 +89,8 @@ def validate_sizes(c: Config) -> None:
         _rising("sia.layers", layers)
         need(s.layers_per_step <= len(layers), f"sia.layers_per_step is {s.layers_per_step}, "
              f"sia.layers has {len(layers)}; give 0 for all")
+    if c.mic.layers is not None:
+        _rising("mic.layers", c.mic.layers)
     if c.teacher.dims is not None:
         _rising("teacher.dims", c.teacher.dims)
         need(dims is None or c.teacher.dims[-1] <= dims[-1], f"teacher.dims has "

@@ -165,7 +165,12 @@ def resolve(
     validate_sizes(c)
     c = _resolve_depth(c, width, n_layers)
     narrow = [d for d in dims if 3 * d <= width] or [max(1, width // 3)]
-    c = _fill(c, {"ese.k": narrow[-1], "sia.ratios": derive_ratios(len(dims) - 1)})
+    middle = [*range(n_layers // 3 + 1, max(1, 2 * n_layers // 3) + 1)]
+    c = _fill(c, {"ese.k": narrow[-1], "sia.ratios": derive_ratios(len(dims) - 1),
+                  "mic.layers": middle if "mic_texts" in terms else None})  # fmt: skip
+    deepest = max(c.mic.layers or [0])
+    need("mic_texts" not in terms or deepest <= n_layers,
+         f"mic.layers has {deepest}, the model has {n_layers} layers")  # fmt: skip
     need("ese" not in terms or 1 <= (c.ese.k or 0) < width,
          f"ese.k is {c.ese.k}; it must be in 1 .. {width - 1}, below the full width")  # fmt: skip
     need(n_layers > 1 or not {"ese", "2dmse"} & set(terms), f"objective.name {c.objective.name} "

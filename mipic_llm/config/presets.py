@@ -24,6 +24,9 @@ OBJECTIVES = {
     "mrl": Objective(("mrl",)),
     "ese": Objective(("mrl", "ese"), widths="ese"),
     "2dmse": Objective(("2dmse",)),
+    "3dml": Objective(("3dml",)),
+    "starbucks": Objective(("starbucks",)),
+    "mic": Objective(("mrl", "mic_tokens", "mic_texts")),
     "mipic": Objective(("mrl", "sia", "pic", "sentences"), mixed=True),
 }
 

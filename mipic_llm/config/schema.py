@@ -96,8 +96,10 @@ class DataConfig(Section):
 
 
 class ObjectiveConfig(Section):
-    name: Literal["simcse", "mrl", "ese", "2dmse", "mipic"] = opt(
-        "mipic", "simcse = full width only, ese = Espresso, 2dmse = a random layer and dim too")
+    name: Literal["simcse", "mrl", "ese", "2dmse", "3dml", "starbucks", "mic", "mipic"] = opt(
+        "mipic", "simcse = full width only, ese = Espresso, 2dmse = a random layer and dim too, "
+        "3dml = layers 1, 2, 4 .. at each dim, starbucks = the points of pic.ladder, distilled "
+        "from the whole model, mic = mrl with decorrelated and spread prefixes")
     preset: Literal["paper", "balanced"] = opt("balanced", "paper = the letter of arXiv "
         "2604.24374; balanced = our default")
     alpha: float = opt(0.5, "Eq 18: alpha * MRL + (1 - alpha) * (SIA + PIC)", ge=0, le=1)
@@ -213,6 +215,12 @@ class EseConfig(Section):
     temperature: float = opt(1.0, "of the KL in ESE's and 2DMSE's alignment", gt=0)
 
 
+class MicConfig(Section):
+    weight: float = opt(0.1, "factor of MIC's four parts beside mrl", ge=0)
+    layers: list[int] | None = opt(None, "layers (1-based) under them; None = the middle third")
+    threshold: float = opt(0.1, "correlation of two channels from which on it costs", ge=0, lt=1)
+
+
 class TrainConfig(Section):
     batch_size: int = opt(32, "anchors per rank per optimizer step", ge=1)
     chunk_size: int = opt(0, "sequences per forward pass (exact GradCache); 0 = one pass", ge=0)
@@ -309,6 +317,7 @@ class Config(Section):
     pic: PicConfig = PicConfig()
     scored: ScoredConfig = ScoredConfig()
     ese: EseConfig = EseConfig()
+    mic: MicConfig = MicConfig()
     teacher: TeacherConfig = TeacherConfig()
     train: TrainConfig = TrainConfig()
     eval: EvalConfig = EvalConfig()

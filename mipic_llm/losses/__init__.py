@@ -4,11 +4,13 @@ from mipic_llm.losses.cosent import cosent_per_dim
 from mipic_llm.losses.distil import candidate_cosines, candidate_kl, margin_mse, vector_loss
 from mipic_llm.losses.ese import alignment_kl, compress, layer_weight, pca_target
 from mipic_llm.losses.gor import gor_per_dim
-from mipic_llm.losses.infonce import false_negatives, mrl_per_dim, too_near
+from mipic_llm.losses.infonce import FalseNegatives, false_negatives, mrl_per_dim, too_near
+from mipic_llm.losses.mic import decorrelation, isotropy
 from mipic_llm.losses.relation import LeftOut, Teacher, neighbourhood_kl
 from mipic_llm.losses.sia.api import sia_per_example
 
 __all__ = [
+    "FalseNegatives",
     "LeftOut",
     "Teacher",
     "alignment_kl",
@@ -16,8 +18,10 @@ __all__ = [
     "candidate_kl",
     "compress",
     "cosent_per_dim",
+    "decorrelation",
     "false_negatives",
     "gor_per_dim",
+    "isotropy",
     "layer_weight",
     "margin_mse",
     "mrl_per_dim",

@@ -53,7 +53,7 @@ def mrl_per_dim(
                          f"{' and '.join(str(tuple(k.shape)) for k in keys)}")  # fmt: skip
     if near_BN is not None and (B % len(near_BN) or near_BN.shape[1] != N):
         raise ValueError(f"near_BN must be of shape ({B}, {N}), got {tuple(near_BN.shape)}")
-    term = _CrossEntropy(target_B, keys, near_BN, 1 + hardness * tau)
+    term = _CrossEntropy(FalseNegatives(target_B, keys, near_BN), 1 + hardness * tau)
     return over_prefixes(q_BD, c_ND, term, dims=dims, tau=tau)
 
 
@@ -100,21 +100,37 @@ def false_negatives(keys: Keys, target_B: Tensor) -> Tensor:
     return (count(right_B) - 1 + count(key_B) * (key_B != right_B)).sum()
 
 
-class _CrossEntropy(NamedTuple):
+class FalseNegatives(NamedTuple):
+    """The candidates that an anchor is not compared with; see `mrl_per_dim`."""
+
     target_B: Tensor
-    keys: Keys | None
+    keys: Keys | None = None
     near_BN: Tensor | None = None
+
+    def mask(self, here: slice) -> Tensor | None:
+        """(b, N), True where a candidate is left out, for the anchors of a tile."""
+        target_b, out_bN = self.target_B[here], None
+        if self.keys is not None:
+            out_bN = _equal(self.keys, self.target_B, here)
+            out_bN.scatter_(1, target_b[:, None], False)
+        if self.near_BN is not None:
+            rows_b = torch.arange(here.start, here.start + len(target_b), device=target_b.device)
+            near_bN = self.near_BN[rows_b % len(self.near_BN)]
+            out_bN = near_bN if out_bN is None else out_bN.logical_or_(near_bN)
+        return out_bN
+
+
+class _CrossEntropy(NamedTuple):
+    left_out: FalseNegatives
     grown: float = 1.0  # factor of a negative's logit, a constant in the gradient
 
     def value(self, z_ibN: Tensor, here: slice) -> Tensor:
-        self._leave_out(z_ibN, here)
-        target_b = self.target_B[here]
+        target_b = self._leave_out(z_ibN, here)
         hit_ib = z_ibN[:, torch.arange(len(target_b), device=z_ibN.device), target_b]
         return (self._weighed(z_ibN, target_b).logsumexp(2) - hit_ib).sum(1)
 
     def slope(self, z_ibN: Tensor, here: slice) -> Tensor:
-        self._leave_out(z_ibN, here)
-        target_b = self.target_B[here]
+        target_b = self._leave_out(z_ibN, here)
         delta_ibN = self._weighed(z_ibN, target_b).softmax(2)
         delta_ibN[:, torch.arange(len(target_b), device=z_ibN.device), target_b] -= 1
         return delta_ibN
@@ -127,11 +143,9 @@ class _CrossEntropy(NamedTuple):
         grown_ibN[:, rows_b, target_b] = z_ibN[:, rows_b, target_b]
         return grown_ibN
 
-    def _leave_out(self, z_ibN: Tensor, here: slice) -> None:
-        if self.keys is not None:
-            out_bN = _equal(self.keys, self.target_B, here)
-            out_bN.scatter_(1, self.target_B[here, None], False)
+    def _leave_out(self, z_ibN: Tensor, here: slice) -> Tensor:
+        """-> the right candidate of each anchor."""
+        out_bN = self.left_out.mask(here)
+        if out_bN is not None:
             z_ibN.masked_fill_(out_bN, LEFT_OUT)
-        if self.near_BN is not None:
-            rows_b = torch.arange(here.start, here.stop, device=z_ibN.device) % len(self.near_BN)
-            z_ibN.masked_fill_(self.near_BN[rows_b], LEFT_OUT)
+        return self.left_out.target_B[here]

@@ -12,7 +12,7 @@ width, K the teacher's, d a prefix width, i its index.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -49,6 +49,13 @@ class LeftOut(NamedTuple):
         return out_bn.scatter_(1, self.own_B[here, None], True)
 
 
+class Masked(Protocol):
+    """Says which candidates no query is compared with: `LeftOut`, or InfoNCE's FalseNegatives."""
+
+    def mask(self, here: slice) -> Tensor | None:
+        """(b, n), True where a candidate is left out, for the queries of a tile; None = none."""
+
+
 class Teacher(NamedTuple):
     """What another model makes of queries (B, K), candidates (N, K) and kept ones (M, K)."""
 
@@ -63,7 +70,7 @@ def neighbourhood_kl(
     *,
     dims: Sequence[int],
     tau: float,
-    left_out: LeftOut | None = None,
+    left_out: Masked | None = None,
     kept_MD: Tensor | None = None,
     teacher: Teacher | None = None,
     per_dim: bool = False,
@@ -98,7 +105,7 @@ class _NeighbourhoodKl(torch.autograd.Function):
         c_ND: Tensor,
         kept_MD: Tensor,
         teacher: Teacher,
-        left_out: LeftOut | None,
+        left_out: Masked | None,
         dims: tuple[int, ...],
         tau: float,
     ) -> Tensor:

@@ -11,6 +11,8 @@ from typing import NamedTuple
 from mipic_llm.config import OBJECTIVES, Config, narrow_dims, trained_dims
 from mipic_llm.objective.ese import Ese
 from mipic_llm.objective.gor import Gor
+from mipic_llm.objective.grid import Starbucks, ThreeD
+from mipic_llm.objective.mic import MicTexts, MicTokens
 from mipic_llm.objective.mrl import Mrl
 from mipic_llm.objective.objective import Objective
 from mipic_llm.objective.pic import Pic
@@ -44,6 +46,10 @@ TERMS = {
     "sentences": Row(Sentences, lambda c: bool(narrow_dims(c)), lambda c: c.sia.sentences),
     "ese": Row(Ese),
     "2dmse": Row(TwoDMse),
+    "3dml": Row(ThreeD),
+    "starbucks": Row(Starbucks),
+    "mic_tokens": Row(MicTokens, weight=lambda c: c.mic.weight),
+    "mic_texts": Row(MicTexts, weight=lambda c: c.mic.weight),
     "gor": Row(Gor, lambda c: c.objective.gor > 0, lambda c: c.objective.gor, beside=True),
     "scored": Row(Scored, weight=lambda c: c.scored.weight, task=True),
     "teacher_relation": Row(TeacherRelation, lambda c: _taught(c, c.teacher.relation),
