@@ -20,6 +20,8 @@ OBJECTIVES = {
     "ese": ["--objective.name", "ese", "--ese.pca", "covariance"],
     "2dmse": ["--objective.name", "2dmse"],
     "mic": ["--objective.name", "mic", "--mic.weight", "1"],
+    "tau": ["--objective.name", "mrl", "--objective.tau_learnable", "true",
+            "--train.head_learning_rate", "0.1"],
     "paper": ["--objective.preset", "paper"],
     "pair": ["--pic.head", "residual", "--pic.positive", "pair", "--pic.widths", "nested",
              "--pic.target", "last", "--sia.sentences", "3", "--objective.dims", "4,8,32",

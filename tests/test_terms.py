@@ -188,9 +188,23 @@ def two_d(world: World) -> Tensor:
 
 
 def three_d(world: World) -> Tensor:
-    """Exits 1, 2 and 3, each at every dim, which weighs 1 / (rank from the widest * sqrt(D / d))."""
+    """Exits 1, 2, 3, each at every dim, which weighs 1 / (rank from the widest * sqrt(D / d))."""
     return sum(task(world, z, d) / (n * (D / d) ** 0.5)
                for z in world.z.values() for n, d in enumerate(reversed(DIMS), 1))  # fmt: skip
+
+
+def learnt_tau(world: World) -> Tensor:
+    """tau = TAU exp(-x), x the one parameter; the logits here are cosines over TAU."""
+    tau, total = TAU * (-world.heads["temperature"][0].change[0]).exp(), torch.zeros(())
+    for i, right in zip(world.anchors, world.positives, strict=True):
+        wrong = world.others(right, world.others(i, world.positives + world.negatives))
+        wrong = [j for j in wrong if not world.near(i, j, right)]
+        for d in DIMS:
+            z = normalize(world.z[3][:, :d], dim=1)
+            cosines = z[[right, *wrong]] @ z[i]
+            extra = 2 * cosines.detach() * (torch.arange(len(cosines)) > 0)
+            total = total - torch.log_softmax(cosines / tau + extra, 0)[0]
+    return total / len(world.anchors)
 
 
 def starbucks(world: World) -> Tensor:
@@ -320,6 +334,8 @@ CASES: dict[str, tuple] = {
     "hardness": (["--objective.name", "mrl", "--objective.hardness", "4", *MARGIN, "0.1"],
                  lambda w: sum(info_nce(w, w.z[3], w.anchors, w.z[3], w.positives + w.negatives, d,
                                         hardness=4.0) for d in DIMS)),
+    "learnt-tau": (["--objective.name", "mrl", "--objective.tau_learnable", "true", *MARGIN, "0.1",
+                    "--objective.hardness", "2"], learnt_tau),
     "labelled": (["--objective.name", "mrl"], mrl(), 0, "labelled"),
     "labelled-chain": ([*CHAIN, "--pic.links_per_step", "1"],
                        chain(paired=True, nested=True, last=True, mean=True), 0, "labelled"),

@@ -68,6 +68,8 @@ def validate_sizes(c: Config) -> None:
     """Check dims, layers, ratios and ladder against one another, as far as they are set."""
     o, s, terms = c.objective, c.sia, OBJECTIVES[c.objective.name].terms
     dims, weights, layers, ratios = o.dims, o.dim_weights, s.layers, s.ratios
+    need(not o.tau_learnable or "mrl" in terms, f"objective.tau_learnable: {o.name} has no mrl "
+         "term; leave it out")
     if dims is not None:
         _rising("objective.dims", dims)
         need(len(dims) > 1 or not {"sia", "pic", "2dmse", "mic_texts"} & set(terms),

@@ -109,6 +109,8 @@ class ObjectiveConfig(Section):
     wide_weight: float | None = opt(None, "mipic without dim_weights: weight in MRL of the dims "
         "above half of the full width; None = by preset", ge=0)
     tau: float = opt(0.05, "InfoNCE temperature of MRL and PIC", gt=0)
+    tau_learnable: bool = opt(False, "train the temperature of the mrl term, from tau on, at "
+        "train.head_learning_rate (loss/mrl@tau in the metrics); all others keep tau")
     directions: list[str] = opt(["query_to_doc"], "who finds whom in InfoNCE: query_to_doc always; "
         "query_to_query = the other queries are negatives of a query too; doc_to_query = half of "
         "the loss: a positive finds its query among all; doc_to_doc = the other positives are "

@@ -30,7 +30,7 @@ def mrl_per_dim(
     *,
     target_B: Tensor,
     dims: Sequence[int],
-    tau: float,
+    tau: float | Tensor,
     keys: Keys | None = None,
     near_BN: Tensor | None = None,
     hardness: float = 0.0,
@@ -43,8 +43,9 @@ def mrl_per_dim(
     positive itself. near_BN: bool, True where a candidate is left out too; with fewer rows than q,
     it is that of q's rows again and again. hardness: times the cosine, without gradient, is added
     to the logit of each negative, so that near ones weigh more (Lan et al. 2025, arXiv 2503.04812).
-    Gradients go to both sides. Returns float32, or float64 for float64 inputs. Raises ValueError on
-    wrong shapes, indices, dims or tau. Source: arXiv 2604.24374.
+    Gradients go to both sides, and to tau where it is a tensor. Returns float32, or float64 for
+    float64 inputs. Raises ValueError on wrong shapes, indices, dims or tau. Source: arXiv
+    2604.24374.
     """
     B, N = len(q_BD), len(c_ND)
     check_index("target_B", target_B, B, N)
@@ -53,7 +54,8 @@ def mrl_per_dim(
                          f"{' and '.join(str(tuple(k.shape)) for k in keys)}")  # fmt: skip
     if near_BN is not None and (B % len(near_BN) or near_BN.shape[1] != N):
         raise ValueError(f"near_BN must be of shape ({B}, {N}), got {tuple(near_BN.shape)}")
-    term = _CrossEntropy(FalseNegatives(target_B, keys, near_BN), 1 + hardness * tau)
+    grown = 1 + hardness * (tau.detach() if isinstance(tau, Tensor) else tau) if hardness else 1.0
+    term = _CrossEntropy(FalseNegatives(target_B, keys, near_BN), grown)
     return over_prefixes(q_BD, c_ND, term, dims=dims, tau=tau)
 
 
@@ -122,7 +124,7 @@ class FalseNegatives(NamedTuple):
 
 class _CrossEntropy(NamedTuple):
     left_out: FalseNegatives
-    grown: float = 1.0  # factor of a negative's logit, a constant in the gradient
+    grown: float | Tensor = 1.0  # factor of a negative's logit, a constant in the gradient
 
     def value(self, z_ibN: Tensor, here: slice) -> Tensor:
         target_b = self._leave_out(z_ibN, here)
@@ -136,7 +138,7 @@ class _CrossEntropy(NamedTuple):
         return delta_ibN
 
     def _weighed(self, z_ibN: Tensor, target_b: Tensor) -> Tensor:
-        if self.grown == 1:
+        if isinstance(self.grown, float) and self.grown == 1:
             return z_ibN
         rows_b = torch.arange(len(target_b), device=z_ibN.device)
         grown_ibN = z_ibN * self.grown

@@ -45,14 +45,17 @@ class Term(Protocol):
 
 
 def over_prefixes(
-    q_BD: Tensor, c_ND: Tensor, term: Term, *, dims: Sequence[int], tau: float = 1.0
+    q_BD: Tensor, c_ND: Tensor, term: Term, *, dims: Sequence[int], tau: float | Tensor = 1.0
 ) -> Tensor:
     """Mean over the rows of q of `term`, at each prefix: (n_dims,), with gradients to both sides.
 
-    Each prefix is sliced first and L2-normalised after. Returns float32, or float64 for float64
+    Each prefix is sliced first and L2-normalised after. tau may be a scalar tensor that is trained,
+    positive, which has a gradient too. Returns float32, or float64 for float64
     inputs. Raises ValueError on wrong shapes, on tau <= 0, and unless dims ascend within 1 .. D.
     """
-    check_tau(tau)
+    if not isinstance(tau, Tensor):
+        check_tau(tau)
+        tau = float(tau)
     sides = tuple(q_BD.shape), tuple(c_ND.shape)
     if q_BD.dim() != 2 or c_ND.dim() != 2 or sides[0][1] != sides[1][1] or 0 in sides[0] + sides[1]:
         raise ValueError("rows must be matrices (B, D) and (N, D) of one width, none empty, "
@@ -60,7 +63,7 @@ def over_prefixes(
     dims, D = tuple(int(d) for d in dims), q_BD.shape[1]
     if not dims or dims[-1] > D or any(a >= b for a, b in zip((0, *dims), dims, strict=False)):
         raise ValueError(f"dims must ascend within 1 .. {D} without repeats, got {list(dims)}")
-    return OverPrefixes.apply(q_BD, c_ND, term, dims, float(tau))
+    return OverPrefixes.apply(q_BD, c_ND, term, dims, tau)
 
 
 def check_index(name: str, index_B: Tensor, B: int, N: int) -> None:
@@ -79,9 +82,10 @@ class OverPrefixes(torch.autograd.Function):
 
     @staticmethod
     def forward(  # type: ignore[override]
-        ctx: Any, q_BD: Tensor, c_ND: Tensor, term: Term, dims: tuple[int, ...], tau: float
+        ctx: Any, q_BD: Tensor, c_ND: Tensor, term: Term, dims: tuple[int, ...], tau: float | Tensor
     ) -> Tensor:
         ctx.save_for_backward(q_BD, c_ND)
+        tau = tau.detach() if isinstance(tau, Tensor) else tau
         ctx.term, ctx.dims, ctx.tau = term, dims, tau
         dtype = compute_dtype(q_BD, c_ND)
         with full_precision(q_BD.device):
@@ -101,19 +105,24 @@ class OverPrefixes(torch.autograd.Function):
             dq_BD = torch.zeros_like(q_BD)
             dc_ND = torch.zeros_like(c_ND) if ctx.needs_input_grad[1] else None
             weight_i = grad_i.to(dtype) / q_BD.shape[0]
+            dtau = torch.zeros_like(weight_i[0]) if ctx.needs_input_grad[4] else None
             for here in tiles(q_BD, c_ND, len(ctx.dims)):
                 tile = _Tile(q_BD[here], c_ND, ctx.dims, ctx.tau)
                 delta_ibN = ctx.term.slope(tile.z_ibN, here).mul_(weight_i[:, None, None])
+                if dtau is not None:  # z = cosine / tau
+                    dtau -= torch.vdot(delta_ibN.flatten(), tile.z_ibN.flatten()) / ctx.tau
                 tile.add_gradient(delta_ibN, dq_BD[here], dc_ND)
         dc = None if dc_ND is None else dc_ND.to(c_in_ND.dtype)
-        return dq_BD.to(q_in_BD.dtype), dc, None, None, None
+        return dq_BD.to(q_in_BD.dtype), dc, None, None, dtau
 
 
 class _Tile:
     """Logits of one tile, inverse norms 1 / max(|.|, eps) of both sides, and 1 where a column
     belongs to a prefix. Prefixes are stacked, so that few kernels are launched."""
 
-    def __init__(self, q_bD: Tensor, c_ND: Tensor, dims: tuple[int, ...], tau: float) -> None:
+    def __init__(
+        self, q_bD: Tensor, c_ND: Tensor, dims: tuple[int, ...], tau: float | Tensor
+    ) -> None:
         self.q_bD, self.c_ND, self.tau = q_bD, c_ND, tau
         self.blocks = [slice(a, b) for a, b in zip((0, *dims), dims, strict=False)]
         self.z_ibN = z_ibN = q_bD.new_empty(len(dims), q_bD.shape[0], c_ND.shape[0])

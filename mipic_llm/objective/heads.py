@@ -43,6 +43,23 @@ class VectorMap(nn.Linear):
         return super().forward(z_Sd.to(self.weight.dtype))
 
 
+class Temperature(nn.Module):
+    """A learnable temperature: tau exp(-change), for each row of (S, D) -> (S, 1).
+
+    The change begins at zero, where bf16 is fine enough for it. At least a hundredth, as in CLIP
+    (arXiv 2103.00020).
+    """
+
+    def __init__(self, tau: float) -> None:
+        super().__init__()
+        self.tau, self.dim_in = tau, 1
+        self.change = nn.Parameter(torch.zeros(1))
+
+    def forward(self, z_SD: Tensor) -> Tensor:
+        change = self.change.to(torch.promote_types(self.change.dtype, torch.float32))
+        return (self.tau * (-change).exp()).clamp_min(0.01).expand(len(z_SD), 1)
+
+
 class LiftHead(nn.Linear):
     """All P_i of one layer, folded into the query: h_q -> [P_1 h_q, ..., P_n h_q] (Eq 5).
 

@@ -12,11 +12,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mipic_llm import losses
 from mipic_llm.config import OBJECTIVES, Config, trained_dims
-from mipic_llm.objective.term import Seen, Term, Value, per_dim
+from mipic_llm.objective.heads import Temperature
+from mipic_llm.objective.term import Inside, Needs, Seen, Term, Value, per_dim
 
 
 class Contrast:
@@ -29,11 +30,15 @@ class Contrast:
         if "doc_to_query" in asked:
             self.views.append((True, "doc_to_doc" in asked))
 
-    def __call__(self, seen: Seen, readout_ND: Tensor, dims: Sequence[int]) -> Tensor:
-        """InfoNCE of this rank's rows at each dim, the mean over views, (n_dims,)."""
+    def __call__(
+        self, seen: Seen, readout_ND: Tensor, dims: Sequence[int], tau: Tensor | None = None
+    ) -> Tensor:
+        """InfoNCE of this rank's rows at each dim, the mean over views, (n_dims,). tau: in place of
+        `objective.tau`."""
         values = [
             losses.mrl_per_dim(
-                *seen.sides(readout_ND, *view), target_B=seen.target(), dims=dims, tau=self.tau,
+                *seen.sides(readout_ND, *view), target_B=seen.target(), dims=dims,
+                tau=self.tau if tau is None else tau,
                 keys=seen.sides(seen.same_N, *view), near_BN=seen.near(*view),
                 hardness=0.0 if view[0] else self.hardness,
             )
@@ -55,7 +60,22 @@ class Mrl(Term):
     def __init__(self, config: Config, width: int, depth: int, weight: float) -> None:
         super().__init__(weight)
         self.task, (self.dims, self.weights) = Contrast(config), dims_and_weights(config, width)
+        self.last = depth
+        if config.objective.tau_learnable:
+            self.units = 1
+            self.heads["temperature"] = nn.ModuleList([Temperature(self.task.tau)])
+
+    def needs(self, drawn: tuple[int, ...]) -> Needs:
+        return Needs(readouts=(self.last,), crossing=1) if self.heads else Needs()
+
+    def crossing(self, inside: Inside, drawn: tuple[int, ...]) -> tuple[Tensor, ...]:
+        """The temperature beside each sequence: so its gradient comes back as that of readouts."""
+        return tuple(head(inside.readout[self.last]) for head in self.heads.get("temperature", ()))
 
     def across(self, seen: Seen, drawn: tuple[int, ...]) -> Iterator[Value]:
-        value_P = self.task(seen, seen.everyone(), self.dims)
-        yield per_dim("mrl", value_P, self.dims, self.weights)
+        tau = seen.crossing[0].mean() if seen.crossing else None
+        value_P = self.task(seen, seen.everyone(), self.dims, tau)
+        value = per_dim("mrl", value_P, self.dims, self.weights)
+        if tau is not None:
+            value = value._replace(details=(*value.details, ("tau", tau.detach())))
+        yield value
