@@ -1,6 +1,6 @@
 """Tiny random models of many transformers classes: each is trained, exported and loaded again.
 
-`python tests/model_classes.py` prints the README's table of classes; `--write` puts it there.
+`python tests/model_classes.py` prints the table of docs/use/models.md; `--write` puts it there.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from mipic_llm import UserError
 from mipic_llm.model.attention import choose, model_class
 from mipic_llm.model.directory import read_model
 
+PAGE = ROOT / "docs" / "use" / "models.md"
 BEGIN, END = "<!-- classes: python tests/model_classes.py --write -->", "<!-- end of classes -->"
 BERT = {"unk": "[UNK]", "sep": "[SEP]", "pad": "[PAD]", "cls": "[CLS]", "mask": "[MASK]"}
 ROBERTA = {"bos": "<s>", "cls": "<s>", "eos": "</s>", "sep": "</s>", "pad": "<pad>",
@@ -83,7 +84,7 @@ def build(name: str, folder: Path) -> Path:
 
 
 def row(name: str, folder: Path) -> str:
-    """The README's row of this class: trained for two steps with LoRA, exported, loaded by
+    """The row of this class: trained for two steps with LoRA, exported, loaded by
     sentence-transformers with the same vectors, and cut after its second layer; or the refusal."""
     base = build(name, folder / "base")
     try:
@@ -119,7 +120,7 @@ def table(rows: list[str]) -> str:
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as place:
         found = table([row(name, Path(place) / name) for name in CLASSES])
-    page = ROOT / "README.md"
+    page = PAGE
     text = page.read_text(encoding="utf-8")
     if "--write" in sys.argv:
         before, after = text.split(BEGIN)[0], text.split(END)[1]

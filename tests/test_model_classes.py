@@ -1,16 +1,15 @@
-"""README's table of model classes is what happens with them; what they cannot do is said early."""
+"""The table of model classes is what happens with them; what they cannot do is said early."""
 
 from __future__ import annotations
 
 import pytest
 from api_worker import ROWS, settings
-from model_classes import BEGIN, CLASSES, END, build, row
-from ranks import ROOT
+from model_classes import BEGIN, CLASSES, END, PAGE, build, row
 
 import mipic_llm
 from mipic_llm import UserError
 
-TABLE = (ROOT / "README.md").read_text(encoding="utf-8").split(BEGIN)[1].split(END)[0].splitlines()
+TABLE = PAGE.read_text(encoding="utf-8").split(BEGIN)[1].split(END)[0].splitlines()
 
 
 @pytest.mark.parametrize("name", CLASSES)

@@ -1,4 +1,4 @@
-"""The README's lines "In Python", one per cell, in a real notebook kernel."""
+"""The lines of docs/use/python.md, one per cell, in a real notebook kernel."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ranks import ROOT
 from mipic_llm.data.demo import demo_path
 from mipic_llm.data.read.formats import read_training
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-(CODE,) = re.findall(r"```python\n([^`]*mipic_llm\.train.*?)```", README, re.S)
+PAGE = (ROOT / "docs" / "use" / "python.md").read_text(encoding="utf-8")
+(CODE,) = re.findall(r"```python\n([^`]*mipic_llm\.train.*?)```", PAGE, re.S)
 LINES = [ast.unparse(statement) for statement in ast.parse(CODE).body]
 
 
