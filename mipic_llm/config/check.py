@@ -34,6 +34,10 @@ def validate(c: Config, world_size: int | None = None) -> None:
     need(bool(c.output_dir), "output_dir is empty; give --output_dir DIRECTORY")
     need(bool(m.name), "model.name is empty; give a directory or a Hugging Face id")
     need(bool(c.training), "data.train is empty; give files, or demo for the built-in text")
+    for i, stage in enumerate(c.stages):
+        need(bool(stage.training), f"entry {i + 1} of stages has no data; give train or sources")
+    need(not c.stages or not c.train.max_steps, "stages have steps of their own; give "
+         "--train.max_steps 0")
     need(bool(c.data.token_cache), "data.token_cache is empty; give a directory, auto or off")
     need(not e.best or e.every > 0, "eval.best needs evaluations; give --eval.every STEPS too")
     need(not e.patience or bool(e.best),

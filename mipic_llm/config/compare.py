@@ -6,9 +6,11 @@ and is recorded. All others decide what is trained, and must be equal.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from mipic_llm.config.schema import OPTIONS, Config, flatten
+from mipic_llm.config.sources import SourceConfig
 from mipic_llm.errors import UserError
 
 
@@ -64,7 +66,13 @@ def compare(old: Config, new: Config, same: dict[str, bool | None]) -> list[Chan
     """
     before, now = flatten(old), flatten(new)
     if same["data"]:  # wherever it lies
-        before, now = (row | {"data.sources": _settings(row)} for row in (before, now))
+        before, now = (
+            row | {"data.sources": _settings(row["data.sources"]), "stages": [
+                stage.model_copy(update={"train": [], "sources": _settings(stage.sources)})
+                for stage in row["stages"]
+            ]}
+            for row in (before, now)
+        )  # fmt: skip
     by_content = {"data": DATA, "base": BASE, "teacher": TEACHER}
     known = frozenset().union(*(keys for k, keys in by_content.items() if same[k] is not None))
     found = [Change(k, before[k], now[k]) for k in OPTIONS if before[k] != now[k]]
@@ -83,9 +91,9 @@ def compare(old: Config, new: Config, same: dict[str, bool | None]) -> list[Chan
     return [c for c in found if c.key not in NO_MATTER]
 
 
-def _settings(row: dict[str, Any]) -> list[str]:
-    """What the sources say beside which rows they have."""
-    return [f"{one.name or ''} {one.changes()} {one.in_batch}" for one in row["data.sources"]]
+def _settings(sources: Sequence[SourceConfig]) -> list[str]:
+    """What they say beside which rows they have."""
+    return [f"{one.name or ''} {one.changes()} {one.in_batch}" for one in sources]
 
 
 def _shown(value: object) -> str:

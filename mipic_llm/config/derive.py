@@ -119,6 +119,11 @@ def reconcile(c: Config) -> Config:
 
 def _one_list_of_data(c: Config) -> Config:
     """data.train or data.sources: the one that a flag gave, else the one that the recipe gave."""
+    if c.stages:
+        told = [f"data.{k}" for k in ("train", "sources")
+                if getattr(c.data, k) and f"data.{k}" in c.origins]  # fmt: skip
+        need(not told, f"{told and told[0]} and stages are both given; name the data in stages")
+        return c.replace(**{"data.train": []}) if c.data.train else c
     if not (c.data.train and c.data.sources):
         return c
     train, sources = (c.origins.get(f"data.{name}", "") for name in ("train", "sources"))

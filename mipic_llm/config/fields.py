@@ -205,10 +205,11 @@ def _message(option: Option, value: Any, error: Mapping[str, Any]) -> str:
 
 def _nested(option: Option, name: str, error: Mapping[str, Any]) -> str:
     """Of a value inside a list of sections."""
-    number = next(p for p in error["loc"] if isinstance(p, int)) + 1
+    at = next(i for i, p in enumerate(error["loc"]) if isinstance(p, int))
+    number = error["loc"][at] + 1
     own, what = name.removeprefix(f"{option.key}."), f"entry {number} of {option.key}"
     known = option.kind.scalar.model_fields
-    if error["type"] == "missing":
+    if error["type"] == "missing" and own in known:
         return f"{what} has no {own}; give one"
     if own not in known:
         own, _, inside = own.partition(".")
@@ -216,6 +217,9 @@ def _nested(option: Option, name: str, error: Mapping[str, Any]) -> str:
         return f"{what}: unknown key {own}{nearest([own], known)}"
     if kind := kind_of(known[own].annotation):
         inner = Option(own, kind, known[own])
+        if kind.sections and any(isinstance(p, int) for p in error["loc"][at + 1 :]):
+            name = name.removeprefix(f"{option.key}.")
+            return f"{what}: {_nested(inner, name, {**error, 'loc': error['loc'][at + 1 :]})}"
         return f"{what}: {_message(inner, error['input'], error)}"
     return f"{what}: {own} must hold texts under names, got {str(error['input'])[:80]}"
 

@@ -13,7 +13,7 @@ from pydantic import PrivateAttr, field_validator
 
 from mipic_llm.config.fields import Row, Section, nearest, opt, options
 from mipic_llm.config.points import figure_name
-from mipic_llm.config.sources import SourceConfig
+from mipic_llm.config.sources import Schedule, SourceConfig, StageConfig
 from mipic_llm.errors import UserError
 
 Attention = Literal["auto", "sdpa", "eager", "varlen", "flash_attention_2", "flash_attention_3"]
@@ -237,7 +237,7 @@ class TrainConfig(Section):
         "2e-4 for LoRA, 2e-5 without", gt=0)
     head_learning_rate: float | None = opt(None, "peak rate of P and phi; None = twice "
         "learning_rate", gt=0)
-    schedule: Literal["cosine", "linear", "constant", "wsd"] = opt("cosine", "of the rate after "
+    schedule: Schedule = opt("cosine", "of the rate after "
         "the warm-up: falling, level, or level with a linear fall at the end (wsd)")
     decay_ratio: float = opt(0.2, "wsd: share of the steps in which the rate falls", gt=0, le=1)
     min_learning_rate_ratio: float = opt(0.1, "where a falling rate ends, share of the peak",
@@ -311,6 +311,9 @@ class Config(Section):
     output_dir: str = opt("outputs/quickstart", "everything the run leaves behind")
     overwrite: bool = opt(False, "delete what an earlier run left in output_dir")
     seed: int = opt(42, "seed of data order, dropout, sampling and new weights", ge=0)
+    stages: list[StageConfig] = opt([], "in a recipe, in place of data.train: a list of stages, "
+        "one after another in one run, each with its steps, train or sources, and, where they "
+        "differ, name, learning_rate, schedule, warmup_ratio")
     model: ModelConfig = ModelConfig()
     lora: LoraSettings = LoraSettings()
     data: DataConfig = DataConfig()
@@ -335,7 +338,14 @@ class Config(Section):
     @property
     def training(self) -> list[str | SourceConfig]:
         """What to train on, in order: specs, or sources with settings of their own."""
+        if self.stages:
+            return [one for stage in self.stages for one in stage.training]
         return [*self.data.sources] or [*self.data.train]
+
+    @property
+    def own_sources(self) -> list[SourceConfig]:
+        """Those with settings of their own."""
+        return [one for one in self.training if not isinstance(one, str)]
 
     @property
     def training_files(self) -> list[str]:

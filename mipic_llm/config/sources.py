@@ -1,12 +1,14 @@
-"""One source of training data with settings of its own: an item of `data.sources`."""
+"""Items of lists in a recipe: a source of training data with settings of its own, and a stage."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
 from mipic_llm.config.fields import Section, opt
+
+Schedule = Literal["cosine", "linear", "constant", "wsd"]
 
 # fmt: off
 
@@ -31,3 +33,22 @@ class SourceConfig(Section):
         found = {"data.query_prompt": self.query_prompt, "data.max_length": self.max_length,
                  "data.document_prompt": self.document_prompt}  # fmt: skip
         return {key: value for key, value in found.items() if value is not None}
+
+
+# fmt: off
+class StageConfig(Section):
+    name: str | None = opt(None, "what lines call it")
+    steps: int = Field(description="optimizer steps", gt=0)
+    train: list[str] = opt([], "what it trains on, as data.train")
+    sources: list[SourceConfig] = opt([], "or this, as data.sources")
+    learning_rate: float | None = opt(None, "peak rate, to which that of heads keeps its "
+        "proportion; None = train.learning_rate", gt=0)
+    schedule: Schedule | None = opt(None, "of the rate within it; None = train.schedule")
+    warmup_ratio: float | None = opt(None, "share of its steps; None = train.warmup_ratio", ge=0,
+        le=1)
+
+    # fmt: on
+    @property
+    def training(self) -> list[str | SourceConfig]:
+        """What to train on, in order."""
+        return [*self.train, *self.sources]

@@ -11,6 +11,7 @@ right answer is wrong. Scored pairs may share texts.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from random import Random
 
 import numpy as np
@@ -120,6 +121,10 @@ class BatchPlan:
         if more < 0:  # they were over when the size of the batch changed
             return self._begin
         return self._begin + sum(self._left) + more * self.steps_per_epoch
+
+    def repeated(self, steps: int) -> int | None:
+        """Steps of an epoch, where a run of so many steps begins another one; else None."""
+        return self.steps_per_epoch if self.position(steps) > (1, 0) else None
 
     def _go_on(self, before: BatchPlan, step: int, sources: Sequence[TextSource]) -> None:
         """Begin where `before` stood after `step` steps."""
@@ -377,3 +382,66 @@ def _text_codes(examples: Sequence[Example]) -> np.ndarray:
     positives = [row.anchor if row.positive is None else row.positive for row in examples]
     columns = ([row.anchor for row in examples], positives)
     return np.array([[known.setdefault(plain(t), len(known)) for t in c] for c in columns])
+
+
+class StagedPlan:
+    """Plans one after another, each for so many steps: a `BatchPlan` whose "epochs" are stages.
+
+    stages: (sources, steps) of each; sources count through all of them, in order.
+    """
+
+    def __init__(
+        self, stages: Sequence[tuple[Sequence[TextSource], int]], batch_size: int, world_size: int,
+        seed: int,
+    ) -> None:  # fmt: skip
+        self.batch_size, self.world_size = batch_size, world_size
+        self.rows, self.past = batch_size * world_size, ()
+        self._steps = [steps for _, steps in stages]
+        self._firsts = [0, *accumulate(len(sources) for sources, _ in stages)]
+        self._plans = [BatchPlan(sources, batch_size, world_size, seed + i)
+                       for i, (sources, _) in enumerate(stages)]  # fmt: skip
+
+    def batch(self, epoch: int, index: int) -> list[tuple[int, int]]:
+        first, plan = self._firsts[epoch], self._plans[epoch]
+        return [(first + source, row) for source, row in plan.batch(*plan.position(index))]
+
+    def seed_of(self, epoch: int, index: int) -> tuple[int, ...]:
+        plan = self._plans[epoch]
+        return plan.seed_of(*plan.position(index))
+
+    def draw(self, epoch: int, index: int, sizes: Sequence[int], most: int) -> list[list[int]]:
+        plan = self._plans[epoch]
+        return plan.draw(*plan.position(index), sizes, most)
+
+    def local(self, batch: Sequence, rank: int) -> Sequence:
+        return self._plans[0].local(batch, rank)
+
+    def steps(self, epoch: int = 0, cursor: int = 0) -> Iterator[tuple[int, int]]:
+        for stage in range(epoch, len(self._plans)):
+            yield from ((stage, i) for i in range(cursor, self._steps[stage]))
+            cursor = 0
+
+    def length(self, epoch: int) -> int:
+        return self._steps[epoch]
+
+    def position(self, step: int) -> tuple[int, int]:
+        for stage, steps in enumerate(self._steps):
+            if step < steps:
+                return stage, step
+            step -= steps
+        return len(self._steps), 0
+
+    def sizes(self, step: int) -> tuple[tuple[int, int], ...]:
+        return ((self.rows, step),)
+
+    def total(self, epochs: int) -> int:
+        return sum(self._steps)
+
+    def repeated(self, steps: int) -> int | None:
+        own = zip(self._plans, self._steps, strict=True)
+        return min((n for plan, s in own if (n := plan.repeated(s))), default=None)
+
+    def report(self) -> str:
+        lines = (f"stage {i + 1}, {n:,} steps: {plan.report()}" for i, (plan, n) in
+                 enumerate(zip(self._plans, self._steps, strict=True)))  # fmt: skip
+        return "\n".join(lines)

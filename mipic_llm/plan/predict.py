@@ -139,7 +139,7 @@ def head_parameters(config: Config, width: int) -> int:
 
 def load_of(config: Config, tokens: float) -> Load:
     """The step that a resolved configuration makes of texts of so many tokens in the mean."""
-    t, given = config.train, config.data.sources
+    t, given = config.train, config.own_sources
     columns = 2 + max((config.data.negatives, *(s.negatives or 0 for s in given)))
     texts = t.batch_size * columns
     chunk = min(t.chunk_size, texts)

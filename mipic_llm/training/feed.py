@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from mipic_llm.data import row_store, stream, token_cache
 from mipic_llm.data.batch import StepBatch, join_rows
 from mipic_llm.data.growing import cache_home
 from mipic_llm.data.labels import Labels
-from mipic_llm.data.plan import BatchPlan
+from mipic_llm.data.plan import BatchPlan, StagedPlan
 from mipic_llm.data.read.formats import as_list, read_training
 from mipic_llm.data.read.rows import ReadReport, TextSource, key_of
 from mipic_llm.data.row_store import StoredRows
@@ -33,12 +34,13 @@ from mipic_llm.training.survey import look, no_labels, no_scores, summary
 from mipic_llm.training.teacher import Teacher
 from mipic_llm.types import Traits
 
+Plan = BatchPlan | StagedPlan
 CACHE_ROWS = 10_000  # below, tokenising takes seconds and is spread over the steps
 
 
 class Data(NamedTuple):
     sources: list
-    plan: BatchPlan
+    plan: Plan
     encoder: TextEncoder
     tasks: list[Task]
     traits: Sequence[Traits]
@@ -118,11 +120,22 @@ def prepare_data(
     if d.validation_split:
         sources, held, line = split_off(sources, d.validation_split, config.seed)
         say(line)
-    sources = tempered(sources, d.mixture_temperature)
     world, size = dist.world_size(), config.train.batch_size
     if past and past[-1][0] == size * world:
         past = past[:-1]  # goes on
-    plan = BatchPlan(sources, size, world, config.seed, past)
+    if config.stages:
+        need(rows is None, "stages name the data of a run; leave rows or stages out")
+        need(not past, "train.resume: a run in stages goes on with global batches of one size; "
+             "give the ranks and the train.batch_size that it had")  # fmt: skip
+        parts, rest = [], iter(sources)
+        for stage in config.stages:
+            own_sources = [*islice(rest, len(stage.training))]
+            parts.append((tempered(own_sources, d.mixture_temperature), stage.steps))
+        sources = [source for part, _ in parts for source in part]
+        plan: Plan = StagedPlan(parts, size, world, config.seed)
+    else:
+        sources = tempered(sources, d.mixture_temperature)
+        plan = BatchPlan(sources, size, world, config.seed, past)
     tasks, lines = load_tasks(
         d.validation if validation is None else validation, split="validation"
     )
@@ -139,7 +152,7 @@ def prepare_data(
     cut = sum(n for _, n in counts), sum(n for n, _ in counts), encoder.max_length
     if dist.rank() == 0:
         say(summary(look(sources, tasks), cut))
-    pairs = zip(sources, _labels(sources), strict=True)
+    pairs = zip(sources, _labels(sources, bool(config.stages)), strict=True)
     traits = [source.traits._replace(name=label) for source, label in pairs]
     traits = [t._replace(in_batch=_in_batch(s, spec))
               for t, s, spec in zip(traits, sources, given, strict=True)]  # fmt: skip
@@ -147,10 +160,16 @@ def prepare_data(
     return Data(sources, plan, encoder, tasks, traits, tokens, d.balance_tokens, labels)
 
 
-def _labels(sources: Sequence[TextSource]) -> list[str]:
-    """What metrics call the sources: short, and each another."""
+def _labels(sources: Sequence[TextSource], again: bool) -> list[str]:
+    """What metrics call the sources: short, and each another. again: one of several stages is the
+    same."""
+    names = [source.name for source in sources]
     try:
-        return name_specs([source.name for source in sources])
+        if again:
+            distinct = list(dict.fromkeys(names))
+            short = dict(zip(distinct, name_specs(distinct), strict=True))
+            return [short[name] for name in names]
+        return name_specs(names)
     except UserError:  # one is given twice
         return [f"source-{i + 1}" for i in range(len(sources))]
 

@@ -242,6 +242,8 @@ def _steps(run: LiveRun, state: RunState, evaluator: Evaluator, signals: list[in
     positions = islice(data.plan.steps(state.epoch, state.cursor), left)
     with closing(prefetch(make, positions)) as batches:
         for (epoch, cursor), batch in batches:
+            if run.config.stages and cursor == 0:
+                say(_stage(run, epoch))
             row = _step(run, runner, batch)
             run.emit("on_step", run.step, row)
             here, every = partial(_state, run, runner, epoch, cursor + 1), options.save_every
@@ -271,6 +273,16 @@ def _steps(run: LiveRun, state: RunState, evaluator: Evaluator, signals: list[in
                 break
     run.finish()
     return EXIT_DONE
+
+
+def _stage(run: LiveRun, number: int) -> str:
+    """The line for the begin of a stage."""
+    stage, rate = run.config.stages[number], run.config.train.learning_rate
+    return (
+        f"stage {number + 1} of {len(run.config.stages)}{f' ({stage.name})' * bool(stage.name)}: "
+        f"{stage.steps:,} steps, peak rate {stage.learning_rate or rate:g}, "
+        f"{', '.join(one if isinstance(one, str) else one.path for one in stage.training)}"
+    )
 
 
 def _saved(run: LiveRun, written: bool) -> None:
@@ -303,6 +315,8 @@ def _step(run: LiveRun, runner: StepRunner, batch: Prepared) -> dict[str, float]
     run.step = step
     if not logged:
         return {}
+    if run.config.stages:
+        row["stage"] = 1 + run.data.plan.position(step - 1)[0]
     if len(run.data.traits) > 1:
         row[f"loss_source/{batch.batch.source.name}"] = row["loss"]
     useful, padded = row.pop("useful"), row.pop("padded")

@@ -10,7 +10,6 @@ import numpy as np
 
 from mipic_llm.config import Config, need, read_record
 from mipic_llm.config.compare import Change, compare
-from mipic_llm.data.plan import BatchPlan
 from mipic_llm.data.read.rows import TextSource
 from mipic_llm.data.row_store import StoredRows
 from mipic_llm.errors import UserError
@@ -19,7 +18,7 @@ from mipic_llm.runtime import checkpoint
 from mipic_llm.runtime import ranks as dist
 from mipic_llm.runtime.engine import Engine
 from mipic_llm.runtime.ranks import say
-from mipic_llm.training.feed import Data
+from mipic_llm.training.feed import Data, Plan
 from mipic_llm.training.setup import seed_everything
 from mipic_llm.types import RunState
 
@@ -107,7 +106,7 @@ def check_resume(path: Path, config: Config, source: Source, data: Data) -> list
 
 
 def restore(
-    path: Path, engine: Engine, config: Config, plan: BatchPlan, changes: list[Change], total: int
+    path: Path, engine: Engine, config: Config, plan: Plan, changes: list[Change], total: int
 ) -> RunState:
     """The checkpoint's state in the engine, later checkpoints out of the way; a line for each
     change, to which another ZeRO stage is added. All ranks call."""

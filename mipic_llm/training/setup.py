@@ -7,6 +7,7 @@ import math
 import os
 import random
 import shutil
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -15,7 +16,6 @@ import numpy as np
 import torch
 
 from mipic_llm.config import Config, flatten, narrow_dims, need, read_record, resolve
-from mipic_llm.data.plan import BatchPlan
 from mipic_llm.errors import UserError
 from mipic_llm.model.attention import model_class
 from mipic_llm.model.backbone import Backbone
@@ -36,7 +36,7 @@ from mipic_llm.runtime.ds_config import load_ds_config
 from mipic_llm.runtime.engine import Engine, loading
 from mipic_llm.runtime.hint import zero3_hint
 from mipic_llm.runtime.ranks import say
-from mipic_llm.training.feed import Data, prepare_data
+from mipic_llm.training.feed import Data, Plan, prepare_data
 from mipic_llm.training.teacher import open_teacher
 
 
@@ -202,20 +202,36 @@ def schedule_of(train: Any, total: int) -> Callable[[int], float]:
     return factor
 
 
-def total_steps(config: Config, plan: BatchPlan) -> int:
+def schedule_of_stages(config: Config) -> Callable[[int], float]:
+    """The same of a run in stages, each with a schedule of its own."""
+    train, ends, factors = config.train, [0], []
+    for stage in config.stages:
+        own = {k: v for k in ("schedule", "warmup_ratio") if (v := getattr(stage, k)) is not None}
+        peak = (stage.learning_rate or train.learning_rate) / train.learning_rate
+        factors.append((peak, schedule_of(train.model_copy(update=own), stage.steps)))
+        ends.append(ends[-1] + stage.steps)
+
+    def factor(n: int) -> float:
+        at = min(bisect_right(ends, n), len(factors)) - 1
+        return factors[at][0] * factors[at][1](n - ends[at])
+
+    return factor
+
+
+def total_steps(config: Config, plan: Plan) -> int:
     return config.train.max_steps or plan.total(config.train.epochs)
 
 
-def memory_size(config: Config, plan: BatchPlan) -> int:
+def memory_size(config: Config, plan: Plan) -> int:
     """How many readouts the relation between texts remembers: `sia.memory`, but in a run of more
     than one epoch at most a quarter of an epoch's texts. A text that meets its own readout of the
     epoch before has a neighbour so near that it sees no other."""
     wanted = config.sia.memory or 0
     if not narrow_dims(config) and (config.teacher.name == "none" or not config.teacher.relation):
         return 0
-    if plan.position(total_steps(config, plan)) <= (1, 0):
+    if (epoch := plan.repeated(total_steps(config, plan))) is None:
         return wanted
-    texts = 2 * plan.steps_per_epoch * plan.batch_size * plan.world_size  # without negatives
+    texts = 2 * epoch * plan.rows  # without negatives
     size = min(wanted, texts // 4)
     if size < wanted:
         say(f"note: sia.memory {wanted:,} -> {size:,}, a quarter of an epoch's texts")
@@ -241,7 +257,7 @@ def open_engine(config: Config, source: Source, data: Data, total: int) -> Engin
     if ds_config["zero_optimization"]["stage"] == 3 and whole and (line := zero3_hint(module)):
         say(line)
     t = config.train
-    schedule = schedule_of(t, total)
+    schedule = schedule_of_stages(config) if config.stages else schedule_of(t, total)
     seed_everything(config.seed + 1_000_003 * (dist.rank() + 1))  # own dropout on every rank
     return Engine(module, ds_config, config, schedule)
 

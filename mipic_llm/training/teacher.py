@@ -144,7 +144,7 @@ def open_teacher(config: Config, sources: Sequence[TextSource]) -> Teacher | Non
         about, width = _file(t.name)
         texts = distinct(sources, apart=False)
     else:
-        if any(s.changes() for s in config.data.sources):
+        if any(s.changes() for s in config.own_sources):
             say("note: the teacher reads the texts of all sources with one length and the same "
                 "prompts; those of data.sources are the student's alone")  # fmt: skip
         about, width, apart = _model(config)

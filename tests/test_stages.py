@@ -1,0 +1,131 @@
+"""Stages of one run: their data, rates and steps; killed and resumed in each, and between them."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+from ranks import ROOT, run_ranks
+from test_resume import EVERY, SCRIPT, interrupt, rows, weights
+from tiny_models import SENTENCES, tiny_bert
+
+from mipic_llm.config import dump, load_config, resolve
+from mipic_llm.config.compare import compare
+from mipic_llm.data.plan import BatchPlan, StagedPlan
+from mipic_llm.data.read.rows import Example, TextSource
+from mipic_llm.errors import UserError
+from mipic_llm.training.setup import schedule_of, schedule_of_stages
+
+STAGES = """\
+stages:
+  - name: pairs
+    steps: 10
+    train: [{folder}/a.jsonl]
+    learning_rate: 1e-3
+  - steps: 10
+    schedule: constant
+    warmup_ratio: 0
+    sources:
+      - {{path: {folder}/a.jsonl, weight: 2, query_prompt: "query: "}}
+      - {{path: {folder}/b.txt, name: texts}}
+model: {{name: {folder}/base, dropout: 0.1}}
+objective: {{dims: [4, 16, 32]}}
+data: {{max_length: 24, validation: []}}
+train: {{batch_size: 4, save_every: 5, keep_checkpoints: 0, learning_rate: 5e-4}}
+tracking: {{mlflow: "off"}}
+"""
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("stages")
+    tiny_bert(folder / "base")
+    pairs = zip(SENTENCES, SENTENCES[1:], strict=False)
+    text = "".join(json.dumps({"anchor": a, "positive": b}) + "\n" for a, b in pairs)
+    (folder / "a.jsonl").write_text(text)
+    (folder / "b.txt").write_text("\n".join(f"{s} {i}" for i, s in enumerate(SENTENCES)))
+    (folder / "recipe.yaml").write_text(STAGES.format(folder=folder))
+    return folder / "recipe.yaml"
+
+
+def test_killed_and_resumed(recipe, tmp_path) -> None:
+    """From a checkpoint within the second stage or at its begin, then from each by name."""
+    own = ["--recipe", str(recipe), "--ds_config", str(ROOT / "ds_configs" / "zero2.json")]
+    whole, out = tmp_path / "whole", tmp_path / "broken"
+    code, text = run_ranks(2, SCRIPT, [*own, "--output_dir", str(whole)])
+    assert code == 0, text[-4000:]
+    assert "stage 1 of 2 (pairs): 10 steps, peak rate 0.001" in text
+    assert "stage 2 of 2: 10 steps, peak rate 0.0005" in text
+    logged = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    assert [row["stage"] for row in logged] == [1] * 10 + [2] * 10
+    assert [row["lr"] for row in logged[10:]] == [5e-4] * 10 and logged[1]["lr"] > 9e-4
+    seen = {key for row in logged[10:] for key in row if key.startswith("loss_source/")}
+    assert len(seen) == 2 and "loss_source/texts" in seen
+    own += ["--output_dir", str(out)]
+    assert interrupt(own, out, signal.SIGKILL, tmp_path / "log") == [-signal.SIGKILL] * 2
+    for at in ("auto", *(out / "checkpoints" / f"step-{n:08d}" for n in (2 * EVERY, EVERY))):
+        code, text = run_ranks(2, SCRIPT, [*own, "--train.resume", str(at)])
+        assert code == 0, text[-4000:]
+        assert rows(out) == rows(whole) and weights(out) == weights(whole), at
+
+
+def test_the_plan_of_stages() -> None:
+    sources = [TextSource(n, [Example(f"{n}{i}", f"{n}{i}b", tuple("xyz"), i) for i in range(17)],
+                          1.0) for n in "abc"]  # fmt: skip
+    plan = StagedPlan([(sources[:1], 9), (sources[1:], 6)], 2, 2, 7)
+    places = list(plan.steps())
+    assert places == [plan.position(n) for n in range(15)] and plan.total(1) == 15
+    assert list(plan.steps(1, 4)) == places[13:] and plan.position(15) == (2, 0)
+    own = [BatchPlan(sources[:1], 2, 2, 7), BatchPlan(sources[1:], 2, 2, 8)]
+    for stage, at in places:
+        here = own[stage].position(at)
+        assert plan.batch(stage, at) == [(s + stage, i) for s, i in own[stage].batch(*here)]
+        assert plan.draw(stage, at, [3] * 4, 1) == own[stage].draw(*here, [3] * 4, 1)
+        assert plan.seed_of(stage, at) == own[stage].seed_of(*here)
+    assert {s for s, _ in plan.batch(1, 0) + plan.batch(1, 1) + plan.batch(1, 2)} == {1, 2}
+    assert plan.repeated(15) == 4 and StagedPlan([(sources, 3)], 2, 2, 7).repeated(3) is None
+
+
+def test_rates_of_stages(recipe) -> None:
+    config = resolve(load_config(["--recipe", str(recipe)]), width=32, n_layers=4)
+    factor = schedule_of_stages(config)
+    first = schedule_of(config.train, 10)
+    assert [factor(n) for n in range(10)] == [2 * first(n) for n in range(10)]
+    assert {factor(n) for n in range(10, 22)} == {1.0}
+
+
+def test_a_record_is_read_back_and_compared(recipe, tmp_path) -> None:
+    config = resolve(load_config(["--recipe", str(recipe)]), width=32, n_layers=4)
+    (tmp_path / "again.yaml").write_text(dump(config))
+    again = load_config(["--recipe", str(tmp_path / "again.yaml")])
+    assert again.stages == config.stages and again.data.train == []
+    same = {"data": True, "base": True, "teacher": True}
+    moved = recipe.read_text().replace("/a.jsonl", "/c.jsonl")
+    for text, ok in ((moved, True), (moved.replace("steps: 10", "steps: 9"), False),
+                     (moved.replace("query: ", "q: "), False)):  # fmt: skip
+        (tmp_path / "new.yaml").write_text(text)
+        new = resolve(load_config(["--recipe", str(tmp_path / "new.yaml")]), width=32, n_layers=4)
+        if ok:
+            compare(config, new, same)
+        else:
+            with pytest.raises(UserError, match="stages"):
+                compare(config, new, same)
+
+
+@pytest.mark.parametrize("old, new, words", [
+    ("steps: 10\n    train", "train", "entry 1 of stages has no steps"),
+    ("steps: 10\n    train", "steps: 0\n    train", "entry 1 of stages: steps is 0"),
+    ("    train: [{folder}/a.jsonl]\n", "", "entry 1 of stages has no data"),
+    ("data: {{", "data: {{train: [demo], ", "data.train and stages are both given"),
+    ("train: {{batch", "train: {{max_steps: 3, batch", "stages have steps of their own"),
+    ("weight: 2", "weihgt: 2", "entry 2 of stages: entry 1 of sources: unknown key weihgt; did"),
+    ("name: texts", "name: 3", "entry 2 of stages: entry 2 of sources: name must be text"),
+    ("path: {folder}/b.txt, ", "", "entry 2 of stages: entry 2 of sources has no path; give one"),
+])  # fmt: skip
+def test_what_is_refused(tmp_path, old, new, words) -> None:
+    assert old in STAGES
+    (tmp_path / "a.yaml").write_text(STAGES.replace(old, new, 1).format(folder=tmp_path))
+    with pytest.raises(UserError, match=words):
+        load_config(["--recipe", str(tmp_path / "a.yaml")])
