@@ -186,23 +186,25 @@ def train(
 def evaluate(
     model: Any, data: Any = None, *, suite: str | None = None, mteb: Sequence[str] = (),
     dims: Sequence[int] | None = None, layers: Sequence[int] | None = None,
-    output_dir: str | Path | None = None, **settings: Any,
+    bits: Sequence[int] = (), output_dir: str | Path | None = None, **settings: Any,
 ) -> Scores:  # fmt: skip
     """Score a finished model at every layer and size. -> the scores.
 
     model: a Run, a Model, a directory or a Hugging Face id. data: as for `train`, with columns
     sentence1, sentence2, score | sentence1, sentence2, label | text, label | anchor, positive ..
-    output_dir: where
-    scores.jsonl goes; None = outputs/evaluation. Other arguments as the flags of `mipic evaluate`.
+    bits: 8
+    (int8) and 1 (signs) beside float32. output_dir: where scores.jsonl goes; None =
+    outputs/evaluation. Other arguments as the flags of `mipic evaluate`.
     """
+    from mipic_llm.evaluation.judge import asked
+    from mipic_llm.evaluation.judge import evaluate as judge
+
     flat = _flat(settings | ({} if output_dir is None else {"output_dir": output_dir}))
-    config = _config(flat, SimpleNamespace(
+    config = _config(flat, asked(
         model=str(_model_path(model)), data=[] if data is None else _tasks(data), suite=suite,
-        mteb=list(mteb), rows=True, pca_text=[], layers=layers and list(layers),
-        dims=dims and list(dims),
+        mteb=list(mteb), layers=layers and list(layers), dims=dims and list(dims), bits=list(bits),
     ))  # fmt: skip
     with _session():
-        from mipic_llm.evaluation.judge import evaluate as judge
         from mipic_llm.report import read_scores
         from mipic_llm.runtime import ranks
 
@@ -213,8 +215,8 @@ def evaluate(
 
 def compare(
     *models: Any, data: Any = None, suite: str | None = None, dims: Sequence[int] | None = None,
-    layers: Sequence[int] | None = None, output_dir: str | Path = "outputs/comparison",
-    **settings: Any,
+    layers: Sequence[int] | None = None, bits: Sequence[int] = (),
+    output_dir: str | Path = "outputs/comparison", **settings: Any,
 ) -> Comparisons:  # fmt: skip
     """Compare each with the first one, at every size, with paired 95 % intervals. -> a list of
     comparisons that prints as a report.
@@ -225,7 +227,7 @@ def compare(
     """
     config = _config(_flat(settings | {"output_dir": output_dir}), SimpleNamespace(
         data=[] if data is None else _tasks(data), suite=suite, layers=layers and list(layers),
-        dims=dims and list(dims),
+        dims=dims and list(dims), bits=list(bits),
     ))  # fmt: skip
     with _session():
         from mipic_llm.evaluation.versus import compare as run_comparison
@@ -250,7 +252,7 @@ def export(
     refuses.
     """
     path = run.path if isinstance(run, Run) else Path(run)
-    layer, dim = (None, None) if point is None else parse_point(point, "export: point: ")
+    layer, dim = (None, None) if point is None else parse_point(point, "export: point: ")[:2]
     config = _config({"output_dir": path}, SimpleNamespace(
         checkpoint=str(checkpoint), merged=merged, to=to and str(to), layers=layer, dim=dim,
         rotate=rotate, pca_text=list(pca_text), onnx=onnx, push=push, public=public,

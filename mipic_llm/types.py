@@ -25,14 +25,34 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+BITS = {32: "float32", 8: "int8", 1: "binary"}  # of a stored channel; sentence-transformers' names
+
+
 class Point(NamedTuple):
-    """One usable size of the model: the readout of `layer` (1-based) cut to its first `dim`."""
+    """One usable size of the model: the readout of `layer` (1-based) cut to its first `dim`, each
+    channel stored in so many bits (a key of BITS)."""
 
     layer: int
     dim: int
+    bits: int = 32
+
+    @property
+    def place(self) -> tuple[int, ...]:
+        """(layer, dim), and the bits where they are not 32: its key in rows.npz."""
+        return tuple(self) if self.bits != 32 else self[:2]
+
+    @property
+    def size(self) -> str:
+        """Without its layer: 64, or 64 int8."""
+        return f"{self.dim}" if self.bits == 32 else f"{self.dim} {BITS[self.bits]}"
+
+    @property
+    def bytes(self) -> int:
+        """Of a stored vector."""
+        return -(-self.dim * self.bits // 8)
 
     def __str__(self) -> str:
-        return f"{self.dim}@{self.layer}"
+        return f"{self.dim}@{self.layer}" + ("" if self.bits == 32 else f" {BITS[self.bits]}")
 
 
 class Judgement(NamedTuple):

@@ -37,7 +37,7 @@ def test_the_card_of_a_run_holds_what_it_recorded(run):
             for r in found.data.eval_results}  # fmt: skip
     assert len(told) == len(run.scores) == 5
     for score in run.scores:
-        one = told[score.task, score.metric, *score.point]
+        one = told[score.task, score.metric, *score.point.place]
         assert isinstance(one, EvalResult) and one.task_type == "sentence-similarity"
         assert one.metric_value == pytest.approx(score.value, abs=1e-6)
         low, high = one.metric_args["interval_95"]

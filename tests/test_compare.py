@@ -36,7 +36,7 @@ def evaluation(name: str, rows: dict[str, np.ndarray], gold: dict[str, np.ndarra
         m = metric[task]
         number = merit[m](gold[task], said) if m in merit else said.mean()
         scores.append(Score(task, m, POINT, float(number), len(said)))
-        kept["prefix", task, m, *POINT] = said
+        kept["prefix", task, m, *POINT.place] = said
         if task in gold:
             kept["gold", task] = gold[task]
     return Evaluation(name, scores, kept, about)

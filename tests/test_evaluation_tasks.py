@@ -27,6 +27,7 @@ from mipic_llm.evaluation.tasks.base import StsTask
 from mipic_llm.evaluation.tasks.classification import ClassificationTask, LabelledTexts, fit_probe
 from mipic_llm.evaluation.tasks.pairs import LabelledPairs, PairsTask, best_thresholds
 from mipic_llm.evaluation.tasks.retrieval import RetrievalTask
+from mipic_llm.types import Point
 
 RNG = np.random.default_rng(0)
 LAYERS, WIDTH = [2, 5], 12
@@ -166,9 +167,9 @@ def test_sts_equals_scipy_at_every_point() -> None:
     scores = run_suite(
         [StsTask("sts", pairs)], Encoder(), layers=LAYERS, points=all_points(LAYERS, dims)
     )["prefix"]
-    assert [s.point for s in scores] == [(2, 3), (2, 12), (5, 3), (5, 12)]
+    assert [s.point[:2] for s in scores] == [(2, 3), (2, 12), (5, 3), (5, 12)]
     for score in scores:
-        layer, dim = score.point
+        layer, dim, _ = score.point
         sides = [[getattr(p, side) for p in pairs] for side in ("sentence1", "sentence2")]
         a, b = (at(layer)("symmetric", side)[:, :dim].double().numpy() for side in sides)
         cosine = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
@@ -381,7 +382,7 @@ def test_pca_rows_are_those_of_sklearn() -> None:
             for task in (tasks[0], tasks[1], tasks[3]):  # cosines do not mind the axes' signs
                 want = {(f.metric): f.value for f in task.score(turned, [dim])}
                 have = {s.metric: s.value for s in found["pca"]
-                        if s.task == task.name and s.point == (layer, dim)}  # fmt: skip
+                        if s.task == task.name and s.point == Point(layer, dim)}  # fmt: skip
                 assert have == {k: pytest.approx(v, abs=1e-9) for k, v in want.items()}
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from ranks import ROOT
 
+from mipic_llm.commands import compare, evaluate, export
 from mipic_llm.config import ALIASES, OPTIONS
 from mipic_llm.mining.settings import MineSettings
 
@@ -26,11 +27,11 @@ COMMANDS = [
 ]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *ROOT.glob("benchmarks/*.md")])
 LINKS = re.compile(r"\]\((?!https?:)([^()#\s]*)#?([^()\s]*)\)")
-OWN = {"merged", "layers", "dim", "dims", "model", "data", "checkpoint", "to", "suite", "help",
-       "study", "jobs", "print_config", "num_gpus", "num_accelerators", "hostfile",
-       "output", "ranks", "module", "point", "gpu", "sweep", "json", "rows",
-       "pca_text", "keep", "write", "budget", "out", "mean_tokens", "rotate", "onnx", "push",
-       "public", "runs", "how", "weights", "scale", "rule",
+OWN = {"help", "study", "jobs", "print_config", "num_gpus", "num_accelerators", "hostfile",
+       "output", "ranks", "module", "gpu", "sweep", "json", "keep", "write", "budget", "out",
+       "mean_tokens", "runs", "how", "weights", "scale", "rule",
+       *(name for kind in (evaluate.Flags, compare.Flags, export.Flags)
+         for name in kind.model_fields),
        *(f"mine.{name}" for name in MineSettings.model_fields)}  # fmt: skip
 
 

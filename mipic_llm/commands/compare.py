@@ -25,6 +25,7 @@ class Flags(Section):
     suite: str | None = opt(None, "the same, by a suite YAML")
     layers: list[int] | None = opt(None, "layers to score (1-based); None = all")
     dims: list[int] | None = opt(None, "prefix widths to score; None = the trained ones")
+    bits: list[int] = opt([], "also as an index stores vectors: 8 = int8, 1 = signs")
     markdown: bool = opt(False, "print Markdown")
 
 

@@ -50,6 +50,11 @@ class Flags(Section):
     rows: bool = opt(True, "also write rows.npz: what the model said of each test row, from which "
                      "`mipic compare` makes intervals")  # fmt: skip
     pca_text: list[str] = opt([], "training text: adds rows of post-hoc PCA fitted on it")
+    bits: list[int] = opt([], "also score vectors as an index stores them: 8 = int8 with a range "
+                          "for each channel, 1 = the sign of each channel")  # fmt: skip
+    bits_text: list[str] = opt([], "text that the ranges of --bits 8 are fitted on; none = "
+        "--pca_text, else the texts that are scored, without labels")  # fmt: skip
+    centre: bool = opt(False, "--bits 1: take off each channel's mean over that text first")
     layers: list[int] | None = opt(None, "layers to score (1-based); None = all")
     dims: list[int] | None = opt(None, "prefix widths to score; None = the trained ones, else 16, "
                                  "32, 64 .. full width")  # fmt: skip
@@ -58,8 +63,9 @@ class Flags(Section):
 def main(argv: list[str]) -> int:
     config = load_config(argv, extra=Flags, about=ABOUT, uses=USES)
     check_file("ds_config", "ds_configs", config.ds_config)
-    check_file("--suite", "suites", config.extra.suite)
-    check_files([*config.extra.data, *config.extra.pca_text])
+    flags = config.extra
+    check_file("--suite", "suites", flags.suite)
+    check_files([*flags.data, *flags.pca_text, *flags.bits_text])
     from mipic_llm.evaluation.judge import evaluate
 
     return evaluate(config)

@@ -41,7 +41,7 @@ def read_point(config: Config) -> None:
     flags = config.extra
     if flags.point is not None:
         need(flags.layers is None and flags.dim is None, "give --point, or --layers and --dim")
-        flags.layers, flags.dim = parse_point(flags.point, "--point: ")
+        flags.layers, flags.dim, _ = parse_point(flags.point, "--point: ")
 
 
 def main(argv: list[str]) -> int:

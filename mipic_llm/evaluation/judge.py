@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from torch import Tensor
@@ -16,24 +17,45 @@ from mipic_llm.evaluation.encode import encode, spread_over_ranks
 from mipic_llm.evaluation.mteb import load_mteb, run_mteb
 from mipic_llm.evaluation.open import open_finished
 from mipic_llm.evaluation.read import load_suite, load_tasks
-from mipic_llm.evaluation.suite import PREFIX, Rows, about, all_points, run_suite
+from mipic_llm.evaluation.suite import (
+    CALIBRATION,
+    PREFIX,
+    Route,
+    Rows,
+    Side,
+    about,
+    all_points,
+    run_suite,
+)
 from mipic_llm.evaluation.tasks.base import Task
 from mipic_llm.report import write_rows, write_scores
+from mipic_llm.report.compare import bytes_figure, bytes_table
+from mipic_llm.report.plots import save
 from mipic_llm.runtime import ranks as dist
 from mipic_llm.runtime.engine import start
 from mipic_llm.runtime.ranks import say
 from mipic_llm.tracking import follow
-from mipic_llm.types import Point, Score
+from mipic_llm.types import BITS, Point, Score
 
 PCA_TEXTS = 10  # per channel; a covariance wants no more, and encoding them takes the most time
+_DEFAULTS: dict[str, Any] = {
+    "model": None, "data": [], "suite": None, "mteb": [], "rows": True, "pca_text": [],
+    "bits": [], "bits_text": [], "centre": False, "layers": None, "dims": None,
+}  # fmt: skip
+
+
+def asked(**told: Any) -> SimpleNamespace:
+    """The flags of `mipic evaluate` for a program, where not told their defaults."""
+    return SimpleNamespace(**_DEFAULTS | told)
 
 
 def evaluate(config: Config) -> int:
     """Score config.extra.model on config.extra.data; -> exit code 0.
 
-    Writes <output_dir>/scores.jsonl (task, metric, layer, dim, value, n, readout, max_length) and
-    prints tables. Unless --rows is false, also rows.npz: per test row what the model said, under
-    family|task|metric|layer|dim, and gold|task. Raises UserError.
+    Writes <output_dir>/scores.jsonl (task, metric, layer, dim, bits where they are not 32, value,
+    n, readout, max_length) and prints tables; with bits also bytes.png. Unless --rows is false,
+    also rows.npz: per test row what the model said, under family|task|metric|layer|dim[|bits], and
+    gold|task. Raises UserError.
     """
     flags = config.extra
     start()
@@ -45,7 +67,8 @@ def evaluate(config: Config) -> int:
     say(opened.about)
     layers = _sizes("layers", flags.layers, range(1, opened.n_layers + 1), opened.n_layers, name)
     dims = _sizes("dims", flags.dims, opened.dims, opened.width, name)
-    points = all_points(layers, dims)
+    bits = _bits(flags.bits)
+    points = all_points(layers, dims, bits)
     rows: Rows | None = {} if flags.rows else None
 
     def vectors(texts: list[str], kind: str) -> Tensor:
@@ -53,18 +76,27 @@ def evaluate(config: Config) -> int:
         return encode(opened.engine, opened.encoder, texts, layers,
                       batch_size=config.eval.batch_size, kind=kind)  # fmt: skip
 
+    pca_texts = texts_for_pca(flags.pca_text, PCA_TEXTS * opened.width, "PCA")
+    fitted = texts_for_pca(flags.bits_text, CALIBRATION, "ranges of int8") or pca_texts
+    more = [Route("float queries", query=Side(floating=True), searches=True, bits=(1,))]
     scores = run_suite(
         tasks, vectors, layers=layers, points=points, spread=spread_over_ranks, rows=rows,
-        pca_texts=texts_for_pca(flags.pca_text, PCA_TEXTS * opened.width),
+        pca_texts=pca_texts, bits_texts=fitted, centre=flags.centre, more=more if 1 in bits else (),
     )  # fmt: skip
     if mteb_tasks:
-        scores[PREFIX] += run_mteb(mteb_tasks, vectors, layers=layers, points=points,
+        whole = all_points(layers, dims)
+        scores[PREFIX] += run_mteb(mteb_tasks, vectors, layers=layers, points=whole,
                                    name=Path(name).name)  # fmt: skip
+    scores = {family: found for family, found in scores.items() if found}
     if dist.rank() == 0:
         (out / "rows.npz").unlink(missing_ok=True)  # another model's
         _write(out, scores, opened.encoder.max_length)
         if rows is not None:
-            write_rows(out / "rows.npz", rows, about(tasks, opened.encoder, name))
+            facts = about(tasks, opened.encoder, name)
+            if len(bits) > 1:
+                facts["bits"] = {"fitted_on": list(flags.bits_text or flags.pca_text) or "the data",
+                                 "texts": len(fitted) or None, "centred": flags.centre}  # fmt: skip
+            write_rows(out / "rows.npz", rows, facts)
         _track(config, name, out, scores)
     return EXIT_DONE
 
@@ -89,27 +121,40 @@ def _write(out: Path, scores: dict[str, list[Score]], length: int) -> None:
         write_scores(out / "scores.jsonl", found, append=i > 0, readout=family, max_length=length)
         words = f", {length} tokens" + (f", {family}" if len(scores) > 1 else "")
         print("\n" + points_table(found, words))
+    if figure := bytes_figure(scores):
+        save(figure, out / "bytes.png")
+        print("\n" + bytes_table(scores) + f"\n\nplot: {out / 'bytes.png'}")
     print(f"\nscores: {out / 'scores.jsonl'}", flush=True)
 
 
 def points_table(scores: Sequence[Score], words: str = "") -> str:
-    """Plain text: a table per task and metric, layers down, dims across, values x 100 with two
-    decimals, `-` where undefined or not asked for. words: the end of each title."""
+    """Plain text: a table per task, metric and number of bits, layers down, dims across, values x
+    100 with two decimals, `-` where undefined or not asked for. words: the end of each title."""
     blocks = []
-    for task, metric in dict.fromkeys((s.task, s.metric) for s in scores):
-        chosen = {s.point: s for s in scores if (s.task, s.metric) == (task, metric)}
+    for task, metric, bits in dict.fromkeys((s.task, s.metric, s.point.bits) for s in scores):
+        chosen = {s.point: s for s in scores
+                  if (s.task, s.metric, s.point.bits) == (task, metric, bits)}  # fmt: skip
         dims = sorted({point.dim for point in chosen})
         n = next(iter(chosen.values())).n
-        title = f"{task}: {metric} x 100, {n:,} rows{words}"
+        stored = "" if bits == 32 else f", {BITS[bits]}"
+        title = f"{task}: {metric} x 100, {n:,} rows{words}{stored}"
         rows = [["layer", *map(str, dims)]]
         for layer in sorted({point.layer for point in chosen}):
-            found = [chosen.get(Point(layer, dim)) for dim in dims]
+            found = [chosen.get(Point(layer, dim, bits)) for dim in dims]
             values = [math.nan if s is None else 100 * s.value for s in found]
             rows.append([str(layer), *(f"{v:.2f}" if math.isfinite(v) else "-" for v in values)])
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join(c.rjust(w) for c, w in zip(r, widths, strict=True)) for r in rows]
         blocks.append("\n".join([title, *lines]))
     return "\n\n".join(blocks)
+
+
+def _bits(told: Sequence[int]) -> list[int]:
+    """Bits of a stored channel, 32 first and always. UserError for other numbers."""
+    if strange := [b for b in told if b not in BITS]:
+        raise UserError(f"--bits: {strange[0]} is none of {', '.join(map(str, BITS))}: float32, "
+                        "int8, or the sign alone")  # fmt: skip
+    return sorted({32, *told}, reverse=True)
 
 
 def _tasks(flags: Any) -> list[Task]:
@@ -128,8 +173,8 @@ def _tasks(flags: Any) -> list[Task]:
     return tasks + more
 
 
-def texts_for_pca(specs: Sequence[Any], most: int) -> list[str]:
-    """At most so many distinct texts of training data, evenly spread, for the post-hoc PCA."""
+def texts_for_pca(specs: Sequence[Any], most: int, what: str = "PCA") -> list[str]:
+    """At most so many distinct texts of training data, evenly spread, to fit `what` on."""
     if not specs:
         return []
     sources, reports = read_training(specs, negatives=0)
@@ -138,7 +183,9 @@ def texts_for_pca(specs: Sequence[Any], most: int) -> list[str]:
         if text is not None
     ))  # fmt: skip
     chosen = texts[:: -(-len(texts) // most)]
-    say(f"PCA on {len(chosen):,} of {len(texts):,} texts of {', '.join(r.path for r in reports)}")
+    say(
+        f"{what} on {len(chosen):,} of {len(texts):,} texts of {', '.join(r.path for r in reports)}"
+    )
     return chosen
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mipic_llm.errors import UserError
 from mipic_llm.report import before_and_after, label, markdown_table
-from mipic_llm.types import Score
+from mipic_llm.types import Point, Score
 
 if TYPE_CHECKING:
     from mipic_llm.export.portable import EmbeddingSpec
@@ -188,7 +188,7 @@ def _tables(spec: EmbeddingSpec, scores: Sequence[Score]) -> list[str]:
         dims = sorted({point.dim for point in chosen})
         rows = [["layer", *(f"{dim} channels" for dim in dims)]]
         for layer in sorted({point.layer for point in chosen}):
-            found = [next((s for p, s in chosen.items() if p == (layer, d)), None) for d in dims]
+            found = [chosen.get(Point(layer, d)) for d in dims]
             rows.append([str(layer), *(_cell(s, old) for s in found)])
         n = next(iter(chosen.values())).n
         blocks.append(f"### {task}: {label(metric)} x 100, {n:,} rows\n\n{markdown_table(rows)}")

@@ -361,7 +361,7 @@ def _point(
     before = _seconds(whole, job)
     cut_layers(base_of(model), point.layer)
     small, notes = Backbone(model, **options).eval(), []
-    if point != (spec.n_layers, spec.width):
+    if point != Point(spec.n_layers, spec.width):
         notes += [f"Cut after layer {point.layer} of {spec.n_layers}, width {point.dim} of "
                   f"{spec.width}: encodes {before / _seconds(small, job):.2f} times as fast as the "
                   f"whole model (CPU, {len(job.texts)} texts)."]  # fmt: skip

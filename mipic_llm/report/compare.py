@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 from mipic_llm.errors import UserError
 from mipic_llm.report.plots import INK, panel_figure, save, style
-from mipic_llm.report.tables import label, main_metrics
-from mipic_llm.types import Score
+from mipic_llm.report.tables import label, main_metrics, plain_table
+from mipic_llm.types import BITS, Point, Score
 
 
 class Estimate(NamedTuple):
@@ -66,20 +66,63 @@ def comparison_plot(runs: Mapping[str, Sequence[Score]], path: str | Path | None
     return figure
 
 
-def _curve(scores: Sequence[Score], tasks: Mapping[str, str]) -> dict[int, Estimate]:
-    """dim -> 100 * mean over tasks of their metric, at the deepest layer present."""
+def _curve(
+    scores: Sequence[Score], tasks: Mapping[str, str], bits: int = 32, size: str = "dim"
+) -> dict[int, Estimate]:
+    """dim (or another size of a point) -> 100 * mean over tasks of their metric, at the deepest
+    layer present."""
     scores = [s for s in scores if tasks.get(s.task) == s.metric and math.isfinite(s.value)]
     last = max((s.point.layer for s in scores), default=0)
     values: dict[int, list[float]] = {}
     for s in scores:
-        if s.point.layer == last:
-            values.setdefault(s.point.dim, []).append(100 * s.value)
-    return {dim: Estimate(sum(v) / len(v)) for dim, v in sorted(values.items())}
+        if s.point.layer == last and s.point.bits == bits:
+            values.setdefault(getattr(s.point, size), []).append(100 * s.value)
+    return {at: Estimate(sum(v) / len(v)) for at, v in sorted(values.items())}
+
+
+def bytes_figure(runs: Mapping[str, Sequence[Score]]) -> Any:
+    """Quality against the bytes of a stored vector, deepest layer: a line per named set of scores
+    and number of bits, a panel per main metric. -> the Figure; None where all is float32."""
+    every = sorted({s.point.bits for many in runs.values() for s in many}, reverse=True)
+    if every in ([], [32]):
+        return None
+    mains, panels = main_metrics(s for many in runs.values() for s in many), {}
+    for what in dict.fromkeys(label(metric) for metric in mains.values()):
+        tasks = {task: metric for task, metric in mains.items() if label(metric) == what}
+        where = next(iter(tasks)) if len(tasks) == 1 else f"mean of {len(tasks)} tasks"
+        panels[f"{what}: {where}"] = {
+            f"{name} {BITS[bits]}".strip(): curve for name, scores in runs.items()
+            for bits in every if (curve := _curve(scores, tasks, bits, "bytes"))
+        }  # fmt: skip
+    return curves_figure(panels, "quality x 100", (6.4, 3.9), "bytes a vector")
+
+
+def bytes_table(scores: Mapping[str, Sequence[Score]]) -> str:
+    """Quality against the bytes of a stored vector, deepest layer: for each size the best way to
+    have it, by the mean over tasks of their main metric x 100."""
+    mains = main_metrics(s for many in scores.values() for s in many)
+    last = max(s.point.layer for many in scores.values() for s in many)
+    means: dict[tuple[str, Point], list[float]] = {}
+    for family, many in scores.items():
+        for s in many:
+            if mains[s.task] == s.metric and s.point.layer == last:
+                means.setdefault((family, s.point), []).append(100 * s.value)
+    whole = max(map(len, means.values()))  # a route of searches alone is another mean
+    found = {k: sum(v) / len(v) for k, v in means.items() if len(v) == whole}
+    rows = [["bytes", "quality", "stored as"]]
+    for size in sorted({point.bytes for _, point in found}):
+        here = {k: v for k, v in found.items() if k[1].bytes == size and math.isfinite(v)}
+        if here:
+            family, point = max(here, key=here.__getitem__)
+            words = point.size + ("" if family == "prefix" else f", {family}")
+            rows.append([f"{size:,}", f"{here[family, point]:.2f}", words])
+    return f"bytes a vector, the best at each size, layer {last}\n" + plain_table(rows)
 
 
 def curves_figure(
-    panels: Mapping[str, Curves], ylabel: str, size: tuple[float, float] = (4.6, 3.5)
-) -> Any:
+    panels: Mapping[str, Curves], ylabel: str, size: tuple[float, float] = (4.6, 3.5),
+    xlabel: str = "dimensions kept",
+) -> Any:  # fmt: skip
     """Quality against size, one panel per title, spread as error bars. -> a matplotlib Figure."""
     figure, grid, _ = panel_figure(len(panels), size)
     names = list(dict.fromkeys(name for curves in panels.values() for name in curves))
@@ -96,10 +139,11 @@ def curves_figure(
             )  # fmt: skip
         axes.set_xticks(range(len(dims)), [str(d) for d in dims])
         axes.margins(x=0.06, y=0.14)
-        _titled(axes, title)
+        _titled(axes, title, xlabel)
     grid[0].set_ylabel(ylabel)
-    handles, labels = grid[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(6, max(1, len(labels))),
+    lines = {words: line for axes in grid
+             for line, words in zip(*axes.get_legend_handles_labels(), strict=True)}  # fmt: skip
+    figure.legend(lines.values(), lines, loc="outside lower center", ncols=min(6, len(lines) or 1),
                   frameon=False, handlelength=3.0)  # fmt: skip
     return figure
 
@@ -129,9 +173,9 @@ def heat_figure(maps: Mapping[str, Mapping[tuple[int, int], float]], label: str)
     return figure
 
 
-def _titled(axes: Any, title: str) -> None:
+def _titled(axes: Any, title: str, xlabel: str = "dimensions kept") -> None:
     axes.set_title(title, loc="left", fontweight="bold")
-    axes.set_xlabel("dimensions kept")
+    axes.set_xlabel(xlabel)
     axes.tick_params(labelbottom=True)
 
 

@@ -31,7 +31,7 @@ _MANY = 6  # tasks; above, the verdict speaks of kinds of tasks
 class Evaluation(NamedTuple):
     """Figures of one model, and what stands behind them.
 
-    rows: by (family, task, metric, layer, dim) what it said of each test row, by ("gold", task)
+    rows: by (family, task, metric, *Point.place) what it said of each test row, by ("gold", task)
     what is right; empty where that was not kept. about: max_length (tokens), prompts by kind of
     text, data (task -> digest), as far as known.
     """
@@ -145,9 +145,7 @@ class Comparison(NamedTuple):
 
     def verdict(self) -> list[str]:
         """Plain sentences: the whole, then each task, then what rose while another fell."""
-        mains = main_metrics(self.differences)
-        cells = [d.span for d in self.differences
-                 if mains[d.task] == d.metric and math.isfinite(d.span.gap)]  # fmt: skip
+        cells = [d.span for d in self._mains() if math.isfinite(d.span.gap)]
         if not cells:
             return [f"{self.new} against {self.old}: there is no figure that both have"]
         old, new = self.old, self.new
@@ -174,13 +172,17 @@ class Comparison(NamedTuple):
         lines = []
         if rose and fell:
             lines.append(f"warning: {' and '.join(rose)} rose, and {' and '.join(fell)} fell")
-        mains = main_metrics(self.differences)
-        worse = [d for d in self.differences if d.metric == mains[d.task] and d.span.sign < 0]
+        worse = [d for d in self._mains() if d.span.sign < 0]
         if worse and self.whole.sign >= 0:
             most = min(worse, key=lambda d: d.span.gap)
             lines.append(f"worse at {len(worse)} sizes, most at {most.task}/{most.metric}@"
                          f"{most.point}: {most.span}")  # fmt: skip
         return lines
+
+    def _mains(self) -> list[Difference]:
+        """What verdicts speak of: the main metric of each task, in float32."""
+        mains = main_metrics(self.differences)
+        return [d for d in self.differences if d.metric == mains[d.task] and d.point.bits == 32]
 
     def record(self) -> dict[str, Any]:
         """For JSON: verdict, notes and every figure x 1."""
@@ -190,6 +192,7 @@ class Comparison(NamedTuple):
 
         figures = [
             {"task": d.task, "metric": d.metric, "layer": d.point.layer, "dim": d.point.dim,
+             **({} if d.point.bits == 32 else {"bits": d.point.bits}),
              "old": number(d.old), "new": number(d.new), "difference": number(d.span.gap),
              "low": number(d.span.low), "high": number(d.span.high), "n": d.n}
             for d in self.differences
@@ -228,7 +231,7 @@ def compare_two(old: Evaluation, new: Evaluation) -> Comparison:
         gap_R = _gaps(old, new, key) if math.isfinite(b - a) else None
         span = Span(b - a, *(middle(gap_R) if gap_R is not None else ()))
         found.append(Difference(*key, a, b, span, (one.get(key) or two[key]).n))
-        if mains[task] == metric and math.isfinite(b - a):
+        if mains[task] == metric and point.bits == 32 and math.isfinite(b - a):
             draws.setdefault(task, []).append((b - a, gap_R))
     by_task = {task: _mean(parts) for task, parts in draws.items()}
     metrics = {task: {d.metric for d in found if d.task == task} for task in by_task}
@@ -269,7 +272,7 @@ def _span(part: Part) -> Span:
 def _gaps(old: Evaluation, new: Evaluation, key: tuple[str, str, Point]) -> np.ndarray | None:
     """(R,) differences on resampled rows; None where a side has no rows of this figure."""
     task, metric, point = key
-    name, gold = (PREFIX, task, metric, *point), ("gold", task)
+    name, gold = (PREFIX, task, metric, *point.place), ("gold", task)
     if name not in old.rows or name not in new.rows:
         return None
     gold_N = new.rows[gold] if gold in new.rows else None

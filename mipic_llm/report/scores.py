@@ -19,8 +19,8 @@ def write_scores(
     path: str | Path, scores: Iterable[Score], stage: str | None = None, append: bool = False,
     readout: str | None = None, step: int | None = None, max_length: int | None = None,
 ) -> None:  # fmt: skip
-    """One row {task, metric, layer, dim, value, n} per score, with stage, readout, step and
-    max_length (tokens of a text that were read) if given.
+    """One row {task, metric, layer, dim, value, n} per score, with bits where they are not 32,
+    and stage, readout, step and max_length (tokens of a text that were read) if given.
 
     Replaces the file in one move, or adds to it with `append`.
     """
@@ -31,6 +31,7 @@ def write_scores(
     text = ""
     for task, metric, point, value, n in scores:
         row = {"task": task, "metric": metric, "layer": int(point.layer), "dim": int(point.dim)}
+        row |= {} if point.bits == 32 else {"bits": int(point.bits)}
         # NaN (constant scores have no rank correlation) is no JSON: null
         value = float(value) if math.isfinite(value) else None
         text += json.dumps({**row, "value": value, "n": int(n), **mark}) + "\n"
@@ -50,12 +51,13 @@ def read_scores(path: str | Path, stage: str | None = None) -> list[Score]:
 
 
 def read_families(path: str | Path, stage: str | None = None) -> list[tuple[str, Score]]:
-    """(family, score) of every row; family: prefix, or pca (post-hoc). See `read_scores`."""
+    """(family, score) of every row; family: prefix, pca (post-hoc), or another route of
+    evaluation/suite.py. See `read_scores`."""
     scores = []
     for number, row in rows_of(path):
         try:
             value = math.nan if row["value"] is None else float(row["value"])
-            point = Point(int(row["layer"]), int(row["dim"]))
+            point = Point(int(row["layer"]), int(row["dim"]), int(row.get("bits", 32)))
             score = Score(str(row["task"]), str(row["metric"]), point, value, int(row["n"]))
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise UserError(
@@ -113,11 +115,14 @@ class Scores(Sequence[Score]):
         return len(self._scores)
 
     def rows(self) -> list[dict[str, Any]]:
-        """One dict per score: task, metric, layer, dim, value, n, and before if that is known."""
+        """One dict per score: task, metric, layer, dim, value, n; bits where some are not 32, and
+        before if that is known."""
         old = {s[:3]: s.value for s in self.before}
+        bits = any(s.point.bits != 32 for s in self)
         return [
-            {"task": s.task, "metric": s.metric, "layer": s.point.layer, "dim": s.point.dim,
-             "value": s.value, "n": s.n} | ({"before": old.get(s[:3], math.nan)} if old else {})
+            {"task": s.task, "metric": s.metric, "layer": s.point.layer, "dim": s.point.dim}
+            | ({"bits": s.point.bits} if bits else {}) | {"value": s.value, "n": s.n}
+            | ({"before": old.get(s[:3], math.nan)} if old else {})
             for s in self
         ]  # fmt: skip
 

@@ -24,7 +24,7 @@ def figures_table(found: Comparison, *, markdown: bool = False) -> str:
     order = sorted(chosen, key=lambda k: (tasks.index(k[0]), k[1] != mains[k[0]]))
     cut = f", {found.max_length} tokens" if found.max_length else ""
     for task, metric in order:
-        rows = sorted(chosen[task, metric], key=lambda d: d.point)
+        rows = sorted(chosen[task, metric], key=lambda d: (-d.point.bits, d.point))
         last = max(d.point.layer for d in rows)
         unit, spans = "pairs" if is_spearman(metric) else "rows", any(d.span.known for d in rows)
         for title, head, some in (
@@ -35,7 +35,7 @@ def figures_table(found: Comparison, *, markdown: bool = False) -> str:
                 continue
             cells = [[head, found.old, found.new, "change", *["95 % interval"] * spans]]
             for d in some:
-                name = str(d.point.dim) if head == "dim" else str(d.point)
+                name = d.point.size if head == "dim" else str(d.point)
                 cells.append([name, _x100(d.old), _x100(d.new), _x100(d.span.gap, sign=True)])
                 if spans:
                     low, high = (_x100(x, sign=True) for x in (d.span.low, d.span.high))

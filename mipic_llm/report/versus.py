@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mipic_llm.report.compare import comparison_plot, heat_figure
+from mipic_llm.report.compare import bytes_figure, comparison_plot, heat_figure
 from mipic_llm.report.html import from_markdown, page, picture
-from mipic_llm.report.paired import Comparison, Evaluation, write_record
+from mipic_llm.report.paired import Comparison, Difference, Evaluation, write_record
 from mipic_llm.report.plots import INK, panel_figure, save, style
 from mipic_llm.report.tables import figures_table, label, main_metrics
 
@@ -53,8 +53,7 @@ def gaps_figure(found: Sequence[Comparison]) -> Any:
     mains = main_metrics(d for one in found for d in one.differences)
     figure, grid, _ = panel_figure(len(mains), (4.6, 3.5))
     for axes, (task, metric) in zip(grid, mains.items(), strict=True):
-        rows = [[d for d in one.differences if (d.task, d.metric) == (task, metric)
-                 and math.isfinite(d.span.gap)] for one in found]  # fmt: skip
+        rows = [[d for d in _of(one, task, metric) if math.isfinite(d.span.gap)] for one in found]
         last = max((d.point.layer for many in rows for d in many), default=0)
         dims = sorted({d.point.dim for many in rows for d in many if d.point.layer == last})
         axes.axhline(0, color=INK, linewidth=0.9)
@@ -78,6 +77,12 @@ def gaps_figure(found: Sequence[Comparison]) -> Any:
     return figure
 
 
+def _of(one: Comparison, task: str, metric: str) -> list[Difference]:
+    """The differences of a metric in float32."""
+    return [d for d in one.differences
+            if (d.task, d.metric, d.point.bits) == (task, metric, 32)]  # fmt: skip
+
+
 def write_page(found: Sequence[Comparison], of: Sequence[Evaluation], out: Path) -> None:
     """comparison.md, .json, .png and .html of comparisons with the first of `of`."""
     out.mkdir(parents=True, exist_ok=True)
@@ -91,6 +96,8 @@ def write_page(found: Sequence[Comparison], of: Sequence[Evaluation], out: Path)
         picture(gaps, "change against the size; bars are 95 % intervals over test rows, paired"),
         picture(curves, "quality against the size"),
     ]
+    if stored := bytes_figure({e.name: e.scores for e in of}):
+        pictures.append(picture(stored, "quality against the bytes of a stored vector"))
     for one in found:
         pictures += _heat(one)
     body = [from_markdown(_verdicts(found)), *pictures, from_markdown(text)]
@@ -107,8 +114,8 @@ def _heat(one: Comparison) -> list[str]:
     """A map of changes over layer and dim per task, where there is more than one layer."""
     mains, maps = main_metrics(one.differences), {}
     for task, metric in mains.items():
-        cells = {tuple(d.point): 100 * d.span.gap for d in one.differences
-                 if (d.task, d.metric) == (task, metric) and math.isfinite(d.span.gap)}  # fmt: skip
+        cells = {d.point[:2]: 100 * d.span.gap for d in _of(one, task, metric)
+                 if math.isfinite(d.span.gap)}  # fmt: skip
         if len({layer for layer, _ in cells}) > 1:
             maps[task] = cells
     words = f"{one.new} minus {one.old}: change x 100 at every layer and dim"

@@ -71,7 +71,10 @@ def _read(where: Path) -> dict[tuple, _Figure]:
     figures = {}
     with np.load(where / "rows.npz", allow_pickle=False) as rows:
         for family, s in read_families(where / "scores.jsonl"):
-            name, gold = "|".join(map(str, (family, s.task, s.metric, *s.point))), f"gold|{s.task}"
+            name, gold = (
+                "|".join(map(str, (family, s.task, s.metric, *s.point.place))),
+                f"gold|{s.task}",
+            )
             draws = None
             if name in rows.files:
                 said_N, truth_N = rows[name], rows[gold] if gold in rows.files else None
@@ -161,7 +164,7 @@ def write_csv(cells: dict[Key, Cell], path: Path) -> None:
     """One row per figure; values x 100."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*Key._fields[:-1], "layer", "dim", *Cell._fields])
+        writer.writerow([*Key._fields[:-1], "layer", "dim", "bits", *Cell._fields])
         for key, cell in cells.items():
             numbers = [f"{100 * v:.3f}" if isinstance(v, float) else v for v in cell]
             writer.writerow([*key[:-1], *key.point, *("" if n == "nan" else n for n in numbers)])

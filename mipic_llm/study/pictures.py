@@ -5,11 +5,19 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from mipic_llm.report.compare import Curves, Estimate, curves_figure, heat_figure, retention
+from mipic_llm.report.compare import (
+    Curves,
+    Estimate,
+    bytes_figure,
+    curves_figure,
+    heat_figure,
+    retention,
+)
 from mipic_llm.report.html import from_markdown, page, picture
 from mipic_llm.study.collect import Cell, Key
 from mipic_llm.study.spec import UNTRAINED, Study
 from mipic_llm.study.tables import family_name
+from mipic_llm.types import Score
 
 
 def study_page(study: Study, cells: dict[Key, Cell], out: Path, text: str) -> None:
@@ -40,6 +48,14 @@ def _pictures(
                 f"{title}: quality against size; bars are one standard deviation over seeds",
                 out / f"quality-{stem}.png"),
     ]  # fmt: skip
+    stored = bytes_figure({
+        family_name(m, f): [Score(task, metric, k.point, c.mean, 0) for k, c in cells.items()
+                            if (k.method, k.family) == (m, f)]
+        for m, f in dict.fromkeys((k.method, k.family) for k in cells)
+    })  # fmt: skip
+    if stored is not None:
+        found.append(picture(stored, f"{title}: quality against the bytes of a stored vector",
+                             out / f"bytes-{stem}.png"))  # fmt: skip
     if kept := retention(curves[last]):
         panel = {f"layer {last}: share of the full width's score": kept}
         found.append(picture(curves_figure(panel, "% of the score at full width"),
@@ -48,7 +64,7 @@ def _pictures(
         maps = {}
         for method in study.names():
             grid = {(k.point.layer, k.point.dim): 100 * c.mean for k, c in cells.items()
-                    if k.method == method and k.family == "prefix"}  # fmt: skip
+                    if (k.method, k.family, k.point.bits) == (method, "prefix", 32)}  # fmt: skip
             maps |= {method: grid} if grid else {}
         figure = heat_figure(maps, f"{metric} x 100")
         found.append(picture(figure, f"{title}: every layer and dim", out / f"heat-{stem}.png"))
@@ -61,7 +77,8 @@ def _curves(study: Study, cells: dict[Key, Cell], layer: int, pca: bool) -> Curv
     for method in study.names():
         for family in ["prefix", "pca"] if pca and method == UNTRAINED else ["prefix"]:
             curve = {k.point.dim: Estimate(100 * c.mean, 100 * c.spread) for k, c in cells.items()
-                     if (k.method, k.family, k.point.layer) == (method, family, layer)}  # fmt: skip
+                     if (k.method, k.family, k.point.layer, k.point.bits)
+                     == (method, family, layer, 32)}  # fmt: skip
             if curve:
                 found[family_name(method, family)] = curve
     return found

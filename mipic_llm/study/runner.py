@@ -85,7 +85,13 @@ class Job:
             return [*found, *config.training_files, *config.data.validation]
         e = self.study.evaluate[int(step.removeprefix("evaluate"))]
         suite = suite_specs(e["suite"]) if e.get("suite") else []
-        return [*found, *(e.get("data") or []), *(e.get("pca_text") or []), *suite]
+        return [
+            *found,
+            *(e.get("data") or []),
+            *(e.get("pca_text") or []),
+            *(e.get("bits_text") or []),
+            *suite,
+        ]
 
     def run(self, threads: int, extra_env: dict[str, str], keep: bool) -> bool:
         """Do what is not done. -> whether everything succeeded."""

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from mipic_llm.report.tables import markdown_table
 from mipic_llm.study.collect import Cell, Cost, Key
 from mipic_llm.study.spec import Study
+from mipic_llm.types import BITS
 
 
 def markdown(
@@ -38,7 +39,7 @@ def markdown(
 def _table(study: Study, cells: dict[Key, Cell], place: tuple[str, str, str, int]) -> list[str]:
     """Methods down, dims across, at one (condition, task, metric, layer)."""
     _, task, metric, layer = place
-    here = {(k.family, k.method, k.point.dim): c for k, c in cells.items()
+    here = {((k.family, k.point.bits), k.method, k.point.dim): c for k, c in cells.items()
             if (k.condition, k.task, k.metric, k.point.layer) == place}  # fmt: skip
     dims = sorted({dim for _, _, dim in here})
     rows = [["method", *map(str, dims)]]
@@ -46,14 +47,16 @@ def _table(study: Study, cells: dict[Key, Cell], place: tuple[str, str, str, int
         for method in study.names():
             found = [here.get((family, method, dim)) for dim in dims]
             if any(found):
-                rows.append([family_name(method, family), *map(_cell, found)])
+                rows.append([family_name(method, *family), *map(_cell, found)])
     what = f"\nmean of {', '.join(study.averages[task])}\n" if task in study.averages else ""
     return [f"### {task}, {metric}, layer {layer}\n{what}", markdown_table(rows, "---"), ""]
 
 
-def family_name(method: str, family: str) -> str:
-    """What a row or a curve is called: the method, or the method with post-hoc PCA."""
-    return method if family == "prefix" else f"{method} + PCA"
+def family_name(method: str, family: str, bits: int = 32) -> str:
+    """What a row or a curve is called: the method, what was done to its vectors, and how they are
+    stored where that is not float32."""
+    also = {"prefix": "", "pca": " + PCA"}.get(family, f", {family}")
+    return f"{method}{also}{'' if bits == 32 else f' {BITS[bits]}'}"
 
 
 def _cell(cell: Cell | None) -> str:

@@ -85,9 +85,9 @@ class RetrievalTask:
         column = {d: i for i, d in enumerate(ids)}
         turn_N = torch.empty(len(ids), dtype=torch.int64)  # among equal scores
         turn_N[sorted(range(len(ids)), key=ids.__getitem__, reverse=True)] = torch.arange(len(ids))
-        document_Nd, merits = normalize(document_Nd, dim=1), []
+        document_Nd, merits = _unit(document_Nd), []
         for start in range(0, len(queries), _BLOCK):
-            score_QN = normalize(query_Qd[start : start + _BLOCK], dim=1) @ document_Nd.T
+            score_QN = _unit(query_Qd[start : start + _BLOCK]) @ document_Nd.T
             if len(document_Nd) < len(ids):
                 score_QN = score_QN[:, at_N]
             for score_N, q in zip(score_QN, queries[start : start + _BLOCK], strict=True):
@@ -99,6 +99,12 @@ class RetrievalTask:
                 ideal_G = np.array(sorted(self.relevant[q].values(), reverse=True))
                 merits.append([retrieval_merit(m, place_R, grade_R, ideal_G) for m in self.metrics])
         return np.array(merits).T
+
+
+def _unit(z_Nd: Tensor) -> Tensor:
+    """Rows of length 1. Signs stay as they are: their products are whole numbers, so that equal
+    Hamming distances are equal scores, and every row has the same length anyway."""
+    return z_Nd if bool((z_Nd.abs() == 1).all()) else normalize(z_Nd, dim=1)
 
 
 def _places(score_N: Tensor, turn_N: Tensor, column_R: Tensor) -> np.ndarray:
