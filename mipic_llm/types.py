@@ -106,12 +106,14 @@ class Traits(NamedTuple):
         (two texts and a number: how alike they are).
     scores: whether its rows say how well each text answers its anchor.
     in_batch: whether texts of other rows are negatives.
+    several: whether a row may have more positives, among its negatives.
     """
 
     name: str = ""
     kind: Literal["pairs", "texts", "scored"] = "pairs"
     scores: bool = False
     in_batch: bool = True
+    several: bool = False
 
 
 class Known(NamedTuple):
@@ -125,6 +127,7 @@ class Known(NamedTuple):
     row_S: int64, the row that it is of, different over all ranks. None: texts of other rows are
         negatives as well.
     whose_S: int64, which anchor of its own rank each belongs to. None: nobody said.
+    also_S: int64, 1 where a negative is no negative, but a positive of its anchor too. None: none.
     """
 
     key_S: Tensor
@@ -133,6 +136,7 @@ class Known(NamedTuple):
     row_S: Tensor | None = None
     group_S: Tensor | None = None
     whose_S: Tensor | None = None
+    also_S: Tensor | None = None
 
     def each(self, change: Callable[[Tensor], Tensor]) -> Known:
         """The same with every tensor changed."""

@@ -50,7 +50,7 @@ class World(NamedTuple):
     numbers of the texts of all rows and of kept, equal where texts are equal; score: of all rows;
     taught, kept_taught: the teacher's vectors of all rows and of kept; whose: place of its anchor
     among anchors; judge: what the margin's cosines are of; alone: only a row's own negatives count.
-    drawn: of the terms that take the case's source."""
+    drawn: of the terms that take the case's source. also: negatives that are more positives."""
 
     z: dict[int, Tensor]
     anchors: list[int]
@@ -68,6 +68,7 @@ class World(NamedTuple):
     kept_taught: Tensor
     whose: list[int]
     alone: bool = False
+    also: list[int] = []
 
     def row(self, i: int) -> int:
         """Which row of data a text is of: negatives are dealt to the anchors in turn."""
@@ -79,6 +80,9 @@ class World(NamedTuple):
     def near(self, i: int, j: int, right: int) -> bool:
         """Whether row j is too near row i to be its negative, where right is its positive."""
         if self.alone and self.row(i) != self.row(j):
+            return True
+        own = [n for n in self.also if i in self.anchors and self.anchors[self.whose[n]] == i]
+        if self.text[j] in [self.text[n] for n in own]:
             return True
         if self.margin is None or right == i:
             return False
@@ -190,6 +194,11 @@ def facts(rows: Rows, kind: str) -> tuple[list[float], Tensor, list[int]]:
     return alike if kind == "scored" else score.tolist(), taught, whose
 
 
+def more_positives(rows: Rows) -> list[int]:
+    """The second and fourth negative of all ranks."""
+    return rows.columns(torch.device("cpu"))[2][1::2].tolist()
+
+
 def has_teacher(objective: Objective) -> bool:
     return any(type(term).__name__ in ("TeacherRelation", "TeacherVector") or
                getattr(term, "taught", False) for term in objective.terms)  # fmt: skip
@@ -212,8 +221,12 @@ def found(
     known = known._replace(whose_S=torch.tensor(whose))
     if kind == "alone":
         columns = (c.tolist() for c in rows.columns(torch.device("cpu")))
-        rows_of = World(z, *columns, *[None] * 11).row
+        rows_of = World(z, *columns, *[None] * 11).row  # type: ignore[arg-type]
         known = known._replace(row_S=torch.tensor([rows_of(i) for i in range(rows.total)]))
+    if kind == "several":
+        also = torch.zeros(rows.total, dtype=torch.int64)
+        also[more_positives(rows)] = 1
+        known = known._replace(also_S=also)
     if kind == "labelled":
         known = known._replace(group_S=torch.tensor(groups(rows)))
     kind = kind if kind == "scored" else "pairs"
@@ -246,6 +259,7 @@ def judge(flags: list[str], naive: Naive, step: int = 0, kind: str = "pairs") ->
         objective.margin, taught if kind == "taught" else z[DEPTH], taught,
         kept_taught[0] if kept_taught else taught,
         [a + b for a, b in zip(firsts, whose, strict=True)], kind == "alone",
+        more_positives(rows) if kind == "several" else [],
     )  # fmt: skip
     wanted = naive(world)
     leaves = [*z.values(), *(p for h in heads.values() for p in h.parameters())]
@@ -265,7 +279,7 @@ def judge(flags: list[str], naive: Naive, step: int = 0, kind: str = "pairs") ->
         left_out -= kind == "labelled" and len(world.positives + world.negatives) - 1
         wrong = world.others(right, world.others(i, world.positives + world.negatives))
         left_out += len(wrong) if kind == "labelled" else 0
-        near -= 0 if kind == "alone" else sum(world.near(i, j, right) for j in wrong)
+        near -= 0 if kind in ("alone", "several") else sum(world.near(i, j, right) for j in wrong)
     assert near == 0, f"{near} more counted as near than are"
     return {"loss": gap, "gradient": error / largest, "size": largest, "left_out": left_out}
 

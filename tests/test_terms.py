@@ -207,6 +207,27 @@ def learnt_tau(world: World) -> Tensor:
     return total / len(world.anchors)
 
 
+def several(hardness: float = 0.0) -> Callable:
+    """logsumexp over all positives and the negatives, less the mean of the positives. A candidate
+    with the text of the anchor or of one of its positives is no negative."""
+
+    def naive(world: World) -> Tensor:
+        total = torch.zeros(())
+        for b, (i, p) in enumerate(zip(world.anchors, world.positives, strict=True)):
+            right = [p, *(n for n in world.also if world.whose[n] == b)]
+            wrong = [j for j in world.positives + world.negatives if j not in right]
+            for known in (i, *right):
+                wrong = world.others(known, wrong)
+            for d in DIMS:
+                z = normalize(world.z[3][:, :d], dim=1)
+                logits = z[[*right, *wrong]] @ z[i] / TAU
+                extra = hardness * TAU * logits.detach() * (torch.arange(len(logits)) >= len(right))
+                total = total + (logits + extra).logsumexp(0) - logits[: len(right)].mean()
+        return total / len(world.anchors)
+
+    return naive
+
+
 def starbucks(world: World) -> Tensor:
     """2@1, 4@2, 20@3: the task, and KL from the whole model's scores of an anchor's candidates."""
     total, found = torch.zeros(()), world.positives + world.negatives
@@ -336,6 +357,11 @@ CASES: dict[str, tuple] = {
                                         hardness=4.0) for d in DIMS)),
     "learnt-tau": (["--objective.name", "mrl", "--objective.tau_learnable", "true", *MARGIN, "0.1",
                     "--objective.hardness", "2"], learnt_tau),
+    "several": (["--objective.name", "mrl"], several(), 0, "several"),
+    "several-hard": (["--objective.name", "mrl", "--objective.hardness", "3"], several(3.0), 0,
+                     "several"),
+    "several-chain": (CHAIN, lambda w: 0.3 * (several()(w) - mrl()(w)) + chain(
+        paired=True, nested=True, last=True, mean=True)(w), 0, "several"),
     "labelled": (["--objective.name", "mrl"], mrl(), 0, "labelled"),
     "labelled-chain": ([*CHAIN, "--pic.links_per_step", "1"],
                        chain(paired=True, nested=True, last=True, mean=True), 0, "labelled"),

@@ -38,6 +38,12 @@ def validate(c: Config, world_size: int | None = None) -> None:
         need(bool(stage.training), f"entry {i + 1} of stages has no data; give train or sources")
     need(not c.stages or not c.train.max_steps, "stages have steps of their own; give "
          "--train.max_steps 0")
+    need(c.data.positives == "each" or c.data.negatives_draw == "first",
+         "data.positives is averaged and data.negatives_draw random, which draws among what a row "
+         "has beside its anchor; give --data.negatives_draw first")
+    need(c.data.positives == "each" or not c.data.validation_split, "data.positives is averaged "
+         "and data.validation_split set, which cuts rows off by their first positive; give a file "
+         "as --data.validation")
     need(bool(c.data.token_cache), "data.token_cache is empty; give a directory, auto or off")
     need(not e.best or e.every > 0, "eval.best needs evaluations; give --eval.every STEPS too")
     need(not e.patience or bool(e.best),

@@ -40,7 +40,7 @@ MAY_CHANGE = _keys("""
 """) - {"eval.symmetric_prompt"}  # also before scored pairs
 # What these say is compared by content: the rows that were read, the base's own files.
 DATA = _keys("""
-    data.train data.negatives data.on_bad_rows data.ignore_columns data.score_column
+    data.train data.negatives data.positives data.on_bad_rows data.ignore_columns data.score_column
     data.label_column data.mixture_temperature data.validation_split
 """)
 BASE = _keys("model.name model.revision model.adapter")

@@ -36,7 +36,7 @@ class StepBatch(NamedTuple):
     keys: of the S texts without their prompts, see `key_of`.
     rows: which row each text is of; None where texts of other rows are negatives too.
     scores: of the S texts, NaN where nothing is known; None where the source has none.
-    teacher_SK: float32, and whose: see `Known`. groups: of the S texts, of their labels.
+    teacher_SK: float32, whose and also: see `Known`. groups: of the S texts, of their labels.
     """
 
     ids: list[np.ndarray]
@@ -51,6 +51,7 @@ class StepBatch(NamedTuple):
     rows: list[int] | None = None
     groups: list[int] | None = None
     whose: list[int] | None = None
+    also: list[int] | None = None
 
 
 class Chunk(NamedTuple):
@@ -159,6 +160,7 @@ def prepare(
         None if batch.rows is None else torch.tensor(batch.rows),
         None if batch.groups is None else torch.tensor(batch.groups),
         None if batch.whose is None else torch.tensor(batch.whose),
+        None if batch.also is None else torch.tensor(batch.also),
     )  # fmt: skip
     known = known.each(Tensor.pin_memory) if pin else known
     return Prepared(batch, known, tuple(made), join(order[-1:], 0.0))
@@ -191,6 +193,8 @@ def join_rows(
             e.id for e in (*examples, *examples, *(e for e in examples for _ in e.negatives))
         ],
         whose=[*range(len(rows)), *range(len(rows)), *whose],
+        also=[0] * 2 * len(rows) + [int(i < e.also) for e in examples
+                                    for i in range(len(e.negatives))] if source.several else None,
     )  # fmt: skip
 
 

@@ -33,6 +33,7 @@ def mrl_per_dim(
     tau: float | Tensor,
     keys: Keys | None = None,
     near_BN: Tensor | None = None,
+    right_BN: Tensor | None = None,
     hardness: float = 0.0,
 ) -> Tensor:
     """InfoNCE of each prefix, unweighted: (n_dims,) in the order of dims (Eq 1, 16, 19).
@@ -41,8 +42,10 @@ def mrl_per_dim(
     the index of each anchor's positive in c_ND. keys: equal where texts are equal; candidates with
     the text of the anchor or of its positive are left out of the anchor's denominator, but for the
     positive itself. near_BN: bool, True where a candidate is left out too; with fewer rows than q,
-    it is that of q's rows again and again. hardness: times the cosine, without gradient, is added
-    to the logit of each negative, so that near ones weigh more (Lan et al. 2025, arXiv 2503.04812).
+    it is that of q's rows again and again. right_BN: bool, more positives: an anchor's loss is then
+    logsumexp_n z - mean of z over its positives, none of which is left out. hardness: times the
+    cosine, without gradient, is added to the logit of each negative, so that near ones weigh more
+    (Lan et al. 2025, arXiv 2503.04812).
     Gradients go to both sides, and to tau where it is a tensor. Returns float32, or float64 for
     float64 inputs. Raises ValueError on wrong shapes, indices, dims or tau. Source: arXiv
     2604.24374.
@@ -55,7 +58,7 @@ def mrl_per_dim(
     if near_BN is not None and (B % len(near_BN) or near_BN.shape[1] != N):
         raise ValueError(f"near_BN must be of shape ({B}, {N}), got {tuple(near_BN.shape)}")
     grown = 1 + hardness * (tau.detach() if isinstance(tau, Tensor) else tau) if hardness else 1.0
-    term = _CrossEntropy(FalseNegatives(target_B, keys, near_BN), grown)
+    term = _CrossEntropy(FalseNegatives(target_B, keys, near_BN, right_BN), grown)
     return over_prefixes(q_BD, c_ND, term, dims=dims, tau=tau)
 
 
@@ -108,6 +111,7 @@ class FalseNegatives(NamedTuple):
     target_B: Tensor
     keys: Keys | None = None
     near_BN: Tensor | None = None
+    right_BN: Tensor | None = None
 
     def mask(self, here: slice) -> Tensor | None:
         """(b, N), True where a candidate is left out, for the anchors of a tile."""
@@ -119,7 +123,16 @@ class FalseNegatives(NamedTuple):
             rows_b = torch.arange(here.start, here.start + len(target_b), device=target_b.device)
             near_bN = self.near_BN[rows_b % len(self.near_BN)]
             out_bN = near_bN if out_bN is None else out_bN.logical_or_(near_bN)
+        if self.right_BN is not None and out_bN is not None:
+            out_bN &= ~self.right_BN[here]
         return out_bN
+
+    def shares(self, here: slice, dtype: torch.dtype) -> Tensor | None:
+        """(b, N): 1 / the number of positives at each of an anchor's; None where all have one."""
+        if self.right_BN is None:
+            return None
+        share_bN = self.right_BN[here].to(dtype).scatter_(1, self.target_B[here, None], 1.0)
+        return share_bN / share_bN.sum(1, keepdim=True)
 
 
 class _CrossEntropy(NamedTuple):
@@ -128,18 +141,27 @@ class _CrossEntropy(NamedTuple):
 
     def value(self, z_ibN: Tensor, here: slice) -> Tensor:
         target_b = self._leave_out(z_ibN, here)
-        hit_ib = z_ibN[:, torch.arange(len(target_b), device=z_ibN.device), target_b]
-        return (self._weighed(z_ibN, target_b).logsumexp(2) - hit_ib).sum(1)
+        share_bN = self.left_out.shares(here, z_ibN.dtype)
+        if share_bN is None:
+            hit_ib = z_ibN[:, torch.arange(len(target_b), device=z_ibN.device), target_b]
+        else:
+            hit_ib = (z_ibN * share_bN).sum(2)
+        return (self._weighed(z_ibN, target_b, share_bN).logsumexp(2) - hit_ib).sum(1)
 
     def slope(self, z_ibN: Tensor, here: slice) -> Tensor:
         target_b = self._leave_out(z_ibN, here)
-        delta_ibN = self._weighed(z_ibN, target_b).softmax(2)
+        share_bN = self.left_out.shares(here, z_ibN.dtype)
+        delta_ibN = self._weighed(z_ibN, target_b, share_bN).softmax(2)
+        if share_bN is not None:
+            return delta_ibN - share_bN
         delta_ibN[:, torch.arange(len(target_b), device=z_ibN.device), target_b] -= 1
         return delta_ibN
 
-    def _weighed(self, z_ibN: Tensor, target_b: Tensor) -> Tensor:
+    def _weighed(self, z_ibN: Tensor, target_b: Tensor, share_bN: Tensor | None) -> Tensor:
         if isinstance(self.grown, float) and self.grown == 1:
             return z_ibN
+        if share_bN is not None:
+            return torch.where(share_bN > 0, z_ibN, z_ibN * self.grown)
         rows_b = torch.arange(len(target_b), device=z_ibN.device)
         grown_ibN = z_ibN * self.grown
         grown_ibN[:, rows_b, target_b] = z_ibN[:, rows_b, target_b]

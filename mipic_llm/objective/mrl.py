@@ -40,6 +40,7 @@ class Contrast:
                 *seen.sides(readout_ND, *view), target_B=seen.target(), dims=dims,
                 tau=self.tau if tau is None else tau,
                 keys=seen.sides(seen.same_N, *view), near_BN=seen.near(*view),
+                right_BN=seen.right(*view),
                 hardness=0.0 if view[0] else self.hardness,
             )
             for view in self.views

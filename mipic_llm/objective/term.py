@@ -10,6 +10,7 @@ objective.py samples, scales to the global batch, and descends and logs the sum 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -85,7 +86,7 @@ class Seen:
     """The readouts of a step, of all ranks in rank order, as a term's `across` sees them.
 
     crossing: what the term's own `crossing` gave, (S, d) each ((2B, d) where it said `pairs`).
-    key_N, score_N, teacher_NK, row_N, whose_N: what is known of each sequence, see `Known`.
+    key_N, score_N, teacher_NK, row_N, whose_N, also_N: what is known of each sequence, see `Known`.
     same_N: equal where sequences are no negatives of one another: the label's key, else key_N.
     source: of the step's rows. margin: None = off; near: what was decided so far in this step.
     remembered: readouts of earlier steps (M, D), without gradients, their keys (M,), and the
@@ -106,7 +107,8 @@ class Seen:
     ) -> None:
         self._everyone, self.rows, self.last = everyone, rows, last
         self.crossing, self.remembered, self.source = crossing, remembered, source
-        self.key_N, self.score_N, self.teacher_NK, self.row_N, group_N, self.whose_N = known
+        self.key_N, self.score_N, self.teacher_NK, self.row_N, group_N, *more = known
+        self.whose_N, self.also_N = more
         self.same_N = self.key_N if group_N is None else group_N
         self._margin, self._near = margin, {} if near is None else near
         rank = ranks.rank()
@@ -157,12 +159,38 @@ class Seen:
     def near(self, back: bool = False, same: bool = False) -> Tensor | None:
         """(B, candidates) bool: which candidates of `sides` are no negatives of those who ask,
         whatever their text: too near, or of another row where the source says so. None: none."""
-        near_BN = self.too_near(back, same)
-        if self.row_N is None:
-            return near_BN
-        row_B, row_N = self.sides(self.row_N, back, same)
-        others_BN = row_B[:, None] != row_N
-        return others_BN if near_BN is None else others_BN | near_BN
+        found = [self.too_near(back, same)]
+        if self.row_N is not None:
+            row_B, row_N = self.sides(self.row_N, back, same)
+            found.append(row_B[:, None] != row_N)
+        if self.also_N is not None and not back:
+            found.append(self._of_also(same))
+        found = [out_BN for out_BN in found if out_BN is not None]
+        return functools.reduce(torch.logical_or, found) if found else None
+
+    def right(self, back: bool = False, same: bool = False) -> Tensor | None:
+        """(B, candidates) bool: which candidates of `sides` are more positives of those who ask.
+        None: none of any."""
+        if self.also_N is None or back:
+            return None
+        key_N = self.sides(self.key_N, back, same)[1]
+        found_BN = torch.zeros(self.n_anchors, len(key_N), dtype=torch.bool, device=key_N.device)
+        place_M = sum(self.rows.anchors) + self.place(self.rows.negatives, self.n_negatives)
+        assert self.whose_N is not None
+        whose_M, also_M = (x[self.own][2 * self.n_anchors :] for x in (self.whose_N, self.also_N))
+        found_BN[whose_M, place_M] = also_M.bool()
+        return found_BN
+
+    def _of_also(self, same: bool) -> Tensor:
+        """Which candidates have the text of another positive of the anchor."""
+        key_N = self.sides(self.key_N, False, same)[1]
+        assert self.whose_N is not None and self.also_N is not None
+        key_M, whose_M, also_M = (
+            x[self.own][2 * self.n_anchors :] for x in (self.key_N, self.whose_N, self.also_N)
+        )
+        equal_MN = ((key_M[:, None] == key_N) & also_M[:, None].bool()).int()
+        found_BN = equal_MN.new_zeros(self.n_anchors, len(key_N)).index_add_(0, whose_M, equal_MN)
+        return found_BN.bool().scatter_(1, self.target()[:, None], False)
 
     def too_near(self, back: bool = False, same: bool = False) -> Tensor | None:
         """Which candidates are too near to be negatives, by the teacher's vectors where there are

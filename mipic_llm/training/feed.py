@@ -178,7 +178,7 @@ def _in_batch(source: TextSource, spec: Any) -> bool:
     """Whether texts of other rows are negatives. UserError where a row would have none at all."""
     if not isinstance(spec, SourceConfig) or spec.in_batch:
         return True
-    row = next((e for e in source.examples if not e.negatives), None)
+    row = next((e for e in source.examples if len(e.negatives) <= e.also), None)
     need(
         row is None, f"{source.name}: in_batch is false, so that only a row's own negatives count, "
         f"and row {row and row.id + 1} has none; give it some (mipic mine), or leave in_batch out",
@@ -209,11 +209,15 @@ def _read(given: list[Any], config: Config) -> tuple[list[TextSource], list[Read
         not large or d.label_column is None, "data.label_column needs all rows in memory; give "
         "--data.stream false",
     )  # fmt: skip
+    need(
+        not large or d.positives == "each", "data.positives averaged needs all rows in memory; "
+        "give --data.stream false",
+    )  # fmt: skip
     here = [spec for i, spec in enumerate(given) if i not in large]
     sources, reports = read_training(
         here, negatives=d.negatives, on_bad_rows=d.on_bad_rows, cache_dir=d.cache_dir,
         ignore=d.ignore_columns, score_column=d.score_column, draw=draw,
-        label_column=d.label_column,
+        label_column=d.label_column, together=d.positives == "averaged",
     ) if here else ([], [])  # fmt: skip
     for i, spec in large.items():
         one = stream.Reading(spec, d.negatives, d.on_bad_rows == "skip", tuple(d.ignore_columns),

@@ -69,6 +69,8 @@ def identity(source: Source, data: Data) -> dict[str, str]:
             rows.update(repr(example[:3]).encode())
             if example.label is not None:
                 rows.update(repr(example.label).encode())
+            if example.also:
+                rows.update(repr(example.also).encode())
             if example.scores:
                 rows.update(repr(example.scores).encode())
     teacher = data.teacher.key if data.teacher else ""

@@ -32,6 +32,7 @@ named in the report.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -65,6 +66,7 @@ def read_training(
     draw: bool = False,
     split: str = "train",
     label_column: str | None = None,
+    together: bool = False,
 ) -> tuple[list[TextSource], list[ReadReport]]:
     """Reads the training text: one TextSource per spec, one report per file.
 
@@ -77,7 +79,8 @@ def read_training(
     on_bad_rows: error = stop at the first bad row, skip = leave it out and list it in the report.
     ignore: columns that are not looked at. score_column: the one that makes any pairs scored pairs,
     in the files that have it. draw: all hard negatives are read, and so many drawn for each step.
-    label_column: the labels of bare text, likewise. split: of a folder or Hugging Face id that does
+    label_column: the labels of bare text, likewise. together: all positives of an anchor in one
+    row, see `Example.also`. split: of a folder or Hugging Face id that does
     not name one.
     Raises UserError, one line: what, where, what to do.
     """
@@ -135,6 +138,8 @@ def read_training(
             kept = [_without_positives(row, known, limit) for row in texts]
             counts.append(sum(count for _, count in kept))
             rows += [row for row, _ in kept]
+        if together and not scored:
+            rows = _together(rows)
         examples = [Example(*row[:3], i, *row[3:]) for i, row in enumerate(rows)]
         drawn = most if draw and most and any(len(e.negatives) > most for e in examples) else None
         sources.append(TextSource(name, examples, weight, scored, drawn))
@@ -171,6 +176,30 @@ def _without_positives(row: Row, known: set[tuple], negatives: int) -> tuple[Row
     kept = right[:negatives]
     scores = scores and (scores[0], *(scores[1 + i] for i in kept))
     return (anchor, positive, tuple(hard[i] for i in kept), scores, *label), len(hard) - len(right)
+
+
+def _together(rows: Sequence[Row]) -> list[Row]:
+    """All positives of an anchor in one row, before its negatives, each once."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(plain(row[0]), []).append(row)
+    found = []
+    for many in groups.values():
+        if many[0][1] is None:  # bare text
+            found += many
+            continue
+        right, hard = dict[str, tuple[str, float]](), dict[str, tuple[str, float]]()
+        for _, positive, negatives, scores, *_ in many:
+            each = scores or (math.nan,) * (1 + len(negatives))
+            right.setdefault(plain(positive), (positive, each[0]))
+            for text, score in zip(negatives, each[1:], strict=True):
+                hard.setdefault(plain(text), (text, score))
+        most = max(len(row[2]) for row in many)
+        (first, *also), others = right.values(), [*hard.values()][:most]
+        texts, numbers = zip(first, *also, *others, strict=True)
+        scores = numbers if any(row[3] for row in many) else ()
+        found.append((many[0][0], texts[0], texts[1:], scores, None, len(also)))
+    return found
 
 
 def mixed_kinds(

@@ -14,7 +14,8 @@ class Example(NamedTuple):
 
     id is the row's place in its source's `examples`. scores: of the positive and of each negative,
     how well it answers the anchor; of a scored pair, the one number; empty where nothing is known.
-    label: of labelled text, whose positive another text of that label is.
+    label: of labelled text, whose positive another text of that label is. also: so many of the
+    negatives, the first ones, are no negatives but positives as well (`data.positives averaged`).
     """
 
     anchor: str
@@ -23,10 +24,11 @@ class Example(NamedTuple):
     id: int
     scores: tuple[float, ...] = ()
     label: str | None = None
+    also: int = 0
 
 
 # anchor, positive, negatives, scores (of the positive and each negative, or none); then, of
-# labelled text alone, the label
+# labelled text alone, the label; of several positives in one row, None and `Example.also`
 Row = tuple[Any, ...]
 ALL = 1 << 30
 SPARE = 8  # negatives read beyond those asked for, in place of those that prove to be positives
@@ -64,7 +66,8 @@ class TextSource(NamedTuple):
         scores = getattr(self.examples, "has_scores", None)  # of rows on disk
         if scores is None:
             scores = any(example.scores for example in self.examples)
-        return Traits(self.name, kind, scores)
+        several = not hasattr(self.examples, "has_scores") and any(e.also for e in self.examples)
+        return Traits(self.name, kind, scores, several=several)
 
 
 class ReadReport(NamedTuple):
