@@ -509,3 +509,25 @@ def test_rows_in_memory_are_read_as_a_file_of_them_is(tmp_path):
 )
 def test_rows_in_memory_that_cannot_be_used(data, says):
     assert says in error(read_training, data, negatives=1)
+
+
+def test_names_of_columns_in_capitals_are_known_by_their_small_letters(tmp_path):
+    def kind(head: str, row: str, **more):
+        (tmp_path / "a.csv").write_text(f"{head}\n{row}\n")
+        (source,), (report,) = read_training([str(tmp_path / "a.csv")], negatives=2, **more)
+        return source.examples[0], report
+
+    one, report = kind("ID,Question,ANSWER,Lang", "1,who?,me,en")
+    assert (one.anchor, one.positive) == ("who?", "me") and "question/answer" in report.kind
+    one, _ = kind("Sentence1,Sentence2,Score", "a,b,0.5\nc,d,0.1")
+    assert (one.anchor, one.positive, one.scores) == ("a", "b", (0.5,))
+    one, _ = kind("Text", "a b")
+    assert one.anchor == "a b"
+    one, _ = kind("Question,question,answer", "no,yes,a")
+    assert one.anchor == "yes", "an exact name goes first"
+    with pytest.raises(UserError, match="Negative"):  # it would be left out in silence
+        kind("Question,Answer,Negative", "q,a,n")
+    with pytest.raises(UserError, match="found columns Query, Answer, Score"):
+        kind("Query,Answer,Score", "q,a,1")
+    with pytest.raises(UserError, match="found columns Frage, Antwort"):
+        kind("Frage,Antwort", "q,a")

@@ -98,6 +98,9 @@ def test_the_model_of_a_training_is_logged_whole_with_what_it_says_of_itself(pla
     run = place.client.get_run(version.run_id)
     assert "after" in run.data.tags["mlflow.note.content"]
     assert any(key.startswith("system/") for key in run.data.metrics)
+    contexts = [i.tags[0].value for i in run.inputs.dataset_inputs]
+    assert contexts == ["training", "validation"]
+    assert "champion" in place.client.get_registered_model(NAME).description
 
 
 def test_the_scoring_server_answers_with_our_vectors(place):
@@ -154,6 +157,7 @@ def test_commands_after_the_training_lie_below_its_run(place, tmp_path, capsys):
     version = place.versions()[-1]
     assert len(place.versions()) == before + 1 and "8 channels" in version.description
     (exported,) = place.below("export")
+    assert exported.info.run_name == "export run 8@2"
     assert version.run_id == exported.info.run_id and exported.data.params["dim"] == "8"
     assert exported.info.status == "FINISHED"
 

@@ -28,6 +28,7 @@ from mipic_llm.study.collect import provenance
 from mipic_llm.study.runner import Job, as_flags, run_all
 from mipic_llm.study.spec import Trial, read_study
 from mipic_llm.study.tables import markdown
+from mipic_llm.types import Point
 
 RNG = np.random.default_rng(0)
 
@@ -295,6 +296,40 @@ def test_trials_are_child_runs(finished):
     (parent,) = {r.data.tags["mlflow.parentRunId"] for r in children}
     kept = {a.path for a in client.list_artifacts(parent)}
     assert {"study.md", "figures.csv", "report.html"} <= kept
+
+
+def test_the_verdict_says_where_a_method_is_better_than_the_baseline(tmp_path):
+    from mipic_llm.study.collect import Cell, Key
+    from mipic_llm.study.tables import verdict
+
+    study = read_study("quickstart")._replace(
+        methods={"mrl": {}, "mipic": {}}, conditions={"all": {}}, averages={}, baseline="mrl"
+    )
+    spans = {16: (0.01, 0.02), 32: (-0.01, 0.02), 64: (-0.2, -0.1)}
+    cells = {Key("all", m, "prefix", "sts", "spearman", Point(6, d)): Cell(0.5, 0, 2, 0.1, *span)
+             for m in study.methods for d, span in spans.items()}  # fmt: skip
+    assert verdict(study, cells, 6) == [
+        "all, sts, layer 6: **mipic** against mrl: better at 16; worse at 64; not told apart at 32 "
+        "dims"
+    ]
+
+
+def test_a_page_has_contents_and_its_pictures_say_what_they_show(tmp_path):
+    from PIL import Image
+
+    from mipic_llm.report.compare import Estimate, curves_figure
+    from mipic_llm.report.html import page, picture
+
+    figure = curves_figure({"layer 6": {"a": {16: Estimate(1.0), 32: Estimate(2.0)}}}, "x 100")
+    shown = picture(figure, "sts: quality against size", tmp_path / "a.png")
+    assert 'alt="sts: quality against size" title="sts: quality against size"' in shown
+    assert Image.open(tmp_path / "a.png").text["Title"] == "sts: quality against size"
+    assert figure.get_suptitle() == "sts: quality against size"
+    page("T", ["<h1>T</h1><p>verdict</p>", "<h2>One</h2>", "<h3>Two</h3>"], tmp_path / "p.html")
+    text = (tmp_path / "p.html").read_text()
+    assert '<meta name="viewport" content="width=device-width">' in text
+    assert text.index("verdict") < text.index('<a href="#part-1">Two</a>') < text.index("<h2")
+    assert '<h2 id="part-0">One</h2>' in text and '<h3 id="part-1">Two</h3>' in text
 
 
 def test_markdown_becomes_html():

@@ -193,7 +193,7 @@ def test_default_store_gets_everything_and_resume_goes_on_in_the_same_run(tmp_pa
         ("anchor", "string"), ("positive", "string"), ("score", "double")]  # fmt: skip
     tags = run.data.tags
     assert (tags["mlflow.source.name"], tags["launcher"], tags["objective"]) == (
-        "mipic train", "none", "mipic")  # fmt: skip
+        "mipic train", "one process", "mipic")  # fmt: skip
     assert tags["backbone"] == config.model.name and tags["mlflow.user"]
     assert "mlflow.source.git.commit" not in tags, "this is no repository"
     assert json.loads((stored / "long_params.json").read_text()) == {"long": "x" * 10_000}
@@ -416,7 +416,7 @@ def test_a_repository_a_launcher_and_an_older_store_are_noticed(tmp_path, monkey
         subprocess.run([*git, *command], check=True)
     head = subprocess.run(["git", "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
     monkeypatch.setenv("LOCAL_RANK", "0")
-    assert run_tags(Config())["launcher"] == "none"
+    assert run_tags(Config())["launcher"] == "one process"
     monkeypatch.setenv("LOCAL_SIZE", "1")
     monkeypatch.setenv("MLFLOW_TAGS", '{"launcher": "mine"}')
     for text, dirty in (("1", "false"), ("2", "true")):

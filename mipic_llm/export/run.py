@@ -159,7 +159,7 @@ def export(config: Config) -> Path:
     if config.extra.onnx:
         check_packages()
     own, run_dir, told = config.extra, Path(config.output_dir), config
-    tracker = follow(config, "export", run_dir, run_dir, _flags(own))
+    tracker = follow(config, "export", run_dir, run_dir, _flags(own), _size_of(own))
     logged = bool(config.tracking.log_model or config.tracking.register)
     need(not logged or isinstance(tracker, MlflowTracker), f"tracking: the run {run_dir} was not "
          "tracked, or its store is not here; name one with --tracking.mlflow URI")  # fmt: skip
@@ -223,6 +223,13 @@ def export(config: Config) -> Path:
         say(f"pushed: {push(folder, own.push, job.spec, private=not own.public)}")
     _track(told, tracker, folder, spec, None if found or own.rotate != "none" else config)
     return folder
+
+
+def _size_of(own: Any) -> str:
+    """What was asked for, in a word or two: a part of a run's name."""
+    cut = [str(x) for x in (own.dim, own.layers) if x]
+    words = ["rotated"] * (own.rotate != "none") + ["merged"] * bool(own.merged)
+    return " ".join(["@".join(cut)] * bool(cut) + words)
 
 
 def _flags(own: Any) -> dict[str, Any]:
@@ -362,9 +369,11 @@ def _point(
     cut_layers(base_of(model), point.layer)
     small, notes = Backbone(model, **options).eval(), []
     if point != Point(spec.n_layers, spec.width):
+        times = before / _seconds(small, job)
+        speed = (f": encodes {times:.2f} times as fast as the whole model (CPU, {len(job.texts)} "
+                 "texts)") * (point.layer < spec.n_layers)  # fmt: skip
         notes += [f"Cut after layer {point.layer} of {spec.n_layers}, width {point.dim} of "
-                  f"{spec.width}: encodes {before / _seconds(small, job):.2f} times as fast as the "
-                  f"whole model (CPU, {len(job.texts)} texts)."]  # fmt: skip
+                  f"{spec.width}{speed}."]  # fmt: skip
     dims = tuple(sorted({d for d in spec.dims if d < point.dim} | {point.dim}))
     dense, facts = spec.dense, spec.facts or Facts()
     if own.rotate == "pca":

@@ -24,7 +24,10 @@ def judged(run: Path, best: str | None = None, point: Point | None = None) -> Ju
     def wanted(f: dict[str, Any]) -> bool:
         if best is not None:
             return _name(f) == best
-        return f["metric"] == mains[f["task"]] and point in (None, (f["layer"], f["dim"]))
+        at = _point(f)
+        return f["metric"] == mains[f["task"]] and (
+            at == point or (point is None and at.bits == 32)
+        )
 
     chosen = [f for f in figures if f["difference"] is not None and wanted(f)]
     if not chosen:
@@ -41,7 +44,11 @@ def judged(run: Path, best: str | None = None, point: Point | None = None) -> Ju
 
 
 def _name(figure: dict[str, Any]) -> str:
-    return f"{figure['task']}/{figure['metric']}@{figure['dim']}@{figure['layer']}"
+    return f"{figure['task']}/{figure['metric']}@{_point(figure)}"
+
+
+def _point(figure: dict[str, Any]) -> Point:
+    return Point(figure["layer"], figure["dim"], figure.get("bits", 32))
 
 
 def _span(figure: dict[str, Any]) -> str:

@@ -75,12 +75,24 @@ def loss_plot(metrics_jsonl: str | Path, path: str | Path) -> None:
                 axes.plot(steps, values, color=GREY, linewidth=0.7, alpha=0.7)
                 axes.plot(steps, smooth, color=INK, linewidth=1.8)
         if "" not in lines:
-            axes.legend(frameon=False, fontsize=7, ncols=2, handlelength=2.2, columnspacing=1.0)
+            axes.legend(
+                frameon=False,
+                fontsize=7,
+                ncols=2,
+                handlelength=2.2,
+                columnspacing=1.0,
+                title="dim" if title.endswith(" per dim") else None,
+                title_fontsize=7,
+            )
         axes.set_title(title, loc="left", fontweight="bold")
     for axes in grid[-columns:]:
         axes.set_xlabel("step")
         axes.tick_params(labelbottom=True)
-    figure.suptitle("Training loss and its parts", x=0.01, ha="left", fontweight="bold")
+    for axes in grid[::columns]:
+        axes.set_ylabel("loss")
+    longest = max(len(points) for lines in panels.values() for points in lines.values())
+    smooth = f": mean over {2 * (longest // 40) + 1} points; grey: each" if longest >= 40 else ""
+    figure.suptitle(f"Training loss and its parts{smooth}", x=0.01, ha="left", fontweight="bold")
     save(figure, path)
 
 

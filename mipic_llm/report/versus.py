@@ -10,7 +10,7 @@ from typing import Any
 from mipic_llm.report.compare import bytes_figure, comparison_plot, heat_figure
 from mipic_llm.report.html import from_markdown, page, picture
 from mipic_llm.report.paired import Comparison, Difference, Evaluation, write_record
-from mipic_llm.report.plots import INK, panel_figure, save, style
+from mipic_llm.report.plots import INK, panel_figure, style
 from mipic_llm.report.tables import figures_table, label, main_metrics
 
 
@@ -89,20 +89,22 @@ def write_page(found: Sequence[Comparison], of: Sequence[Evaluation], out: Path)
     text = as_text(found, markdown=True)
     (out / "comparison.md").write_text(text, encoding="utf-8")
     write_record(out / "comparison.json", found)
-    gaps = gaps_figure(found)
-    save(gaps, out / "comparison.png")
+    gaps, names = gaps_figure(found), f"{', '.join(one.new for one in found)} against {of[0].name}"
     curves = comparison_plot({e.name: e.scores for e in of if e.scores}, None)
     pictures = [
-        picture(gaps, "change against the size; bars are 95 % intervals over test rows, paired"),
-        picture(curves, "quality against the size"),
+        picture(
+            gaps,
+            f"{names}: change against the size; bars are 95 % intervals over test rows, paired",
+            out / "comparison.png",
+        ),
+        picture(curves, f"{names}: quality against the size, last layer"),
     ]
     if stored := bytes_figure({e.name: e.scores for e in of}):
-        pictures.append(picture(stored, "quality against the bytes of a stored vector"))
+        pictures.append(picture(stored, f"{names}: quality against the bytes of a vector"))
     for one in found:
         pictures += _heat(one)
     body = [from_markdown(_verdicts(found)), *pictures, from_markdown(text)]
-    page(f"{', '.join(one.new for one in found)} against {of[0].name}", body,
-         out / "comparison.html")  # fmt: skip
+    page(names, body, out / "comparison.html")
 
 
 def _verdicts(found: Sequence[Comparison]) -> str:

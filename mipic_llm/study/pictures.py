@@ -59,7 +59,8 @@ def _pictures(
     if kept := retention(curves[last]):
         panel = {f"layer {last}: share of the full width's score": kept}
         found.append(picture(curves_figure(panel, "% of the score at full width"),
-                             f"{title}: retention", out / f"retention-{stem}.png"))  # fmt: skip
+                             f"{title}: what a prefix keeps",
+                             out / f"retention-{stem}.png"))  # fmt: skip
     if len(layers) > 1:
         maps = {}
         for method in study.names():

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import product
 
-from mipic_llm.report.tables import markdown_table
+from mipic_llm.report.tables import main_metrics, markdown_table
 from mipic_llm.study.collect import Cell, Cost, Key
 from mipic_llm.study.spec import Study
 from mipic_llm.types import BITS
@@ -22,6 +23,8 @@ def markdown(
         f"standard deviation; in brackets the 95 % interval of the difference from "
         f"`{study.baseline}` (paired bootstrap over test rows and seeds); **bold** where it "
         "excludes zero.\n",
+        *(f"- {line}" for line in (verdict(study, cells, layers[0]) if layers else ())),
+        "",
         *(f"{note}\n" for note in notes),
     ]
     tasks = dict.fromkeys([*study.averages, *(key.task for key in cells)])
@@ -34,6 +37,31 @@ def markdown(
                     if (place := (condition, task, metric, layer)) in places:
                         blocks += _table(study, cells, place)
     return "\n".join(blocks)
+
+
+def verdict(study: Study, cells: dict[Key, Cell], layer: int) -> list[str]:
+    """A sentence per condition, method and average (without averages: task) on its main metric at
+    the deepest layer: at which dims it is better than the baseline, or worse, by more than chance.
+    """
+    found = []
+    shown = dict.fromkeys(study.averages or (k.task for k in cells))
+    mains = main_metrics((k.task, k.metric) for k in cells)
+    for condition, task in product(study.conditions, shown):
+        for method in study.methods:
+            mine = {k.point.dim: c for k, c in cells.items()
+                    if (k.condition, k.task, k.metric, k.point.layer, k.family, k.method)
+                    == (condition, task, mains.get(task), layer, "prefix", method)
+                    and k.point.bits == 32}  # fmt: skip
+            if method == study.baseline or not mine:
+                continue
+            groups = {"better": [], "worse": [], "not told apart": []}
+            for dim, cell in sorted(mine.items()):
+                sign = (cell.low > 0) - (cell.high < 0)
+                groups[["not told apart", "better", "worse"][sign]].append(str(dim))
+            words = "; ".join(f"{how} at {', '.join(dims)}" for how, dims in groups.items() if dims)
+            found.append(f"{condition}, {task}, layer {layer}: **{method}** against "
+                         f"{study.baseline}: {words} dims")  # fmt: skip
+    return found
 
 
 def _table(study: Study, cells: dict[Key, Cell], place: tuple[str, str, str, int]) -> list[str]:

@@ -79,14 +79,14 @@ def write_record(out: Path, tracker: Tracker) -> None:
 
 def follow(
     config: Config, command: str, model: str | Path, out: str | Path,
-    params: Mapping[str, Any] | None = None,
+    params: Mapping[str, Any] | None = None, what: str = "",
 ) -> Tracker:  # fmt: skip
     """The tracker of a command that works on the model of an earlier training: a run of its own
     below that one's. Of a training that was not tracked, and of any other model, it records
     nothing, unless tracking.mlflow names a store. For rank 0 only.
 
     model: the directory of a run, or of one of its models. out: what the command writes; its name
-    is the run's. params: the command's own flags.
+    is the run's, with `what` behind it. params: the command's own flags.
     """
     asked = config.tracking.mlflow
     record = next((found for place in (Path(model), Path(model).parent)
@@ -104,7 +104,7 @@ def follow(
     tags = {k: v for k, v in tags.items() if k != "objective"} | {"model": str(model)}
     if record:
         tags |= {"mlflow.parentRunId": record["run_id"], "training_run": record["run_id"]}
-    name = config.tracking.run_name or f"{command} {Path(out).resolve().name}"
+    name = config.tracking.run_name or f"{command} {Path(out).resolve().name} {what}".strip()
     tracker = MlflowTracker(store[0], experiment, name, tags=tags, artifact_location=store[1])
     tracker.params({k: v for k, v in (params or {}).items() if v not in (None, [], "none", False)})
     return tracker

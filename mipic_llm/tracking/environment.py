@@ -64,7 +64,9 @@ def _launcher() -> str:
     if "TORCHELASTIC_RUN_ID" in env:
         return "torchrun"
     # Not LOCAL_RANK: a run without a launcher sets it itself.
-    return "deepspeed" if "LOCAL_SIZE" in env else "slurm" if "SLURM_JOB_ID" in env else "none"
+    return (
+        "deepspeed" if "LOCAL_SIZE" in env else "slurm" if "SLURM_JOB_ID" in env else "one process"
+    )
 
 
 def _git(folder: Path, args: str) -> str | None:

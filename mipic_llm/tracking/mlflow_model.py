@@ -18,6 +18,11 @@ from mipic_llm.types import Judgement
 
 CHAMPION, CANDIDATE = "champion", "candidate"  # aliases of versions
 EXAMPLE = ["A small boat", "How do I reset my password?"]
+ABOUT = (
+    "Embedding models trained with mipic_llm. The alias champion is the version that is better "
+    "than its base by more than chance, and than the champion before it; the newest other one is "
+    "the candidate."
+)
 FIGURE, VALUE, ROWS = "mipic.figure", "mipic.value", "mipic.rows"  # tags of a version
 
 
@@ -120,7 +125,7 @@ def register(
     from mlflow.exceptions import MlflowException
 
     try:
-        client.create_registered_model(name)
+        client.create_registered_model(name, description=ABOUT)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise

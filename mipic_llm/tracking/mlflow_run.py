@@ -347,7 +347,9 @@ class MlflowTracker(Tracker):
     def _send_data(self, sources: list[Mapping[str, Any]], context: str) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
-        texts = {"texts": ["anchor"], "scored": ["anchor", "positive", "score"]}
+        if not sources:
+            return
+        texts = {"texts": ["text"], "scored": ["anchor", "positive", "score"]}
         inputs = []
         for one in sources:
             columns = texts.get(one["kind"], ["anchor", "positive"])

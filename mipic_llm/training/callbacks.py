@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from mipic_llm.config import flatten, nearest, need
 from mipic_llm.config.files import find_file
+from mipic_llm.evaluation.tasks.base import digest
 from mipic_llm.report.judged import judged
 from mipic_llm.runtime.ranks import say
 from mipic_llm.tracking import Status, Tracker, write_record
@@ -74,6 +75,11 @@ class Tracking(Callback):
         if run.step == 0 or run.changes:  # a resumed run has them already
             self.tracker.params(flatten(run.config) | run.facts)
             self.tracker.data(run.facts.get("data", []), "training")
+            self.tracker.data([
+                {"name": task.name, "kind": "texts", "digest": digest(task),
+                 "rows": sum(len(texts) for texts in task.texts().values())}
+                for task in run.data.tasks
+            ], "validation")  # fmt: skip
             if run.step == 0 and run.config.ds_config:
                 self.tracker.artifact(find_file("ds_configs", run.config.ds_config))
 

@@ -115,7 +115,8 @@ def check(config: Config) -> int:
             bad += _say("validation split", [("bad", str(error))])
     if not scored:
         bad += _say("data.score_column", [("bad", no_scores(d.score_column))])
-    print(f"{bad:,} bad; nothing was trained (--data.check true)")
+    mend = "; mend them, or leave bad rows out with --data.on_bad_rows skip" * bool(bad)
+    print(f"{bad:,} bad{mend}; nothing was trained (--data.check true)")
     return EXIT_USER_ERROR if bad else EXIT_DONE
 
 

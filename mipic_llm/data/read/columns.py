@@ -91,9 +91,31 @@ def detect(
             return Columns(f"labelled text {name}/{label_column}", name, None, label=label_column)
         if name in have:
             return Columns(name, name, None)
-    raise UserError(
+    own = {name.lower(): name for name in reversed(have)}  # Question, Answer
+    if len(own) == len(have) and any(low != name for low, name in own.items()):
+        hard = [own[name] for name in cells.negative_columns(list(own))]
+        small = {low: row[name] for low, name in own.items()}
+        told = [name and name.lower() for name in (score_column, label_column)]
+        if _known(small) and all(name == name.lower() for name in hard):
+            try:
+                found = detect(small, path, (), *told)
+            except UserError:  # which speaks of columns by other names than they have
+                raise _unknown(path, have) from None
+            named = {key: own.get(getattr(found, key), getattr(found, key))
+                     for key in ("anchor", "positive", "nli", "score", "label")}  # fmt: skip
+            return found._replace(**named, plain=frozenset(own[name] for name in found.plain))
+    raise _unknown(path, have)
+
+
+def _unknown(path: str, have: Sequence[str]) -> UserError:
+    return UserError(
         f"{path}: found columns {', '.join(have) or 'none'}; rename them to: {_ACCEPTED}"
     )
+
+
+def _known(names: Mapping[str, Any]) -> bool:
+    return any(set(pair) <= set(names) for pair in [*PAIRS, *NLI]) or not {"text", "sentence"
+        }.isdisjoint(names)  # fmt: skip
 
 
 def check_labels(path: str, columns: Columns, names: Sequence[str]) -> None:
