@@ -5,7 +5,18 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mipic_llm.api import Model, Run, Scores, compare, evaluate, export, load, mine, train
+    from mipic_llm.api import (
+        Model,
+        Run,
+        Scores,
+        compare,
+        evaluate,
+        export,
+        load,
+        merge,
+        mine,
+        train,
+    )
     from mipic_llm.errors import UserError
     from mipic_llm.training.callbacks import Callback
 
@@ -20,6 +31,7 @@ __all__ = [
     "evaluate",
     "export",
     "load",
+    "merge",
     "mine",
     "train",
 ]

@@ -19,7 +19,9 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from mipic_llm.config import Config, from_settings, parse_point, read_record
+from mipic_llm.config.fields import Row
 from mipic_llm.config.files import check_file
+from mipic_llm.config.merging import MergeFlags, check_merge
 from mipic_llm.data.read.containers import NamedRows, check_files
 from mipic_llm.data.read.formats import as_list
 from mipic_llm.errors import EXIT_STOPPED, UserError
@@ -271,6 +273,30 @@ def export(
         if problem:
             raise UserError(problem)
     return folder
+
+
+def merge(
+    *runs: Run | str | Path, to: str | Path, how: str = "average",
+    weights: Sequence[float] | None = None, scale: float | Sequence[float] = 1.0,
+    rule: str = "mean", data: Sequence[str] = (),
+) -> Path:  # fmt: skip
+    """Scale what a finished run learnt, or merge several of one base. -> the directory `to`, which
+    is like that of a run. One process.
+
+    scale: one, or several of which the best on data (None = data.validation of the first run) is
+    taken. how, weights, rule: as the command's flags (`mipic merge --help`). Raises UserError.
+    """
+    values = {
+        "runs": [str(r.path if isinstance(r, Run) else r) for r in runs], "to": str(to), "how": how,
+        "weights": weights and list(weights), "rule": rule, "data": list(data),
+        "scale": [scale] if isinstance(scale, int | float) else list(scale),
+    }  # fmt: skip
+    own = MergeFlags.of(Row(key, value, f"merge: {key}") for key, value in values.items())
+    check_merge(own)
+    with _session():
+        from mipic_llm.export.merge import merge as write
+
+        return write(_config({}, own))
 
 
 def mine(

@@ -147,6 +147,16 @@ def test_sweep(runs, tmp_path, capsys):
         assert mine == pytest.approx(want, abs=1e-6)
 
 
+def test_in_python(runs, tmp_path):
+    made = mipic_llm.merge(runs["one"], runs["two"], to=tmp_path / "a", weights=[3, 1], scale=0.5)
+    told = run_merge(tmp_path / "b", "--runs", runs["one"], runs["two"], "--weights", 3, 1,
+                     "--scale", 0.5)  # fmt: skip
+    name = Path("adapter") / "adapter_model.safetensors"
+    assert made == tmp_path / "a" and (made / name).read_bytes() == (told / name).read_bytes()
+    with pytest.raises(UserError, match="how must be one of: average, add, slerp, got 'sum'"):
+        mipic_llm.merge(runs["one"], to=tmp_path / "c", how="sum")
+
+
 def test_rules():
     def scores(sts: float, ndcg: float) -> list[Score]:
         figures = (("sts", "spearman", sts), ("find", "ndcg@10", ndcg))
@@ -166,6 +176,8 @@ def test_rules():
     ([], "give the output directory"), (["--runs", "nowhere"], "no finished run"),
     (["--runs", "one", "--how", "slerp"], "slerp is of two"),
     (["--runs", "one", "--scale", "0"], "at 0 it is the base"),
+    (["--runs", "one", "--scale", "-1"], "from 0"),
+    (["--runs", "one", "--to", "two"], "holds a run"),
     (["--runs", "one", "--weights", "1", "2"], "2 for 1 runs"),
     (["--runs", "one", "other"], "another base"),
     (["--runs", "one", "--scale", "1", "2", "--data", "none.csv"], "none.csv"),
@@ -175,7 +187,7 @@ def test_what_cannot_be_merged(runs, tmp_path, argv, words):
         runs = runs | {"other": train(tiny_bert(tmp_path / "b", seed=5), tmp_path / "run", 1)}
     argv = [str(runs.get(a, a)) for a in argv]
     with pytest.raises(UserError, match=words):
-        merge.main([*argv, "--to", str(tmp_path / "to")])
+        merge.main([*argv, *([] if "--to" in argv else ["--to", str(tmp_path / "to")])])
     assert not (tmp_path / "to" / "adapter").exists()
 
 

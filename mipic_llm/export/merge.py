@@ -39,7 +39,7 @@ from mipic_llm.model.load import dtype_of, load_model, plain_layout, read_adapte
 from mipic_llm.report import label, write_scores
 from mipic_llm.report.tables import main_metrics, plain_table
 from mipic_llm.runtime.engine import Engine, start
-from mipic_llm.runtime.ranks import say
+from mipic_llm.runtime.ranks import say, world_size
 from mipic_llm.types import Score
 
 State = dict[str, Tensor]
@@ -252,6 +252,7 @@ def merge(config: Config) -> Path:
     _same_base(runs, own.runs)
     weights = own.weights or [1.0] * len(runs)
     start()
+    need(world_size() == 1, "merge works in one process; start it without a launcher")
     mix = (_Adapters if all(r.lora for r in runs) else _Whole)(runs, own.how, weights)
     run, source = runs[0].config, runs[0].source
     encoder = make_encoder(run, source)
