@@ -52,6 +52,11 @@ OBJECTIVES = {
     "mrl": ["--objective.name", "mrl", "--objective.dim_weights", "2,1,0.5"],
     "ese": ["--objective.name", "ese"],
     "2dmse": ["--objective.name", "2dmse"],
+    "3dml": ["--objective.name", "3dml"],
+    "starbucks": ["--objective.name", "starbucks"],
+    "mic": ["--objective.name", "mic", "--mic.weight", "1"],
+    "tau": ["--objective.name", "mrl", "--objective.tau_learnable", "true",
+            "--train.head_learning_rate", "1e-2"],
     "balanced": [],
     "paper": ["--objective.preset", "paper"],
     "sampled": ["--sia.layers_per_step", "1", "--pic.links_per_step", "1"],
@@ -113,6 +118,11 @@ TABLE = """
     paper         xlmr        lora  plain          1  0  *
     sampled       xlmr        full  packed         1  1  *
     papersampled  xlmr        full  plain          1  2
+    3dml          qwen3       full  packedchunks   1  3  *
+    starbucks     xlmr        lora  chunks         1  2
+    mic           xlmr        full  packed         1  3  *
+    mic           xlmr        full  chunks         1  0
+    tau           qwen3       lora  chunks         2  3
 """
 
 
