@@ -278,17 +278,18 @@ def export(
 def merge(
     *runs: Run | str | Path, to: str | Path, how: str = "average",
     weights: Sequence[float] | None = None, scale: float | Sequence[float] = 1.0,
-    rule: str = "mean", data: Sequence[str] = (),
+    rule: str = "mean", slack: float = 0.0, data: Sequence[str] = (),
 ) -> Path:  # fmt: skip
     """Scale what a finished run learnt, or merge several of one base. -> the directory `to`, which
     is like that of a run. One process.
 
     scale: one, or several of which the best on data (None = data.validation of the first run) is
-    taken. how, weights, rule: as the command's flags (`mipic merge --help`). Raises UserError.
+    taken. how, weights, rule, slack: as the command's flags (`mipic merge --help`). Raises
+    UserError.
     """
     values = {
         "runs": [str(r.path if isinstance(r, Run) else r) for r in runs], "to": str(to), "how": how,
-        "weights": weights and list(weights), "rule": rule, "data": list(data),
+        "weights": weights and list(weights), "rule": rule, "data": list(data), "slack": slack,
         "scale": [scale] if isinstance(scale, int | float) else list(scale),
     }  # fmt: skip
     own = MergeFlags.of(Row(key, value, f"merge: {key}") for key, value in values.items())

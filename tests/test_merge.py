@@ -167,6 +167,9 @@ def test_rules():
     best, table = choose(found, "safe", [0.5, 1.0])
     assert best == 0.5 and "0.5*" in table and "1 -" in table
     assert choose(found, "safe", [1.0])[0] == 0.0
+    assert choose(found, "safe", [0.5, 1.0], slack=2.1)[0] == 1.0
+    assert choose(found, "safe", [0.5, 1.0], slack=1.9)[0] == 0.5
+    assert "16" in table and "61.50" in table  # the mean of both tasks at the only dim
     gram = torch.tensor([[4.0, 0.0], [0.0, 1.0]])
     assert factors("slerp", [1, 1], gram) == pytest.approx([math.sqrt(0.5)] * 2)
     assert factors("slerp", [1, 3], torch.ones(2, 2)) == pytest.approx([0.25, 0.75])

@@ -29,7 +29,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *ROOT.glob("
 LINKS = re.compile(r"\]\((?!https?:)([^()#\s]*)#?([^()\s]*)\)")
 OWN = {"help", "study", "jobs", "print_config", "num_gpus", "num_accelerators", "hostfile",
        "output", "ranks", "module", "gpu", "sweep", "json", "keep", "write", "budget", "out",
-       "mean_tokens", "runs", "how", "weights", "scale", "rule",
+       "mean_tokens", "runs", "how", "weights", "scale", "rule", "slack",
        *(name for kind in (evaluate.Flags, compare.Flags, export.Flags)
          for name in kind.model_fields),
        *(f"mine.{name}" for name in MineSettings.model_fields)}  # fmt: skip

@@ -20,7 +20,9 @@ class MergeFlags(Section, frozen=False):
                              "several = score each, and the base, and write the best")  # fmt: skip
     rule: Literal["mean", "safe"] = opt("mean", "which is best: mean = the highest mean of the "
         "tasks' main figures over all dims of the last layer; safe = that of the scales at which "
-        "no family (tasks of one metric) is below the base in its mean")  # fmt: skip
+        "no family (tasks of one metric) is below the base in its mean by more than slack"
+        )  # fmt: skip
+    slack: float = opt(0.0, "of safe: points (x 100) that a family may lose", ge=0)
     data: list[str] = opt([], "what several scales are scored on, as for evaluate; none = "
                           "data.validation of the first run")  # fmt: skip
 

@@ -320,7 +320,7 @@ def _sweep(mix: _Mixture, engine: Engine, encoder: Any, run: Config, own: Any, o
         )[PREFIX]  # fmt: skip
         write_scores(out / "sweep.jsonl", found[scale], append=i > 0, stage=f"scale {scale:g}",
                      max_length=encoder.max_length)  # fmt: skip
-    best, table = choose(found, own.rule, asked=own.scale)
+    best, table = choose(found, own.rule, own.scale, own.slack)
     say(f"\n{table}\n")
     words = "the highest mean" if own.rule == "mean" else "the highest mean that lowers no family"
     say(f"scale {best:g}: {words} of {len(tasks)} task(s) and {len(points)} dim(s)")
@@ -333,12 +333,14 @@ def _sweep(mix: _Mixture, engine: Engine, encoder: Any, run: Config, own: Any, o
 
 
 def choose(
-    found: Mapping[float, Sequence[Score]], rule: str, asked: Sequence[float]
+    found: Mapping[float, Sequence[Score]], rule: str, asked: Sequence[float], slack: float = 0.0
 ) -> tuple[float, str]:
-    """The best of the scales asked for, and a table: each task's main figure x 100, mean over dims.
+    """The best of the scales asked for, and two tables x 100: each task's main figure, mean over
+    dims; and the mean over tasks at each dim.
 
     found: scale -> scores, 0 (the base) too. rule: mean = the highest mean over tasks; safe = that
-    among those where no family, the tasks of one metric, is below the base; if there is none, 0.
+    among those where no family, the tasks of one metric, is more than slack points below the base;
+    if there is none, 0.
     """
     mains = main_metrics(s for scores in found.values() for s in scores)
     means: dict[float, dict[str, float]] = {}
@@ -356,7 +358,8 @@ def choose(
         return sum(means[scale][t] for t in tasks) / len(tasks)
 
     def safe(scale: float) -> bool:
-        return all(mean(scale, some) >= mean(0.0, some) - 1e-9 for some in families.values())
+        least = slack / 100 + 1e-9
+        return all(mean(scale, some) >= mean(0.0, some) - least for some in families.values())
 
     fit = [s for s in sorted(set(asked)) if rule == "mean" or safe(s)]
     best = max(fit, key=lambda s: mean(s, known), default=0.0)
@@ -366,4 +369,11 @@ def choose(
         marks = ("*" if scale == best else "") + ("" if safe(scale) else " -")
         rows.append([f"{scale:g}{marks}", *(f"{100 * v:.2f}" for v in values)])
     words = "x 100, mean over dims; * = best, - = a family is below the base (scale 0)"
-    return best, f"{words}\n{plain_table(rows)}"
+    dims = sorted({s.point.dim for scores in found.values() for s in scores})
+    sizes = [["scale", *map(str, dims)]]
+    for scale in sorted(means):
+        at = {d: [s.value for s in found[scale] if s.point.dim == d and s.task in known
+                  and s.metric == mains[s.task]] for d in dims}  # fmt: skip
+        sizes.append([f"{scale:g}", *(f"{100 * sum(v) / len(v):.2f}" for v in at.values())])
+    return best, (f"{words}\n{plain_table(rows)}\n\nx 100, mean over tasks at each dim\n"
+                  f"{plain_table(sizes)}")  # fmt: skip
