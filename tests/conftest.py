@@ -1,6 +1,11 @@
-"""Runs of the tests go to no MLflow store, but where a test says so: the default is a file in the
-directory that they run in, the checkout."""
+"""What holds for all tests and for the processes they start: set before torch is imported."""
 
 import os
 
+# One thread each: two workers of two threads on two cores wait for one another, and a run of tiny
+# models took ten times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Runs of the tests go to no MLflow store, but where a test says so: the default is a file in the
+# directory that they run in, the checkout.
 os.environ.setdefault("MLFLOW_TRACKING_URI", "off")

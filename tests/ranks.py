@@ -1,18 +1,30 @@
-"""Real ranks for tests: processes over gloo on a free port, as a launcher would start them."""
+"""Real ranks for tests: processes over gloo on a free port, as a launcher would start them.
+
+They are forked from one process that has imported the packages (`multiprocessing.forkserver`): a
+start from nothing costs each rank eight seconds of imports. Tests of a start from nothing run the
+commands themselves (test_readme.py, test_package.py, test_cluster.py, test_stops.py).
+"""
 
 from __future__ import annotations
 
+import atexit
 import json
+import multiprocessing
 import os
+import runpy
 import socket
-import subprocess
 import sys
-import tempfile
 import time
+import traceback
+from multiprocessing import forkserver
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from typing import IO
+from tempfile import TemporaryDirectory
 
 ROOT = Path(__file__).resolve().parents[1]
+IMPORTS = ["datasets", "deepspeed", "peft", "sentence_transformers", "mipic_llm.training.loop",
+           "mipic_llm.export.run", "transformers.models.bert.modeling_bert",
+           "transformers.models.qwen3.modeling_qwen3"]  # fmt: skip
 
 
 def free_port() -> int:
@@ -21,33 +33,68 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def start_ranks(world: int, script: Path, args: list[str], log: IO[str]) -> list[subprocess.Popen]:
-    port = free_port()
+def _rank(script: str, args: list[str], env: dict[str, str], log: str) -> None:
+    """One rank, in a forked process: `python script args`, its output at the end of `log`."""
+    stream = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(stream, 1)
+    os.dup2(stream, 2)
+    os.environ.clear()
+    os.environ.update(env)
+    os.chdir(ROOT)
+    sys.argv, sys.path[0] = [script, *args], str(Path(script).parent)
+    code: object = 0
+    try:
+        runpy.run_path(script, run_name="__main__")
+    except SystemExit as end:
+        code = end.code or 0
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    atexit._run_exitfuncs()  # a process of multiprocessing ends without
+    sys.exit(code)
+
+
+def start_ranks(
+    world: int, script: Path, args: list[str], log: Path, **more: str
+) -> list[ForkServerProcess]:
+    """Processes to `join`; more: environment variables besides those of this process."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(IMPORTS)
+    port, before = free_port(), dict(os.environ)
+    same = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "TOKENIZERS_PARALLELISM": "false",
+            "PYTHONPATH": str(ROOT)}  # fmt: skip
+    os.environ.update(same)  # what the imports see
+    forkserver.ensure_running()
+    os.environ.clear()
+    os.environ.update(before)
     processes = []
     for rank in range(world):
-        env = dict(os.environ, RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world),
-                   MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), OMP_NUM_THREADS="1",
-                   CUDA_VISIBLE_DEVICES="", TOKENIZERS_PARALLELISM="false",
-                   PYTHONPATH=str(ROOT))  # fmt: skip
-        processes.append(subprocess.Popen(
-            [sys.executable, str(script), *args], env=env, cwd=ROOT,
-            stdout=log, stderr=subprocess.STDOUT,
-        ))  # fmt: skip
+        env = {**before, **same, "RANK": str(rank), "LOCAL_RANK": str(rank),
+               "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+               **more}  # fmt: skip
+        processes.append(context.Process(target=_rank, args=(str(script), args, env, str(log))))
+        processes[-1].start()
     return processes
 
 
-def run_ranks(world: int, script: Path, args: list[str], timeout: int = 900) -> tuple[int, str]:
-    """-> (worst exit code, output of all ranks)."""
-    with tempfile.TemporaryFile("w+") as log:  # a pipe read rank by rank would fill and hang
-        processes = start_ranks(world, script, args, log)
+def run_ranks(
+    world: int, script: Path, args: list[str], timeout: int = 900, **more: str
+) -> tuple[int, str]:
+    """-> (worst exit code, output of all ranks). A rank that has not ended by then is killed."""
+    with TemporaryDirectory() as folder:
+        log = Path(folder) / "log"
+        processes = start_ranks(world, script, [str(a) for a in args], log, **more)
         try:
             deadline = time.monotonic() + timeout
-            codes = [p.wait(max(0.1, deadline - time.monotonic())) for p in processes]
+            for process in processes:
+                process.join(max(0.1, deadline - time.monotonic()))
+            late = [p for p in processes if p.exitcode is None]
+            assert not late, f"{len(late)} ranks had not ended: {log.read_text()[-6000:]}"
+            codes = [abs(p.exitcode) for p in processes]
         finally:
             for process in processes:
                 process.kill()
-        log.seek(0)
-        return max(map(abs, codes), default=0), log.read()
+        return max(codes, default=0), log.read_text(errors="replace")
 
 
 def train_cases(world: int, cases: list[dict], folder: Path) -> dict:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import time
@@ -40,21 +41,22 @@ def flags(base: Path, out: Path, stage: int) -> list[str]:
 
 def interrupt(arguments: list[str], out: Path, how: signal.Signals, log: Path) -> list[int]:
     """Start two ranks, send the signal once a second checkpoint stands. -> exit codes."""
-    with log.open("w") as stream:
-        processes = start_ranks(2, SCRIPT, arguments, stream)
-        try:
-            deadline = time.monotonic() + 120
-            mark = out / "checkpoints" / f"step-{2 * EVERY:08d}"
-            while not mark.exists():
-                assert time.monotonic() < deadline, log.read_text()[-4000:]
-                assert all(p.poll() is None for p in processes), log.read_text()[-4000:]
-                time.sleep(0.005)
-            for process in processes:
-                process.send_signal(how)
-            return [p.wait(60) for p in processes]
-        finally:
-            for process in processes:
-                process.kill()
+    processes = start_ranks(2, SCRIPT, arguments, log)
+    try:
+        deadline = time.monotonic() + 120
+        mark = out / "checkpoints" / f"step-{2 * EVERY:08d}"
+        while not mark.exists():
+            assert time.monotonic() < deadline, log.read_text()[-4000:]
+            assert all(p.exitcode is None for p in processes), log.read_text()[-4000:]
+            time.sleep(0.005)
+        for process in processes:
+            os.kill(process.pid, how)
+        for process in processes:
+            process.join(60)
+        return [p.exitcode for p in processes]
+    finally:
+        for process in processes:
+            process.kill()
 
 
 def rows(out: Path) -> list[tuple]:

@@ -129,20 +129,19 @@ def test_a_save_in_flight_holds_no_step_up_and_a_kill_leaves_the_older(base, tmp
     folder, metrics = out / "checkpoints", out / "metrics.jsonl"
     arguments = flags(base, out, "--ds_config", "zero1", "--train.max_steps", "40",
                       "--train.log_every", "1")  # fmt: skip
-    with log.open("w") as stream:
-        processes = start_ranks(2, script, arguments, stream)
-        try:
-            deadline = time.monotonic() + 120
-            while not (metrics.exists() and '"step": 16' in metrics.read_text()):
-                assert time.monotonic() < deadline, log.read_text()[-4000:]
-                assert all(p.poll() is None for p in processes), log.read_text()[-4000:]
-                time.sleep(0.05)
-            time.sleep(1)
-            assert json.loads(metrics.read_text().splitlines()[-1])["step"] == 16
-        finally:
-            for process in processes:
-                process.kill()
-                process.wait()
+    processes = start_ranks(2, script, arguments, log)
+    try:
+        deadline = time.monotonic() + 120
+        while not (metrics.exists() and '"step": 16' in metrics.read_text()):
+            assert time.monotonic() < deadline, log.read_text()[-4000:]
+            assert all(p.exitcode is None for p in processes), log.read_text()[-4000:]
+            time.sleep(0.05)
+        time.sleep(1)
+        assert json.loads(metrics.read_text().splitlines()[-1])["step"] == 16
+    finally:
+        for process in processes:
+            process.kill()
+            process.join()
     names = sorted(p.name for p in folder.iterdir())
     assert names == [".step-00000012.new", "step-00000008"]
     assert checkpoint.newest_complete(folder) == folder / "step-00000008"
