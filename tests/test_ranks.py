@@ -8,7 +8,9 @@ no one who takes a tensor of the host.
 from __future__ import annotations
 
 import json
+import os
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +20,69 @@ import torch
 from ranks import run_ranks
 
 NOBODY = "No backend type associated with device type cpu"
+
+
+def wait(answers: str) -> None:
+    """One rank: rank 0 is busy on the host for longer than a collective of a device may take."""
+    from datetime import timedelta
+
+    from mipic_llm.runtime import ranks
+
+    torch.distributed.init_process_group("gloo", timeout=timedelta(seconds=1))
+    rank, found = ranks.rank(), {}
+    ranks.barrier()
+    time.sleep(0 if rank else 3)
+    found["host"] = [ranks.from_first(f"from {rank}"), ranks.all_counts(rank)]
+    time.sleep(0 if rank else 3)
+    try:
+        torch.distributed.barrier()
+        found["plain torch"] = None
+    except RuntimeError as error:
+        found["plain torch"] = str(error)
+    Path(answers, f"{rank}.json").write_text(json.dumps(found))
+    os._exit(0)  # a group that is out of time cannot be left
+
+
+def share(answers: str) -> None:
+    """One rank: what a tensor that ranks share costs it and holds, and a full disk."""
+    import tempfile
+
+    from mipic_llm.errors import UserError
+    from mipic_llm.runtime import engine, ranks
+    from mipic_llm.runtime.shared import Shared
+
+    def anonymous() -> int:  # KiB of this process that no file stands for
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return int(next(x for x in lines if x.startswith("RssAnon")).split()[1])
+
+    engine.start()
+    rank, n = ranks.rank(), 200_000
+    empty, small = Shared(2, 0, 3), Shared(2, 5, 3)
+    small.tensor[:, [[0, 3], [4, 1, 2]][rank]] = float(rank + 1)
+    small.complete([[0, 3], [4, 1, 2]])
+    before = anonymous()
+    big = Shared(2, n, 32)  # 51 MB
+    own = torch.arange(rank, n, 2)
+    for part in own.split(10_000):
+        big.tensor[:, part] = part[None, :, None].float()
+    big.complete([list(range(r, n, 2)) for r in range(2)])
+    right = all(bool((part == torch.arange(n)[:, None]).all()) for part in big.tensor)
+    grown, left = anonymous() - before, sorted(Path(tempfile.gettempdir()).glob("mipic-*"))
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    os.posix_fallocate = full if rank == 0 else os.posix_fallocate
+    try:
+        Shared(2, 5, 3)
+        told = ""
+    except UserError as error:
+        told = str(error)
+    Path(answers, f"{rank}.json").write_text(json.dumps({
+        "small": small.tensor[:, :, 0].tolist(), "empty": list(empty.tensor.shape),
+        "big": right, "grown": grown, "told": told,
+        "left": [str(p) for p in left],
+    }))  # fmt: skip
 
 
 def work(group: str, answers: str) -> None:
@@ -93,5 +158,43 @@ def test_a_gpu_gets_both_backends() -> None:
     assert served.get_device_backend_map() == {"cpu": "gloo", "cuda": "nccl"}
 
 
+def test_ranks_wait_on_the_host_for_one_that_works_long(tmp_path) -> None:
+    """As for one that writes an export of 8B weights: longer than a collective may take."""
+    code, output = run_ranks(2, Path(__file__), ["wait", str(tmp_path)])
+    assert code == 0, output[-4000:]
+    found = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
+    assert all(f["host"] == ["from 0", [[0, 1]]] for f in found)
+    assert any(f["plain torch"] for f in found), "the stand-in for a device has no limit"
+
+
+@pytest.mark.parametrize("machines", [1, 2])
+def test_ranks_of_a_machine_share_one_tensor(machines: int, tmp_path) -> None:
+    """Two directories for temporary files are two machines."""
+    script = tmp_path / "worker.py"
+    script.write_text(
+        "import os, runpy, sys, tempfile\n"
+        f"os.environ['TMPDIR'] = r'{tmp_path}/' + str(int(os.environ['RANK']) % {machines})\n"
+        "tempfile.tempdir = None\n"
+        f"sys.argv[0] = r'{__file__}'\n"
+        f"runpy.run_path(r'{__file__}', run_name='__main__')\n"
+    )
+    for name in "01":
+        (tmp_path / name).mkdir()
+    code, output = run_ranks(2, script, ["share", str(tmp_path)])
+    assert code == 0, output[-4000:]
+    for rank in (0, 1):
+        found = json.loads((tmp_path / f"{rank}.json").read_text())
+        assert found["small"] == 2 * [[1, 2, 2, 1, 2]]
+        assert found["empty"] == [2, 0, 3] and found["big"] and found["left"] == []
+        assert found["told"].startswith(f"{tmp_path}/0: cannot hold 0.00 GiB of vectors")
+        assert "No space left on device; name a directory with room" in found["told"]
+        if machines == 1:  # none of its 51,200 KiB is a process's own
+            assert found["grown"] < 25_000, found["grown"]
+
+
 if __name__ == "__main__":
-    work(*sys.argv[1:])
+    kinds = {"wait": wait, "share": share}
+    if sys.argv[1] in kinds:
+        kinds[sys.argv[1]](sys.argv[2])
+    else:
+        work(*sys.argv[1:])

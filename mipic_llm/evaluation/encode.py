@@ -15,6 +15,7 @@ from mipic_llm.model.directory import Source, prompts_by_kind
 from mipic_llm.runtime import ranks as dist
 from mipic_llm.runtime.engine import Engine
 from mipic_llm.runtime.ranks import say
+from mipic_llm.runtime.shared import Shared
 
 
 def make_encoder(config: Config, source: Source) -> TextEncoder:
@@ -53,13 +54,14 @@ def encode(
 
     kind: symmetric, query or document, which decides the prompt. Batches are sorted by length; each
     rank runs the same number of them (dummies where it has none), since under ZeRO-3 every forward
-    is a collective. Layers are gathered one at a time.
+    is a collective. The ranks of a machine share one copy (`Shared`): all layers of 100,000
+    documents can be 12 GB. Raises UserError where there is no room for it.
     """
     ids = encoder.ids(list(texts), kind)
     order = sorted(range(len(ids)), key=lambda i: (-len(ids[i]), i))
     batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
-    world, rank, width = dist.world_size(), dist.rank(), engine.module.backbone.width
-    own = [torch.empty(0, len(layers), width)]
+    world, rank = dist.world_size(), dist.rank()
+    readout = Shared(len(layers), len(ids), engine.module.backbone.width)
     training = engine.module.training
     engine.train(False)
     with torch.no_grad():
@@ -71,16 +73,10 @@ def encode(
                 ids_ST.to(engine.device), mask_ST.to(engine.device), layers=tuple(layers)
             )
             if mine:
-                own.append(out_LSD.float().cpu().transpose(0, 1))
+                readout.tensor[:, mine] = out_LSD.float().cpu()
         engine.train(training)
-        own_NLD = torch.cat(own)
-        rows_of = [[i for batch in batches[r::world] for i in batch] for r in range(world)]
-        counts, order = tuple(map(len, rows_of)), [i for rows in rows_of for i in rows]
-        readout_NLD = torch.empty(len(ids), len(layers), width)
-        for column in range(len(layers)):
-            layer_ND = own_NLD[:, column].contiguous()
-            readout_NLD[order, column] = dist.gather_host_rows(layer_ND, counts)
-    return readout_NLD
+        readout.complete([[i for batch in batches[r::world] for i in batch] for r in range(world)])
+    return readout.tensor.transpose(0, 1)
 
 
 def spread_over_ranks(jobs: Sequence[Callable[[], Any]]) -> list[Any]:
