@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -83,7 +84,10 @@ def test_a_lost_launcher_ends_the_ranks_with_a_checkpoint(tmp_path):
         for pid in left(out):
             os.kill(pid, signal.SIGKILL)
     text = log.read_text()
-    assert "the launcher is gone" in text and f"return code = {EXIT_STOPPED}" in text, text[-3000:]
+    assert "the launcher is gone" in text and "stopped by a signal" in text, text[-3000:]
+    # The launcher names one rank's code: a rank that had saved and was ending, or was the last to
+    # see that the launcher is gone, ends by the signal.
+    assert re.search(rf"return code = ({EXIT_STOPPED}|-15)\b", text), text[-3000:]
     assert "Traceback" not in text
     assert len(list((out / "checkpoints").glob("step-*"))) == 1
 
