@@ -18,6 +18,7 @@ from tiny_models import TEXTS, tiny_bert, tiny_qwen3
 
 import mipic_llm
 from mipic_llm import UserError
+from mipic_llm.commands.export import main
 from mipic_llm.evaluation.pca import principal_axes
 from mipic_llm.export import onnx
 
@@ -66,17 +67,48 @@ def test_a_rotation_can_be_cut(run, rotated, tmp_path):
     assert np.abs(encode(small) - encode(rotated, 8)).max() < 1e-6
 
 
-def test_axes_are_those_of_the_greatest_mean_square():
+def test_axes_are_those_of_the_greatest_mean_square_or_variance():
     import torch
 
-    x = torch.randn(500, 6) * torch.tensor([1.0, 5, 2, 0.1, 3, 1])
+    x = torch.randn(500, 6) * torch.tensor([1.0, 5, 2, 0.1, 3, 1]) + torch.tensor(
+        [0, 9.0, 9, 0, 0, 0]
+    )
     axes = principal_axes(x)
     unit = torch.nn.functional.normalize(x.double(), dim=1)
     kept = (unit @ axes.T).pow(2).sum(0)
     values = torch.linalg.svdvals(unit).pow(2)
     assert torch.allclose(kept, values) and torch.allclose(axes @ axes.T, torch.eye(6).double())
+    axes = principal_axes(x, centred=True)  # at right angles to the mean, which is last
+    mean = torch.nn.functional.normalize(unit.mean(0), dim=0)
+    assert torch.allclose(axes[-1].dot(mean).abs(), torch.ones(()).double())
+    assert torch.allclose(axes @ axes.T, torch.eye(6).double())
+    rest = unit - (unit @ mean)[:, None] * mean
+    values = torch.linalg.svdvals(rest).pow(2)
+    assert torch.allclose((unit @ axes[:-1].T).pow(2).sum(0), values[:-1])
+    assert (unit @ axes[:-1].T).mean(0).abs().max() < 1e-12  # prefixes are centred
     with pytest.raises(UserError, match="5 distinct texts do not fix 6 axes"):
         principal_axes(x[:5])
+
+
+def test_a_model_without_a_run_is_rotated_whole(tmp_path):
+    base = str(tiny_bert(tmp_path / "base"))
+    words = [
+        "--model.name",
+        base,
+        "--rotate",
+        "centred",
+        "--pca_text",
+        "demo",
+        "--to",
+        str(tmp_path),
+    ]
+    assert main(words) == 0
+    was, now = encode(base, 32), encode(tmp_path / "rotated-4x32")
+    assert np.abs(was @ was.T - now @ now.T).max() < 1e-6 and np.abs(was - now).max() > 0.1
+    assert np.abs(now.mean(0)).argmax() == 31  # what all texts share is last
+    for wrong in (words[:-2], words[:4] + words[6:], [*words, "--merged"]):
+        with pytest.raises(UserError, match="^export: "):
+            main(wrong)
 
 
 def test_a_rotation_wants_text(run, tmp_path):

@@ -13,6 +13,8 @@ ABOUT = """Write portable models from a run, and check them by loading them agai
   mipic export --output_dir RUN --merged         base and adapter in one model
   mipic export --output_dir RUN --point 64@3     a model cut after layer 3, 64 channels
   mipic export --output_dir RUN --rotate pca     turned so that its prefixes keep more
+  mipic export --model.name ID --rotate centred --pca_text FILE --to DIR
+                                                 the same of a model that no run of ours trained
   mipic export --output_dir RUN --merged --onnx  and as ONNX, with int8 weights too
   mipic export --output_dir RUN --point 64@3 --tracking.register NAME   into MLflow's registry"""
 
@@ -26,8 +28,9 @@ class Flags(Section, frozen=False):
                             "(1-based), with the readout's first dim channels")  # fmt: skip
     layers: int | None = opt(None, "the layer of --point alone, at full width")
     dim: int | None = opt(None, "the dim of --point alone, at the last layer")
-    rotate: Literal["none", "pca"] = opt("none", "pca: turn the vectors onto the principal axes of "
-        "training text, by a Dense module; whole vectors keep their cosines")  # fmt: skip
+    rotate: Literal["none", "pca", "centred"] = opt("none", "pca: turn the vectors onto the "
+        "principal axes of training text, by a Dense module; whole vectors keep their cosines; "
+        "centred: likewise, and what all texts share comes last")  # fmt: skip
     pca_text: list[str] = opt([], "text that --rotate is fitted on; none = the run's training data")
     onnx: bool = opt(False, "also write onnx/ of a whole model (--merged, --point or --rotate): "
                      "model.onnx and model_qint8.onnx")  # fmt: skip

@@ -42,17 +42,23 @@ class Pca(NamedTuple):
         return ((unit_ND - self.mean_D) @ self.axes_KD.T).float()
 
 
-def principal_axes(train_ND: Tensor) -> Tensor:
+def principal_axes(train_ND: Tensor, centred: bool = False) -> Tensor:
     """(D, D) float64 orthogonal matrix: in its rows, the axes on which unit vectors have the
-    greatest mean square, in falling order.
+    greatest mean square, in falling order. Turned by it, whole vectors keep every cosine exactly.
 
-    Not centred: turned by it, whole vectors keep every cosine exactly, and the first d coordinates
-    keep as much of all inner products as any d can (Eckart and Young). UserError for fewer texts
-    than channels, which leave the last axes open.
+    Not centred: the first d coordinates keep as much of all inner products as any d can (Eckart and
+    Young). centred: the direction of the mean is the last axis, and the others are those of the
+    greatest variance at right angles to it, so that a prefix holds nothing of what all texts share.
+    UserError for fewer texts than channels, which leave the last axes open.
     """
     unit_ND = normalize(train_ND.double(), dim=1)
     n, width = unit_ND.shape
     if n < width:
         raise UserError(f"pca_text: {n} distinct texts do not fix {width} axes; give more texts")
-    _, axes_DD = torch.linalg.eigh(unit_ND.T @ unit_ND)  # rising, in columns
+    square_DD = unit_ND.T @ unit_ND
+    if centred:
+        mean_D = normalize(unit_ND.mean(0), dim=0)
+        rest_DD = torch.eye(width).double() - torch.outer(mean_D, mean_D)
+        square_DD = rest_DD @ square_DD @ rest_DD - n * torch.outer(mean_D, mean_D)  # below all
+    _, axes_DD = torch.linalg.eigh(square_DD)  # rising, in columns
     return axes_DD.flip(1).T.contiguous()

@@ -123,6 +123,8 @@ def model_card(spec: EmbeddingSpec) -> str:
     )  # fmt: skip
     dims = ", ".join(map(str, spec.dims))
     about = f"It was trained with mipic_llm ({spec.objective}), starting from "
+    if spec.objective == "none":
+        about = "It was written by mipic_llm, without a training, from "
     about += f"[{name}](https://huggingface.co/{name})" if name else (
         f"a model directory named `{Path(spec.base_model).name}`")  # fmt: skip
     about += f" at {spec.commit}" if spec.commit else ""

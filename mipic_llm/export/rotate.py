@@ -40,10 +40,11 @@ class Turned(NamedTuple):
 
 def rotate(
     config: Config, backbone: Backbone, encoder: TextEncoder, point: Point, dims: Sequence[int],
-    specs: Sequence[str],
+    specs: Sequence[str], centred: bool = False,
 ) -> Turned:  # fmt: skip
     """Fit the axes on text of `specs` (else the run's training data), at the backbone's last layer,
-    and say what they gain at each of dims. UserError for text that cannot be read or is too little.
+    and say what they gain at each of dims. centred: the direction of the mean is the last axis.
+    UserError for text that cannot be read or is too little.
     """
     own = [s for s in config.training if _here(s if isinstance(s, str) else s.path)]
     if not (wanted := list(specs) or own):
@@ -51,12 +52,13 @@ def rotate(
     texts = texts_for_pca(wanted, PCA_TEXTS * backbone.width + HELD_OUT)
     every = max(5, len(texts) // HELD_OUT)
     fitted, kept = [t for i, t in enumerate(texts) if i % every], texts[::every]
-    axes_DD = principal_axes(_vectors(backbone, encoder, fitted, SYMMETRIC))
+    axes_DD = principal_axes(_vectors(backbone, encoder, fitted, SYMMETRIC), centred)
     kept_ND = _vectors(backbone, encoder, kept, SYMMETRIC)
     was, now = (_agreement(z_ND, dims) for z_ND in (kept_ND, (kept_ND.double() @ axes_DD.T)))
     narrow = [d for d in dims if d < backbone.width]
     notes = [
-        f"Turned onto the principal axes of {len(fitted):,} texts: an orthogonal matrix, so that "
+        f"Turned onto the principal axes of {len(fitted):,} texts"
+        f"{', the direction of their mean last' if centred else ''}: an orthogonal matrix, so that "
         "whole vectors keep their cosines." + (
             f" Rank correlation of the cosines of a prefix with those of the whole vector, "
             f"{len(kept)} other texts, before -> after: "

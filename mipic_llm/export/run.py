@@ -158,6 +158,8 @@ def export(config: Config) -> Path:
         check_name(config.extra.push)
     if config.extra.onnx:
         check_packages()
+    if config.origins.get("model.name") == "flag" and config.origins.get("output_dir") != "flag":
+        return _turned_base(config)
     own, run_dir, told = config.extra, Path(config.output_dir), config
     tracker = follow(config, "export", run_dir, run_dir, _flags(own), _size_of(own))
     logged = bool(config.tracking.log_model or config.tracking.register)
@@ -268,6 +270,35 @@ def _track(
     )
 
 
+def _turned_base(config: Config) -> Path:
+    """A model that no run of ours trained, rotated: where a training may begin whose prefixes are
+    principal components from the first step. -> its directory. UserError for anything else."""
+    own = config.extra
+    need(own.rotate != "none" and bool(own.pca_text) and bool(own.to),
+         "export: --model.name without the --output_dir of a run rotates that model: add --rotate "
+         "centred --pca_text FILE --to DIR")  # fmt: skip
+    need(not (own.merged or own.layers or own.dim), "export: a model without a run is "
+         "rotated whole: leave out --merged, --point, --layers and --dim")  # fmt: skip
+    source = open_source(config.model)
+    need(source.adapter is None, f"model.name: {source.name} is an adapter; give a whole model")
+    config = resolve(config, width=source.width, n_layers=source.config.num_hidden_layers)
+    stored = str(getattr(source.config, "dtype", None) or "")
+    config = config.replace(**{
+        "data.train": [], "data.validation": [], "data.max_length": source.max_length,
+        "train.precision": "bf16" if stored.endswith("bfloat16") else "fp32",
+    })  # fmt: skip
+    encoder, out = make_encoder(config, source), Path(own.to)
+    spec = make_spec(config, source, encoder)._replace(objective="none")
+    job = _Job(config, spec, encoder, encoder.bare(), demo_texts())
+    out.mkdir(parents=True, exist_ok=True)
+    folder, spec = _point(job, Path(source.backbone), out, Point(spec.n_layers, spec.width), own)
+    if own.onnx:
+        write_onnx(folder, spec, job.bare, job.texts[:PROBES])
+    if own.push:
+        say(f"pushed: {push(folder, own.push, spec, private=not own.public)}")
+    return folder
+
+
 class _Job(NamedTuple):
     """A run's model to be written in another form. encoder: with prompts; bare: without. texts:
     built in, to compare and to time, since the run's data may be elsewhere."""
@@ -376,8 +407,10 @@ def _point(
                   f"{spec.width}{speed}."]  # fmt: skip
     dims = tuple(sorted({d for d in spec.dims if d < point.dim} | {point.dim}))
     dense, facts = spec.dense, spec.facts or Facts()
-    if own.rotate == "pca":
-        turned = rotate(job.config, small, job.encoder, point, dims, own.pca_text)
+    if own.rotate != "none":
+        turned = rotate(
+            job.config, small, job.encoder, point, dims, own.pca_text, own.rotate == "centred"
+        )
         dense = (*dense, Dense(turned.axes_DD.float(), None, "Identity"))
         live_ND = (live_ND.double() @ turned.axes_DD.T).float()
         notes += turned.notes
@@ -387,7 +420,7 @@ def _point(
     spec = spec._replace(n_layers=point.layer, dims=dims, notes=tuple(notes), width=point.dim,
                          dense=cut(dense, spec.width, point.dim), facts=facts)  # fmt: skip
     name = f"shallow-{point.layer}x{point.dim}"
-    name = f"rotated-{point.layer}x{point.dim}" if own.rotate == "pca" else name
+    name = f"rotated-{point.layer}x{point.dim}" if own.rotate != "none" else name
     try:
         job.write(out / name, model, spec, live_ND)
     except ExportError:
