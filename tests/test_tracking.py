@@ -176,7 +176,9 @@ def test_default_store_gets_everything_and_resume_goes_on_in_the_same_run(tmp_pa
     client = mlflow.MlflowClient(store)
     run = client.get_run(run_id)
     assert run.info.status == "KILLED" and run.info.run_name == "my run"
-    assert client.get_experiment(run.info.experiment_id).name == "mipic_llm"
+    experiment = client.get_experiment(run.info.experiment_id)
+    assert experiment.name == "mipic_llm"
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
     assert len(run.data.params) == len(params)
     assert run.data.params["section.key229"] == "229" and run.data.params["none"] == "None"
     assert run.data.params["dims"] == "[16, 32]"

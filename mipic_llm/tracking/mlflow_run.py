@@ -28,6 +28,7 @@ from mipic_llm.types import Judgement
 log = logging.getLogger(__name__)
 
 LONG_VALUE = 500  # characters of a parameter that every MLflow server takes
+KIND = {"mlflow.experimentKind": "custom_model_development"}  # not GenAI
 LONG_TEXT = 4900  # of a tag
 PARAMS_PER_REQUEST, METRICS_PER_REQUEST = 100, 1000  # MLflow's own limits
 ROWS_PER_REQUEST = 25
@@ -273,7 +274,7 @@ class MlflowTracker(Tracker):
                 self.tags["resumed_from_run"] = self.run_id
             found = client.get_experiment_by_name(self.experiment)
             place = found.experiment_id if found else client.create_experiment(
-                self.experiment, self.artifact_location)  # fmt: skip
+                self.experiment, self.artifact_location, KIND)  # fmt: skip
             run = client.create_run(place, self._began, self.tags, self.run_name)
         self._logged, self._place = dict(run.data.params), run.info.experiment_id
         self.run_id, self._client, self._down = run.info.run_id, client, False
