@@ -55,6 +55,10 @@ class Flags(Section):
     bits_text: list[str] = opt([], "text that the ranges of --bits 8 are fitted on; none = "
         "--pca_text, else the texts that are scored, without labels")  # fmt: skip
     centre: bool = opt(False, "--bits 1: take off each channel's mean over that text first")
+    asymmetric: bool = opt(False, "searches: also queries of each layer against documents of every "
+                           "other")  # fmt: skip
+    old: str | None = opt(None, "searches: also this older model's queries, and the new ones, "
+                          "against its document vectors")  # fmt: skip
     layers: list[int] | None = opt(None, "layers to score (1-based); None = all")
     dims: list[int] | None = opt(None, "prefix widths to score; None = the trained ones, else 16, "
                                  "32, 64 .. full width")  # fmt: skip

@@ -17,9 +17,19 @@ from mipic_llm.evaluation.encode import encode, spread_over_ranks
 from mipic_llm.evaluation.mteb import load_mteb, run_mteb
 from mipic_llm.evaluation.open import open_finished
 from mipic_llm.evaluation.read import load_suite, load_tasks
+from mipic_llm.evaluation.searches import (
+    OLD,
+    asymmetric,
+    asymmetric_tables,
+    by_query_layer,
+    index_table,
+    need_searches,
+    same_index,
+)
 from mipic_llm.evaluation.suite import (
     CALIBRATION,
     PREFIX,
+    Encode,
     Route,
     Rows,
     Side,
@@ -29,7 +39,7 @@ from mipic_llm.evaluation.suite import (
 )
 from mipic_llm.evaluation.tasks.base import Task
 from mipic_llm.report import write_rows, write_scores
-from mipic_llm.report.compare import bytes_figure, bytes_table
+from mipic_llm.report.compare import Estimate, bytes_figure, bytes_table, curves_figure
 from mipic_llm.report.plots import save
 from mipic_llm.runtime import ranks as dist
 from mipic_llm.runtime.engine import start
@@ -40,7 +50,8 @@ from mipic_llm.types import BITS, Point, Score
 PCA_TEXTS = 10  # per channel; a covariance wants no more, and encoding them takes the most time
 _DEFAULTS: dict[str, Any] = {
     "model": None, "data": [], "suite": None, "mteb": [], "rows": True, "pca_text": [],
-    "bits": [], "bits_text": [], "centre": False, "layers": None, "dims": None,
+    "bits": [], "bits_text": [], "centre": False, "asymmetric": False, "old": None,
+    "layers": None, "dims": None,
 }  # fmt: skip
 
 
@@ -79,9 +90,17 @@ def evaluate(config: Config) -> int:
     pca_texts = texts_for_pca(flags.pca_text, PCA_TEXTS * opened.width, "PCA")
     fitted = texts_for_pca(flags.bits_text, CALIBRATION, "ranges of int8") or pca_texts
     more = [Route("float queries", query=Side(floating=True), searches=True, bits=(1,))]
+    more, models = (more if 1 in bits else []), {}
+    if flags.asymmetric:
+        need_searches("--asymmetric", tasks)
+        more += asymmetric(layers)
+    if flags.old:
+        need_searches("--old", tasks)
+        models[OLD], old_last = _older(config, flags.old, dims[-1])
+        more += same_index(layers[-1], old_last)
     scores = run_suite(
         tasks, vectors, layers=layers, points=points, spread=spread_over_ranks, rows=rows,
-        pca_texts=pca_texts, bits_texts=fitted, centre=flags.centre, more=more if 1 in bits else (),
+        pca_texts=pca_texts, bits_texts=fitted, centre=flags.centre, more=more, models=models,
     )  # fmt: skip
     if mteb_tasks:
         whole = all_points(layers, dims)
@@ -91,8 +110,14 @@ def evaluate(config: Config) -> int:
     if dist.rank() == 0:
         (out / "rows.npz").unlink(missing_ok=True)  # another model's
         _write(out, scores, opened.encoder.max_length)
+        if found := asymmetric_tables(scores) if flags.asymmetric else "":
+            save(_depth_figure(scores), out / "asymmetric.png")
+            print(f"\n{found}\n\nplot: {out / 'asymmetric.png'}", flush=True)
+        if flags.old:
+            print(f"\nnew: {name}, old: {flags.old}\n\n{index_table(scores, rows)}", flush=True)
         if rows is not None:
             facts = about(tasks, opened.encoder, name)
+            facts |= {"old": flags.old} if flags.old else {}
             if len(bits) > 1:
                 facts["bits"] = {"fitted_on": list(flags.bits_text or flags.pca_text) or "the data",
                                  "texts": len(fitted) or None, "centred": flags.centre}  # fmt: skip
@@ -147,6 +172,34 @@ def points_table(scores: Sequence[Score], words: str = "") -> str:
         lines = ["  ".join(c.rjust(w) for c, w in zip(r, widths, strict=True)) for r in rows]
         blocks.append("\n".join([title, *lines]))
     return "\n\n".join(blocks)
+
+
+def _older(
+    config: Config, name: str, widest: int
+) -> tuple[tuple[Encode, list[int]], int]:  # fmt: skip
+    """The older model's last layer as a model of a suite, and the number of that layer."""
+    opened = open_finished(config, name)
+    say(opened.about)
+    if widest > opened.width:
+        raise UserError(f"--old: {name} has {opened.width} channels, {widest} are to be scored; "
+                        f"give --dims of at most {opened.width}")  # fmt: skip
+
+    def vectors(texts: list[str], kind: str) -> Tensor:
+        return encode(opened.engine, opened.encoder, texts, [opened.n_layers],
+                      batch_size=config.eval.batch_size, kind=kind)  # fmt: skip
+
+    return (vectors, [opened.n_layers]), opened.n_layers
+
+
+def _depth_figure(scores: dict[str, list[Score]]) -> Any:
+    """Quality of queries of each layer against documents of the deepest, a curve per dim."""
+    panels: dict[str, dict[str, dict[int, Estimate]]] = {}
+    for (task, metric, dim), cells in by_query_layer(scores).items():
+        last = max(layer for _, layer in cells)
+        curve = {k: Estimate(100 * v) for (k, n), v in sorted(cells.items()) if n == last}
+        panels.setdefault(f"{task}: {metric}", {})[f"{dim} channels"] = curve
+    return curves_figure(panels, "quality x 100, documents at the deepest layer", (5.4, 3.9),
+                         "layer of the queries")  # fmt: skip
 
 
 def _bits(told: Sequence[int]) -> list[int]:

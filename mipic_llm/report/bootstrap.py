@@ -34,7 +34,7 @@ def resampled(
     spearman: the ranks are those of all rows, correlated on the resampled ones. Retrieval's metrics
     have no gold: they are means over queries. Raises ValueError for a metric unknown here.
     """
-    merit = _merit(metric, rows_N, gold_N)
+    merit = merit_of(metric, rows_N, gold_N)
     n = len(rows_N)
     return np.concatenate([
         merit(np.stack([np.bincount(d, minlength=n) for d in draw_BN]).astype(np.float64))
@@ -45,7 +45,8 @@ def resampled(
 Merit = Callable[[np.ndarray], np.ndarray]  # how often each row was drawn, (B, N) -> values (B,)
 
 
-def _merit(metric: str, rows_N: np.ndarray, gold_N: np.ndarray | None) -> Merit:
+def merit_of(metric: str, rows_N: np.ndarray, gold_N: np.ndarray | None) -> Merit:
+    """A metric as a function of how often each row counts. ValueError for one unknown here."""
     if _MEANS.fullmatch(metric):
         return lambda count_BN: count_BN @ rows_N.astype(np.float64) / len(rows_N)
     if metric not in ("spearman", "accuracy", "macro_f1", "average_precision"):

@@ -18,7 +18,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from mipic_llm.errors import UserError
-from mipic_llm.report.bootstrap import middle, resampled
+from mipic_llm.report.bootstrap import merit_of, middle, resampled
 from mipic_llm.report.scores import before_and_after, read_scores
 from mipic_llm.report.tables import main_metrics
 from mipic_llm.types import Point, Score
@@ -278,6 +278,19 @@ def _gaps(old: Evaluation, new: Evaluation, key: tuple[str, str, Point]) -> np.n
     gold_N = new.rows[gold] if gold in new.rows else None
     a_R, b_R = (resampled(metric, e.rows[name], gold_N) for e in (old, new))
     return b_R - a_R
+
+
+def gap_of(
+    rows: Mapping[tuple, np.ndarray], task: str, metric: str, old: tuple[str, Point],
+    new: tuple[str, Point],
+) -> Span:  # fmt: skip
+    """A figure of one (family, point) minus that of another, of one evaluation, on the same rows.
+    rows: see Evaluation."""
+    gold = rows.get(("gold", task))
+    a, b = (rows[family, task, metric, *point.place] for family, point in (old, new))
+    whole = np.ones((1, len(a)))
+    gap = float(merit_of(metric, b, gold)(whole)[0] - merit_of(metric, a, gold)(whole)[0])
+    return Span(gap, *middle(resampled(metric, b, gold) - resampled(metric, a, gold)))
 
 
 def _other_rows(old: Evaluation, new: Evaluation, task: str) -> str | None:

@@ -15,7 +15,17 @@ from mipic_llm.errors import UserError
 
 KEYS = ("name", "recipe", "settings", "conditions", "methods", "seeds", "evaluate", "averages",
         "baseline", "untrained", "ranks", "ds_config")  # fmt: skip
-EVALUATE_KEYS = ("data", "suite", "layers", "dims", "pca_text", "bits", "bits_text", "centre")
+EVALUATE_KEYS = (
+    "data",
+    "suite",
+    "layers",
+    "dims",
+    "pca_text",
+    "bits",
+    "bits_text",
+    "centre",
+    "asymmetric",
+)
 UNTRAINED = "untrained"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 
