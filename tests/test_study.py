@@ -136,6 +136,31 @@ def test_resampled_spearman_uses_the_ranks_of_all_rows():
     assert np.abs(resampled("spearman", x, y, resamples=50) - exact).max() < 0.02
 
 
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+@pytest.mark.parametrize("seed_noise", [0.0, 0.01, 0.05])
+def test_a_method_is_seldom_better_than_itself(seeds: int, seed_noise: float) -> None:
+    """A/A: 400 comparisons of one method with itself, other seeds: at most 5 % each way, also where
+    seeds differ more than rows do (1 point of noise of the rows in the mean)."""
+    rng, better, worse, found = np.random.default_rng(seeds), 0, 0, 400
+    for _ in range(found):
+        row_noise_N = rng.normal(0, 0.01 * 10, 100)
+        gap_K = rng.normal(0, seed_noise, seeds) + row_noise_N.mean()
+        drawn_R = row_noise_N[rng.integers(0, 100, (500, 100))].mean(1) - row_noise_N.mean()
+        low, high = interval([g + drawn_R for g in gap_K], [0 * drawn_R] * seeds)
+        better, worse = better + (low > 0), worse + (high < 0)
+    assert better <= 0.05 * found and worse <= 0.05 * found, (better, worse)
+
+
+def test_seeds_alone_give_students_interval() -> None:
+    """No noise of rows: mean +- t s / sqrt(K), by scipy."""
+    from scipy.stats import t
+
+    gap_K = np.array([0.01, 0.03, 0.014])
+    low, high = interval([np.full(20_000, g) for g in gap_K], [np.zeros(20_000)] * 3)
+    want = t.interval(0.95, 2, gap_K.mean(), gap_K.std(ddof=1) / 3**0.5)
+    assert (low, high) == pytest.approx(want, rel=0.1)
+
+
 def test_interval_holds_the_truth_and_excludes_zero_when_it_should():
     noise = RNG.normal(size=(3, 1000)) * 0.1
     base = [0.5 + noise[k] for k in range(3)]
@@ -289,7 +314,8 @@ def test_trials_are_child_runs(finished):
     client = mlflow.MlflowClient(f"sqlite:///{finished[1].parent / 'mlruns.db'}")
     (experiment,) = [e for e in client.search_experiments() if e.name == "small"]
     runs = client.search_runs([experiment.experiment_id])
-    children = [r for r in runs if "mlflow.parentRunId" in r.data.tags]
+    trials = [r for r in runs if r.data.tags["mlflow.runName"].startswith("all/")]
+    children = [r for r in trials if "mlflow.parentRunId" in r.data.tags]  # not their evaluations
     assert {r.info.run_name for r in children} == {
         f"all/{method}/seed{seed}" for method in ("mrl", "mipic") for seed in (1, 2)
     }

@@ -21,8 +21,8 @@ def markdown(
         f"# Study {study.name}\n\n{len(study.methods)} methods, {len(study.conditions)} "
         f"condition(s), {len(study.seeds)} seed(s). Figures are x 100: mean over seeds, +- "
         f"standard deviation; in brackets the 95 % interval of the difference from "
-        f"`{study.baseline}` (paired bootstrap over test rows and seeds); **bold** where it "
-        "excludes zero.\n",
+        f"`{study.baseline}` (paired bootstrap over test rows, Student's t over seeds); **bold** "
+        "where it excludes zero.\n",
         *(f"- {line}" for line in (verdict(study, cells, layers[0]) if layers else ())),
         "",
         *(f"{note}\n" for note in notes),
