@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from api_worker import ROWS, settings
 from readers import served
 from safetensors.torch import load_file
@@ -19,8 +20,10 @@ from tiny_models import TEXTS, tiny_bert, tiny_qwen3
 import mipic_llm
 from mipic_llm import UserError
 from mipic_llm.commands.export import main
+from mipic_llm.evaluation.bits import Quantiser
 from mipic_llm.evaluation.pca import principal_axes
-from mipic_llm.export import onnx
+from mipic_llm.export import budget, onnx
+from mipic_llm.types import BITS, Point
 
 
 def trained(folder: Path, make, **more) -> mipic_llm.Run:
@@ -109,6 +112,43 @@ def test_a_model_without_a_run_is_rotated_whole(tmp_path):
     for wrong in (words[:-2], words[:4] + words[6:], [*words, "--merged"]):
         with pytest.raises(UserError, match="^export: "):
             main(wrong)
+
+
+@pytest.mark.parametrize("kept", [(32, 8, 1), (32, 8), (1,)])
+def test_the_best_size_in_so_many_bytes(run, tmp_path, capsys, monkeypatch, kept):
+    """The choice and its cost against evaluate's own figures; the card's Python gives the codes."""
+    monkeypatch.setattr(budget, "BITS", {bits: BITS[bits] for bits in kept})
+    folder = mipic_llm.export(run, bytes=10, to=tmp_path / "out", data=["demo"])
+    told, said = json.loads((folder / "quantization.json").read_text()), capsys.readouterr().out
+    # Its ranges are those of the tasks' texts, as here: rows of a program cannot be read again.
+    found = mipic_llm.evaluate(run, "demo", layers=[4], bits=[b for b in kept if b != 32],
+                               output_dir=tmp_path / "scores")  # fmt: skip
+    of = {s.point: s.value for s in found}
+    small = {p: v for p, v in of.items() if p.bytes <= 10 and p.bits in kept}
+    best = max(small, key=lambda p: (small[p], -p.bytes))
+    assert (told["dim"], told["bits"], told["bytes"]) == (best.dim, best.bits, best.bytes)
+    assert folder.name == f"shallow-4x{best.dim}" and f"{best.size} in {best.bytes} bytes" in said
+    assert f"{100 * (small[best] - of[Point(4, 32)]):+.2f} [" in said
+    card = (folder / "README.md").read_text()
+    (code,) = [c.split("```")[0] for c in card.split("```python\n") if "codes = " in c]
+    names: dict = {}
+    exec(code.replace("PATH", str(folder)), names)
+    vectors = run.encode(["Open the settings."], dim=best.dim)
+    fitted = Quantiser(torch.tensor(told["ranges"] or np.zeros((2, best.dim))))
+    assert (names["codes"] == fitted.codes(torch.from_numpy(vectors), best.bits)).all()
+    assert names["codes"].nbytes == best.bytes and (told["ranges"] is None) == (best.bits == 1)
+
+
+def test_bytes_that_no_size_fits(run, tmp_path, monkeypatch):
+    for wrong, words in (
+        ({"bytes": 10, "point": "8@4"}, "chooses the size by itself"),
+        ({"data": ["demo"]}, "goes with --bytes"),
+    ):
+        with pytest.raises(UserError, match=words):
+            mipic_llm.export(run, to=tmp_path, **wrong)
+    monkeypatch.setattr(budget, "BITS", {8: "int8"})
+    with pytest.raises(UserError, match="no size takes so few; the smallest is 8 int8, 8 bytes"):
+        mipic_llm.export(run, bytes=4, to=tmp_path)
 
 
 def test_a_rotation_wants_text(run, tmp_path):

@@ -12,6 +12,7 @@ ABOUT = """Write portable models from a run, and check them by loading them agai
   mipic export --output_dir RUN                  adapter of the newest checkpoint
   mipic export --output_dir RUN --merged         base and adapter in one model
   mipic export --output_dir RUN --point 64@3     a model cut after layer 3, 64 channels
+  mipic export --output_dir RUN --bytes 16       the best size and precision in 16 bytes a vector
   mipic export --output_dir RUN --rotate pca     turned so that its prefixes keep more
   mipic export --model.name ID --rotate centred --pca_text FILE --to DIR
                                                  the same of a model that no run of ours trained
@@ -28,6 +29,14 @@ class Flags(Section, frozen=False):
                             "(1-based), with the readout's first dim channels")  # fmt: skip
     layers: int | None = opt(None, "the layer of --point alone, at full width")
     dim: int | None = opt(None, "the dim of --point alone, at the last layer")
+    bytes: int | None = opt(
+        None,
+        "write a model of the trained dim that, stored in float32, int8 or "
+        "signs, scores best in at most so many bytes a vector, and quantization.json",
+        ge=1,
+    )
+    data: list[str] = opt([], "what --bytes is chosen on, as for evaluate; none = data.validation "
+                          "of the run")  # fmt: skip
     rotate: Literal["none", "pca", "centred"] = opt("none", "pca: turn the vectors onto the "
         "principal axes of training text, by a Dense module; whole vectors keep their cosines; "
         "centred: likewise, and what all texts share comes last")  # fmt: skip
@@ -45,6 +54,11 @@ def read_point(config: Config) -> None:
     if flags.point is not None:
         need(flags.layers is None and flags.dim is None, "give --point, or --layers and --dim")
         flags.layers, flags.dim, _ = parse_point(flags.point, "--point: ")
+    need(
+        not flags.bytes or not (flags.layers or flags.dim or flags.rotate != "none"),
+        "bytes: it chooses the size by itself; leave out --point, --layers, --dim and --rotate",
+    )
+    need(not flags.data or bool(flags.bytes), "data: it goes with --bytes")
 
 
 def main(argv: list[str]) -> int:

@@ -46,14 +46,14 @@ def rotate(
     and say what they gain at each of dims. centred: the direction of the mean is the last axis.
     UserError for text that cannot be read or is too little.
     """
-    own = [s for s in config.training if _here(s if isinstance(s, str) else s.path)]
+    own = [s for s in config.training if still_here(s if isinstance(s, str) else s.path)]
     if not (wanted := list(specs) or own):
         raise UserError("rotate: the run's training data are not here; give --pca_text FILE ..")
     texts = texts_for_pca(wanted, PCA_TEXTS * backbone.width + HELD_OUT)
     every = max(5, len(texts) // HELD_OUT)
     fitted, kept = [t for i, t in enumerate(texts) if i % every], texts[::every]
-    axes_DD = principal_axes(_vectors(backbone, encoder, fitted, SYMMETRIC), centred)
-    kept_ND = _vectors(backbone, encoder, kept, SYMMETRIC)
+    axes_DD = principal_axes(read_texts(backbone, encoder, fitted, SYMMETRIC), centred)
+    kept_ND = read_texts(backbone, encoder, kept, SYMMETRIC)
     was, now = (_agreement(z_ND, dims) for z_ND in (kept_ND, (kept_ND.double() @ axes_DD.T)))
     narrow = [d for d in dims if d < backbone.width]
     notes = [
@@ -66,13 +66,13 @@ def rotate(
             if narrow else "")
     ]  # fmt: skip
     scores: list[Score] = []
-    if specs := [spec for spec in config.data.validation if _here(spec)]:
+    if specs := [spec for spec in config.data.validation if still_here(spec)]:
         tasks, _ = load_tasks(specs)
         found: dict[str, list[Score]] = {}
         for name, turn in (("was", None), ("now", axes_DD)):
 
             def vectors(texts: list[str], kind: str, turn: Tensor | None = turn) -> Tensor:
-                z_ND = _vectors(backbone, encoder, texts, kind)
+                z_ND = read_texts(backbone, encoder, texts, kind)
                 z_ND = z_ND if turn is None else (z_ND.double() @ turn.T).float()
                 return z_ND[:, None]
 
@@ -88,12 +88,12 @@ def rotate(
     return Turned(axes_DD, tuple(scores), notes)
 
 
-def _here(spec: str) -> bool:
+def still_here(spec: str) -> bool:
     """Whether data of a run can be read again: not rows of a program, nor a file that is gone."""
     return spec == "demo" or bool(glob(spec.split("=")[0])) or hub_id(spec)
 
 
-def _vectors(
+def read_texts(
     backbone: Backbone, encoder: TextEncoder, texts: Sequence[str], kind: str, batch: int = 64
 ) -> Tensor:
     """(N, D) float32 readouts of the last layer; texts of like length run together."""

@@ -21,6 +21,7 @@ from mipic_llm.data.read.formats import read_training
 from mipic_llm.data.tokenise import TextEncoder, pad
 from mipic_llm.errors import UserError
 from mipic_llm.evaluation.encode import make_encoder
+from mipic_llm.export.budget import Fit, fit_bytes
 from mipic_llm.export.card import Facts, facts_of
 from mipic_llm.export.onnx import check_packages, write_onnx
 from mipic_llm.export.portable import EmbeddingSpec, make_spec, write_json
@@ -154,13 +155,19 @@ def parity(config: Config, texts: Sequence[str], tolerance: float) -> dict[str, 
 def export(config: Config) -> Path:
     """`mipic export`. -> the directory of what was asked for. UserError for a run without a model,
     a size that it does not have, or a package that is missing."""
-    if config.extra.push:
-        check_name(config.extra.push)
-    if config.extra.onnx:
+    own = config.extra
+    need(
+        not own.bytes or not (own.layers or own.dim or own.rotate != "none"),
+        "bytes: it chooses the size by itself; leave out --point, --layers, --dim and --rotate",
+    )
+    need(not own.data or bool(own.bytes), "data: it goes with --bytes")
+    if own.push:
+        check_name(own.push)
+    if own.onnx:
         check_packages()
     if config.origins.get("model.name") == "flag" and config.origins.get("output_dir") != "flag":
         return _turned_base(config)
-    own, run_dir, told = config.extra, Path(config.output_dir), config
+    run_dir, told = Path(config.output_dir), config
     tracker = follow(config, "export", run_dir, run_dir, _flags(own), _size_of(own))
     logged = bool(config.tracking.log_model or config.tracking.register)
     need(not logged or isinstance(tracker, MlflowTracker), f"tracking: the run {run_dir} was not "
@@ -201,10 +208,10 @@ def export(config: Config) -> Path:
     assert finished is not None
     layers = [read_dense(path, str(finished)) for path in sorted(finished.glob("*_Dense"))]
     job = job._replace(spec=job.spec._replace(dense=tuple(layers)))
-    folder = finished
-    if own.layers or own.dim or own.rotate != "none":
+    folder, fit = finished, _fit(job, finished, own) if own.bytes else None
+    if fit or own.layers or own.dim or own.rotate != "none":
         point = Point(own.layers or job.spec.n_layers, own.dim or job.spec.width)
-        folder, spec = _point(job, finished, out, point, own)
+        folder, spec = _point(job, finished, out, fit.point if fit else point, own, fit)
     elif own.merged and not found:
         if finished.name == "merged":
             raise UserError(f"merged: {finished} is a merged model already (full fine-tuning)")
@@ -231,11 +238,12 @@ def _size_of(own: Any) -> str:
     """What was asked for, in a word or two: a part of a run's name."""
     cut = [str(x) for x in (own.dim, own.layers) if x]
     words = ["rotated"] * (own.rotate != "none") + ["merged"] * bool(own.merged)
+    words += [f"{own.bytes} bytes"] * bool(own.bytes)
     return " ".join(["@".join(cut)] * bool(cut) + words)
 
 
 def _flags(own: Any) -> dict[str, Any]:
-    names = ("merged", "layers", "dim", "rotate", "onnx", "push")
+    names = ("merged", "layers", "dim", "bytes", "rotate", "onnx", "push")
     return {name: getattr(own, name) for name in names}
 
 
@@ -375,11 +383,18 @@ def _restored(config: Config, source: Source, found: Path) -> Backbone:
     return backbone.eval()
 
 
+def _fit(job: _Job, finished: Path, own: Any) -> Fit:
+    dense = make_dense(job.spec.dense, dtype_of(job.config.train.precision))
+    whole = Backbone(job.whole(finished), pooling=job.spec.pooling, dense=dense,
+                     inner_norm=job.spec.inner_norm).eval()  # fmt: skip
+    return fit_bytes(job.config, whole, job.encoder, job.spec.dims, own.bytes, own.data)
+
+
 def _point(
-    job: _Job, finished: Path, out: Path, point: Point, own: Any
+    job: _Job, finished: Path, out: Path, point: Point, own: Any, fit: Fit | None = None
 ) -> tuple[Path, EmbeddingSpec]:
     """A whole model that ends after the point's layer with its dim, rotated if asked for: the same
-    vectors as the point. -> its directory."""
+    vectors as the point. fit: how they are stored. -> its directory."""
     spec, probes = job.spec, job.texts[:PROBES]
     for name, value, most in (("layers", point.layer, spec.n_layers),
                               ("dim", point.dim, spec.width)):  # fmt: skip
@@ -399,7 +414,7 @@ def _point(
     before = _seconds(whole, job)
     cut_layers(base_of(model), point.layer)
     small, notes = Backbone(model, **options).eval(), []
-    if point != Point(spec.n_layers, spec.width):
+    if point[:2] != (spec.n_layers, spec.width):
         times = before / _seconds(small, job)
         speed = (f": encodes {times:.2f} times as fast as the whole model (CPU, {len(job.texts)} "
                  "texts)") * (point.layer < spec.n_layers)  # fmt: skip
@@ -416,8 +431,9 @@ def _point(
         notes += turned.notes
         facts = facts._replace(scores=turned.scores, before=(), verdict=())
     notes += [f"{s.metric} on {s.task} at this size: {s.value:.4f} ({s.n} rows)."
-              for s in facts.scores if s.point == point]  # fmt: skip
-    spec = spec._replace(n_layers=point.layer, dims=dims, notes=tuple(notes), width=point.dim,
+              for s in facts.scores if s.point == Point(point.layer, point.dim)]  # fmt: skip
+    own_notes = (*notes, *(fit.notes if fit else ()))
+    spec = spec._replace(n_layers=point.layer, dims=dims, notes=own_notes, width=point.dim,
                          dense=cut(dense, spec.width, point.dim), facts=facts)  # fmt: skip
     name = f"shallow-{point.layer}x{point.dim}"
     name = f"rotated-{point.layer}x{point.dim}" if own.rotate != "none" else name
@@ -432,6 +448,8 @@ def _point(
         ) from error
     for note in notes:
         say(note)
+    if fit:
+        fit.write(out / name)
     return out / name, spec
 
 
