@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from torch.nn.functional import normalize
 
 from mipic_llm.evaluation.metrics import accuracy, macro_f1
 from mipic_llm.evaluation.tasks.base import SYMMETRIC, Figure, Vectors, distinct
@@ -94,7 +95,8 @@ class ClassificationTask:
 
 
 def _matrix(rows: LabelledTexts, vectors: Vectors, dim: int) -> np.ndarray:
-    return vectors(SYMMETRIC, rows.texts)[:, :dim].double().numpy()
+    """The vectors that an export gives: prefixes of length 1."""
+    return normalize(vectors(SYMMETRIC, rows.texts)[:, :dim].double(), dim=1).numpy()
 
 
 def fit_probe(x_Nd: np.ndarray, y_N: np.ndarray, c: float) -> Probe:
