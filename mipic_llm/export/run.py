@@ -89,6 +89,7 @@ def export_model(
         if config.export.merged:
             whole = merge_adapter(spec, adapter, dtype)
             spec = spec._replace(quantization="none")
+            check = prover(config, spec, encoder, texts, live_ND, parts, usage=not rehearsal)
             write_merged(out / "merged", whole, spec, check("merged", rounded))
     else:
         base = base_of(model)
