@@ -36,7 +36,8 @@ def arguments(model: Path, world: int, stage: int, lora: int, precision: str, *e
         str(ROOT / "ds_configs" / f"zero{stage}.json"), "--objective.dims", "4,16,32",
         "--sia.layers", "1,2,4", "--pic.ladder", "4@1,16@2,32@4", "--data.validation", "demo",
         "--train.batch_size", str(BATCH // world), "--lora.rank", str(lora),
-        "--train.precision", precision, "--train.learning_rate", "2e-4", *extra,
+        "--train.precision", precision, "--train.learning_rate", "2e-4",
+        "--data.token_cache", str(model.parent / "tokens"), *extra,  # the same for all cases
     ]  # fmt: skip
 
 
