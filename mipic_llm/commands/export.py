@@ -29,12 +29,9 @@ class Flags(Section, frozen=False):
                             "(1-based), with the readout's first dim channels")  # fmt: skip
     layers: int | None = opt(None, "the layer of --point alone, at full width")
     dim: int | None = opt(None, "the dim of --point alone, at the last layer")
-    bytes: int | None = opt(
-        None,
-        "write a model of the trained dim that, stored in float32, int8 or "
-        "signs, scores best in at most so many bytes a vector, and quantization.json",
-        ge=1,
-    )
+    bytes: int | None = opt(None, "write a model of the trained dim that, stored in float32, int8 "
+        "or signs, scores best in at most so many bytes a vector, and quantization.json",
+        ge=1)  # fmt: skip
     data: list[str] = opt([], "what --bytes is chosen on, as for evaluate; none = data.validation "
                           "of the run")  # fmt: skip
     rotate: Literal["none", "pca", "centred"] = opt("none", "pca: turn the vectors onto the "
@@ -54,11 +51,6 @@ def read_point(config: Config) -> None:
     if flags.point is not None:
         need(flags.layers is None and flags.dim is None, "give --point, or --layers and --dim")
         flags.layers, flags.dim, _ = parse_point(flags.point, "--point: ")
-    need(
-        not flags.bytes or not (flags.layers or flags.dim or flags.rotate != "none"),
-        "bytes: it chooses the size by itself; leave out --point, --layers, --dim and --rotate",
-    )
-    need(not flags.data or bool(flags.bytes), "data: it goes with --bytes")
 
 
 def main(argv: list[str]) -> int:

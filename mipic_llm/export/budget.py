@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -86,17 +87,20 @@ def fit_bytes(
         p: float(np.mean([s.value for s in found if (s.point, s.metric) == (p, mains[s.task])]))
         for p in points
     }
-    best = max(small, key=lambda p: (means[p], -p.bytes))
-    spans = {p: _span(rows, tasks, mains, whole, p) for p in small}
+    known = [p for p in small if math.isfinite(means[p])]  # of equal signs alone there is none
+    need(bool(known), f"bytes: no size of at most {most} bytes has a figure on every task; give "
+         "other --data, or more bytes")  # fmt: skip
+    best = max(known, key=lambda p: (means[p], -p.bytes))
+    spans = {p: _span(rows, tasks, mains, whole, p) for p in known}
     table = [["stored as", "bytes", "mean x 100", f"less {whole.dim} float32", "95 % interval"]]
-    for p in sorted(small, key=lambda p: -means[p]):
+    for p in sorted(known, key=lambda p: -means[p]):
         gap = f"{100 * (means[p] - means[whole]):+.2f}"
         table.append([p.size, f"{p.bytes}", f"{100 * means[p]:.2f}", gap, spans[p]])
     what = ", ".join(f"{metric} of {task}" for task, metric in mains.items())
     say(f"\n{what}; {whole.dim} float32, {whole.bytes:,} bytes: {100 * means[whole]:.2f}\n"
         f"{plain_table(table)}\n")  # fmt: skip
     cost = (f"{100 * means[best]:.2f}, {100 * (means[best] - means[whole]):+.2f} {spans[best]} "
-            f"against {whole.dim} float32 in {whole.bytes:,} bytes").replace("  ", " ")  # fmt: skip
+            f"against {whole.dim} float32 in {whole.bytes:,} bytes")  # fmt: skip
     note = (
         f"## In {most} bytes\n\nChosen among the sizes of at most {most} bytes a vector: "
         f"{best.size}, {best.bytes} bytes. Mean of {what}, x 100: {cost} (95 % interval, paired "

@@ -11,6 +11,7 @@ import json
 import math
 import shutil
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from copy import copy
 from pathlib import Path
@@ -124,7 +125,7 @@ def _same_base(runs: Sequence[_Finished], names: Sequence[str]) -> None:
                  "that began with one model and read it in one way can be merged")  # fmt: skip
 
 
-class _Mixture:
+class _Mixture(ABC):
     """The runs' mixture as a live model that can be scaled, and written. scale(0) is the base."""
 
     def __init__(self, runs: Sequence[_Finished], how: str, weights: Sequence[float]) -> None:
@@ -143,8 +144,9 @@ class _Mixture:
     def _load(self, source: Source, precision: str) -> nn.Module:
         return load_model(source, self.attn, precision=precision, dropout=0.0)
 
+    @abstractmethod
     def _open(self) -> nn.Module:
-        raise NotImplementedError
+        """The transformer, with what the runs learnt beside it."""
 
     def scale(self, factor: float, engine: Engine) -> None:
         """Set the live model, the one in the engine, to base + factor * what was learnt."""
