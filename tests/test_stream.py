@@ -18,6 +18,7 @@ from mipic_llm.model.directory import open_source
 from mipic_llm.training.feed import prepare_data
 from mipic_llm.training.loop import train
 from mipic_llm.training.setup import resolve_for
+from mipic_llm.training.teacher import distinct
 
 ROWS = 700
 
@@ -48,6 +49,15 @@ def place(tmp_path_factory):
     scored = [{"sentence1": text(), "sentence2": text(), "score": draw.randrange(6) / 5}
               for _ in range(ROWS)]  # fmt: skip
     write_jsonl(folder / "scored.jsonl", scored)
+    for name, n in (("labels.jsonl", ROWS), ("few.jsonl", 30)):
+        write_jsonl(folder / name, [{"text": text(), "label": draw.randrange(n // 8) / 2}
+                                    for _ in range(n)])  # fmt: skip
+    (folder / "nli").mkdir()
+    words = ["entailment", "neutral", "contradiction", "-"]
+    for name in "ab":
+        nli = [{"premise": f"{draw.choice(SENTENCES)}{' ' * draw.randrange(2)}", "hypothesis":
+                text(), "gold_label": draw.choice(words)} for _ in range(ROWS // 2)]  # fmt: skip
+        write_jsonl(folder / "nli" / f"{name}.jsonl", nli)
     (folder / "two").mkdir()
     write_jsonl(folder / "two" / "a.jsonl", pairs[: ROWS // 3])
     write_jsonl(folder / "two" / "b.jsonl", pairs[ROWS // 3 :])
@@ -66,19 +76,28 @@ def small_blocks(monkeypatch) -> None:
     monkeypatch.setattr(token_cache, "MARK", 96)
 
 
-@pytest.mark.parametrize("name", ["pairs.jsonl", "bare.jsonl", "scored.jsonl", "two"])
-@pytest.mark.parametrize(("negatives", "draw"), [(0, False), (3, False), (3, True)])
+KINDS = ["pairs.jsonl", "bare.jsonl", "scored.jsonl", "two", "labels.jsonl", "nli"]
+HOW = [(0, False, False), (3, False, False), (3, True, False), (2, False, True)]
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize(("negatives", "draw", "together"), HOW)
 def test_rows_batches_and_reports_are_those_of_memory(
-    place, tmp_path, small_blocks, name: str, negatives: int, draw: bool
+    place, tmp_path, small_blocks, name: str, negatives: int, draw: bool, together: bool
 ) -> None:
-    (want,), reports = read_training(str(place / name), negatives=negatives, draw=draw)
-    reading = read(place / name, negatives)._replace(draw=draw)
+    own = {"draw": draw, "label_column": "label", "together": together}
+    own["label_column"] = "label" if name == "labels.jsonl" else None
+    (want,), reports = read_training(str(place / name), negatives=negatives, **own)
+    reading = read(place / name, negatives)._replace(**own)
     reading.build(tmp_path / "rows", lambda *_: None)
     found, more = reading.source(tmp_path / "rows")
-    assert list(found.examples) == list(want.examples) and found.examples[-1] == want.examples[-1]
-    assert found.examples[5:9] == want.examples[5:9]
+    assert list(map(repr, found.examples)) == list(map(repr, want.examples))  # NaN is NaN
+    last = len(want.examples) - 1
+    assert list(map(repr, found.examples[-1:])) == [repr(want.examples[last])]
     assert (found.traits, *found[2:]) == (want.traits, *want[2:])
-    assert (found.drawn == 3) == (draw and name in ("pairs.jsonl", "two"))
+    assert (found.drawn == 3) == (draw and name in ("pairs.jsonl", "two", "nli"))
+    assert found.traits.several == (together and name in ("pairs.jsonl", "two", "nli"))
+    assert name != "labels.jsonl" or (found.labelled and more[-1].n_alone == reports[-1].n_alone)
     same = ("path", "n_rows", "n_kept", "ignored", "n_scored")
     for a, b in zip(more, reports, strict=True):
         assert [getattr(a, key) for key in same] == [getattr(b, key) for key in same]
@@ -88,6 +107,57 @@ def test_rows_batches_and_reports_are_those_of_memory(
     for epoch in range(3):
         for index in range(plans[0].length(epoch)):
             assert plans[0].batch(epoch, index) == plans[1].batch(epoch, index)
+
+
+def test_steps_are_those_of_memory(place, tmp_path) -> None:
+    """Sources that know of one another, labels, a split and drawn negatives, on disk and not."""
+    other = tmp_path / "other.jsonl"  # what is wrong in one file is right in another
+    rows = [json.loads(line) for line in (place / "pairs.jsonl").read_text().splitlines()]
+    right = [row for row in rows if row["negatives"]][::3]
+    turned = [{"anchor": f" {r['anchor']}", "positive": r["negatives"][0],
+               "negative": r["positive"] if n % 2 else f"no {n}"}
+              for n, r in enumerate(right)]  # fmt: skip
+    write_jsonl(other, turned)
+    names = [
+        place / "pairs.jsonl",
+        other,
+        *(place / n for n in ("labels.jsonl", "nli", "bare.jsonl")),
+    ]
+    flags = ["--model.name", str(place / "bert"), "--data.max_length", "16", "--data.validation",
+             "none", "--train.batch_size", "8", "--data.train", *map(str, names),
+             "--data.label_column", "label",
+             "--data.token_cache", str(tmp_path / "cache")]  # fmt: skip
+    kinds = [["--data.negatives", "2", "--data.validation_split", "0.02"],
+             ["--data.negatives_draw", "random"], ["--data.positives", "averaged"]]  # fmt: skip
+    for kind in kinds:
+        made = []
+        for on_disk in ((), range(5), (0, 2), (1, 3, 4)):
+            some = {str(names[i]) for i in on_disk}
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(stream, "wanted", lambda spec, _, some=some: spec in some)
+                config = load_config([*flags, *kind])
+                source = open_source(config.model)
+                made.append(prepare_data(resolve_for(config, source), source))
+            for i, one in enumerate(made[-1].sources):
+                assert isinstance(one.examples, row_store.StoredRows) == (i in on_disk)
+        for data in made[1:]:
+            assert data.traits == made[0].traits and len(data.tasks) == len(made[0].tasks)
+            for a, b in zip(made[0].tasks, data.tasks, strict=True):
+                assert a.texts() == b.texts()
+            for a, b in zip(made[0].sources, data.sources, strict=True):
+                assert list(map(repr, a.examples)) == list(map(repr, b.examples))
+                assert a[2:] == b[2:]
+            for apart in (False, True):  # what a teacher reads
+                a, b = (distinct(one.sources, apart=apart) for one in (made[0], data))
+                assert all((x == y).all() for x, y in zip(a[:3], b[:3], strict=True))
+                some = range(0, len(a.key_n), 40)
+                assert list(map(a.read, some)) == list(map(b.read, some))
+            length = data.plan.length(0)
+            assert length == made[0].plan.length(0)
+            for index in range(0, length, 7):
+                a, b = made[0].step((0, index)), data.step((0, index))
+                assert [x.tolist() for x in a.ids] == [x.tolist() for x in b.ids]
+                assert repr(a[1:]) == repr(b[1:])
 
 
 def test_a_killed_builder_is_followed_by_one_that_goes_on(place, tmp_path, small_blocks) -> None:
@@ -188,7 +258,12 @@ def test_auto_streams_large_files_only(place, monkeypatch) -> None:
 
 
 def test_what_cannot_be_streamed_is_said(place, tmp_path, small_blocks) -> None:
-    write_jsonl(tmp_path / "nli.jsonl", [{"premise": "a", "hypothesis": "b", "label": 0}] * 3)
+    nli = [{"premise": "a", "hypothesis": "b", "label": n} for n in (1, 2, 1)]
+    write_jsonl(tmp_path / "nli.jsonl", nli)
+    (tmp_path / "both").mkdir()
+    write_jsonl(tmp_path / "both" / "a.jsonl", [row | {"label": 0} for row in nli])
+    write_jsonl(tmp_path / "both" / "b.jsonl", [{"anchor": "a", "positive": "b"}])
+    write_jsonl(tmp_path / "one.jsonl", [{"text": f"t {n}", "label": "x"} for n in range(3)])
     rows = [{"anchor": f"a{n}", "positive": f"b{n}"} for n in range(100)]
     rows[77] = {"anchor": "a"}
     write_jsonl(tmp_path / "bad.jsonl", rows)
@@ -197,11 +272,13 @@ def test_what_cannot_be_streamed_is_said(place, tmp_path, small_blocks) -> None:
     write_jsonl(tmp_path / "mixed" / "b.jsonl", [{"text": "a"}])
     write_jsonl(tmp_path / "same.jsonl", [{"sentence1": "a", "sentence2": "b", "score": 0.5}] * 3)
     for name, told in (
-        ("nli.jsonl", "give --data.stream false"), ("bad.jsonl", "line 78: column positive is"),
+        ("nli.jsonl", "holds no entailment pair"), ("both", "NLI and other pairs as two entries"),
+        ("one.jsonl", "two labels or more .* found 1 labels in the column label"),
+        ("bad.jsonl", "line 78: column positive is"),
         ("mixed", "cannot be mixed"), ("same.jsonl", "the same score"),
     ):  # fmt: skip
         with pytest.raises(UserError, match=told):
-            reading = read(tmp_path / name)
+            reading = read(tmp_path / name)._replace(label_column="label")
             reading.build(tmp_path / "rows" / name, lambda *_: None)
             reading.source(tmp_path / "rows" / name)
     reading = read(tmp_path / "bad.jsonl", skip=True)

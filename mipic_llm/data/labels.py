@@ -7,16 +7,20 @@ from random import Random
 
 import numpy as np
 
-from mipic_llm.data.read.rows import Example
+from mipic_llm.data.read.rows import Example, key_of
+from mipic_llm.data.row_store import StoredRows
 
 
 class Labels:
     """Which rows of a source have the same label. Memory: 8 bytes a row."""
 
     def __init__(self, examples: Sequence[Example]) -> None:
-        known: dict[str, int] = {}
-        labels = [known.setdefault(str(e.label), len(known)) for e in examples]
-        self._code = np.array(labels, np.int32)
+        if isinstance(examples, StoredRows):
+            labels = examples.label_keys()
+        else:
+            labels = np.array([key_of(str(e.label).encode()) for e in examples], np.int64)
+        known, code = np.unique(labels, return_inverse=True)
+        self._code = code.astype(np.int32)
         self._sorted = np.argsort(self._code, kind="stable").astype(np.int32)
         self._starts = np.searchsorted(self._code, np.arange(len(known) + 1), sorter=self._sorted)
 

@@ -5,13 +5,14 @@ Shape legend: N rows of all sources.
 
 from __future__ import annotations
 
-from itertools import chain
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from mipic_llm.data.read.cells import plain
-from mipic_llm.data.read.rows import Example, TextSource
+from mipic_llm.data.read.rows import Example, TextSource, key_of
+from mipic_llm.data.row_store import StoredRows, text_keys
 from mipic_llm.errors import UserError
 
 
@@ -31,10 +32,6 @@ def split_off(sources: list[TextSource], wanted: float, seed: int) -> Split:
     into what is still wanted. Negatives of the rows that stay are left out where they are texts of
     the rows cut off. Raises UserError where no group fits, or a source would lose all rows.
     """
-    for source in sources:
-        if not isinstance(source.examples, list):
-            raise UserError(f"data.validation_split: the rows of {source.name} are not in memory; "
-                            "give --data.stream false, or data.validation")  # fmt: skip
     group_N = _groups(sources)
     labelled_N = np.concatenate([np.full(len(s.examples), s.examples[0].positive is not None)
                                  for s in sources])  # fmt: skip
@@ -55,22 +52,22 @@ def split_off(sources: list[TextSource], wanted: float, seed: int) -> Split:
             f"of rows that share texts has {least:,}; ask for more, or give data.validation"
         )
     held_N = np.isin(group_N, taken)
-    kept, held, start = [], [], 0
+    held, stays, start = [], [], 0
     for source in sources:
-        mine = held_N[start : start + len(source.examples)].tolist()
-        start += len(mine)
-        for side, flag in ((held, True), (kept, False)):
-            some = [e for e, cut in zip(source.examples, mine, strict=True) if cut is flag]
-            side.append(source._replace(examples=_numbered(some)))
-        if not kept[-1].examples:
+        mine_N = held_N[start : start + len(source.examples)]
+        start += len(mine_N)
+        if mine_N.all():
             raise UserError(f"data.validation_split: {source.name} would lose all of its "
-                            f"{len(mine):,} rows; ask for less")  # fmt: skip
+                            f"{len(mine_N):,} rows; ask for less")  # fmt: skip
+        cut = [source.examples[i] for i in np.flatnonzero(mine_N).tolist()]
+        held.append(source._replace(examples=_numbered(cut)))
+        stays.append(mine_N)
     known = {plain(t) for s in held for e in s.examples for t in (e.anchor, e.positive) if t}
-    pruned = [[_without(e, known) for e in s.examples] for s in kept]
-    lost = sum(len(e.negatives) for s in kept for e in s.examples) - sum(
-        len(e.negatives) for e in chain(*pruned)
-    )
-    kept = [s._replace(examples=some) for s, some in zip(kept, pruned, strict=True)]
+    kept, lost = [], 0
+    for source, mine_N in zip(sources, stays, strict=True):
+        some, n = _kept(source.examples, mine_N, known)
+        kept.append(source._replace(examples=some))
+        lost += n
     report = (
         f"validation split: {got:,} of {rows:,} rows, {len(taken):,} of {(size_G > 0).sum():,} "
         f"groups of rows that share texts, by seed {seed}"
@@ -85,17 +82,27 @@ def _groups(sources: list[TextSource]) -> np.ndarray:
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
-    number: dict[str, int] = {}
-    row, text = [], []
-    for i, e in enumerate(e for source in sources for e in source.examples):
-        for t in {plain(e.anchor), plain(e.positive or e.anchor)}:
-            row.append(i)
-            text.append(number.setdefault(t, len(number)))
-    n = row[-1] + 1
-    edges = (np.ones(len(row), np.int8), (row, np.array(text) + n))
-    graph = coo_matrix(edges, shape=(n + len(number),) * 2)
+    key = np.concatenate([text_keys(source.examples) for source in sources], axis=1)
+    n = key.shape[1]
+    known, text = np.unique(key, return_inverse=True)
+    row = np.tile(np.arange(n, dtype=np.int32), 2)
+    edges = (np.ones(2 * n, np.int8), (row, text.ravel().astype(np.int32) + n))
+    graph = coo_matrix(edges, shape=(n + len(known),) * 2)
     labels = connected_components(graph, directed=False)[1][:n]
     return np.unique(labels, return_inverse=True)[1]
+
+
+def _kept(
+    examples: Sequence[Example], gone_N: np.ndarray, known: set[str]
+) -> tuple[Sequence[Example], int]:
+    """The rows that are not gone, without negatives among the known texts; how many those were."""
+    if isinstance(examples, StoredRows):
+        keys = np.array([key_of(text.encode()) for text in known], np.int64)
+        rest = examples.without(gone_N, keys)
+        return rest, int(examples.negatives()[~gone_N].sum() - rest.negatives().sum())
+    rest = _numbered([e for e, gone in zip(examples, gone_N.tolist(), strict=True) if not gone])
+    some = [_without(e, known) for e in rest]
+    return some, sum(len(a.negatives) - len(b.negatives) for a, b in zip(rest, some, strict=True))
 
 
 def _numbered(examples: list[Example]) -> list[Example]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +13,14 @@ from mipic_llm.config import SourceConfig
 from mipic_llm.data import row_store
 from mipic_llm.data.read.columns import Columns
 from mipic_llm.data.read.containers import SUFFIXES, containers, files_of, split_weight
-from mipic_llm.data.read.formats import constant_score, mixed_kinds, read_part, renamed
+from mipic_llm.data.read.formats import (
+    constant_score,
+    few_labels,
+    mixed_kinds,
+    no_entailment,
+    read_part,
+    renamed,
+)
 from mipic_llm.data.read.rows import ALL, ReadReport, Row, TextSource
 from mipic_llm.data.row_store import StoredRows
 from mipic_llm.errors import UserError
@@ -33,6 +40,8 @@ class Reading(NamedTuple):
     score_column: str | None
     cache_dir: str | None
     draw: bool = False
+    label_column: str | None = None
+    together: bool = False
 
     @property
     def path(self) -> str:
@@ -62,10 +71,12 @@ class Reading(NamedTuple):
 
     def _settings(self) -> list[Any]:
         return [self.kept, self.skip, sorted(self.ignore), self.score_column,
-                sorted(self.columns.items())]  # fmt: skip
+                sorted(self.columns.items()), self.label_column, self.together]  # fmt: skip
 
-    def source(self, folder: Path) -> tuple[TextSource, list[ReadReport]]:
-        """The rows that were written to a directory."""
+    def source(
+        self, folder: Path, beside: Sequence[np.ndarray] = ()
+    ) -> tuple[TextSource, list[ReadReport]]:
+        """The rows that were written to a directory. beside: `known_pairs` of the other sources."""
         rows = StoredRows(folder)
         made, scored = rows.manifest, rows.manifest["scored"]
         if isinstance(self.spec, SourceConfig):
@@ -73,15 +84,18 @@ class Reading(NamedTuple):
         else:
             name, weight = split_weight(self.spec)
         reports = [ReadReport.of(report) for report in made["reports"]]
-        reports[-1] = reports[-1]._replace(n_false=made["n_false"])
         if scored and rows.same_score():
             raise constant_score(name, scored)
-        drawn = self.most if self.draw and 0 < self.most < rows.most_negatives() else None
+        if made["labels"][0] and made["labels"][1] < 2:
+            raise few_labels(name, made["labels"][0], str(self.label_column))
+        rows, n_false = rows.beside(np.unique(np.concatenate([np.zeros(0, np.int64), *beside])))
+        reports[-1] = reports[-1]._replace(n_false=n_false, n_alone=made["n_alone"])
+        drawn = self.most if self.draw and 0 < self.most < rows.negatives().max() else None
         return TextSource(name, rows, weight, scored, drawn), reports
 
     def build(self, folder: Path, told: Callable[[int, int | None], None]) -> None:
         """Write them. told: called with the rows that were read, and how many there are."""
-        row_store.build(folder, lambda done: self._blocks(done, told), self.kept)
+        row_store.build(folder, lambda done: self._blocks(done, told), self.kept, self.together)
 
     def _blocks(
         self, done: dict[str, Any], told: Callable[[int, int | None], None]
@@ -103,25 +117,28 @@ class Reading(NamedTuple):
             while (block := list(islice(rows, BLOCK))) or report is None:
                 texts, found, own = read_part(
                     part._replace(rows=iter(block)), self.kept, self.skip, self.ignore,
-                    self.score_column, own,
+                    self.score_column, own, self.label_column, block=True,
                 )  # fmt: skip
-                if own.nli:
-                    raise UserError(
-                        f"{part.path}: NLI rows are grouped by their premise, for which all of "
-                        "them are held in memory; give --data.stream false"
-                    )
                 if columns and columns.teaches != own.teaches:
                     raise mixed_kinds(part.path, found.kind, own, reports[-1], columns)
+                if columns and bool(columns.nli) != bool(own.nli):
+                    raise UserError(
+                        f"{part.path} ({found.kind}) and {reports[-1].path} ({reports[-1].kind}) "
+                        "are one streamed source; give NLI and other pairs as two entries of "
+                        "data.train, or --data.stream false"
+                    )
                 if report is None:  # of scores it says the span, which is the first block's
                     report = found._replace(kind=found.kind.partition(" (")[0])
                 else:
                     report = report.plus(found)
                 columns = own
                 done = {"part": number, "columns": own.plainly(), "scored": own.score,
-                        "labelled": own.positive is not None,
+                        "labelled": own.positive is not None, "nli": own.nli, "label": own.label,
                         "reports": [*map(list, reports), list(report)]}  # fmt: skip
                 told(sum(r.n_rows for r in reports) + report.n_rows, total)
                 yield texts, done
+            if columns and columns.nli and not report.n_kept:
+                raise no_entailment(part.path)
             reports.append(report)
 
     def _parts(self) -> Iterator[Any]:

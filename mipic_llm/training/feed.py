@@ -10,6 +10,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from mipic_llm.config import Config, SourceConfig, need
 from mipic_llm.data import row_store, stream, token_cache
 from mipic_llm.data.batch import StepBatch, join_rows
@@ -18,7 +20,7 @@ from mipic_llm.data.labels import Labels
 from mipic_llm.data.plan import BatchPlan, StagedPlan
 from mipic_llm.data.read.formats import as_list, read_training
 from mipic_llm.data.read.rows import ReadReport, TextSource, key_of
-from mipic_llm.data.row_store import StoredRows
+from mipic_llm.data.row_store import Pairs, StoredRows, pairs_of
 from mipic_llm.data.split import split_off
 from mipic_llm.data.token_cache import LazyTokens, StoredTokens, Tokens, deal, only
 from mipic_llm.data.tokenise import TextEncoder
@@ -178,10 +180,15 @@ def _in_batch(source: TextSource, spec: Any) -> bool:
     """Whether texts of other rows are negatives. UserError where a row would have none at all."""
     if not isinstance(spec, SourceConfig) or spec.in_batch:
         return True
-    row = next((e for e in source.examples if len(e.negatives) <= e.also), None)
+    rows = source.examples
+    if isinstance(rows, StoredRows):
+        row = next(iter(np.flatnonzero(rows.negatives() < 1)), None)
+    else:
+        row = next((e.id for e in rows if len(e.negatives) <= e.also), None)
     need(
         row is None, f"{source.name}: in_batch is false, so that only a row's own negatives count, "
-        f"and row {row and row.id + 1} has none; give it some (mipic mine), or leave in_batch out",
+        f"and row {row is not None and row + 1} has none; give it some (mipic mine), or leave "
+        "in_batch out",
     )  # fmt: skip
     return False
 
@@ -205,28 +212,31 @@ def _read(given: list[Any], config: Config) -> tuple[list[TextSource], list[Read
         "(data.stream) are kept in it; give a directory, or --data.stream false",
     )  # fmt: skip
     draw = d.negatives_draw == "random"
-    need(
-        not large or d.label_column is None, "data.label_column needs all rows in memory; give "
-        "--data.stream false",
-    )  # fmt: skip
-    need(
-        not large or d.positives == "each", "data.positives averaged needs all rows in memory; "
-        "give --data.stream false",
-    )  # fmt: skip
-    here = [spec for i, spec in enumerate(given) if i not in large]
-    sources, reports = read_training(
-        here, negatives=d.negatives, on_bad_rows=d.on_bad_rows, cache_dir=d.cache_dir,
-        ignore=d.ignore_columns, score_column=d.score_column, draw=draw,
-        label_column=d.label_column, together=d.positives == "averaged",
-    ) if here else ([], [])  # fmt: skip
+    together = d.positives == "averaged"
+    stored: dict[int, tuple[stream.Reading, Path]] = {}
     for i, spec in large.items():
         one = stream.Reading(spec, d.negatives, d.on_bad_rows == "skip", tuple(d.ignore_columns),
-                             d.score_column, d.cache_dir, draw)  # fmt: skip
+                             d.score_column, d.cache_dir, draw, d.label_column,
+                             together)  # fmt: skip
         folder = _home(home) / f"rows-{dist.from_first(one.key() if dist.rank() == 0 else None)}"
         told = _Told(f"{one.path}: rows read")
         problem, _ = _built(folder, row_store.is_whole, partial(one.build, folder, told))
         need(problem is None, str(problem))
-        source, more = one.source(folder)
+        stored[i] = one, folder
+    # A positive of one source is no negative of the same anchor in another.
+    several = len(given) > 1
+    known = {i: StoredRows(folder).known_pairs() for i, (_, folder) in stored.items() if several}
+    here = [spec for i, spec in enumerate(given) if i not in large]
+    sources, reports = read_training(
+        here, negatives=d.negatives, on_bad_rows=d.on_bad_rows, cache_dir=d.cache_dir,
+        ignore=d.ignore_columns, score_column=d.score_column, draw=draw,
+        label_column=d.label_column, together=together,
+        beside=Pairs(np.unique(np.concatenate([*known.values()]))) if known else (),
+    ) if here else ([], [])  # fmt: skip
+    if known:
+        known[-1] = pairs_of(sources)
+    for i, (one, folder) in stored.items():
+        source, more = one.source(folder, [pairs for j, pairs in known.items() if j != i])
         sources.insert(i, source)
         reports += more
         say(f"{source.name}: its rows lie in {folder}")

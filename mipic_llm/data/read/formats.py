@@ -34,7 +34,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -67,6 +67,7 @@ def read_training(
     split: str = "train",
     label_column: str | None = None,
     together: bool = False,
+    beside: Container[tuple[str, str]] = (),
 ) -> tuple[list[TextSource], list[ReadReport]]:
     """Reads the training text: one TextSource per spec, one report per file.
 
@@ -80,8 +81,8 @@ def read_training(
     ignore: columns that are not looked at. score_column: the one that makes any pairs scored pairs,
     in the files that have it. draw: all hard negatives are read, and so many drawn for each step.
     label_column: the labels of bare text, likewise. together: all positives of an anchor in one
-    row, see `Example.also`. split: of a folder or Hugging Face id that does
-    not name one.
+    row, see `Example.also`. split: of a folder or Hugging Face id that does not name one. beside:
+    pairs of an anchor and its positive that other sources have.
     Raises UserError, one line: what, where, what to do.
     """
     read: list[tuple[str, float, int, str | None, list[list[Row]]]] = []
@@ -118,10 +119,7 @@ def read_training(
         if kinds[-1].label:
             counts = Counter(row[4] for texts in found for row in texts)
             if len([label for label, count in counts.items() if count > 1]) < 2:
-                raise UserError(
-                    f"{name}: labelled text needs two labels or more with two texts or more each; "
-                    f"found {len(counts):,} labels in the column {kinds[-1].label}"
-                )
+                raise few_labels(name, len(counts), kinds[-1].label)
             alone = [row for texts in found for row in texts if counts[row[4]] < 2]
             found = [[row for row in texts if counts[row[4]] > 1] for texts in found]
             reports[-1] = reports[-1]._replace(n_alone=len(alone))
@@ -135,7 +133,7 @@ def read_training(
         rows: list[Row] = []
         for texts in found:
             limit = ALL if draw and most else most
-            kept = [_without_positives(row, known, limit) for row in texts]
+            kept = [_without_positives(row, known, beside, limit) for row in texts]
             counts.append(sum(count for _, count in kept))
             rows += [row for row, _ in kept]
         if together and not scored:
@@ -167,12 +165,16 @@ def renamed(rows: Numbered, columns: Mapping[str, str]) -> Numbered:
         yield number, row
 
 
-def _without_positives(row: Row, known: set[tuple], negatives: int) -> tuple[Row, int]:
+def _without_positives(
+    row: Row, known: set[tuple], beside: Container[tuple[str, str]], negatives: int
+) -> tuple[Row, int]:
     """-> (the row with at most so many of its negatives, how many were left out because they are
     its anchor or a positive that any row gives the anchor). Mined negatives are full of those."""
     anchor, positive, hard, scores, *label = row
     same = plain(anchor) if hard else anchor
-    right = [i for i, t in enumerate(hard) if (p := plain(t)) != same and (same, p) not in known]
+    pairs = [(same, plain(text)) for text in hard]
+    right = [i for i, pair in enumerate(pairs)
+             if pair[1] != same and pair not in known and pair not in beside]  # fmt: skip
     kept = right[:negatives]
     scores = scores and (scores[0], *(scores[1 + i] for i in kept))
     return (anchor, positive, tuple(hard[i] for i in kept), scores, *label), len(hard) - len(right)
@@ -218,6 +220,17 @@ def constant_score(name: str, column: str) -> UserError:
         f"{name}: every pair has the same score, which teaches nothing; give pairs with different "
         f"scores, or pairs that mean the same without the column {column}"
     )
+
+
+def few_labels(name: str, found: int, column: str) -> UserError:
+    return UserError(
+        f"{name}: labelled text needs two labels or more with two texts or more each; found "
+        f"{found:,} labels in the column {column}"
+    )
+
+
+def no_entailment(path: str) -> UserError:
+    return UserError(f"{path} holds no entailment pair; training needs some")
 
 
 def as_list(data: Any) -> list[Any]:
@@ -291,9 +304,11 @@ def collect_rows(
 
 def read_part(
     part: Part, negatives: int, skip: bool, ignore: Sequence[str], score_column: str | None,
-    known: Columns | None = None, label_column: str | None = None,
+    known: Columns | None = None, label_column: str | None = None, block: bool = False,
 ) -> tuple[list[Row], ReadReport, Columns]:  # fmt: skip
-    """One file's rows, its report, and its columns. known: of the file's earlier rows."""
+    """One file's rows, its report, and its columns. known: of the file's earlier rows. block: they
+    are not all of its rows, so that those of NLI are (premise, hypothesis, label, ()), neutral ones
+    left out."""
 
     def parse(row: dict, columns: Columns):
         if columns.nli:
@@ -331,10 +346,12 @@ def read_part(
     if known:
         pick = partial(lambda _row, columns: columns, columns=known)
     parsed, columns, n_rows, rejected, names = collect_rows(part, pick, parse, skip)
-    if columns.nli:
+    if columns.nli and block:
+        rows = [(*row, ()) for row in parsed if row[2] != 1]
+    elif columns.nli:
         rows = _nli_rows(parsed, most)
         if not rows:
-            raise UserError(f"{part.path} holds no entailment pair; training needs some")
+            raise no_entailment(part.path)
     else:
         rows = [row for group in parsed for row in group]
         if columns.score:
@@ -351,8 +368,9 @@ def read_part(
         taken |= {name for name in cells.negative_columns(names) if name not in ignore}
         if any(row[3] for row in rows):
             taken |= SCORE_COLUMNS - set(ignore)
+    n_kept = sum(row[2] == 0 for row in rows) if columns.nli and block else len(rows)
     return rows, ReadReport(
-        part.path, columns.kind, n_rows, len(rows), rejected, part.unit,
+        part.path, columns.kind, n_rows, n_kept, rejected, part.unit,
         ignored=tuple(name for name in names if name not in taken), beside=part.beside,
         n_scored=0 if columns.score else sum(bool(row[3]) for row in rows),
     ), columns  # fmt: skip

@@ -66,7 +66,9 @@ class TextSource(NamedTuple):
         scores = getattr(self.examples, "has_scores", None)  # of rows on disk
         if scores is None:
             scores = any(example.scores for example in self.examples)
-        several = not hasattr(self.examples, "has_scores") and any(e.also for e in self.examples)
+        several = getattr(self.examples, "several", None)
+        if several is None:
+            several = any(example.also for example in self.examples)
         return Traits(self.name, kind, scores, several=several)
 
 
