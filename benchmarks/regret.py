@@ -1,6 +1,6 @@
 """Is a trained model anywhere worse than the one it began with? Four families of tasks, small.
 
-    python benchmarks/regret.py --data DIR            # data/, then the turned base, then the study
+    python benchmarks/regret.py --data DIR            # data/, then the study
     python benchmarks/regret.py --data DIR --only-data
 
 DIR: a folder per set (stsb, sick, mrpc ..) with train, validation and test as .jsonl, folders in
@@ -109,13 +109,8 @@ def main() -> None:
     make(args.data, Path("data"))
     if args.only_data:
         return
-    program = [sys.executable, "-m", "mipic_llm"]
-    for words in (
-        "export --model.name quickstart --rotate centred --to outputs/turned "
-        "--pca_text data/nli.jsonl data/texts.jsonl",
-        "study --study launch/studies/regret.yaml",
-    ):
-        subprocess.run([*program, *words.split()], check=True)
+    study = ["study", "--study", "launch/studies/regret.yaml"]
+    subprocess.run([sys.executable, "-m", "mipic_llm", *study], check=True)
 
 
 if __name__ == "__main__":

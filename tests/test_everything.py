@@ -17,7 +17,7 @@ from tiny_models import SENTENCES, tiny_bert
 RECIPE = """\
 seed: 3
 ds_config: {zero3}
-model: {{name: {place}/base, dropout: 0.1}}
+model: {{name: {place}/base, dropout: 0.1, rotate: pca}}
 teacher: {{name: base, relation: 2, vector: 1}}
 objective:
   {{dims: [4, 16, 32], false_negative_margin: 0.05, directions: [query_to_doc, doc_to_query]}}

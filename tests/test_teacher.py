@@ -54,8 +54,8 @@ def config_of(home: Path, *more: str):
 
 def opened(config):
     """-> (resolved configuration, data with the teacher's vectors made)."""
-    config, _, data = setup.open_run(config)
-    teachers.build(data.teacher, config)
+    config, source, data = setup.open_run(config)
+    teachers.build(data.teacher, config, source)
     return config, data
 
 
@@ -252,9 +252,10 @@ def test_rows_on_disk_have_the_same_texts(home):
 
 def test_open_source_is_not_touched(home):
     """Making the base's vectors leaves the student's own dropout as it was."""
-    config = config_of(home, "--teacher.name", "base", "--model.dropout", "none")
+    config = config_of(home, "--teacher.name", "base", "--model.dropout", "none",
+                       "--data.token_cache", "off")  # fmt: skip
     config, source, data = setup.open_run(config)
     before = source.config.hidden_dropout_prob
-    teachers.build(data.teacher, config)
+    teachers.build(data.teacher, config, source)
     assert source.config.hidden_dropout_prob == before > 0
     assert open_source(config.model).config.hidden_dropout_prob == before

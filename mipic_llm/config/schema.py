@@ -45,6 +45,10 @@ class ModelConfig(Section):
         "liger-kernel; auto = for Qwen3 on CUDA where it is installed (extra [liger]) and "
         "train.compile, which fuses the same itself, is off")
     quantization: Literal["none", "nf4"] = opt("none", "frozen base in 4 bits (QLoRA)")
+    rotate: Literal["none", "pca", "centred"] = opt("none", "begin turned onto the principal axes "
+        "of the training texts, by one more Dense module that is trained and exported: whole "
+        "vectors keep every cosine, prefixes begin as PCA; centred = what all texts share comes "
+        "last")
 
 
 class LoraSettings(Section):

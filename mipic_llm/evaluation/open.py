@@ -37,8 +37,9 @@ class Opened(NamedTuple):
     source: Source
 
 
-def open_finished(config: Config, name: str) -> Opened:
+def open_finished(config: Config, name: str, source: Source | None = None) -> Opened:
     """Load `name` (directory, hub id or quickstart) under config.ds_config; all ranks call.
+    source: what `name` was read as, where that is done.
 
     Settings come from the model's own files; a flag (not a recipe) for model.pooling,
     model.append_eos, model.padding_side, model.inner_norm, model.quantization, data.max_length or
@@ -53,7 +54,7 @@ def open_finished(config: Config, name: str) -> Opened:
 
     m = config.model
     side = flag("model.padding_side", "auto")
-    source = read_model(
+    source = source or read_model(
         name, revision=m.revision, trust_remote_code=m.trust_remote_code,
         base=flag("model.name", None) if name != m.name else None,
         pooling=flag("model.pooling", "auto"), padding_side=side,
@@ -71,7 +72,7 @@ def open_finished(config: Config, name: str) -> Opened:
         "model.padding_side": side, "train.precision": precision,
         "model.quantization": flag("model.quantization", source.quantization),
     })  # fmt: skip
-    engine = for_inference(config, source, inner_norm, partial(_load, config))
+    engine = for_inference(config, source, inner_norm, partial(load_frozen, config))
     encoder = make_encoder(config, source)
     shape = source.config
     about = (
@@ -86,7 +87,8 @@ def open_finished(config: Config, name: str) -> Opened:
     )  # fmt: skip
 
 
-def _load(config: Config, source: Source) -> nn.Module:
+def load_frozen(config: Config, source: Source) -> nn.Module:
+    """The transformer of a source, with its adapter, in config's precision."""
     precision = config.train.precision
     found = load_model(source, config.model, precision=precision, dropout=0.0)
     if source.adapter is not None:

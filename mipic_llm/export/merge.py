@@ -104,7 +104,7 @@ def _read(folder: Path, config: Config) -> _Finished:
         if config.origins.get(key) == "flag":
             argv += [f"--{key}", str(flatten(config)[key])]
     own = load_config(argv, world_size=2, keep_recipe=True)
-    source = open_source(own.model)
+    source = open_source(own.model, folder)
     own = resolve(own, width=source.width, n_layers=source.config.num_hidden_layers)
     base = source.backbone if place.name == "adapter" else None
     trust = own.model.trust_remote_code
@@ -115,7 +115,9 @@ def _same_base(runs: Sequence[_Finished], names: Sequence[str]) -> None:
     def base(run: _Finished) -> dict[str, Any]:
         commit = getattr(run.source.config, "_commit_hash", None) or run.source.revision
         m = run.config.model
-        return {"base": content_of(run.source.backbone, commit), "pooling": run.source.pooling,
+        dense = [d.weight.float().numpy().tobytes() for d in run.source.dense]
+        return {"base": content_of(run.source.backbone, commit), "Dense modules": dense,
+                "pooling": run.source.pooling,
                 "model.inner_norm": m.inner_norm, "model.quantization": m.quantization}  # fmt: skip
 
     first = base(runs[0])

@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors.torch import save_file
 
 from mipic_llm.config import Config
 from mipic_llm.config.files import model_folder
 from mipic_llm.data.tokenise import TextEncoder
 from mipic_llm.errors import UserError
 from mipic_llm.export.card import Facts, model_card
-from mipic_llm.model.dense import Dense
+from mipic_llm.model.dense import Dense, write_dense
 from mipic_llm.model.directory import Source, lower_all, prompts_by_kind
 from mipic_llm.model.files import QUICKSTART_HUB_ID
 from mipic_llm.model.load import nf4
@@ -168,9 +167,7 @@ def write_portable(folder: Path, spec: EmbeddingSpec) -> None:
            "pooling_mode": "lasttoken" if spec.pooling == "last" else spec.pooling}  # fmt: skip
     write_json(folder / "1_Pooling" / "config.json", modes | own)
     for path, dense in zip(paths[2:], spec.dense, strict=False):
-        write_json(folder / path / "config.json", dense.settings)
-        save_file({k: v.contiguous() for k, v in dense.tensors.items()},
-                  folder / path / "model.safetensors", metadata={"format": "pt"})  # fmt: skip
+        write_dense(folder / path, dense)
     write_json(folder / paths[-1] / "config.json", {})
     (folder / "README.md").write_text(model_card(spec), encoding="utf-8")
 

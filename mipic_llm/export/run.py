@@ -186,7 +186,7 @@ def export(config: Config) -> Path:
             argv += [f"--{key}", str(flatten(config)[key])]
     # The run was checked with its own ranks, not ours; a base that was moved is the same base.
     config = load_config(argv, world_size=2, keep_recipe=True)
-    source = open_source(config.model)
+    source = open_source(config.model, run_dir)
     config = resolve(config, width=source.width, n_layers=source.config.num_hidden_layers)
     config = config.replace(**{"export.merged": own.merged})
     encoder = make_encoder(config, source)

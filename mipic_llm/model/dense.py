@@ -6,12 +6,13 @@ LoRA too), act on the readout of every layer and on the tokens that a term reads
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mipic_llm.model.files import bad, read_json
@@ -65,6 +66,15 @@ def read_dense(folder: Path, name: str) -> Dense:
     if not own.items() <= made.settings.items():
         raise bad(name, f"its {folder.name} says {own}, and its weight is {tuple(weight.shape)}")
     return made
+
+
+def write_dense(folder: Path, dense: Dense) -> None:
+    """Its directory, as `read_dense` and sentence-transformers read it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = json.dumps(dense.settings, indent=2, sort_keys=True)
+    (folder / "config.json").write_text(settings + "\n", encoding="utf-8")
+    tensors = {k: v.contiguous() for k, v in dense.tensors.items()}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def make_dense(layers: Sequence[Dense], dtype: torch.dtype) -> nn.Sequential | None:

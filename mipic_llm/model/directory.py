@@ -82,6 +82,10 @@ class Source(NamedTuple):
         ]
         return ", ".join(parts)
 
+    def turned(self, axes: Dense) -> Source:
+        """The same with one more module after the others."""
+        return self._replace(dense=(*self.dense, axes))
+
     @property
     def hub(self) -> dict[str, Any]:
         """Keywords for `from_pretrained(source.backbone, ...)`."""
@@ -94,9 +98,13 @@ class Source(NamedTuple):
         return content_of(self.backbone, commit, self.adapter)
 
 
-def open_source(model: Any) -> Source:
+TURNED = "turned"  # in a run's directory: the Dense module of `model.rotate` before training
+
+
+def open_source(model: Any, run_dir: Path | None = None) -> Source:
     """What a training run begins with, for config.model: a whole model, or the adapter of
-    `model.adapter` on its base. UserError also for an adapter as `model.name`."""
+    `model.adapter` on its base. run_dir: of a run that began; turned as it was (`model.rotate`).
+    UserError also for an adapter as `model.name`."""
     name, base = model.adapter or model.name, None
     if model.adapter and model.name != model.adapter:
         base = resolve_name(model.name)
@@ -110,6 +118,8 @@ def open_source(model: Any) -> Source:
         raise bad(name, "it is an adapter: --model.adapter trains it further; for a new one give "
                   f"its base {found.backbone}, or a merged export (export --merged)")  # fmt: skip
     refuse_links(Path(found.backbone), model.name)  # of a hub id there is no such folder
+    if run_dir is not None and model.rotate != "none":
+        found = found.turned(read_dense(run_dir / TURNED, str(run_dir)))
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -35,7 +36,7 @@ def load_model(source: Source, model: Any, *, precision: str, dropout: float | N
     the config; None leaves them. Under ZeRO-3 call inside `runtime.engine.loading`, where each rank
     keeps only its part.
     """
-    config = source.config
+    config = deepcopy(source.config)  # of others who load it too
     if dropout is not None:
         for key, value in config.to_dict().items():
             if "drop" in key and isinstance(value, (int, float)) and not isinstance(value, bool):

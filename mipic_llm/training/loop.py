@@ -20,6 +20,8 @@ from mipic_llm.config import Config, command_of, dump, need, validate
 from mipic_llm.data.batch import Prepared, prefetch
 from mipic_llm.errors import EXIT_DONE, EXIT_INCOMPLETE, EXIT_STOPPED, UserError
 from mipic_llm.model.attention import choose
+from mipic_llm.model.dense import write_dense
+from mipic_llm.model.directory import TURNED
 from mipic_llm.runtime import checkpoint
 from mipic_llm.runtime import ranks as dist
 from mipic_llm.runtime.engine import start
@@ -74,12 +76,13 @@ def train(
     out = Path(config.output_dir)
     resume_from = find_resume(config, out / "checkpoints")
     past = past_batches(resume_from) if resume_from else ()
-    config, source, data = setup.open_run(config, rows, validation, past)
+    begun = resume_from.parent.parent if resume_from else None
+    config, source, data = setup.open_run(config, rows, validation, past, begun)
     say(data.plan.report())
     changes = check_resume(resume_from, config, source, data) if resume_from else []
     total = setup.total_steps(config, data.plan)
     if data.teacher is not None:
-        build(data.teacher, config)
+        build(data.teacher, config, source)
     engine = setup.open_engine(config, source, data, total)
     state = RunState(0, 0, 0, {})
     if resume_from is not None:
@@ -94,7 +97,11 @@ def train(
     own: list[Any] = [ShowProgress()]
     with writing(out):
         if dist.rank() == 0:
-            # First of all: by it a run that is killed now is known as one of ours.
+            if config.model.rotate != "none" and (
+                begun is None or begun.resolve() != out.resolve()
+            ):
+                write_dense(out / TURNED, source.dense[-1])
+            # By it a run that is killed now is known as one of ours.
             if _new(run) or not (out / "config.yaml").is_file():  # or of another directory
                 _put(out / "config.yaml", _record(run))
             after = state.step if resume_from else None

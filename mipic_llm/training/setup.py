@@ -20,7 +20,7 @@ from mipic_llm.errors import UserError
 from mipic_llm.model.attention import model_class
 from mipic_llm.model.backbone import Backbone
 from mipic_llm.model.dense import make_dense
-from mipic_llm.model.directory import Source, open_source
+from mipic_llm.model.directory import TURNED, Source, open_source
 from mipic_llm.model.fused import apply_liger, can_liger, compile_layers, fuse_lora
 from mipic_llm.model.load import (
     check_precision,
@@ -38,6 +38,7 @@ from mipic_llm.runtime.hint import zero3_hint
 from mipic_llm.runtime.ranks import say
 from mipic_llm.training.feed import Data, Plan, prepare_data
 from mipic_llm.training.teacher import open_teacher
+from mipic_llm.training.turn import turn
 
 
 def seed_everything(seed: int) -> None:
@@ -72,7 +73,7 @@ def claim_output(config: Config) -> IO | None:
 
 
 # What a run writes into its output_dir, and all that --overwrite deletes.
-_FOLDERS = ("adapter", "merged", "mlruns", ".adapter.new", ".merged.new", ".rehearsal")
+_FOLDERS = ("adapter", "merged", "mlruns", TURNED, ".adapter.new", ".merged.new", ".rehearsal")
 _FILES = (
     "config.yaml", "environment.json", "metrics.jsonl", "metrics.jsonl.tmp", "scores.jsonl",
     "scores.jsonl.tmp", "table.txt", "parity.json", "loss.png", "quality.png", "rows.npz",
@@ -86,7 +87,7 @@ def _other_run(out: Path, config: Config) -> str | None:
         if path.is_symlink():
             return f"output_dir: {path} is a link, which a run does not follow; remove it"
     # What a start that was killed leaves before config.yaml says whose directory this is.
-    early = (".lock", ".rehearsal", ".config.yaml.new")
+    early = (".lock", ".rehearsal", ".config.yaml.new", TURNED)
     kept = [p for p in out.iterdir() if p.name not in early]
     resume = config.train.resume
     own = resume == "auto" or Path(resume).resolve().is_relative_to(out.resolve())
@@ -281,9 +282,10 @@ def _as_adapter(config: Config, source: Source) -> Config:
 
 def open_run(
     config: Config, rows: Any = None, validation: list[Any] | None = None,
-    past: Sequence[tuple[int, int]] = (),
+    past: Sequence[tuple[int, int]] = (), begun: Path | None = None,
 ) -> tuple[Config, Source, Data]:  # fmt: skip
-    """rows, validation, past: see `prepare_data`; config.yaml records their names."""
+    """rows, validation, past: see `prepare_data`; config.yaml records their names. begun: directory
+    of the run that is resumed."""
     source = open_source(config.model)
     for note in source.notes:
         say(f"note: {note}")
@@ -297,7 +299,8 @@ def open_run(
     )
     check_precision(config.train.precision or "")
     data = prepare_data(config, source, rows, validation, past)
-    data = data._replace(teacher=open_teacher(config, data.sources))
+    source = turn(config, source, data.sources, begun)
+    data = data._replace(teacher=open_teacher(config, data.sources, source))
     found: dict[str, Any] = {"sia.memory": memory_size(config, data.plan)}
     if rows is not None:
         found |= {"data.train": [s.name for s in data.sources], "data.sources": []}

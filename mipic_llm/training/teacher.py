@@ -33,7 +33,7 @@ from mipic_llm.data.row_store import StoredRows
 from mipic_llm.errors import UserError
 from mipic_llm.evaluation.encode import encode
 from mipic_llm.evaluation.open import open_finished
-from mipic_llm.model.directory import Source, open_source, prompts_by_kind, read_model
+from mipic_llm.model.directory import Source, prompts_by_kind, read_model
 from mipic_llm.model.files import content_of
 from mipic_llm.runtime import ranks as dist
 from mipic_llm.runtime.ranks import say
@@ -129,8 +129,9 @@ class Teacher:
                 fresh.unlink(missing_ok=True)
 
 
-def open_teacher(config: Config, sources: Sequence[TextSource]) -> Teacher | None:
-    """The teacher that a resolved configuration asks for; nothing is loaded or made yet.
+def open_teacher(config: Config, sources: Sequence[TextSource], base: Source) -> Teacher | None:
+    """The teacher that a resolved configuration asks for; nothing is loaded or made yet. base: what
+    the training begins with.
 
     Raises UserError for what is no model and no file of vectors.
     """
@@ -147,7 +148,7 @@ def open_teacher(config: Config, sources: Sequence[TextSource]) -> Teacher | Non
         if any(s.changes() for s in config.own_sources):
             say("note: the teacher reads the texts of all sources with one length and the same "
                 "prompts; those of data.sources are the student's alone")  # fmt: skip
-        about, width, apart = _model(config)
+        about, width, apart = _model(config, base)
         texts = distinct(sources, apart=apart)
     digest = hashlib.blake2b(json.dumps([VERSION, about]).encode(), digest_size=16)
     digest.update(texts.key_n.tobytes())
@@ -190,7 +191,7 @@ def _each_text(source: TextSource) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return np.array(keys, np.int64), np.array(rows, np.int64), np.array(places, np.int64)
 
 
-def build(teacher: Teacher, config: Config) -> None:
+def build(teacher: Teacher, config: Config, base: Source) -> None:
     """Make the vectors that are not there yet; all ranks call. The model is gone afterwards."""
     n, missing, name = len(teacher.texts.key_n), teacher.missing(), config.teacher.name
     where = f" ({teacher.folder})" if teacher.folder else ""
@@ -201,7 +202,7 @@ def build(teacher: Teacher, config: Config) -> None:
     say(f"teacher {name}: vectors of {n:,} texts, width {teacher.width}"
         f"{f', {there:,} of them there already' if there else ''}{where}")  # fmt: skip
     _write(teacher, lambda: teacher.folder and _begin(teacher.folder, config))
-    maker = _File(config, teacher) if name.endswith(FILES) else _Model(config)
+    maker = _File(config, teacher) if name.endswith(FILES) else _Model(config, base)
     progress = Progress(n, there, dist.rank() == 0, what=f"teacher {name}: text")
     for block in missing:
         first = block * BLOCK
@@ -235,11 +236,11 @@ def _write(teacher: Teacher, work: Callable[[], Any]) -> None:
 # ------------------------------------------------------------------------------- of another model
 
 
-def _settings(config: Config) -> tuple[Config, Source]:
+def _settings(config: Config, base: Source) -> tuple[Config, Source]:
     """What `open_finished` reads the teacher with, its model.name included; and its files."""
     t, m, own = config.teacher, config.model, config.teacher.name == "base"
     if own:
-        name, revision, source = m.name, m.revision, open_source(m)
+        name, revision, source = m.name, m.revision, base
     else:
         name, revision = t.name, t.revision
         source = read_model(name, revision=revision, trust_remote_code=m.trust_remote_code)
@@ -254,9 +255,9 @@ def _settings(config: Config) -> tuple[Config, Source]:
     return told.replace("flag", **{"data.max_length": longest}), source
 
 
-def _model(config: Config) -> tuple[list[Any], int, bool]:
+def _model(config: Config, base: Source) -> tuple[list[Any], int, bool]:
     """-> (what its vectors depend on, their width, whether queries and documents differ)."""
-    told, source = _settings(config)
+    told, source = _settings(config, base)
     prompts = prompts_by_kind(source, told.data)
     m, own = told.model, config.teacher.name == "base"
     after = hashlib.blake2b(digest_size=16)
@@ -274,12 +275,11 @@ def _model(config: Config) -> tuple[list[Any], int, bool]:
 class _Model:
     """A model, loaded as `evaluate` does."""
 
-    def __init__(self, config: Config) -> None:
-        told, _ = _settings(config)
+    def __init__(self, config: Config, base: Source) -> None:
+        told, source = _settings(config, base)
         self.batch_size = config.eval.batch_size
         try:
-            own = config.teacher.name == "base" and config.model.adapter
-            self.opened = open_finished(told, own or told.model.name)
+            self.opened = open_finished(told, source.name, source)
         except UserError as error:  # of its options, which have other names here
             raise UserError(str(error).replace("data.max_length", "teacher.max_length")) from error
 
