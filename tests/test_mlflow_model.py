@@ -149,7 +149,7 @@ def test_the_scoring_server_answers_with_our_vectors(place):
 def test_commands_after_the_training_lie_below_its_run(place, tmp_path, capsys):
     before = len(place.versions())
     run = ["--output_dir", str(place.out)]
-    from mipic_llm.commands import evaluate, export, mine
+    from mipic_llm.commands import compare, evaluate, export, merge, mine
 
     export.main([*run, "--point", "8@2", "--to", str(tmp_path), "--tracking.register", NAME])
     said = capsys.readouterr().out
@@ -173,6 +173,36 @@ def test_commands_after_the_training_lie_below_its_run(place, tmp_path, capsys):
                str(tmp_path / "mined.jsonl"), "--mine.relative", "none"])  # fmt: skip
     (mined,) = place.below("mine")
     assert mined.data.metrics["mine/rows"] == 12 and mined.data.params["negatives"] == "4"
+
+    half = tmp_path / "half"
+    capsys.readouterr()
+    merge.main(["--runs", str(place.out), "--scale", "0.5", "1", "--to", str(half), "--data",
+                "demo"])  # fmt: skip
+    assert "MLflow: run merge half of experiment" in capsys.readouterr().out
+    (merged,) = place.below("merge")
+    history = place.client.get_metric_history(
+        merged.info.run_id, "sweep/demo/spearman_at_8_at_4")  # fmt: skip
+    assert {m.step for m in history} == {0, 50, 100}
+    assert "scale" in merged.data.tags["mlflow.note.content"]
+    assert json.loads(merged.data.params["scale"]) == [0.5, 1.0]
+    files = {f.path for f in place.client.list_artifacts(merged.info.run_id)}
+    assert {"sweep.jsonl", "scores.jsonl"} <= files
+    record = json.loads((half / "mlflow.json").read_text())
+    assert record["run_id"] == merged.info.run_id, "what is done with the mixture lies below it"
+
+    compare.main([str(place.out), "--output_dir", str(tmp_path / "alone")])
+    compare.main([str(place.out), str(tmp_path / "scores"), "--data", "demo", "--dims", "8",
+                  "--layers", "4", "--output_dir", str(tmp_path / "page")])  # fmt: skip
+    assert "MLflow: run compare page of experiment" in capsys.readouterr().out
+    found = {r.info.run_name: r for r in place.below("compare")}
+    assert set(found) == {"compare alone", "compare page"}
+    (told,) = json.loads((tmp_path / "page" / "comparison.json").read_text())
+    kept = found["compare page"].data
+    assert kept.metrics["difference/demo/spearman_at_8_at_4"] == pytest.approx(
+        told["figures"][0]["difference"])  # fmt: skip
+    assert told["verdict"][0] in kept.tags["mlflow.note.content"]
+    files = {f.path for f in place.client.list_artifacts(found["compare page"].info.run_id)}
+    assert files == {f"comparison.{kind}" for kind in ("html", "md", "png", "json")}
 
     own = place.client.get_run(place.record["run_id"]).info
     assert own.status == "FINISHED" and own.end_time <= exported.info.start_time

@@ -24,10 +24,10 @@ from mipic_llm.report import bootstrap
 from mipic_llm.report.bootstrap import draw_rows, interval, resampled
 from mipic_llm.report.html import from_markdown
 from mipic_llm.study import identity, runner
-from mipic_llm.study.collect import provenance
-from mipic_llm.study.runner import Job, as_flags, run_all
+from mipic_llm.study.collect import Cell, Key, provenance, unfinished
+from mipic_llm.study.runner import Job, Pace, as_flags, check, one_length, run_all
 from mipic_llm.study.spec import Trial, read_study
-from mipic_llm.study.tables import markdown
+from mipic_llm.study.tables import markdown, summary, verdict
 from mipic_llm.types import Point
 
 RNG = np.random.default_rng(0)
@@ -59,10 +59,19 @@ evaluate: {data: demo, layers: [1, 2]}
     judge, words = job.command("evaluate0"), " ".join(job.command("train"))
     assert "--train.max_steps 3" in words and "--data.max_length 9" in words
     assert "--objective.name mrl" in words and "--seed 6" in words
-    for condition, length in (("a", 9), ("b", 64)):  # the recipe's; not the model's own 256
-        bare = Job(study, Trial(condition, "untrained", None), tmp_path).command("evaluate0")
-        assert f"--data.max_length {length}" in " ".join(bare)
     assert "--layers 1 2" in " ".join(judge) and "--rows true" in " ".join(judge)
+
+
+def test_every_row_of_a_study_is_evaluated_at_one_length(tmp_path, capsys):
+    """The fewest tokens of its trials, of which b has the recipe's 64; or what the YAML says."""
+    text = "methods: {mrl: null}\nconditions: {a: {data.max_length: 9}, b: null}\n"
+    for more, length in (("", 9), ("max_length: 32\n", 32)):
+        study = one_length(read_study(write(tmp_path, text + more)), tmp_path)
+        for trial in study.trials():
+            words = " ".join(Job(study, trial, tmp_path).command("evaluate0"))
+            assert words.count("--data.max_length") == 1 and f"--data.max_length {length}" in words
+    (told,) = capsys.readouterr().out.splitlines()
+    assert "cuts texts at 9 tokens" in told and "64: b/untrained, b/mrl" in told
 
 
 def test_flags_are_spelled_as_the_command_line_wants_them():
@@ -84,6 +93,7 @@ def test_flags_are_spelled_as_the_command_line_wants_them():
         ("name: ../../x\nmethods: {a: null}", "cannot name a folder"),
         ("methods: {a: null}\naverages: 3", "a value of a wrong type"),
         ("methods: {a: null}\nranks: many", "a value of a wrong type"),
+        ("methods: {a: null}\nmax_length: long", "give a whole number of tokens"),
         ("- a", "it must be a mapping"),
         ("a: [", "study"),
     ],
@@ -215,7 +225,10 @@ def study(yaml: Path, out: Path, *more: str) -> str:
 def test_study_leaves_tables_figures_and_a_page(finished):
     _, out = finished
     text = (out / "study.md").read_text()
-    for word in ("| untrained |", "| mrl + PCA |", "| mipic |", "### sts, spearman, layer 4"):
+    for word in ("| untrained | 16 |", "| mrl + PCA | 16 |", "| mipic | 16 |",
+                 "| mipic less untrained |", "| mrl + PCA less untrained + PCA |",
+                 "### sts, spearman, layer 4", "- **mipic**: against mrl ", "; against untrained ",
+                 "No training row has a text of the evaluation data."):  # fmt: skip
         assert word in text, word
     rows = list(csv.DictReader((out / "figures.csv").open()))
     mine = [r for r in rows if (r["method"], r["family"], r["layer"], r["dim"], r["task"]) ==
@@ -230,6 +243,11 @@ def test_study_leaves_tables_figures_and_a_page(finished):
     assert float(row["mean"]) == pytest.approx(100 * np.mean(values), abs=1e-3)
     assert float(row["spread"]) == pytest.approx(100 * np.std(values, ddof=1), abs=1e-3)
     assert float(row["low"]) <= float(row["gap"]) <= float(row["high"])
+    assert float(row["low0"]) <= float(row["gap0"]) <= float(row["high0"])
+    (bare,) = [r for r in rows if (r["method"], r["family"], r["layer"], r["dim"], r["task"]) ==
+               ("untrained", "prefix", "4", "8", "demo")]  # fmt: skip
+    assert float(row["gap0"]) == pytest.approx(float(row["mean"]) - float(bare["mean"]), abs=2e-3)
+    assert {r["max_length"] for r in rows} == {"16"} and bare["gap0"] == ""
     page = (out / "report.html").read_text()
     pictures = {path.name.split("-")[0] for path in out.glob("*.png")}  # no share of a score <= 0
     assert {"quality", "heat"} <= pictures <= {"quality", "heat", "retention"}
@@ -289,6 +307,68 @@ def test_what_counts_as_done(tmp_path, monkeypatch):
     assert identity.code()[0] == "000000000000 +changes"
 
 
+def test_evaluation_data_is_read_before_the_first_training(tmp_path):
+    model = tiny_bert(tmp_path / "bert")
+    train, pairs = tmp_path / "train.csv", tmp_path / "pairs.csv"
+    train.write_text("anchor,positive\na red stone,one red rock\nthe cold sea,an icy ocean\n")
+    text = f"methods: {{a: {{data.train: train.csv, model.name: {model}}}}}\n"
+
+    def checked(more: str = "evaluate: {data: pairs.csv}", rows: str = "x,y,1\nv,w,2\n") -> list:
+        pairs.write_text("sentence1,sentence2,score\n" + rows)
+        return check(read_study(write(tmp_path, text + more)), tmp_path / "out")
+
+    assert checked() == ["No training row has a text of the evaluation data."]
+    (line,) = checked(rows="x,y,1\nan  icy ocean,w,2\n")
+    assert line.startswith("**1 of 2 training rows of all/a have a text of the evaluation data.")
+    for more, rows, words in (
+        ("evaluate: {data: pairs.csv}", "x,y,1\nv,w,much\n", "evaluation 1: .*pairs.csv"),
+        ("evaluate: {data: pairs.csv, layers: [9]}", "x,y,1\nv,w,2\n", "layers: 9 is outside 1"),
+        ("evaluate: {data: pairs.csv}\naverages: {sts: [pair]}", "x,y,1\nv,w,2\n",
+         "averages.sts: no evaluation has a task pair; did you mean pairs"),
+        ("evaluate: {data: pairs.csv, pca_text: [none.csv]}", "x,y,1\nv,w,2\n", "none.csv"),
+    ):  # fmt: skip
+        with pytest.raises(UserError, match=words):
+            checked(more, rows)
+    assert not (tmp_path / "out" / "runs").exists()
+
+
+def test_failed_trials_are_listed_with_their_reason_and_time_left_is_told(
+    tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "train.csv").write_text("anchor,positive\na,b\n")
+    study = read_study(write(tmp_path, "methods: {a: null, b: null, c: null}\nseeds: [1]\n"
+                             "settings: {data.train: train.csv, data.validation: none}\n"
+                             "untrained: false\n"))  # fmt: skip
+
+    def start(words, stdout, **_):
+        b = "all/b/seed1" in " ".join(words)
+        stdout.write("error: data.train: line 3 is torn\nand more\n" if b else "fine\n")
+        return subprocess.CompletedProcess(words, 2 if b else 0)
+
+    monkeypatch.setattr(runner, "subprocess", SimpleNamespace(run=start, STDOUT=None))
+    out = tmp_path / "out"
+    failed = run_all(study, out, jobs=1, extra_env={})
+    assert list(map(str, failed)) == ["all/b/seed1"]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "all/a/seed1: train 0 s; 0 of 3 trials done, 3 left"  # no evaluation yet
+    assert lines[1].endswith("1 of 3 trials done, 2 left: less than a minute")
+    assert "FAILED: code 2, error: data.train: line 3 is torn (log: " in lines[2]
+    assert lines[-1].endswith("; 2 of 3 trials done, 1 failed")
+    assert unfinished(study, out) == [
+        "**all/b/seed1 failed** at train: code 2, error: data.train: line 3 is torn (log: "
+        "runs/all/b/seed1/train.log)"
+    ]
+    (tmp_path / "train.csv").unlink()  # no crash of the others, either
+    assert len(run_all(study, out, jobs=1, extra_env={})) == 3
+    assert "train.csv" in unfinished(study, out)[0]
+    more = study._replace(seeds=[1, 2])
+    assert unfinished(more, out)[-1] == "not run yet: all/a/seed2, all/b/seed2, all/c/seed2"
+    pace = Pace([Job(more, trial, out) for trial in more.trials()], 2)
+    for step in ("train", "evaluate0"):
+        pace.passed(more.trials()[0], step, 3000.0)
+    assert str(pace) == "1 of 6 trials done, 5 left: about 4 h 10 min"
+
+
 def test_trials_of_different_code_or_data_are_named(tmp_path):
     study = read_study(write(tmp_path, "methods: {a: null, b: null}\nuntrained: false"))
 
@@ -324,20 +404,29 @@ def test_trials_are_child_runs(finished):
     assert {"study.md", "figures.csv", "report.html"} <= kept
 
 
-def test_the_verdict_says_where_a_method_is_better_than_the_baseline(tmp_path):
-    from mipic_llm.study.collect import Cell, Key
-    from mipic_llm.study.tables import verdict
-
+def test_the_verdict_says_where_a_method_is_better_than_the_baseline_and_than_untrained():
     study = read_study("quickstart")._replace(
         methods={"mrl": {}, "mipic": {}}, conditions={"all": {}}, averages={}, baseline="mrl"
     )
     spans = {16: (0.01, 0.02), 32: (-0.01, 0.02), 64: (-0.2, -0.1)}
-    cells = {Key("all", m, "prefix", "sts", "spearman", Point(6, d)): Cell(0.5, 0, 2, 0.1, *span)
-             for m in study.methods for d, span in spans.items()}  # fmt: skip
+    nothing = (math.nan, math.nan)
+    cells = {Key("all", m, "prefix", "sts", "spearman", Point(6, d)):
+             Cell(0.5, 0, 2, 0.1, *(span if m == "mipic" else nothing), -0.1, *(-x for x in
+                  reversed(span)), "64") for m in study.methods for d, span in spans.items()
+             }  # fmt: skip
     assert verdict(study, cells, 6) == [
-        "all, sts, layer 6: **mipic** against mrl: better at 16; worse at 64; not told apart at 32 "
-        "dims"
+        "all, sts, layer 6, **mrl** against untrained: better at 64; worse at 16; not told apart "
+        "at 32 dims",
+        "all, sts, layer 6, **mipic** against mrl: better at 16; worse at 64; not told apart at 32 "
+        "dims; and against untrained: better at 64; worse at 16; not told apart at 32 dims",
     ]
+    assert summary(study, cells)[1] == (
+        "**mipic**: against mrl better at 1, worse at 1 of 3 sizes, not told apart at the others; "
+        "against untrained better at 1, worse at 1 of 3 sizes, not told apart at the others"
+    )
+    text = markdown(study, cells, {}, [6], missing=["**all/mipic/seed2 failed** at train: x"])
+    assert "| mipic less untrained |  | **-10.00** [-2.00, -1.00] | -10.00 [-2.00, +1.00] |" in text
+    assert text.index("**all/mipic/seed2 failed**") < text.index("Figures are x 100")
 
 
 def test_a_page_has_contents_and_its_pictures_say_what_they_show(tmp_path):

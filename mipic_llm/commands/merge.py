@@ -17,7 +17,8 @@ DIR is like the directory of a run: export and evaluate read it."""
 
 
 def main(argv: list[str]) -> int:
-    uses = ("model.name", "model.trust_remote_code", "eval.batch_size")
+    uses = ("model.name", "model.trust_remote_code", "eval.batch_size", "tracking.mlflow",
+            "tracking.experiment", "tracking.run_name")  # fmt: skip
     config = load_config(argv, extra=MergeFlags, about=ABOUT, uses=uses)
     check_merge(config.extra)
     from mipic_llm.export.merge import merge

@@ -12,10 +12,11 @@ from mipic_llm.evaluation.judge import asked, evaluate
 from mipic_llm.model.directory import read_model
 from mipic_llm.report import Evaluation, compare_two, read_evaluation, read_run
 from mipic_llm.report.paired import Comparison
-from mipic_llm.report.versus import write_page
+from mipic_llm.report.versus import as_text, write_page
 from mipic_llm.runtime import ranks as dist
 from mipic_llm.runtime.engine import start
 from mipic_llm.runtime.ranks import say
+from mipic_llm.tracking import follow
 
 
 def compare(config: Config, things: Sequence[str]) -> list[Comparison]:
@@ -54,7 +55,32 @@ def compare(config: Config, things: Sequence[str]) -> list[Comparison]:
     found = [_checked(compare_two(first, other)) for other in others]
     if dist.rank() == 0:
         write_page(found, [first, *others], out)
+        _track(config, things, [first, *others], found, out)
     return found
+
+
+def _track(
+    config: Config, things: Sequence[str], of: Sequence[Evaluation], found: Sequence[Comparison],
+    out: Path,
+) -> None:  # fmt: skip
+    """The differences, the page and the verdict to MLflow, below the training of the newest run
+    that is compared: things after the first one, else that."""
+    names = [str(e.about.get("model") or "") for e in of]  # what the evaluations are of
+    pairs = [*zip(things, names, strict=False)]
+    models = [place for pair in (*pairs[1:], *pairs[:1]) for place in pair if place]
+    flags = config.extra
+    told = {"compared": list(things), "data": list(map(str, flags.data)), "suite": flags.suite}
+    tracker = follow(config, "compare", models, out, told)
+    for one in found:
+        group = "difference" if len(found) == 1 else f"difference {one.new}"
+        tracker.evaluation({f"{group}/{d.task}/{d.metric}@{d.point}": d.span.gap
+                            for d in one.differences}, 0)  # fmt: skip
+    tracker.describe(as_text(found, markdown=True))
+    for name in ("html", "md", "png", "json"):
+        tracker.artifact(out / f"comparison.{name}")
+    tracker.close()
+    if line := tracker.where():
+        say(line)
 
 
 def _names(things: Sequence[str]) -> list[str]:

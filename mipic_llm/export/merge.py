@@ -41,6 +41,7 @@ from mipic_llm.report import label, write_scores
 from mipic_llm.report.tables import main_metrics, plain_table
 from mipic_llm.runtime.engine import Engine, start
 from mipic_llm.runtime.ranks import say, world_size
+from mipic_llm.tracking import RECORD, follow, write_record
 from mipic_llm.types import Score
 
 State = dict[str, Tensor]
@@ -264,13 +265,15 @@ def merge(config: Config) -> Path:
     alone = run.replace(ds_config=None)
     engine = for_inference(alone, source, spec.inner_norm, lambda _: mix.model)
     out.mkdir(parents=True, exist_ok=True)
-    scale, notes = own.scale[0], [_words(own, weights)]
+    scale, notes, swept = own.scale[0], [_words(own, weights)], None
     if len(own.scale) > 1:
-        scale = _sweep(mix, engine, encoder, run, own, out)
+        swept = _sweep(mix, engine, encoder, run, own, out)
+        scale = swept.best
         notes.append(f"The scale {scale:g} was chosen on validation data, so figures on these are "
                      "a little too good; test it on others.")  # fmt: skip
         if scale == 0:
             say("the base itself is best by this rule: nothing was written")
+            _track(config, out, ["The base itself was best: no model was written."], swept)
             return out
     mix.scale(scale, engine)
     notes[0] += f" Scale of what was learnt: {scale:g}."
@@ -291,7 +294,35 @@ def merge(config: Config) -> Path:
                "how": own.how, "weights": weights, "scale": scale, "scales": own.scale,
                "rule": own.rule})  # fmt: skip
     say(f"{kind}: {out / kind} (reloaded and compared: {out / 'parity.json'})")
+    _track(config, out, notes, swept, out / kind / "README.md")
     return out
+
+
+def _track(
+    config: Config, out: Path, notes: Sequence[str], swept: _Swept | None, card: Path | None = None
+) -> None:  # fmt: skip
+    """The mixture's run in MLflow, below that of its first run that was tracked. The figures of the
+    scales have 100 x scale for their step."""
+    own = config.extra
+    tracker = follow(config, "merge", own.runs, out, own.model_dump())
+    lines = " ".join(notes)
+    if swept is not None:
+        for scale, scores in swept.found.items():
+            tracker.evaluation({f"sweep/{s.task}/{s.metric}@{s.point}": s.value for s in scores},
+                               round(100 * scale))  # fmt: skip
+        tracker.evaluation({f"eval/{s.task}/{s.metric}@{s.point}": s.value
+                            for s in swept.found[swept.best]}, 0)  # fmt: skip
+        lines += f"\n\n```\n{swept.table}\n```"
+    tracker.describe(lines)
+    files = ["merge.json", "parity.json"] * (card is not None)
+    files += ["sweep.jsonl", "scores.jsonl"] * (swept is not None)
+    for path in [*(out / name for name in files), *([card] if card else [])]:
+        tracker.artifact(path)
+    tracker.close()
+    (out / RECORD).unlink(missing_ok=True)  # of an earlier mixture
+    write_record(out, tracker)
+    if line := tracker.where():
+        say(line)
 
 
 def _words(own: Any, weights: Sequence[float]) -> str:
@@ -302,8 +333,18 @@ def _words(own: Any, weights: Sequence[float]) -> str:
     return f"Made from the runs {names} by `mipic merge --how {own.how}`{told}."
 
 
-def _sweep(mix: _Mixture, engine: Engine, encoder: Any, run: Config, own: Any, out: Path) -> float:
-    """Score the base and each scale at every dim of the last layer; -> the best by own.rule.
+class _Swept(NamedTuple):
+    """The best scale, the scores of each (0 = the base), and a table of them."""
+
+    best: float
+    found: dict[float, list[Score]]
+    table: str
+
+
+def _sweep(
+    mix: _Mixture, engine: Engine, encoder: Any, run: Config, own: Any, out: Path
+) -> _Swept:  # fmt: skip
+    """Score the base and each scale at every dim of the last layer; the best is so by own.rule.
 
     Writes sweep.jsonl, and scores.jsonl with the base's figures as before and the best one's as
     after."""
@@ -333,7 +374,7 @@ def _sweep(mix: _Mixture, engine: Engine, encoder: Any, run: Config, own: Any, o
     for stage, scale in (("before", 0.0), ("after", best)):
         write_scores(out / "scores.jsonl", found[scale], append=stage == "after", stage=stage,
                      max_length=encoder.max_length)  # fmt: skip
-    return best
+    return _Swept(best, found, table)
 
 
 def choose(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from mipic_llm.report.bootstrap import interval, resampled
 from mipic_llm.report.scores import read_families, rows_of
-from mipic_llm.study.runner import folders, read_done
+from mipic_llm.study.runner import Job, folders, read_done, read_failed
 from mipic_llm.study.spec import UNTRAINED, Study
 from mipic_llm.types import Point
 
@@ -28,10 +29,11 @@ class Key(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """A figure over seeds, and its difference from the baseline at the same place (x 1, not 100).
+    """A figure over seeds, and its difference from others at the same place (x 1, not 100).
 
-    spread: standard deviation over seeds (n - 1), nan for one. gap, low, high: mean difference and
-    its 95 % interval; nan where there is no paired baseline.
+    spread: standard deviation over seeds (n - 1), nan for one. gap, low, high: mean difference from
+    the baseline and its 95 % interval; gap0, low0, high0: from the untrained model; nan where there
+    is nothing to pair. max_length: tokens of a text that were read; several joined by /.
     """
 
     mean: float
@@ -40,11 +42,16 @@ class Cell(NamedTuple):
     gap: float = math.nan
     low: float = math.nan
     high: float = math.nan
+    gap0: float = math.nan
+    low0: float = math.nan
+    high0: float = math.nan
+    max_length: str = ""
 
 
 class _Figure(NamedTuple):
     value: float
     draws: np.ndarray | None  # on resampled test rows; None where a task has no rows
+    max_length: str
 
 
 def collect(study: Study, out: Path) -> dict[Key, Cell]:
@@ -68,7 +75,7 @@ def collect(study: Study, out: Path) -> dict[Key, Cell]:
 
 def _read(where: Path) -> dict[tuple, _Figure]:
     """(family, task, metric, point) -> figure, of one evaluation's directory."""
-    figures = {}
+    figures, told = {}, next((row for _, row in rows_of(where / "scores.jsonl")), {})
     with np.load(where / "rows.npz", allow_pickle=False) as rows:
         for family, s in read_families(where / "scores.jsonl"):
             name, gold = (
@@ -79,7 +86,9 @@ def _read(where: Path) -> dict[tuple, _Figure]:
             if name in rows.files:
                 said_N, truth_N = rows[name], rows[gold] if gold in rows.files else None
                 draws = resampled(s.metric, said_N, truth_N)
-            figures[family, s.task, s.metric, s.point] = _Figure(s.value, draws)
+            figures[family, s.task, s.metric, s.point] = _Figure(
+                s.value, draws, str(told.get("max_length", ""))
+            )
     return figures
 
 
@@ -94,28 +103,42 @@ def _add_average(found: dict[Key, dict[int, _Figure]], name: str, tasks: list[st
         if len(parts) == len(tasks) and shared:
             found[key] = {}
             for seed in sorted(shared):
-                values, draws = zip(*(part[seed] for part in parts), strict=True)
+                values, draws, lengths = zip(*(part[seed] for part in parts), strict=True)
                 mean = None if any(d is None for d in draws) else np.mean(draws, axis=0)
-                found[key][seed] = _Figure(float(np.mean(values)), mean)
+                found[key][seed] = _Figure(float(np.mean(values)), mean, _each(lengths))
+
+
+def _each(lengths: Iterable[str]) -> str:
+    return "/".join(dict.fromkeys(lengths))
 
 
 def _cell(
     study: Study, key: Key, seeds: dict[int, _Figure], found: dict[Key, dict[int, _Figure]]
 ) -> Cell | None:
-    """Mean, spread and difference from the baseline; None without a finite value."""
+    """Mean, spread, and differences from the baseline and the untrained model; None without a
+    finite value."""
     finite = [f.value for f in seeds.values() if math.isfinite(f.value)]
     if not finite:
         return None
     spread = float(np.std(finite, ddof=1)) if len(finite) > 1 else math.nan
-    cell = Cell(float(np.mean(finite)), spread, len(finite))
-    base = found.get(key._replace(method=study.baseline), {})
-    pairs = [(seeds[s], base[s]) for s in sorted(set(seeds) & set(base))]
+    gaps = [math.nan] * 6
+    for place, method in ((0, study.baseline), (3, UNTRAINED)):
+        base = found.get(key._replace(method=method), {})
+        if key.method in (UNTRAINED, method):
+            continue
+        base = dict.fromkeys(seeds, base[-1]) if -1 in base else base
+        gaps[place : place + 3] = _gap([(seeds[s], base[s]) for s in sorted({*seeds} & {*base})])
+    return Cell(float(np.mean(finite)), spread, len(finite), *gaps,
+                _each(f.max_length for f in seeds.values()))  # fmt: skip
+
+
+def _gap(pairs: Sequence[tuple[_Figure, _Figure]]) -> tuple[float, float, float]:
+    """Mean difference over seeds and its interval; nan where rows are missing."""
     draws = [(a.draws, b.draws) for a, b in pairs if a.draws is not None and b.draws is not None]
-    if key.method in (study.baseline, UNTRAINED) or not draws:
-        return cell
-    low, high = interval(*zip(*draws, strict=True))
-    return cell._replace(gap=float(np.mean([a.value - b.value for a, b in pairs])), low=low,
-                         high=high)  # fmt: skip
+    if not draws:
+        return math.nan, math.nan, math.nan
+    gap = float(np.mean([a.value - b.value for a, b in pairs]))
+    return gap, *interval(*zip(*draws, strict=True))
 
 
 class Cost(NamedTuple):
@@ -157,6 +180,24 @@ def provenance(study: Study, out: Path) -> list[str]:
                     f"{f' and {len(steps) - 4} more' if len(steps) > 4 else ''}"
                     for digest, steps in found.items()]  # fmt: skip
             lines.append(f"**{what} is not the same in all trials.** {'; '.join(some)}.")
+    return lines
+
+
+def unfinished(study: Study, out: Path) -> list[str]:
+    """A line for each trial that failed, with its reason, and one for those that were not run."""
+    lines, waiting = [], []
+    for trial, folder in folders(study, out):
+        for step in Job(study, trial, out).steps():
+            if read_done(folder, step):
+                continue
+            if told := read_failed(folder, step):
+                lines.append(f"**{trial} failed** at {step}: {told['reason']} (log: "
+                             f"{folder.relative_to(out) / step}.log)")  # fmt: skip
+            else:
+                waiting.append(str(trial))
+            break
+    if waiting:
+        lines.append(f"not run yet: {', '.join(waiting)}")
     return lines
 
 

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 from mipic_llm.errors import EXIT_DONE, UserError
-from mipic_llm.study.collect import collect, costs, provenance, write_csv
+from mipic_llm.study.collect import collect, costs, provenance, unfinished, write_csv
 from mipic_llm.study.pictures import study_page
-from mipic_llm.study.runner import check, run_all
+from mipic_llm.study.runner import check, one_length, run_all
 from mipic_llm.study.spec import read_study
 from mipic_llm.study.tables import markdown
 from mipic_llm.tracking import Parent
@@ -29,21 +29,24 @@ def conduct(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"output_dir: cannot write to {out}: {error.strerror}") from None
-    failed = []
+    failed, record = [], out / "study.json"
     if not report_only:
-        check(study, out)
+        checked = check(study, out)
+        study = one_length(study, out)
     parent = Parent(mlflow, out, study.name)
     if not report_only:
-        (out / "study.json").write_text(json.dumps(study._asdict(), indent=1, default=tuple))
+        told = study._asdict() | {"checked": checked}
+        record.write_text(json.dumps(told, indent=1, default=tuple))
         print(f"{study.name}: {len(study.trials())} trials, {jobs} at a time, in {out}", flush=True)
         failed = run_all(study, out, jobs=jobs, extra_env=parent.env(), keep=keep)
-    cells = collect(study, out)
+    cells, missing = collect(study, out), unfinished(study, out)
     if not cells:
-        first = f"; the first failure: {out / 'runs' / str(failed[0])}" if failed else ""
+        first = f"; {missing[0]}" if failed else ""
         raise UserError(f"{out} holds no finished trial of {study.name}{first}")
     layers = sorted({key.point.layer for key in cells}, reverse=True)
     shown = layers if len(layers) < 4 else [layers[0], layers[len(layers) // 2], layers[-1]]
-    text = markdown(study, cells, costs(study, out), shown, provenance(study, out))
+    notes = [*_checked(record), *provenance(study, out)]
+    text = markdown(study, cells, costs(study, out), shown, notes, missing)
     (out / "study.md").write_text(text + "\n", encoding="utf-8")
     write_csv(cells, out / "figures.csv")
     study_page(study, cells, out, text)
@@ -54,3 +57,11 @@ def conduct(
             parent.run.artifact(out / name)
     parent.run.close("FAILED" if failed else "FINISHED")
     return 1 if failed else EXIT_DONE
+
+
+def _checked(record: Path) -> list[str]:
+    """What the start that ran the trials found out about the data."""
+    try:
+        return [str(line) for line in json.loads(record.read_text("utf-8"))["checked"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []

@@ -14,7 +14,7 @@ from mipic_llm.config.recipe import read_yaml
 from mipic_llm.errors import UserError
 
 KEYS = ("name", "recipe", "settings", "conditions", "methods", "seeds", "evaluate", "averages",
-        "baseline", "untrained", "ranks", "ds_config")  # fmt: skip
+        "baseline", "untrained", "max_length", "ranks", "ds_config")  # fmt: skip
 EVALUATE_KEYS = (
     "data",
     "suite",
@@ -43,7 +43,8 @@ class Trial(NamedTuple):
 
 
 class Study(NamedTuple):
-    """A study as read. settings, conditions, methods and evaluate hold flags by their names."""
+    """A study as read. settings, conditions, methods and evaluate hold flags by their names.
+    max_length: tokens of a text in every evaluation; None = see `runner.one_length`."""
 
     name: str
     recipe: str
@@ -57,6 +58,7 @@ class Study(NamedTuple):
     untrained: bool
     ranks: int
     ds_config: str | None
+    max_length: int | None = None
 
     def trials(self) -> list[Trial]:
         """Seed by seed, so that a study that is cut short still compares every method."""
@@ -106,15 +108,20 @@ def _study(tree: dict[str, Any], path: Path, where: str) -> Study:
     baseline = str(tree.get("baseline") or next(iter(methods)))
     need(baseline in methods,
          f"{where}: baseline {baseline} is no method{nearest([baseline], methods)}")  # fmt: skip
+    length = tree.get("max_length")
+    need(length is None or (type(length) is int and length >= 4),
+         f"{where}: max_length is {length!r}; give a whole number of tokens, from 4")  # fmt: skip
     evaluations = tree.get("evaluate") or {"data": ["demo"]}
     evaluations = [evaluations] if isinstance(evaluations, dict) else evaluations
     settings = _flags({"settings": tree.get("settings")}, where)["settings"]
     return Study(
         name, str(tree.get("recipe") or "quickstart"), _located(settings, path.parent),
-        {k: _located(v, path.parent) for k, v in conditions.items()}, methods, seeds,
+        *({k: _located(v, path.parent) for k, v in many.items()} for many in (conditions, methods)),
+        seeds,
         [_evaluation(e, path.parent, where) for e in evaluations],
         {str(k): list(v) for k, v in (tree.get("averages") or {}).items()}, baseline,
         bool(tree.get("untrained", True)), int(tree.get("ranks") or 1), tree.get("ds_config"),
+        length,
     )  # fmt: skip
 
 

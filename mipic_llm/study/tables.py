@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import product
 
 from mipic_llm.report.tables import main_metrics, markdown_table
 from mipic_llm.study.collect import Cell, Cost, Key
-from mipic_llm.study.spec import Study
+from mipic_llm.study.spec import UNTRAINED, Study
 from mipic_llm.types import BITS
 
 
 def markdown(
     study: Study, cells: dict[Key, Cell], cost: dict[tuple[str, str], Cost], layers: Sequence[int],
-    notes: Sequence[str] = (),
+    notes: Sequence[str] = (), missing: Sequence[str] = (),
 ) -> str:  # fmt: skip
-    """The whole report: averages first, then each task, at the given layers (deepest first)."""
+    """The whole report: verdicts and what is missing, averages, then each task, at the given layers
+    (deepest first)."""
+    found = verdict(study, cells, layers[0]) if layers else []
     blocks = [
-        f"# Study {study.name}\n\n{len(study.methods)} methods, {len(study.conditions)} "
-        f"condition(s), {len(study.seeds)} seed(s). Figures are x 100: mean over seeds, +- "
-        f"standard deviation; in brackets the 95 % interval of the difference from "
-        f"`{study.baseline}` (paired bootstrap over test rows, Student's t over seeds); **bold** "
-        "where it excludes zero.\n",
-        *(f"- {line}" for line in (verdict(study, cells, layers[0]) if layers else ())),
-        "",
+        f"# Study {study.name}\n",
+        *(f"- {line}" for line in [*summary(study, cells), *found, *missing]),
+        f"\n{len(study.methods)} methods, {len(study.conditions)} condition(s), "
+        f"{len(study.seeds)} seed(s). Figures are x 100: mean over seeds, +- standard deviation; "
+        f"in brackets the 95 % interval of the difference from `{study.baseline}` (paired "
+        "bootstrap over test rows, Student's t over seeds); **bold** where it excludes zero. Rows "
+        '"less untrained" are differences from the untrained model, with their interval.\n',
         *(f"{note}\n" for note in notes),
     ]
     tasks = dict.fromkeys([*study.averages, *(key.task for key in cells)])
@@ -39,28 +41,61 @@ def markdown(
     return "\n".join(blocks)
 
 
-def verdict(study: Study, cells: dict[Key, Cell], layer: int) -> list[str]:
-    """A sentence per condition, method and average (without averages: task) on its main metric at
-    the deepest layer: at which dims it is better than the baseline, or worse, by more than chance.
-    """
-    found = []
-    shown = dict.fromkeys(study.averages or (k.task for k in cells))
+def _told(study: Study, cells: dict[Key, Cell]) -> dict[Key, Cell]:
+    """What verdicts speak of: averages (without them: tasks) on their main metric, float32."""
+    shown = {*(study.averages or (k.task for k in cells))}
     mains = main_metrics((k.task, k.metric) for k in cells)
-    for condition, task in product(study.conditions, shown):
-        for method in study.methods:
-            mine = {k.point.dim: c for k, c in cells.items()
-                    if (k.condition, k.task, k.metric, k.point.layer, k.family, k.method)
-                    == (condition, task, mains.get(task), layer, "prefix", method)
-                    and k.point.bits == 32}  # fmt: skip
-            if method == study.baseline or not mine:
-                continue
-            groups = {"better": [], "worse": [], "not told apart": []}
+    return {k: c for k, c in cells.items() if k.task in shown and k.metric == mains[k.task]
+            and (k.family, k.point.bits) == ("prefix", 32)}  # fmt: skip
+
+
+def _signs(cells: Iterable[Cell], first: str) -> list[int]:
+    """1 better, -1 worse, 0 not told apart; of the cells with an interval whose bound is `first`
+    (low or low0)."""
+    spans = [(getattr(c, first), getattr(c, first.replace("low", "high"))) for c in cells]
+    return [(low > 0) - (high < 0) for low, high in spans if math.isfinite(low)]
+
+
+def summary(study: Study, cells: dict[Key, Cell]) -> list[str]:
+    """A sentence per method: at how many sizes, of all tasks (or averages) and layers, it is better
+    or worse than the baseline and than the untrained model by more than chance."""
+    told, lines = _told(study, cells), []
+    for method in study.methods:
+        mine = [c for k, c in told.items() if k.method == method]
+        parts = []
+        for name, first in ((study.baseline, "low"), (UNTRAINED, "low0")):
+            if signs := _signs(mine, first):
+                better, worse = signs.count(1), signs.count(-1)
+                rest = ", not told apart at the others" * (better + worse < len(signs))
+                words = f"better at {better}, worse at {worse} of {len(signs)} sizes{rest}"
+                if not better + worse:
+                    words = f"not told apart at any of {len(signs)} sizes"
+                parts.append(f"against {name} {words}")
+        if parts:
+            lines.append(f"**{method}**: {'; '.join(parts)}")
+    return lines
+
+
+def verdict(study: Study, cells: dict[Key, Cell], layer: int) -> list[str]:
+    """A sentence per condition, average (without averages: task) and method on its main metric at
+    the deepest layer: at which dims it is better than the baseline, or than the untrained model,
+    or worse, by more than chance."""
+    told, found = _told(study, cells), []
+    shown = dict.fromkeys(study.averages or (k.task for k in cells))
+    for condition, task, method in product(study.conditions, shown, study.methods):
+        mine = {k.point.dim: c for k, c in told.items()
+                if (k.condition, k.task, k.point.layer, k.method)
+                == (condition, task, layer, method)}  # fmt: skip
+        parts = []
+        for name, first in ((study.baseline, "low"), (UNTRAINED, "low0")):
+            groups: dict[str, list[str]] = {"better": [], "worse": [], "not told apart": []}
             for dim, cell in sorted(mine.items()):
-                sign = (cell.low > 0) - (cell.high < 0)
-                groups[["not told apart", "better", "worse"][sign]].append(str(dim))
+                for sign in _signs([cell], first):
+                    groups[["not told apart", "better", "worse"][sign]].append(str(dim))
             words = "; ".join(f"{how} at {', '.join(dims)}" for how, dims in groups.items() if dims)
-            found.append(f"{condition}, {task}, layer {layer}: **{method}** against "
-                         f"{study.baseline}: {words} dims")  # fmt: skip
+            parts += [f"against {name}: {words} dims"] * bool(words)
+        if parts:
+            found.append(f"{condition}, {task}, layer {layer}, **{method}** {'; and '.join(parts)}")
     return found
 
 
@@ -70,12 +105,19 @@ def _table(study: Study, cells: dict[Key, Cell], place: tuple[str, str, str, int
     here = {((k.family, k.point.bits), k.method, k.point.dim): c for k, c in cells.items()
             if (k.condition, k.task, k.metric, k.point.layer) == place}  # fmt: skip
     dims = sorted({dim for _, _, dim in here})
-    rows = [["method", *map(str, dims)]]
+    rows = [["method", "tokens", *map(str, dims)]]
     for family in dict.fromkeys(family for family, _, _ in here):
         for method in study.names():
             found = [here.get((family, method, dim)) for dim in dims]
-            if any(found):
-                rows.append([family_name(method, *family), *map(_cell, found)])
+            if not any(found):
+                continue
+            name = family_name(method, *family)
+            lengths = "/".join(dict.fromkeys(c.max_length for c in found if c))
+            rows.append([name, lengths or "-", *map(_cell, found)])
+            if any(c and math.isfinite(c.low0) for c in found):
+                than = family_name(UNTRAINED, *family)
+                gaps = [_gap(c.gap0, c.low0, c.high0) if c else "-" for c in found]
+                rows.append([f"{name} less {than}", "", *gaps])
     what = f"\nmean of {', '.join(study.averages[task])}\n" if task in study.averages else ""
     return [f"### {task}, {metric}, layer {layer}\n{what}", markdown_table(rows, "---"), ""]
 
@@ -98,6 +140,14 @@ def _cell(cell: Cell | None) -> str:
     if cell.low > 0 or cell.high < 0:
         text = f"**{text}**"
     return f"{text} [{100 * cell.low:+.2f}, {100 * cell.high:+.2f}]"
+
+
+def _gap(gap: float, low: float, high: float) -> str:
+    if not math.isfinite(low):
+        return "-"
+    text = f"{100 * gap:+.2f}"
+    text = f"**{text}**" if low > 0 or high < 0 else text
+    return f"{text} [{100 * low:+.2f}, {100 * high:+.2f}]"
 
 
 def _cost_table(study: Study, condition: str, cost: dict[tuple[str, str], Cost]) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,18 +78,20 @@ def write_record(out: Path, tracker: Tracker) -> None:
 
 
 def follow(
-    config: Config, command: str, model: str | Path, out: str | Path,
+    config: Config, command: str, model: str | Path | Sequence[str | Path], out: str | Path,
     params: Mapping[str, Any] | None = None, what: str = "",
 ) -> Tracker:  # fmt: skip
     """The tracker of a command that works on the model of an earlier training: a run of its own
     below that one's. Of a training that was not tracked, and of any other model, it records
     nothing, unless tracking.mlflow names a store. For rank 0 only.
 
-    model: the directory of a run, or of one of its models. out: what the command writes; its name
+    model: the directory of a run, or of one of its models; of several the first one that was
+    tracked counts. out: what the command writes; its name
     is the run's, with `what` behind it. params: the command's own flags.
     """
     asked = config.tracking.mlflow
-    record = next((found for place in (Path(model), Path(model).parent)
+    models = [model] if isinstance(model, str | Path) else list(model)
+    record = next((found for one in models for place in (Path(one), Path(one).parent)
                    if (found := _read_record(place / RECORD))), None)  # fmt: skip
     if asked == "off" or os.environ.get("MLFLOW_TRACKING_URI") == "off":
         record, asked = None, "auto"
@@ -101,7 +103,8 @@ def follow(
         return Tracker()
     experiment = config.tracking.experiment or (record or {}).get("experiment") or "mipic_llm"
     tags = run_tags(config) | {"mlflow.source.name": f"mipic {command}", "command": command}
-    tags = {k: v for k, v in tags.items() if k != "objective"} | {"model": str(model)}
+    tags = {k: v for k, v in tags.items() if k != "objective"} | {
+        "model": " ".join(map(str, models))}  # fmt: skip
     if record:
         tags |= {"mlflow.parentRunId": record["run_id"], "training_run": record["run_id"]}
     name = config.tracking.run_name or f"{command} {Path(out).resolve().name} {what}".strip()

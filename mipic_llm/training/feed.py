@@ -110,7 +110,7 @@ def prepare_data(
     """
     d = config.data
     given = as_list(config.training if rows is None else rows)
-    sources, reports = _read(given, config)
+    sources, reports = read_sources(given, config)
     for report in reports:
         say(str(report))
     need(
@@ -203,7 +203,7 @@ def tempered(sources: list[TextSource], temperature: float) -> list[TextSource]:
             for s, new in zip(sources, after, strict=True)]  # fmt: skip
 
 
-def _read(given: list[Any], config: Config) -> tuple[list[TextSource], list[ReadReport]]:
+def read_sources(given: list[Any], config: Config) -> tuple[list[TextSource], list[ReadReport]]:
     """What was given, in memory or, where it is large, on disk; all ranks call."""
     d, home = config.data, config.data.token_cache
     large = {i: spec for i, spec in enumerate(given) if stream.wanted(spec, d.stream)}
