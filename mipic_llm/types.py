@@ -76,14 +76,22 @@ class Packing(NamedTuple):
     cu_S1: (S + 1,) int32, where each sequence begins, and N.
     position_N: int64, each token's place in its own sequence, from 0.
     lengths: tokens of each sequence, on the host, where kernels want them without a stall.
+    skip_S: int64, so many tokens at a sequence's begin are its prompt, which the pooling leaves
+        out. None: it leaves none out.
     """
 
     cu_S1: Tensor
     position_N: Tensor
     lengths: tuple[int, ...]
+    skip_S: Tensor | None = None
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> Packing:
+        """The same with every tensor changed."""
+        skip = None if self.skip_S is None else change(self.skip_S)
+        return Packing(change(self.cu_S1), change(self.position_N), self.lengths, skip)
 
     def to(self, device: Any) -> Packing:
-        return Packing(self.cu_S1.to(device), self.position_N.to(device), self.lengths)
+        return self.each(lambda x: x.to(device))
 
 
 class Encoded(NamedTuple):

@@ -172,10 +172,7 @@ def test_what_cannot_be_reproduced_is_refused(tmp_path) -> None:
         with pytest.raises(UserError, match=match):
             read_model(str(folder))
     pooling.write_text(json.dumps({"pooling_mode": "cls", "include_prompt": False}))
-    assert read_model(str(folder)).pooling == "cls"  # there is no prompt to leave out
-    (folder / "config_sentence_transformers.json").write_text(json.dumps({"prompts": {"q": "Q: "}}))
-    with pytest.raises(UserError, match="include_prompt"):
-        read_model(str(folder))
+    assert read_model(str(folder)).pooling == "cls"
 
 
 def test_an_export_whose_base_moved_is_told(tmp_path) -> None:

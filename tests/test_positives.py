@@ -45,7 +45,7 @@ def test_what_a_step_knows_of_them(monkeypatch) -> None:
     source = read(ROWS)
 
     class Encoder:
-        pad_id, padding_side = 0, "right"
+        pad_id, padding_side, skips = 0, "right", {}
 
         def arrays(self, texts, kind):
             import numpy as np

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mipic_llm.data.read.cells import plain
 from mipic_llm.data.read.rows import Example, TextSource, key_of
-from mipic_llm.data.token_cache import LazyTokens, RowTokens
+from mipic_llm.data.token_cache import LazyTokens, RowTokens, kinds_of
 from mipic_llm.data.tokenise import TextEncoder, pack, pad
 from mipic_llm.types import Known, Packing, Traits
 
@@ -37,6 +37,7 @@ class StepBatch(NamedTuple):
     rows: which row each text is of; None where texts of other rows are negatives too.
     scores: of the S texts, NaN where nothing is known; None where the source has none.
     teacher_SK: float32, whose and also: see `Known`. groups: of the S texts, of their labels.
+    skips: tokens of the S texts' prompts, where the pooling leaves them out.
     """
 
     ids: list[np.ndarray]
@@ -52,6 +53,7 @@ class StepBatch(NamedTuple):
     groups: list[int] | None = None
     whose: list[int] | None = None
     also: list[int] | None = None
+    skips: list[int] | None = None
 
 
 class Chunk(NamedTuple):
@@ -84,10 +86,7 @@ class Chunk(NamedTuple):
 
     def _each(self, move: Callable[[Tensor], Tensor]) -> Chunk:
         mask = self.mask_ST
-        if isinstance(mask, Packing):
-            mask = Packing(move(mask.cu_S1), move(mask.position_N), mask.lengths)
-        else:
-            mask = move(mask)
+        mask = mask.each(move) if isinstance(mask, Packing) else move(mask)
         return self._replace(ids_ST=move(self.ids_ST), mask_ST=mask)
 
 
@@ -148,7 +147,9 @@ def prepare(
 
     def join(index: list[int], weight: float) -> Chunk:
         rows = [batch.ids[s] for s in index]
-        made = pack(rows) if packed else pad(rows, batch.pad_id, batch.padding_side)
+        skips = batch.skips and [batch.skips[s] for s in index]
+        made = pack(rows, skips) if packed else pad(
+            rows, batch.pad_id, batch.padding_side, skips)  # fmt: skip
         chunk = Chunk(torch.tensor(index if weight else [], dtype=torch.int64), *made, weight)
         return chunk.pinned() if pin else chunk
 
@@ -195,7 +196,20 @@ def join_rows(
         whose=[*range(len(rows)), *range(len(rows)), *whose],
         also=[0] * 2 * len(rows) + [int(i < e.also) for e in examples
                                     for i in range(len(e.negatives))] if source.several else None,
+        skips=_skips(examples, encoder, source),
     )  # fmt: skip
+
+
+def _skips(examples: Sequence[Example], encoder: TextEncoder, source: Traits) -> list[int] | None:
+    """Of a step's sequences, see `StepBatch`: by the kinds of text that `token_cache` tells."""
+    if not encoder.skips:
+        return None
+    query, document = kinds_of(
+        examples[0], source.kind == "scored" or examples[0].label is not None
+    )
+    n = len(examples)
+    others = n + sum(len(e.negatives) for e in examples)
+    return [encoder.skips.get(query, 0)] * n + [encoder.skips.get(document, 0)] * others
 
 
 def scores_of(examples: Sequence[Example]) -> list[float]:

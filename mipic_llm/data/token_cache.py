@@ -114,12 +114,19 @@ class StoredTokens:
 Tokens = LazyTokens | StoredTokens
 
 
+def kinds_of(example: Example, scored: bool) -> tuple[str, str]:
+    """Kinds of a row's anchor and of its other texts (of `tokenise.KINDS`)."""
+    if scored:
+        return "symmetric", "symmetric"
+    return "query", "document" if example.positive is not None else "query"
+
+
 def _tokenise(examples: Sequence[Example], ids: Any, scored: bool) -> Iterable[RowTokens]:
     """ids(texts, kind) is asked once per column. Anchors take the query prompt, the others the
     document prompt; unlabelled text is a query in both views, or the prompt would tell them apart;
     both texts of a scored pair take the prompt of STS.
     """
-    query, document = ("symmetric", "symmetric") if scored else ("query", "document")
+    query, document = kinds_of(examples[0], scored) if len(examples) else ("", "")
     anchors = ids([e.anchor for e in examples], query)
     labelled = {e.positive is not None for e in examples}
     assert len(labelled) == 1, "sources mixed in a step"

@@ -32,6 +32,9 @@ class TextEncoder:
     tokenizer does it (see resolve_eos).
     padding_side: left, right, or auto = the tokenizer's own; used by the batches made from here.
     vocabulary: rows of the model's table of tokens, None = any; a text beyond it is a UserError.
+    include_prompt: whether the pooling reads a prompt's tokens. skips: where not, how many those of
+    each kind are, counted as in sentence-transformers: what the tokenizer makes of the prompt
+    alone, without a special token at its end.
     made, cut: how many texts were tokenised so far, and how many of them lost their end.
     Raises UserError when max_length leaves no room for a token of text, beside a prompt too.
     """
@@ -45,6 +48,7 @@ class TextEncoder:
         prompts: dict[str, str],
         padding_side: str = "auto",
         vocabulary: int | None = None,
+        include_prompt: bool = True,
     ) -> None:
         room = max_length - tokenizer.num_special_tokens_to_add() - (append_eos_id is not None)
         if room < 1:
@@ -52,11 +56,15 @@ class TextEncoder:
                 f"data.max_length {max_length} leaves no room for text beside the special tokens; "
                 f"give at least {max_length - room + 1}"
             )
-        unknown = set(prompts) - set(KINDS)
+        unknown, skips = set(prompts) - set(KINDS), dict[str, int]()
         assert not unknown, f"prompts for {unknown}"
         for kind, prompt in prompts.items():
             with _LOCK:
                 taken = len(tokenizer(prompt, add_special_tokens=False, verbose=False)["input_ids"])
+                ids = tokenizer(prompt, verbose=False)["input_ids"]
+            if prompt and not include_prompt:
+                ends = bool(ids) and ids[-1] in tokenizer.all_special_ids
+                skips[kind] = len(ids) - ends
             if taken >= room:
                 raise UserError(
                     f"data.max_length {max_length}: the prompt of {kind} texts alone has {taken} "
@@ -64,7 +72,7 @@ class TextEncoder:
                     f"{max_length - room + taken}, or a shorter prompt ({prompt[:30]!r} ..)"
                 )
         self.tokenizer, self.max_length = tokenizer, max_length
-        self.append_eos_id, self.prompts = append_eos_id, prompts
+        self.append_eos_id, self.prompts, self.skips = append_eos_id, prompts, skips
         self.vocabulary = vocabulary or 1 << 31
         self.padding_side = tokenizer.padding_side if padding_side == "auto" else padding_side
         # Pads are masked, so any id will do where the tokenizer names none.
@@ -136,8 +144,11 @@ class TextEncoder:
         return [np.array(row, dtype=np.int32) for row in rows]
 
 
-def pad(ids: Sequence[Sequence[int]], pad_id: int, padding_side: str) -> tuple[Tensor, Tensor]:
-    """(ids_ST, mask_ST), int64, padded to the longest; mask 1 at real tokens. Side: left, right."""
+def pad(
+    ids: Sequence[Sequence[int]], pad_id: int, padding_side: str, skips: Sequence[int] | None = None
+) -> tuple[Tensor, Tensor]:
+    """(ids_ST, mask_ST), int64, padded to the longest; mask 1 at real tokens, 2 at those of prompts
+    that the pooling leaves out (skips: how many at each begin). Side: left, right."""
     assert padding_side in ("left", "right"), padding_side
     lengths = np.array([len(row) for row in ids])
     place_T = np.arange(lengths.max())
@@ -146,19 +157,27 @@ def pad(ids: Sequence[Sequence[int]], pad_id: int, padding_side: str) -> tuple[T
     real_ST = place_T < lengths[:, None]
     ids_ST = np.full(real_ST.shape, pad_id, dtype=np.int64)
     ids_ST[real_ST] = np.concatenate(ids)
-    return torch.from_numpy(ids_ST), torch.from_numpy(real_ST.astype(np.int64))
+    mask_ST = real_ST.astype(np.int64)
+    if skips is not None:
+        place_ST = lengths[:, None] - 1 - place_T if padding_side == "left" else place_T[None]
+        mask_ST[real_ST & (place_ST < np.array(skips)[:, None])] = 2
+    return torch.from_numpy(ids_ST), torch.from_numpy(mask_ST)
 
 
-def pack(ids: Sequence[Sequence[int]]) -> tuple[Tensor, Packing]:
-    """(ids_1N int64, packing): the sequences in one row, in their order, without a pad."""
+def pack(
+    ids: Sequence[Sequence[int]], skips: Sequence[int] | None = None
+) -> tuple[Tensor, Packing]:
+    """(ids_1N int64, packing): the sequences in one row, in their order, without a pad. skips: see
+    `pad`."""
     lengths = np.array([len(row) for row in ids])
     ends = lengths.cumsum()
     position_N = np.arange(ends[-1]) - np.repeat(ends - lengths, lengths)
     ids_1N = np.concatenate(ids)[None].astype(np.int64)
     cu_S1 = np.concatenate([[0], ends]).astype(np.int32)
     packing = Packing(
-        torch.from_numpy(cu_S1), torch.from_numpy(position_N), tuple(lengths.tolist())
-    )
+        torch.from_numpy(cu_S1), torch.from_numpy(position_N), tuple(lengths.tolist()),
+        None if skips is None else torch.tensor(skips).clamp(max=torch.from_numpy(lengths)),
+    )  # fmt: skip
     return torch.from_numpy(ids_1N), packing
 
 

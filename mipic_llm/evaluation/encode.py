@@ -42,7 +42,7 @@ def make_encoder(config: Config, source: Source) -> TextEncoder:
         source.tokenizer, config.data.max_length, append_eos_id=eos,
         vocabulary=getattr(source.config, "vocab_size", None),
         prompts={kind: prompt for kind, prompt in prompts.items() if prompt},
-        padding_side=source.tokenizer.padding_side,
+        padding_side=source.tokenizer.padding_side, include_prompt=source.include_prompt,
     )  # fmt: skip
 
 
@@ -68,7 +68,8 @@ def encode(
         for first in range(0, len(batches), world):
             mine = batches[first + rank] if first + rank < len(batches) else []
             rows = [ids[i] for i in mine] or [ids[order[-1]]]
-            ids_ST, mask_ST = pad(rows, encoder.pad_id, encoder.padding_side)
+            ids_ST, mask_ST = pad(rows, encoder.pad_id, encoder.padding_side,
+                                  [encoder.skips.get(kind, 0)] * len(rows))  # fmt: skip
             out_LSD = engine.forward(
                 ids_ST.to(engine.device), mask_ST.to(engine.device), layers=tuple(layers)
             )

@@ -133,8 +133,8 @@ def model_card(spec: EmbeddingSpec) -> str:
         f"# {facts.name}\n\nA text-embedding model with {spec.n_layers} layers and vectors of "
         f"{spec.width} channels. Each of these prefixes of a vector is usable: {dims}. {about}.",
         f"## Use\n\n```python\n{snippet(spec)}\n```\n\n{PATH} is this directory, or the model's id "
-        f"on the hub. {NOT_RUN}\nPooling: {spec.pooling}. Tokens read: {spec.max_seq_length} at "
-        "most." + _prompts(spec),
+        f"on the hub. {NOT_RUN}\nPooling: {spec.pooling}{_left_out(spec)}. Tokens read: "
+        f"{spec.max_seq_length} at most." + _prompts(spec),
         *spec.notes,
         *_tables(spec, scores),
         *(["## Before and after\n\nOf the whole run, with 95 % intervals (paired bootstrap over "
@@ -172,6 +172,12 @@ def _license(spec: EmbeddingSpec) -> dict[str, str]:
         return {}
     keys = ("license", "license_name", "license_link")
     return {key: str(told[key]) for key in keys if told.get(key)}
+
+
+def _left_out(spec: EmbeddingSpec) -> str:
+    if spec.include_prompt or not any(spec.prompts.values()):
+        return ""
+    return ", without the tokens of prompts (programs that pool all tokens give other vectors)"
 
 
 def _prompts(spec: EmbeddingSpec) -> str:

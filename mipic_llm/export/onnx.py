@@ -74,6 +74,9 @@ def write_onnx(
     of int8 the cosines are reported. -> what parity.json holds. Raises UserError where a package is
     missing or the class cannot be traced, ExportError where vectors differ.
     """
+    if not spec.include_prompt and any(spec.prompts.values()):
+        raise UserError("onnx: the pooling leaves the tokens of prompts out, which a graph of ids "
+                        "and mask does not know; leave --onnx out")  # fmt: skip
     check_packages()
     from transformers import AutoModel
 

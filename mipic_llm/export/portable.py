@@ -57,6 +57,7 @@ class EmbeddingSpec(NamedTuple):
     commit: str | None = None  # of the base on the hub, where it is known
     facts: Facts | None = None  # what the run recorded, for the model card
     beside: str | None = None  # path from an adapter to a base that is a directory
+    include_prompt: bool = True  # whether the pooling reads a prompt's tokens
 
     @property
     def hub(self) -> dict[str, Any]:
@@ -99,6 +100,7 @@ def make_spec(config: Config, source: Source, encoder: TextEncoder) -> Embedding
         quantization=config.model.quantization,
         base_name=name,
         commit=commit,
+        include_prompt=source.include_prompt,
     )
 
 
@@ -163,7 +165,7 @@ def write_portable(folder: Path, spec: EmbeddingSpec) -> None:
     # cut after Normalize, which gives shorter vectors, and TEI and vLLM do not know that key.
     pooled = spec.dense[0].weight.shape[1] if spec.dense else spec.width
     # No embedding_dimension, its name since sentence-transformers 6: version 5 refuses the file.
-    own = {"word_embedding_dimension": pooled, "include_prompt": True,
+    own = {"word_embedding_dimension": pooled, "include_prompt": spec.include_prompt,
            "pooling_mode": "lasttoken" if spec.pooling == "last" else spec.pooling}  # fmt: skip
     write_json(folder / "1_Pooling" / "config.json", modes | own)
     for path, dense in zip(paths[2:], spec.dense, strict=False):

@@ -102,7 +102,8 @@ def read_texts(
     out_ND = torch.empty(len(ids), backbone.width)
     for first in range(0, len(ids), batch):
         rows = order[first : first + batch]
-        ids_ST, mask_ST = pad([ids[i] for i in rows], encoder.pad_id, encoder.padding_side)
+        ids_ST, mask_ST = pad([ids[i] for i in rows], encoder.pad_id, encoder.padding_side,
+                              [encoder.skips.get(kind, 0)] * len(rows))  # fmt: skip
         with torch.no_grad():
             encoded = backbone(ids_ST, mask_ST, [backbone.n_layers], [])
         out_ND[rows] = encoded.readout_LSD[0].float()

@@ -221,7 +221,8 @@ def unpad(ids_ST: Tensor, mask_ST: Tensor) -> tuple[Tensor, Packing]:
     lengths = tuple(real_ST.sum(1).tolist())
     cu_S1 = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32)
     position_N = torch.cat([torch.arange(n) for n in lengths])
-    return ids_ST[real_ST][None], Packing(cu_S1, position_N, lengths).to(ids_ST.device)
+    skip_S = (mask_ST == 2).sum(1) if int(mask_ST.max()) == 2 else None
+    return ids_ST[real_ST][None], Packing(cu_S1, position_N, lengths, skip_S).to(ids_ST.device)
 
 
 def keywords(packing: Packing, first_position: int | None, kernel: str) -> dict[str, Any]:

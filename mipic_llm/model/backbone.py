@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -101,17 +100,18 @@ class Backbone(nn.Module):
     ) -> Encoded:  # fmt: skip
         """layers: whose readouts are wanted, ascending; token_layers: a subset with tokens.
 
-        A packed batch is ids (1, N) with a Packing for a mask, and its tokens come back as (N, D);
-        a packed backbone strips the pads of a padded one.
+        mask_ST: see `tokenise.pad`. A packed batch is ids (1, N) with a Packing for a mask, and its
+        tokens come back as (N, D); a packed backbone strips the pads of a padded one.
         """
         if self.packed and isinstance(mask_ST, Tensor):
             ids_ST, mask_ST = unpad(ids_ST, mask_ST)
         assert self.packed == isinstance(mask_ST, Packing), "a packed batch, a padded kernel"
         inner = [layer for layer in layers if layer != self.n_layers]
-        options: dict[str, Any] = {"attention_mask": mask_ST}
         if isinstance(mask_ST, Packing):
             first = None if self.own_positions else self.first_position
             options = keywords(mask_ST, first, self.kernel)
+        else:
+            options = {"attention_mask": (mask_ST != 0).to(mask_ST.dtype)}
         compare = bool(inner) and not self.norm_known
         with self._capture([*inner, *[self.n_layers] * compare]) as caught, self._noise():
             out = self.model(input_ids=ids_ST, use_cache=False, **options)
@@ -131,8 +131,8 @@ class Backbone(nn.Module):
             states = {layer: state[0] for layer, state in states.items()}
             readouts = [packed_readout(states[layer], mask_ST, self.pooling) for layer in layers]
         else:
-            mask_ST = mask_ST.bool()
             readouts = [readout(states[layer], mask_ST, self.pooling) for layer in layers]
+            mask_ST = mask_ST.bool()
         tokens = tuple(states[layer] for layer in token_layers)
         readout_LSD = torch.stack(readouts)
         if self.dense is not None:

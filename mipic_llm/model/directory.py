@@ -60,6 +60,7 @@ class Source(NamedTuple):
     positions: int | None
     dense: tuple[Dense, ...] = ()  # after the pooling
     quantization: str = "none"  # of the base that the adapter was trained on
+    include_prompt: bool = True  # whether the pooling reads a prompt's tokens
     notes: tuple[str, ...] = ()
 
     @property
@@ -73,7 +74,7 @@ class Source(NamedTuple):
         parts = [
             f"{self.config.num_hidden_layers} layers, width {self.width}",
             f"attends {'left to right' if self.is_decoder else 'both ways'}",
-            f"pooling {self.pooling}",
+            f"pooling {self.pooling}" + ", prompts left out" * bool(encoder.skips),
             f"inner layers {inner_norm}",
             f"{encoder.max_length} tokens at most",
             *([f"{self.tokenizer.convert_ids_to_tokens(eos)} ends each text"] if eos else []),
@@ -130,7 +131,7 @@ def read_model(
     """Read `name`: a directory, a Hugging Face id (at `revision`) or quickstart.
 
     base: backbone to use in place of the one that an adapter names; `revision` is then its own.
-    pooling, padding_side: overrule the model's files unless auto.
+    pooling, padding_side: overrule the model's files unless auto; a pooling reads prompts too.
     Raises UserError for what is no model, or does what we do not.
     """
     name = resolve_name(name)
@@ -227,10 +228,9 @@ def _read(
     if default is not None and default not in prompts:
         raise bad(name, f"its default prompt {default!r} is not among its prompts")
     causal = is_causal(config)
+    whole = True
     if pooling == "auto" and modules:
-        pooling = pooling_of(
-            read_json(folder / modules["Pooling"][0] / "config.json"), name, prompts
-        )
+        pooling, whole = pooling_of(read_json(folder / modules["Pooling"][0] / "config.json"), name)
     elif pooling == "auto":
         pooling = "last" if causal else "cls" if config.model_type == "xlm-roberta" else "mean"
     positions = longest_text(config)
@@ -242,7 +242,7 @@ def _read(
         default, int(st.get("max_seq_length") or longest), lower, bool(modules),
         told.get("inner_norm") or run_of(folder, "model", "inner_norm"),
         told.get("matryoshka_dimensions") or run_of(folder, "objective", "dims"),
-        positions, dense, told.get("quantization", "none"), notes,
+        positions, dense, told.get("quantization", "none"), whole, notes,
     )  # fmt: skip
 
 

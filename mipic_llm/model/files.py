@@ -178,7 +178,8 @@ def _modules(folder: Path, name: str) -> dict[str, list[str]]:
     return found
 
 
-def pooling_of(config: Mapping[str, Any], name: str, prompts: Mapping[str, str]) -> str:
+def pooling_of(config: Mapping[str, Any], name: str) -> tuple[str, bool]:
+    """-> also whether it reads the tokens of prompts. UserError for what we cannot pool."""
     modes = config.get("pooling_mode") or [
         mode for key, mode in _LEGACY.items() if config.get(f"pooling_mode_{key}")
     ]
@@ -186,10 +187,7 @@ def pooling_of(config: Mapping[str, Any], name: str, prompts: Mapping[str, str])
     if len(modes) > 1 or modes[0] not in _POOLINGS:
         raise bad(name, f"it pools by {' + '.join(modes)}; only cls, mean and lasttoken can be "
                   "trained and evaluated; --model.pooling sets one all the same")  # fmt: skip
-    if config.get("include_prompt") is False and any(prompts.values()):
-        raise bad(name, "its pooling leaves the prompt's tokens out (include_prompt false), which "
-                  "ours cannot; --model.pooling pools all tokens all the same")  # fmt: skip
-    return _POOLINGS[modes[0]]
+    return _POOLINGS[modes[0]], config.get("include_prompt") is not False
 
 
 def _base_of(folder: Path, name: str, base: str | None) -> tuple[str, str | None]:

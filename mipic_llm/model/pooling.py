@@ -11,12 +11,14 @@ POOLINGS = ("cls", "mean", "last")
 
 
 def readout(tokens_STD: Tensor, mask_ST: Tensor, pooling: str) -> Tensor:
-    """(S, D) readouts of (S, T, D) tokens; pads (mask False) may be on either side.
+    """(S, D) readouts of (S, T, D) tokens; pads (mask 0) may be on either side.
 
+    Where the mask is 2, a prompt's tokens stand, which are left out by mean, and by cls, which is
+    then the first token behind them (sentence-transformers' `include_prompt` false).
     cls: the first real token. mean: over real tokens. last: the last real token (causal decoders:
     position 0 sees only itself, so nothing else is right there).
     """
-    mask_ST = mask_ST.bool()
+    mask_ST = mask_ST == 1 if pooling != "last" else mask_ST.bool()
     if pooling == "mean":
         weight_ST1 = mask_ST.unsqueeze(-1).to(tokens_STD.dtype)
         return (tokens_STD * weight_ST1).sum(1) / weight_ST1.sum(1).clamp(min=1)
@@ -31,31 +33,45 @@ def readout(tokens_STD: Tensor, mask_ST: Tensor, pooling: str) -> Tensor:
 
 def packed_readout(tokens_ND: Tensor, packing: Packing, pooling: str) -> Tensor:
     """(S, D) readouts of (N, D) packed tokens: the same rule."""
+    length_S, skip_S = packing.cu_S1.diff().long(), packing.skip_S
     if pooling == "mean":
-        return _SegmentMean.apply(tokens_ND, packing.cu_S1.diff().long())
+        return _SegmentMean.apply(tokens_ND, length_S, skip_S, packing.position_N)
     if pooling == "cls":
-        return tokens_ND[packing.cu_S1[:-1].long()]
+        at_S = packing.cu_S1[:-1].long()
+        if skip_S is not None:
+            at_S = at_S + torch.where(length_S > skip_S, skip_S, 0)
+        return tokens_ND[at_S]
     if pooling == "last":
         return tokens_ND[packing.cu_S1[1:].long() - 1]
     raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}, got {pooling!r}")
 
 
 class _SegmentMean(torch.autograd.Function):
-    """Mean over each run of rows, (N, D) and lengths_S -> (S, D). torch's own reduction would keep
-    a float32 copy of the tokens for its backward; this keeps the lengths."""
+    """Mean over each run of rows but its first skip_S, (N, D) and length_S -> (S, D). torch's own
+    reduction would keep a float32 copy of the tokens for its backward; this keeps the lengths."""
 
     @staticmethod
-    def forward(ctx, tokens_ND: Tensor, length_S: Tensor) -> Tensor:
-        ctx.save_for_backward(length_S)
-        ctx.n = len(tokens_ND)
+    def forward(
+        ctx, tokens_ND: Tensor, length_S: Tensor, skip_S: Tensor | None, position_N: Tensor
+    ) -> Tensor:
+        ctx.n, count_S, out_N1 = len(tokens_ND), length_S, None
+        if skip_S is not None:
+            skip_N = skip_S.repeat_interleave(length_S, output_size=ctx.n)
+            out_N1 = (position_N < skip_N)[:, None]
+            tokens_ND = tokens_ND.masked_fill(out_N1, 0)
+            count_S = (length_S - skip_S).clamp(min=1)
+        ctx.save_for_backward(length_S, count_S, out_N1)
         wide = tokens_ND.dtype if tokens_ND.dtype == torch.float64 else torch.float32
         sum_SD = torch.segment_reduce(
             tokens_ND.to(wide), "sum", lengths=length_S, axis=0, unsafe=True
         )
-        return (sum_SD / length_S[:, None]).to(tokens_ND.dtype)
+        return (sum_SD / count_S[:, None]).to(tokens_ND.dtype)
 
     @staticmethod
     def backward(ctx, grad_SD: Tensor):
-        (length_S,) = ctx.saved_tensors
-        share_SD = grad_SD / length_S[:, None]
-        return share_SD.repeat_interleave(length_S, 0, output_size=ctx.n), None
+        length_S, count_S, out_N1 = ctx.saved_tensors
+        share_SD = grad_SD / count_S[:, None]
+        grad_ND = share_SD.repeat_interleave(length_S, 0, output_size=ctx.n)
+        if out_N1 is not None:
+            grad_ND = grad_ND.masked_fill(out_N1, 0)
+        return grad_ND, None, None, None

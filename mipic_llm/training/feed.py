@@ -50,6 +50,7 @@ class Data(NamedTuple):
     balance: bool = False
     labels: Sequence[Labels | None] = ()  # of sources of labelled text
     teacher: Teacher | None = None
+    encoders: Sequence[TextEncoder] = ()  # of each source
 
     @property
     def unlabelled(self) -> bool:
@@ -74,7 +75,7 @@ class Data(NamedTuple):
         chosen = chosen and [chosen[i] for i in own]
         rows, traits = tokens.rows(numbers, chosen), self.traits[source]
         some = only([examples[i] for i in numbers], chosen)
-        return self.taught(join_rows(some, rows, self.encoder, traits))
+        return self.taught(join_rows(some, rows, self.encoders[source], traits))
 
     def taught(self, batch: StepBatch) -> StepBatch:
         """With the teacher's vectors, where there is one."""
@@ -95,7 +96,7 @@ class Data(NamedTuple):
         pairs = [(numbers[i], others[i]) for i in own]
         rows = [examples[i]._replace(positive=examples[j].anchor) for i, j in pairs]
         ids = [(a[0], b[0]) for i, j in pairs for a, b in [tokens.rows([i, j])]]
-        batch = join_rows(rows, ids, self.encoder, self.traits[source])
+        batch = join_rows(rows, ids, self.encoders[source], self.traits[source])
         groups = 2 * [key_of(str(e.label).encode()) for e in rows]
         return self.taught(batch._replace(groups=groups))
 
@@ -159,7 +160,8 @@ def prepare_data(
     traits = [t._replace(in_batch=_in_batch(s, spec))
               for t, s, spec in zip(traits, sources, given, strict=True)]  # fmt: skip
     labels = [Labels(s.examples) if s.labelled else None for s in sources]
-    return Data(sources, plan, encoder, tasks, traits, tokens, d.balance_tokens, labels)
+    return Data(sources, plan, encoder, tasks, traits, tokens, d.balance_tokens, labels,
+                encoders=encoders)  # fmt: skip
 
 
 def _labels(sources: Sequence[TextSource], again: bool) -> list[str]:

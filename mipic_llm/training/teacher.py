@@ -265,8 +265,9 @@ def _model(config: Config, base: Source) -> tuple[list[Any], int, bool]:
         for part in dense:
             raw = part.numpy().tobytes() if isinstance(part, torch.Tensor) else repr(part).encode()
             after.update(raw)
+    pooling = source.pooling + ("" if source.include_prompt else " without prompts")
     about = [source.content, source.adapter and content_of(source.adapter), after.hexdigest(),
-             source.pooling, source.lower_case, prompts["query"], prompts["document"],
+             pooling, source.lower_case, prompts["query"], prompts["document"],
              told.data.max_length, m.append_eos,
              [told.train.precision, m.quantization] if own else ""]  # fmt: skip
     return about, source.width, prompts["query"] != prompts["document"]
