@@ -309,6 +309,7 @@ def test_an_empty_recipe_is_the_defaults(recipe):
         ("seed: 1\n---\nseed: 2", 2, "not valid YAML"),
         ("seed: !!int 1", 1, "the tag tag:yaml.org,2002:int is not allowed"),
         ("a: &a [x]\nb: [*a, *a]", 2, "an alias (*name) is not allowed"),
+        ('seed: 1\ndata:\n  train: [a, "\\ud800.csv"]', 3, "half a unicode character"),
         ("seed: " + "9" * 5000, 1, "seed must be a whole number"),
         ("seed: 18446744073709551616", 1, "seed must be a whole number"),
         ("train:\n  learning_rate: 1" + "0" * 400, 2, "a number (or none), got inf"),
@@ -334,6 +335,9 @@ def test_unreadable_recipes(tmp_path):
     assert "not UTF-8" in refused(["--recipe", str(path)])
     path.write_bytes(b"seed: \x01")
     assert "not valid YAML" in refused(["--recipe", str(path)])
+    for text in ('train: ["\\U010010000"]', 'data: {train: ["\\UFFFFFFFF"]}'):
+        path.write_text(text)
+        assert "not valid YAML" in refused(["--recipe", str(path)])
 
 
 # -------------------------------------------------------------------------------- dump and flatten

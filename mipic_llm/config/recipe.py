@@ -20,21 +20,30 @@ MOST_BYTES = 1 << 20
 _TAGS = tuple(f"tag:yaml.org,2002:{kind}" for kind in ("str", "seq", "map"))
 
 
-class _NoAliases:
-    """A loader without aliases, with which a short file can grow without end."""
+class _Strict:
+    """A loader without aliases, with which a short file can grow without end, and without text that
+    no file can hold."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
             mark = self.peek_event().start_mark
             raise yaml.MarkedYAMLError(problem="an alias (*name) is not allowed", problem_mark=mark)
-        return super().compose_node(parent, index)  # type: ignore[misc]
+        node = super().compose_node(parent, index)  # type: ignore[misc]
+        if isinstance(node, yaml.ScalarNode):
+            try:
+                node.value.encode()
+            except UnicodeEncodeError:
+                raise yaml.MarkedYAMLError(
+                    problem="half a unicode character", problem_mark=node.start_mark
+                ) from None
+        return node
 
 
-class _Loader(_NoAliases, yaml.BaseLoader):
+class _Loader(_Strict, yaml.BaseLoader):
     """Every scalar stays text, so that `_value` decides."""
 
 
-class _Tree(_NoAliases, yaml.SafeLoader):
+class _Tree(_Strict, yaml.SafeLoader):
     """Scalars as YAML 1.1 reads them."""
 
 
@@ -83,9 +92,13 @@ def read_rows(path: Path, sections: Collection[str]) -> list[Row]:
             raise UserError(f"recipe {path} has more than 1 MB, so it is no recipe")
         root = _Loader(path.read_text(encoding="utf-8-sig")).get_single_node()
         return [] if root is None else list(_walk(root, "", path, sections))
+    except UserError:
+        raise
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise UserError(f"recipe {path} cannot be read: {reason}") from None
+    except (ValueError, OverflowError) as error:  # \U and a number that no character has
+        raise UserError(f"recipe {path}: not valid YAML: {error}") from None
     except RecursionError:
         raise UserError(f"recipe {path} is nested too deeply; write section: key: value") from None
     except yaml.YAMLError as error:
