@@ -25,6 +25,7 @@ from mipic_llm.config.merging import MergeFlags, check_merge
 from mipic_llm.data.read.containers import NamedRows, check_files
 from mipic_llm.data.read.formats import as_list
 from mipic_llm.errors import EXIT_STOPPED, UserError
+from mipic_llm.model.files import exported
 from mipic_llm.quiet import quiet
 from mipic_llm.report.scores import Scores
 
@@ -111,9 +112,8 @@ class Run:
     @property
     def model(self) -> Path:
         """The exported model's directory. Raises UserError where the run has none (yet)."""
-        for path in (self.path / "adapter", self.path / "merged"):
-            if path.is_dir():
-                return path
+        if found := exported(self.path):
+            return found
         raise UserError(
             f"{self.path}: the run ended before its model was exported; go on with "
             "train={'resume': 'auto'}, or export its newest checkpoint with mipic_llm.export"

@@ -25,7 +25,7 @@ from mipic_llm.export import (
     write_adapter,
     write_merged,
 )
-from mipic_llm.export.run import export_model
+from mipic_llm.export.live import export_model
 from mipic_llm.training import setup
 
 TEXTS = [*SENTENCES[:5], "Yes.", SENTENCES[5] + " " + SENTENCES[6]]

@@ -17,7 +17,8 @@ from transformers import AutoModel, AutoTokenizer
 import mipic_llm
 from mipic_llm.commands import merge
 from mipic_llm.errors import UserError
-from mipic_llm.export.merge import choose, factors
+from mipic_llm.export.mixture import factors
+from mipic_llm.export.scales import choose
 from mipic_llm.types import Point, Score
 
 

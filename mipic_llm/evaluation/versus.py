@@ -10,6 +10,7 @@ from mipic_llm.config import Config
 from mipic_llm.errors import UserError
 from mipic_llm.evaluation.judge import asked, evaluate
 from mipic_llm.model.directory import read_model
+from mipic_llm.model.files import exported
 from mipic_llm.report import Evaluation, compare_two, read_evaluation, read_run
 from mipic_llm.report.paired import Comparison
 from mipic_llm.report.versus import as_text, write_page
@@ -108,7 +109,7 @@ def _kind(thing: str) -> str:
 
 
 def _export(run: Path) -> str:
-    return next((str(run / n) for n in ("adapter", "merged") if (run / n).is_dir()), str(run))
+    return str(exported(run) or run)
 
 
 def _length(config: Config, things: Sequence[str]) -> int | None:

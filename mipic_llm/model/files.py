@@ -16,6 +16,7 @@ from mipic_llm.config.recipe import read_yaml
 from mipic_llm.errors import UserError
 
 QUICKSTART_HUB_ID = "sentence-transformers/all-MiniLM-L6-v2"
+KINDS = ("adapter", "merged")  # directories of a run's model
 _READ = ("Transformer", "Pooling", "Dense")  # in this order
 _HARMLESS = ("Normalize", "Dropout")  # length does not change a cosine, dropout is off
 _POOLINGS = {"cls": "cls", "mean": "mean", "lasttoken": "last"}
@@ -206,10 +207,15 @@ def _base_of(folder: Path, name: str, base: str | None) -> tuple[str, str | None
     return recorded, settings.get("revision")
 
 
+def exported(run: Path) -> Path | None:
+    """The finished model in a run's output directory: its adapter, or its whole model."""
+    return next((run / kind for kind in KINDS if (run / kind).is_dir()), None)
+
+
 def run_of(folder: Path, section: str, key: str) -> Any:
     """What the run beside an older export (<output_dir>/adapter) says of its readouts."""
     path = folder.resolve().parent / "config.yaml"
-    if folder.resolve().name not in ("adapter", "merged") or not path.is_file():
+    if folder.resolve().name not in KINDS or not path.is_file():
         return None
     tree = read_yaml(path, f"model: {path}") or {}
     return (tree.get(section) or {}).get(key)

@@ -9,8 +9,8 @@ from pathlib import Path
 from mipic_llm.errors import UserError
 from mipic_llm.evaluation.encode import encode
 from mipic_llm.export.card import facts_of
+from mipic_llm.export.live import PROBES, export_model
 from mipic_llm.export.portable import make_spec, write_portable
-from mipic_llm.export.run import PROBES, export_model
 from mipic_llm.export.verify import check_tokens
 from mipic_llm.report import (
     Comparison,
