@@ -7,15 +7,18 @@ import signal
 from pathlib import Path
 
 import pytest
+import torch
 from ranks import ROOT, run_ranks
 from test_resume import EVERY, SCRIPT, interrupt, rows, weights
 from tiny_models import SENTENCES, tiny_bert
+from torch import nn
 
-from mipic_llm.config import dump, load_config, resolve
+from mipic_llm.config import dump, load_config, resolve, resolve_stages
 from mipic_llm.config.compare import compare
 from mipic_llm.data.plan import BatchPlan, StagedPlan
 from mipic_llm.data.read.rows import Example, TextSource
 from mipic_llm.errors import UserError
+from mipic_llm.objective import EmbeddingModule, build_objective
 from mipic_llm.training.setup import schedule_of, schedule_of_stages
 
 STAGES = """\
@@ -71,10 +74,85 @@ def test_killed_and_resumed(recipe, tmp_path) -> None:
         assert rows(out) == rows(whole) and weights(out) == weights(whole), at
 
 
+OWN = """\
+stages:
+  - {{steps: 4, train: [{folder}/a.jsonl]}}
+  - steps: 4
+    train: [{folder}/a.jsonl]
+    batch_size: 5
+    max_length: 8
+    options: {{objective.name: mrl, objective.tau: 0.5, teacher.relation: 0}}
+  - steps: 4
+    train: [{folder}/b.txt]
+    options: {{pic.ladder: ["4@2", "32@4"], teacher.vector: 1}}
+model: {{name: {folder}/base, dropout: 0.1}}
+objective: {{dims: [4, 16, 32]}}
+teacher: {{name: base}}
+sia: {{memory: 20}}
+data: {{max_length: 24, validation: []}}
+train: {{batch_size: 4, save_every: 2, keep_checkpoints: 0, learning_rate: 5e-4, chunk_size: 5}}
+export: {{rehearse: false}}
+tracking: {{mlflow: "off"}}
+"""
+
+
+def test_objectives_sizes_and_lengths_of_stages(recipe, tmp_path) -> None:
+    """Resumed within a stage and at its border, byte for byte, at ZeRO-3 in chunks."""
+    path, out = tmp_path / "own.yaml", tmp_path / "out"
+    path.write_text(OWN.format(folder=recipe.parent))
+    own = ["--recipe", str(path), "--ds_config", str(ROOT / "ds_configs" / "zero3.json"),
+           "--output_dir", str(out)]  # fmt: skip
+    code, text = run_ranks(2, SCRIPT, own)
+    assert code == 0, text[-4000:]
+    assert "stage 2 of 3: 4 steps, peak rate 0.0005, objective.name mrl" in text
+    whole = rows(out), weights(out)
+    logged = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    parts = [{key for key in row if key.startswith("loss/")} for row in logged]
+    assert {k.partition("@")[0].split("/")[1] for k in parts[5]} == {"mrl"}
+    assert len(parts[0]) > len(parts[5]) < len(parts[9]) and parts[9] - parts[0]
+    assert any("vector" in key for key in parts[9]) and not any("vector" in k for k in parts[0])
+    for at in (6, 8):
+        own_at = out / "checkpoints" / f"step-{at:08d}"
+        code, text = run_ranks(2, SCRIPT, [*own, "--train.resume", str(own_at)])
+        assert code == 0, text[-4000:]
+        assert (rows(out), weights(out)) == whole, at
+    code, text = run_ranks(
+        1, SCRIPT, [*own, "--train.resume", str(own_at), "--train.batch_size", "8"]
+    )
+    assert code == 2 and "stages have a batch_size of their own, per rank" in text
+
+
+def test_heads_that_stages_share(recipe, tmp_path) -> None:
+    """One name and shapes: the same heads; else fresh ones, which idle in other stages."""
+    path = tmp_path / "own.yaml"
+    path.write_text(OWN.format(folder=recipe.parent))
+    config = resolve(load_config(["--recipe", str(path)]), width=32, n_layers=4)
+    stages = resolve_stages(config, width=32, n_layers=4)
+    assert [c.objective.name for c in stages] == ["mipic", "mrl", "mipic"]
+    assert [c.train.batch_size for c in stages] == [4, 5, 4] and stages[1].data.max_length == 8
+    made = [build_objective(c, width=32, depth=4, teacher_width=32) for c in stages]
+    module = EmbeddingModule(nn.Linear(1, 1), *made)
+    first, second, third = (one.heads() for one in made)
+    assert first["phis"] is not third["phis"] and not second
+    names = {name.partition(".")[0] for name, _ in module.named_parameters()} - {"backbone"}
+    assert names == {"phis", "phis_of_stage_3", "teacher_maps"}
+    idle = [{id(heads) for heads in one.others} for one in made]
+    assert idle[0] >= {id(third["phis"]), id(third["teacher_maps"])} and len(idle[1]) == 4
+    assert idle[2] == {id(first["phis"])}
+    again = [build_objective(stages[0], width=32, depth=4, teacher_width=32) for _ in range(2)]
+    EmbeddingModule(nn.Linear(1, 1), *again)
+    assert again[0].heads() == again[1].heads() and not again[0].others
+    made[0].memory.restore((torch.ones(3, 32), 3, torch.arange(3)), torch.device("cpu"))
+    for stage in (1, 2):
+        module.enter(stage)
+        assert module.objective is made[stage]
+    assert made[1].memory.size == 0 and made[2].memory.state() is None
+
+
 def test_the_plan_of_stages() -> None:
     sources = [TextSource(n, [Example(f"{n}{i}", f"{n}{i}b", tuple("xyz"), i) for i in range(17)],
                           1.0) for n in "abc"]  # fmt: skip
-    plan = StagedPlan([(sources[:1], 9), (sources[1:], 6)], 2, 2, 7)
+    plan = StagedPlan([(sources[:1], 9, None), (sources[1:], 6, None)], 2, 2, 7)
     places = list(plan.steps())
     assert places == [plan.position(n) for n in range(15)] and plan.total(1) == 15
     assert list(plan.steps(1, 4)) == places[13:] and plan.position(15) == (2, 0)
@@ -85,7 +163,11 @@ def test_the_plan_of_stages() -> None:
         assert plan.draw(stage, at, [3] * 4, 1) == own[stage].draw(*here, [3] * 4, 1)
         assert plan.seed_of(stage, at) == own[stage].seed_of(*here)
     assert {s for s, _ in plan.batch(1, 0) + plan.batch(1, 1) + plan.batch(1, 2)} == {1, 2}
-    assert plan.repeated(15) == 4 and StagedPlan([(sources, 3)], 2, 2, 7).repeated(3) is None
+    assert plan.repeated(15) == 4 * 4
+    assert StagedPlan([(sources, 3, None)], 2, 2, 7).repeated(3) is None
+    sizes = StagedPlan([(sources[:1], 2, 3), (sources[1:], 2, None)], 2, 2, 7)
+    assert [len(sizes.batch(*at)) for at in sizes.steps()] == [6, 6, 4, 4]
+    assert sizes.local(range(6), 1) == range(3, 6) and sizes.local(range(4), 1) == range(2, 4)
 
 
 def test_rates_of_stages(recipe) -> None:
@@ -121,6 +203,14 @@ def test_a_record_is_read_back_and_compared(recipe, tmp_path) -> None:
     ("data: {{", "data: {{train: [demo], ", "data.train and stages are both given"),
     ("train: {{batch", "train: {{max_steps: 3, batch", "stages have steps of their own"),
     ("weight: 2", "weihgt: 2", "entry 2 of stages: entry 1 of sources: unknown key weihgt; did"),
+    ("steps: 10\n    sch", "steps: 10\n    options: {{objective.dims: 4}}\n    sch",
+     "entry 2 of stages: options has objective.dims, which all stages share"),
+    ("steps: 10\n    sch", "steps: 10\n    options: {{objective.tua: 4}}\n    sch",
+     "entry 2 of stages: unknown option objective.tua; did you mean objective.tau"),
+    ("steps: 10\n    sch", "steps: 10\n    options: {{objective.tau: -4}}\n    sch",
+     "entry 2 of stages: objective.tau is -4"),
+    ("steps: 10\n    sch", "steps: 10\n    batch_size: 1\n    sch",
+     "entry 2 of stages: train.batch_size is 1 on 1 rank"),
     ("name: texts", "name: 3", "entry 2 of stages: entry 2 of sources: name must be text"),
     ("path: {folder}/b.txt, ", "", "entry 2 of stages: entry 2 of sources has no path; give one"),
 ])  # fmt: skip

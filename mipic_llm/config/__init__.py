@@ -2,8 +2,9 @@
 # isort: skip_file
 
 from mipic_llm.config.check import need, validate
-from mipic_llm.config.derive import (chain_hidden, derive_dims, derive_ladder, derive_ratios,
-                                     narrow_dims, resolve, trained_dims)  # fmt: skip
+from mipic_llm.config.derive import (
+    chain_hidden, derive_dims, derive_ladder, derive_ratios, narrow_dims, resolve, resolve_stages,
+    trained_dims)  # fmt: skip
 from mipic_llm.config.fields import Section, nearest, opt
 from mipic_llm.config.help import command_of, dump
 from mipic_llm.config.points import figure_name, parse_ladder, parse_point
@@ -18,5 +19,5 @@ __all__ = [
     "PRESETS", "SECTIONS", "Section", "SourceConfig", "chain_hidden", "command_of",
     "derive_dims", "derive_ladder", "derive_ratios", "dump", "figure_name", "flatten",
     "from_settings", "load_config", "narrow_dims", "nearest", "need", "opt", "parse_ladder",
-    "parse_point", "read_record", "resolve", "trained_dims", "validate",
+    "parse_point", "read_record", "resolve", "resolve_stages", "trained_dims", "validate",
 ]  # fmt: skip

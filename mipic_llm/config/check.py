@@ -21,10 +21,11 @@ def need(ok: bool, message: str) -> None:
         raise UserError(message)
 
 
-def validate(c: Config, world_size: int | None = None) -> None:
+def validate(c: Config, world_size: int | None = None, *, stage: bool = False) -> None:
     """Refuse everything that can be refused without the model. Raises UserError.
 
-    world_size: ranks of the run; None reads WORLD_SIZE (the launchers set it), else 1.
+    world_size: ranks of the run; None reads WORLD_SIZE (the launchers set it), else 1. stage: of
+    a run that has others beside it.
     """
     validate_sizes(c)
     world = int(os.environ.get("WORLD_SIZE") or 1) if world_size is None else world_size
@@ -34,8 +35,8 @@ def validate(c: Config, world_size: int | None = None) -> None:
     need(bool(c.output_dir), "output_dir is empty; give --output_dir DIRECTORY")
     need(bool(m.name), "model.name is empty; give a directory or a Hugging Face id")
     need(bool(c.training), "data.train is empty; give files, or demo for the built-in text")
-    for i, stage in enumerate(c.stages):
-        need(bool(stage.training), f"entry {i + 1} of stages has no data; give train or sources")
+    for i, one in enumerate(c.stages):
+        need(bool(one.training), f"entry {i + 1} of stages has no data; give train or sources")
     need(not c.stages or not c.train.max_steps, "stages have steps of their own; give "
          "--train.max_steps 0")
     need(c.data.positives == "each" or c.data.negatives_draw == "first",
@@ -68,10 +69,18 @@ def validate(c: Config, world_size: int | None = None) -> None:
     need(bool(t.name), "teacher.name is empty; give base, a model, a file of vectors, or none")
     need(t.name != "none" or not t.vector, f"teacher.vector is {t.vector:g} and there is no "
          "teacher; give --teacher.name base, a model or a file of vectors")
-    need(t.name == "none" or t.relation + t.vector + t.scores + t.margin > 0, "teacher.name is "
-         f"{t.name}, and all weights of its terms are 0; give --teacher.relation 20")
+    weights = (x.teacher for x in c.of_stages())
+    need(t.name == "none" or stage or any(
+        x.relation + x.vector + x.scores + x.margin > 0 for x in weights
+    ), f"teacher.name is {t.name}, and all weights of its terms are 0; give --teacher.relation 20")
     need(not m.attn.startswith("flash") or c.train.precision != "fp32", f"model.attn is {m.attn}, "
          "which has no fp32 form; give --train.precision bf16 or --model.attn sdpa")
+    for i, own in enumerate(c.of_stages() if c.stages else ()):
+        alone = own.replace(**{"stages": [], "data.train": ["demo"]})
+        try:
+            validate(alone, world_size, stage=True)
+        except UserError as error:
+            raise UserError(f"entry {i + 1} of stages: {error}") from None
 
 
 def validate_sizes(c: Config) -> None:

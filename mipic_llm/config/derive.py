@@ -184,6 +184,13 @@ def resolve(
     return c.told(c, origins={"objective.dims": "derived"}) if free else c
 
 
+def resolve_stages(config: Config, *, width: int, n_layers: int) -> list[Config]:
+    """A resolved configuration as it is in each stage; one where their objectives are the same."""
+    if not any(stage.options for stage in config.stages):
+        return [config]
+    return [resolve(c, width=width, n_layers=n_layers) for c in config.of_stages()]
+
+
 def _by_case(config: Config, max_positions: int | None, cuda: bool | None) -> Config:
     """What the preset says for unset options, and what follows without the model's shape."""
     preset = PRESETS[config.objective.preset]

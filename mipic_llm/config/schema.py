@@ -320,7 +320,7 @@ class Config(Section):
     seed: int = opt(42, "seed of data order, dropout, sampling and new weights", ge=0)
     stages: list[StageConfig] = opt([], "in a recipe, in place of data.train: a list of stages, "
         "one after another in one run, each with its steps, train or sources, and, where they "
-        "differ, name, learning_rate, schedule, warmup_ratio")
+        "differ, name, learning_rate, schedule, warmup_ratio, batch_size, max_length, options")
     model: ModelConfig = ModelConfig()
     lora: LoraSettings = LoraSettings()
     data: DataConfig = DataConfig()
@@ -348,6 +348,16 @@ class Config(Section):
         if self.stages:
             return [one for stage in self.stages for one in stage.training]
         return [*self.data.sources] or [*self.data.train]
+
+    def of_stages(self) -> list[Config]:
+        """What holds in each stage; without stages this alone. Raises UserError."""
+        found = []
+        for i, stage in enumerate(self.stages):
+            try:
+                found.append(self.replace(**stage.changes()))
+            except UserError as error:
+                raise UserError(f"entry {i + 1} of stages: {error}") from None
+        return found or [self]
 
     @property
     def own_sources(self) -> list[SourceConfig]:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from mipic_llm.config.fields import Section, opt
+from mipic_llm.errors import UserError
 
 Schedule = Literal["cosine", "linear", "constant", "wsd"]
 
@@ -35,6 +36,12 @@ class SourceConfig(Section):
         return {key: value for key, value in found.items() if value is not None}
 
 
+# What all stages have in common: what is exported, what was made before the first step.
+_SHARED = ("objective.dims", "objective.preset", "sia.memory", "teacher.name", "teacher.revision",
+           "teacher.max_length")
+_OWN = ("objective.", "sia.", "pic.", "scored.", "ese.", "mic.", "teacher.")
+
+
 # fmt: off
 class StageConfig(Section):
     name: str | None = opt(None, "what lines call it")
@@ -46,9 +53,21 @@ class StageConfig(Section):
     schedule: Schedule | None = opt(None, "of the rate within it; None = train.schedule")
     warmup_ratio: float | None = opt(None, "share of its steps; None = train.warmup_ratio", ge=0,
         le=1)
+    batch_size: int | None = opt(None, "anchors per rank and step; None = train.batch_size", ge=1)
+    max_length: int | None = opt(None, "tokens per text; None = data.max_length", ge=4)
+    options: dict[str, Any] = opt({}, "its own values of options of objective, sia, pic, scored, "
+        "ese, mic and teacher, such as {objective.name: mrl, objective.tau: 0.02}")
 
     # fmt: on
     @property
     def training(self) -> list[str | SourceConfig]:
         """What to train on, in order."""
         return [*self.train, *self.sources]
+
+    def changes(self) -> dict[str, Any]:
+        """Options of a run that are others in this stage. UserError for one that all share."""
+        for key in self.options:
+            if key in _SHARED or not key.startswith(_OWN):
+                raise UserError(f"options has {key}, which all stages share; give it beside stages")
+        found = {"train.batch_size": self.batch_size, "data.max_length": self.max_length}
+        return self.options | {key: value for key, value in found.items() if value is not None}

@@ -123,8 +123,8 @@ class BatchPlan:
         return self._begin + sum(self._left) + more * self.steps_per_epoch
 
     def repeated(self, steps: int) -> int | None:
-        """Steps of an epoch, where a run of so many steps begins another one; else None."""
-        return self.steps_per_epoch if self.position(steps) > (1, 0) else None
+        """Rows of an epoch, where a run of so many steps begins another one; else None."""
+        return self.steps_per_epoch * self.rows if self.position(steps) > (1, 0) else None
 
     def _go_on(self, before: BatchPlan, step: int, sources: Sequence[TextSource]) -> None:
         """Begin where `before` stood after `step` steps."""
@@ -387,19 +387,20 @@ def _text_codes(examples: Sequence[Example]) -> np.ndarray:
 class StagedPlan:
     """Plans one after another, each for so many steps: a `BatchPlan` whose "epochs" are stages.
 
-    stages: (sources, steps) of each; sources count through all of them, in order.
+    stages: (sources, steps, batch_size or None) of each; sources count through all of them, in
+    order. batch_size: where a stage has none of its own.
     """
 
     def __init__(
-        self, stages: Sequence[tuple[Sequence[TextSource], int]], batch_size: int, world_size: int,
-        seed: int,
+        self, stages: Sequence[tuple[Sequence[TextSource], int, int | None]], batch_size: int,
+        world_size: int, seed: int,
     ) -> None:  # fmt: skip
         self.batch_size, self.world_size = batch_size, world_size
         self.rows, self.past = batch_size * world_size, ()
-        self._steps = [steps for _, steps in stages]
-        self._firsts = [0, *accumulate(len(sources) for sources, _ in stages)]
-        self._plans = [BatchPlan(sources, batch_size, world_size, seed + i)
-                       for i, (sources, _) in enumerate(stages)]  # fmt: skip
+        self._steps = [steps for _, steps, _ in stages]
+        self._firsts = [0, *accumulate(len(sources) for sources, *_ in stages)]
+        self._plans = [BatchPlan(sources, own or batch_size, world_size, seed + i)
+                       for i, (sources, _, own) in enumerate(stages)]  # fmt: skip
 
     def batch(self, epoch: int, index: int) -> list[tuple[int, int]]:
         first, plan = self._firsts[epoch], self._plans[epoch]
@@ -414,7 +415,8 @@ class StagedPlan:
         return plan.draw(*plan.position(index), sizes, most)
 
     def local(self, batch: Sequence, rank: int) -> Sequence:
-        return self._plans[0].local(batch, rank)
+        own = len(batch) // self.world_size
+        return batch[rank * own : (rank + 1) * own]
 
     def steps(self, epoch: int = 0, cursor: int = 0) -> Iterator[tuple[int, int]]:
         for stage in range(epoch, len(self._plans)):

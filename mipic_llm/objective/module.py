@@ -13,14 +13,45 @@ from mipic_llm.objective.term import Inside
 from mipic_llm.types import Packing, Reps
 
 
-class EmbeddingModule(nn.Module):
-    """One chunk of sequences in, `Reps` out. objective None: for inference."""
+def _shapes(heads: nn.ModuleList) -> list[tuple]:
+    return [(name, type(m), *(getattr(p, "ds_shape", p.shape) for p in m.parameters(False)))
+            for name, m in heads.named_modules()]  # fmt: skip
 
-    def __init__(self, backbone: Backbone, objective: Objective | None = None) -> None:
+
+class EmbeddingModule(nn.Module):
+    """One chunk of sequences in, `Reps` out.
+
+    objectives: of each stage of a run, one where they share it, none for inference. Heads of all of
+    them are here from the start; stages whose heads have one name and the same shapes share them.
+    """
+
+    def __init__(self, backbone: Backbone, *objectives: Objective) -> None:
         super().__init__()
-        self.backbone, self.objective = backbone, objective
-        for name, heads in (objective.heads() if objective else {}).items():
-            self.add_module(name, heads)
+        self.backbone, self.objectives = backbone, objectives
+        self.objective = objectives[0] if objectives else None
+        known: dict[str, nn.ModuleList] = {}
+        for stage, objective in enumerate(objectives, 1):
+            for term in objective.terms:
+                for name, heads in term.heads.items():
+                    same = [h for n, h in known.items() if n.split(".")[0] == name
+                            and _shapes(h) == _shapes(heads)]  # fmt: skip
+                    if same:
+                        term.heads[name] = same[0]
+                    else:
+                        known[f"{name}.{stage}" if name in known else name] = heads
+        for objective in objectives:
+            own = [id(heads) for heads in objective.heads().values()]
+            objective.others = [heads for heads in known.values() if id(heads) not in own]
+        for name, heads in known.items():
+            self.add_module(name.replace(".", "_of_stage_"), heads)
+
+    def enter(self, stage: int) -> None:
+        """Go on with the objective of a stage (from 0), which takes over what the last one
+        remembers of earlier steps."""
+        if len(self.objectives) > 1 and self.objective is not self.objectives[stage]:
+            before, self.objective = self.objective, self.objectives[stage]
+            device = next(self.parameters()).device
+            self.objective.memory.restore(before.memory.state(), device)
 
     def forward(
         self,

@@ -52,6 +52,7 @@ class Objective:
         self.margin = margin
         self.terms, self.last, self.mean, self.seed = list(terms), last, mean, seed
         self.memory = Memory(max((term.memory for term in self.terms), default=0))
+        self.others: list[nn.ModuleList] = []  # heads of other stages of the run
 
     def heads(self) -> dict[str, nn.ModuleList]:
         """Every trained head by the name of its place in the wrapped module."""
@@ -108,14 +109,16 @@ class Objective:
         return (*readouts, *(x for own in crossing for x in own)), tuple(constants)
 
     def _idle_heads(self, drawn: Drawn, like: Tensor) -> Tensor:
-        """0 * every head that is not sampled: under ZeRO-3 each parameter wants a gradient in
-        every pass, or a later one is added to an old buffer."""
+        """0 * every head that is not sampled, or of another stage: under ZeRO-3 each parameter
+        wants a gradient in every pass, or a later one is added to an old buffer."""
         zero = like.new_zeros((), dtype=torch.float32)
         for term, own in zip(self.terms, drawn, strict=True):
             for heads in term.heads.values():
                 for unit, head in enumerate(heads):
                     if unit not in own:
                         zero = zero + 0.0 * head(like.new_zeros(1, head.dim_in)).sum()
+        for head in (head for heads in self.others for head in heads):
+            zero = zero + 0.0 * head(like.new_zeros(1, head.dim_in)).sum()
         return zero
 
     def local_parts(self, sums: Tensor, drawn: Drawn, sequences: float) -> Iterator[Part]:

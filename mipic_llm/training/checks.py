@@ -43,20 +43,29 @@ def canary(run: LiveRun) -> None:
 
 
 def check_chunks(run: LiveRun) -> None:
-    """The self-check of GradCache on the shortest rows of this rank's first batch."""
+    """The self-check of GradCache on the shortest rows of this rank's first batch, in each stage
+    with an objective of its own."""
+    module, worst = run.engine.module, [0.0, 0.0]
+    for stage in range(len(module.objectives)):
+        module.enter(stage)
+        worst = [max(pair) for pair in zip(worst, _check_chunks(run, stage), strict=True)]
+    module.enter(0)
+    say(f"self-check: a step in chunks equals a plain one (loss to {worst[0]:.0e}, gradients to "
+        f"{worst[1]:.0e})")  # fmt: skip
+
+
+def _check_chunks(run: LiveRun, stage: int) -> tuple[float, float]:
     data = run.data
-    rows = data.plan.local(data.plan.batch(0, 0), dist.rank())
+    rows = data.plan.local(data.plan.batch(stage, 0), dist.rank())
+    source = rows[0][0]
     examples = [data.sources[s].examples[i] for s, i in rows]
-    if most := data.sources[rows[0][0]].drawn:
+    if most := data.sources[source].drawn:
         examples = only(examples, [range(min(most, len(e.negatives))) for e in examples])
     texts = [(e.anchor, e.positive or "", *e.negatives) for e in examples]
     chosen = selfcheck.shortest([sum(map(len, row)) for row in texts])
     labelled = examples[0].label is not None
     if labelled:  # any pairs will do
         examples = [e._replace(positive=e.anchor, label=None) for e in examples]
-    traits = data.traits[rows[0][0]]
-    batch = build_step([examples[b] for b in chosen], data.encoder, traits)
+    batch = build_step([examples[b] for b in chosen], data.encoders[source], data.traits[source])
     batch = data.taught(batch._replace(groups=batch.keys) if labelled else batch)
-    loss, gradient = selfcheck.selfcheck(run.engine, run.config, batch)
-    say(f"self-check: a step in chunks equals a plain one (loss to {loss:.0e}, gradients to "
-        f"{gradient:.0e})")  # fmt: skip
+    return selfcheck.selfcheck(run.engine, run.config, batch)

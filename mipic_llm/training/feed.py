@@ -133,8 +133,9 @@ def prepare_data(
         parts, rest = [], iter(sources)
         for stage in config.stages:
             own_sources = [*islice(rest, len(stage.training))]
-            parts.append((tempered(own_sources, d.mixture_temperature), stage.steps))
-        sources = [source for part, _ in parts for source in part]
+            parts.append((tempered(own_sources, d.mixture_temperature), stage.steps,
+                          stage.batch_size))  # fmt: skip
+        sources = [source for part, *_ in parts for source in part]
         plan: Plan = StagedPlan(parts, size, world, config.seed)
     else:
         sources = tempered(sources, d.mixture_temperature)
@@ -147,7 +148,10 @@ def prepare_data(
     for line in lines + more_lines:
         say(f"evaluation {line}")
     encoder = make_encoder(config, source)
-    own = [s.changes() if isinstance(s, SourceConfig) else {} for s in given]
+    lengths = [stage.max_length for stage in config.stages for _ in stage.training]
+    own = [({"data.max_length": n} if n else {}) | (
+        s.changes() if isinstance(s, SourceConfig) else {}
+    ) for s, n in zip(given, lengths or [None] * len(given), strict=True)]  # fmt: skip
     encoders = [make_encoder(config.replace(**new), source) if new else encoder for new in own]
     pairs = zip(sources, encoders, strict=True)
     tokens = [open_tokens(s, its, d.token_cache) for s, its in pairs]

@@ -237,6 +237,8 @@ def _steps(run: LiveRun, state: RunState, evaluator: Evaluator, signals: list[in
     """Steps until the last one, or until something stops the run. -> exit code."""
     options, data, folder = run.config.train, run.data, run.out / "checkpoints"
     runner, left = StepRunner(run.engine, run.config), run.total - run.step
+    module = run.engine.module
+    module.enter(min(state.epoch, len(module.objectives) - 1))
     runner.objective.memory.restore(state.memory, run.engine.device)
 
     def make(position):
@@ -249,8 +251,10 @@ def _steps(run: LiveRun, state: RunState, evaluator: Evaluator, signals: list[in
     positions = islice(data.plan.steps(state.epoch, state.cursor), left)
     with closing(prefetch(make, positions)) as batches:
         for (epoch, cursor), batch in batches:
-            if run.config.stages and cursor == 0:
-                say(_stage(run, epoch))
+            if run.config.stages:
+                module.enter(epoch)
+                if cursor == 0:
+                    say(_stage(run, epoch))
             row = _step(run, runner, batch)
             run.emit("on_step", run.step, row)
             here, every = partial(_state, run, runner, epoch, cursor + 1), options.save_every
@@ -285,9 +289,10 @@ def _steps(run: LiveRun, state: RunState, evaluator: Evaluator, signals: list[in
 def _stage(run: LiveRun, number: int) -> str:
     """The line for the begin of a stage."""
     stage, rate = run.config.stages[number], run.config.train.learning_rate
+    own = "".join(f", {key} {value}" for key, value in stage.changes().items())
     return (
         f"stage {number + 1} of {len(run.config.stages)}{f' ({stage.name})' * bool(stage.name)}: "
-        f"{stage.steps:,} steps, peak rate {stage.learning_rate or rate:g}, "
+        f"{stage.steps:,} steps, peak rate {stage.learning_rate or rate:g}{own}, "
         f"{', '.join(one if isinstance(one, str) else one.path for one in stage.training)}"
     )
 

@@ -99,6 +99,11 @@ def check_resume(path: Path, config: Config, source: Source, data: Data) -> list
     then = table.get("identity") or {}
     same = {k: then[k] == now[k] if k in then else None for k in now}
     changes = compare(_record(path), config, same)
+    need(
+        table["world_size"] == dist.world_size() or not any(s.batch_size for s in config.stages),
+        f"train.resume: {path} is of {table['world_size']} ranks, and stages have a batch_size of "
+        f"their own, per rank; start {table['world_size']} ranks again",
+    )
     for name, old, new in (
         ("ranks", table["world_size"], dist.world_size()),
         ("rows of a global batch", past_batches(path)[-1][0], data.plan.rows),

@@ -15,7 +15,15 @@ from typing import IO, Any
 import numpy as np
 import torch
 
-from mipic_llm.config import Config, flatten, narrow_dims, need, read_record, resolve
+from mipic_llm.config import (
+    Config,
+    flatten,
+    narrow_dims,
+    need,
+    read_record,
+    resolve,
+    resolve_stages,
+)
 from mipic_llm.errors import UserError
 from mipic_llm.model.attention import model_class
 from mipic_llm.model.backbone import Backbone
@@ -175,11 +183,12 @@ def build_module(
         view_noise=config.model.view_noise,
         dense=make_dense(source.dense, dtype_of(config.train.precision)),
     )  # fmt: skip
-    objective = build_objective(config, width=backbone.width, depth=backbone.n_layers,
-                                teacher_width=teacher_width)  # fmt: skip
-    for heads in objective.heads().values():
+    width, depth = backbone.width, backbone.n_layers
+    objectives = [build_objective(c, width=width, depth=depth, teacher_width=teacher_width)
+                  for c in resolve_stages(config, width=width, n_layers=depth)]  # fmt: skip
+    for heads in (h for objective in objectives for h in objective.heads().values()):
         heads.to(dtype_of(config.train.precision))
-    return EmbeddingModule(backbone, objective)
+    return EmbeddingModule(backbone, *objectives)
 
 
 def schedule_of(train: Any, total: int) -> Callable[[int], float]:
@@ -228,11 +237,12 @@ def memory_size(config: Config, plan: Plan) -> int:
     than one epoch at most a quarter of an epoch's texts. A text that meets its own readout of the
     epoch before has a neighbour so near that it sees no other."""
     wanted = config.sia.memory or 0
-    if not narrow_dims(config) and (config.teacher.name == "none" or not config.teacher.relation):
+    taught = config.teacher.name != "none"
+    if not any(narrow_dims(c) or (taught and c.teacher.relation) for c in config.of_stages()):
         return 0
     if (epoch := plan.repeated(total_steps(config, plan))) is None:
         return wanted
-    texts = 2 * epoch * plan.rows  # without negatives
+    texts = 2 * epoch  # without negatives
     size = min(wanted, texts // 4)
     if size < wanted:
         say(f"note: sia.memory {wanted:,} -> {size:,}, a quarter of an epoch's texts")

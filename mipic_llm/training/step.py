@@ -18,7 +18,7 @@ from torch import Tensor
 from mipic_llm.config import Config
 from mipic_llm.data.batch import Chunk, Prepared, StepBatch, prepare
 from mipic_llm.objective import Part
-from mipic_llm.objective.objective import Drawn
+from mipic_llm.objective.objective import Drawn, Objective
 from mipic_llm.runtime import ranks
 from mipic_llm.runtime.engine import Engine
 from mipic_llm.runtime.rows import agree
@@ -43,13 +43,17 @@ class StepRunner:
 
     def __init__(self, engine: Engine, config: Config) -> None:
         self.engine, self.config = engine, config
-        self.objective = engine.module.objective
         t = config.train
         self.cached = bool(t.chunk_size or t.chunk_tokens)
         self.packed = engine.module.backbone.packed
         kind = engine.device.type
         self.pass_cost = PASS_COST.get(kind, PASS_COST["cuda"]) if t.length_groups else 0
         self.unread: list[tuple[int, list[str], Tensor, float | Tensor]] = []
+
+    @property
+    def objective(self) -> Objective:
+        """That of the stage."""
+        return self.engine.module.objective
 
     def prepare(self, batch: StepBatch) -> Prepared:
         """The batch cut into this rank's passes, padded or packed, on the host; for any thread."""
