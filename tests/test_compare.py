@@ -16,7 +16,17 @@ from mipic_llm.commands.compare import main
 from mipic_llm.errors import UserError
 from mipic_llm.evaluation.metrics import accuracy, average_precision, macro_f1, spearman
 from mipic_llm.evaluation.tasks.retrieval import METRICS
-from mipic_llm.report import Evaluation, compare_two, figures_table, read_evaluation, write_rows
+from mipic_llm.report import (
+    Evaluation,
+    compare_two,
+    families_of,
+    families_table,
+    figures_table,
+    read_evaluation,
+    write_record,
+    write_rows,
+)
+from mipic_llm.report.judged import judged
 from mipic_llm.report.paired import kind_of
 from mipic_llm.report.versus import as_text
 from mipic_llm.types import Point, Score
@@ -99,8 +109,9 @@ def test_the_verdict_says_what_rose_and_what_fell() -> None:
     lines = found.verdict()
     assert lines[0].startswith("the trained model is better than the model before training: +")
     assert "1 better, 1 worse, 0 not told apart" in lines[0]
-    assert lines[-2].startswith("warning: sts (STS) +") and "search (retrieval) -" in lines[-2]
-    assert lines[-2].endswith("fell") and "most at search/ndcg@10@64@6" in lines[-1]
+    assert lines[-2].startswith("warning: sts (STS) +")
+    assert "rose, and there fell: search (retrieval) -" in lines[-2]
+    assert "most at search/ndcg@10@64@6" in lines[-1]
     assert "64 tokens" in figures_table(found) and "95 % interval" in figures_table(found)
     record = found.record()
     assert record["warnings"] == lines[-2:] and record["figures"][0]["low"] > 0
@@ -114,6 +125,57 @@ def test_the_verdict_says_what_rose_and_what_fell() -> None:
                    {(*k[:1], f"{k[1]}{i}", *k[2:]): v for k, v in e.rows.items() for i in range(4)},
                    {}) for e in two(1.0, 0.05)))  # fmt: skip
     assert list(many.means) == ["STS", "retrieval"]  # eight tasks: by kind
+
+
+def test_forgetting_is_seen_by_family_at_each_size_and_at_half_depth(tmp_path) -> None:
+    """STS rose; of two searches the mean fell at layer 3, 16 dims alone; pairs are as they were."""
+    small, half = Point(6, 16), Point(3, 16)
+    gold, n = RNG.normal(size=500), 500
+    old, hits, alike = gold + RNG.normal(size=n), RNG.random(n), RNG.integers(0, 2, n)
+    said = alike + RNG.normal(size=n)
+    sides = []
+    for name, rise, fall in (("before", 0.0, 0.0), ("after", 1.0, 0.2)):
+        rows, scores = {("gold", "sts"): gold, ("gold", "dup"): alike}, []
+        for point in (POINT, small, half):
+            lost = fall if point == half else 0.0
+            for task, metric, merit, row_N in (
+                ("sts", "spearman", spearman, old + rise * gold),
+                ("dup", "average_precision", average_precision, said),
+                ("faq", "ndcg@10", None, np.clip(hits - lost, 0, 1)),
+                ("web", "ndcg@10", None, np.clip(hits[:300] - lost, 0, 1)),
+            ):
+                value = merit(rows["gold", task], row_N) if merit else row_N.mean()
+                scores.append(Score(task, metric, point, float(value), len(row_N)))
+                rows["prefix", task, metric, *point.place] = row_N
+        sides.append(Evaluation(name, scores, rows, {}))
+    found = compare_two(*sides)
+    assert list(found.families) == ["sts (STS)", "dup (pairs)", "retrieval"]
+    search = found.families["retrieval"]
+    assert list(search.sizes) == [small, POINT, half]  # the deepest layer first
+    one, two = ({s[:3]: s.value for s in side.scores} for side in sides)
+    by_hand = np.mean([two[t, "ndcg@10", half] - one[t, "ndcg@10", half] for t in ("faq", "web")])
+    assert search.sizes[half].gap == pytest.approx(by_hand) and by_hand < -0.1
+    (warning,) = [line for line in found.verdict() if line.startswith("warning")]
+    assert "sts (STS) +" in warning and "dup" not in warning
+    assert re.search(r"fell: retrieval -\S+ \[.*\] at 1 of 3 sizes, most at 16@3: -1", warning)
+    table = families_table(found.families)
+    assert re.search(r"layer 3, retrieval +-1\d\.\d\d\* +- *\n?", table), table
+    assert re.search(r"layer 6, retrieval +\+0\.00 +\+0\.00 +-\d\.\d\d\*", table), table
+    assert families_of(json.loads(json.dumps(found.record()))) == found.families
+    write_record(tmp_path / "comparison.json", [found])
+    judgement = judged(tmp_path)
+    assert not judgement.better and "; but retrieval -" in judgement.words  # no champion
+    better = compare_two(
+        sides[0],
+        sides[1]._replace(
+            rows={
+                k: sides[0].rows[k] if k[1] in ("faq", "web") else v
+                for k, v in sides[1].rows.items()
+            }
+        ),
+    )
+    assert better.verdict()[-1].startswith("no family of tasks fell by more than chance")
+    assert better.losses() == [] and "warning" not in " ".join(better.verdict())
 
 
 def test_without_rows_there_are_differences_and_no_interval() -> None:
@@ -170,7 +232,8 @@ def test_a_run_from_its_training_to_its_comparison(base, tmp_path, capsys) -> No
     rows = [{"question": f"how {w}?", "answer": f"it is {w}"} for w in "red blue cold warm".split()]
     faq.write_text("".join(json.dumps(row) + "\n" for row in rows))
     more = ("--train.max_steps", "6", "--eval.every", "3", "--eval.best", "pairs/spearman@8@4",
-            "--data.validation", str(pairs), str(faq), "--data.validation_split", "20")  # fmt: skip
+            "--data.validation", str(pairs), str(faq), "--data.validation_split", "20",
+            "--teacher.name", "base", "--data.token_cache", "off")  # fmt: skip
     code, text = run_ranks(1, ROOT / "launch" / "train.py", flags(base, out, *more))
     assert code == 0, text[-3000:]
     assert "step 3: pairs/spearman@8@4 " in text and "a new best" in text
@@ -178,11 +241,30 @@ def test_a_run_from_its_training_to_its_comparison(base, tmp_path, capsys) -> No
     assert "validation split: 20 of 1,770 rows" in text and "0 have a text of the valid" in text
     assert re.search("faq: retrieval, 4 questions of .*faq.jsonl, each among 4 answers", text)
     rows = [json.loads(line) for line in (out / "scores.jsonl").read_text().splitlines()]
+    routes = {"old queries on old documents": [], "new queries on old documents": []}
+    for row in [row for row in rows if "readout" in row]:  # the teacher is the base: same index
+        routes[row["readout"]].append(row)
+        rows.remove(row)
+    before = {place(r): r["value"] for r in rows if r["stage"] == "before"}
+    for route, some in routes.items():
+        assert {(r["task"], r["layer"], r["stage"]) for r in some} == {
+            ("faq", 4, "after"), ("held-out", 4, "after")}  # fmt: skip
+        assert {r["dim"] for r in some} == {8, 16, 32}
+        same = all(r["value"] == before[place(r)] for r in some)
+        assert same == route.startswith("old"), route
+    for told in (text, (out / "table.txt").read_text(),
+                 (out / "adapter" / "README.md").read_text()):  # fmt: skip
+        assert "May an index stay when the model changes?" in told
+        assert "held-out: recall@10, layer 4" in told and "new queries on new documents" in told
+        assert "new minus old queries, old documents" in told
     assert {row["task"] for row in rows} == {"pairs", "faq", "held-out"}
     assert {row["max_length"] for row in rows} == {16}
     (record,) = json.loads((out / "comparison.json").read_text())
     table = (out / "table.txt").read_text()
     assert record["verdict"][0] in table and "95 % interval" in table and "16 tokens" in table
+    for told, name in ((table, "pairs (STS)"), (text, "pairs (STS)"),
+                        ((out / "adapter" / "README.md").read_text(), "retrieval")):  # fmt: skip
+        assert "families of tasks, by dims" in told and f"layer 1, {name}" in told
     by_hand = {s: {place(r): r["value"] for r in rows if r["stage"] == s}
                for s in ("before", "after")}  # fmt: skip
     assert {f["metric"] for f in record["figures"]} == {"spearman", *METRICS}

@@ -8,9 +8,13 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
+from mipic_llm.data.read.formats import read_training
+from mipic_llm.data.read.rows import ALL
 from mipic_llm.errors import UserError
 from mipic_llm.evaluation.read import load_suite, load_tasks
+from mipic_llm.report.paired import kind_of
 
 DATA = Path(os.environ.get("MIPIC_DATA", "absent"))
 
@@ -222,3 +226,26 @@ def test_real_folders() -> None:
     assert kinds["banking77"] == kinds["emotion"] == "ClassificationTask"
     assert kinds["wikiqa_dev"] == "RetrievalTask"
     assert len(lines) == len(folders)
+
+
+def test_the_demo_text_gives_four_kinds_of_tasks_and_none_of_it_is_training_text() -> None:
+    tasks, lines = load_tasks(["demo-families"], split="validation")
+    names = ["demo", "demo-pairs", "demo-subjects", "demo-search"]
+    assert [t.name for t in tasks] == names and len(lines) == 4
+    texts = [text for task in tasks for some in task.texts().values() for text in some]
+    vectors = torch.randn(len(texts), 8, generator=torch.Generator().manual_seed(0))
+    at = {text: i for i, text in enumerate(texts)}
+    metrics = [
+        [f.metric for f in task.score(lambda _, some: vectors[[at[t] for t in some]], [8])]
+        for task in tasks
+    ]
+    assert [kind_of(m) for m in metrics] == ["STS", "pairs", "classification", "retrieval"]
+    rows, _ = read_training(["demo"], negatives=ALL)
+    trained = {t for e in rows[0].examples for t in (e.anchor, e.positive, *e.negatives)}
+    assert trained and trained.isdisjoint(texts)
+    search = tasks[3]
+    for q, judged in search.relevant.items():  # an answer is of a pair that people found alike
+        pairs = {b: s for a, b, s in tasks[0].content() if a == search.queries[q]}
+        assert all(pairs[search.corpus[d]] >= 4 for d in judged)
+    with pytest.raises(UserError, match="two tasks demo; demo-families brings demo and"):
+        load_tasks(["demo", "demo-families"])

@@ -11,6 +11,7 @@ from mipic_llm.commands.evaluate import main
 from mipic_llm.errors import UserError
 from mipic_llm.evaluation import searches
 from mipic_llm.evaluation.suite import all_points, run_suite
+from mipic_llm.report import index
 from mipic_llm.report.paired import gap_of
 from mipic_llm.types import Point
 
@@ -53,19 +54,19 @@ def test_every_pair_of_layers_and_models_equals_a_naive_search() -> None:
         for q, d in ((a, b), (b, a)):
             want = naive(task, readouts("query", q), readouts("document", d), dim)
             assert have[f"queries at {q}", "recall@10", Point(d, dim)] == pytest.approx(want)
-        for family, query in ((searches.OLD_ON_OLD, old["query"]),
-                              (searches.NEW_ON_OLD, readouts("query", b))):  # fmt: skip
+        for family, query in ((index.OLD_ON_OLD, old["query"]),
+                              (index.NEW_ON_OLD, readouts("query", b))):  # fmt: skip
             want = naive(task, query, old["document"], dim)
             assert have[family, "recall@10", Point(b, dim)] == pytest.approx(want)
-        span = gap_of(rows, task.name, "recall@10", (searches.OLD_ON_OLD, Point(b, dim)),
-                      (searches.NEW_ON_OLD, Point(b, dim)))  # fmt: skip
-        gap = (have[searches.NEW_ON_OLD, "recall@10", Point(b, dim)]
-               - have[searches.OLD_ON_OLD, "recall@10", Point(b, dim)])  # fmt: skip
+        span = gap_of(rows, task.name, "recall@10", (index.OLD_ON_OLD, Point(b, dim)),
+                      (index.NEW_ON_OLD, Point(b, dim)))  # fmt: skip
+        gap = (have[index.NEW_ON_OLD, "recall@10", Point(b, dim)]
+               - have[index.OLD_ON_OLD, "recall@10", Point(b, dim)])  # fmt: skip
         assert span.gap == pytest.approx(gap) and span.low <= gap <= span.high
     cells = searches.by_query_layer(found)[task.name, task.metrics[0], 4]
     assert set(cells) == {(q, d) for q in LAYERS for d in LAYERS}
     assert cells[a, a] == have["prefix", task.metrics[0], Point(a, 4)]
-    assert "old queries on old documents" in searches.index_table(found, rows)
+    assert "old queries on old documents" in index.index_table(found, rows)
 
 
 def test_the_same_model_as_its_older_one_gains_nothing(tmp_path, capsys) -> None:

@@ -26,6 +26,10 @@ def main(argv: list[str]) -> None:
     for run in args.runs:
         found = report.compare_two(*report.read_run(run))
         print(f"{run}\n\n{report.figures_table(found, markdown=args.markdown)}\n")
+        for table in (report.index_of(run, markdown=args.markdown),
+                      report.families_table(found.families, markdown=args.markdown)):  # fmt: skip
+            if table:
+                print(f"{table}\n")
         if found.whole.known:
             print("\n".join(found.verdict()) + "\n")
         before, after = report.before_and_after(run / "scores.jsonl")

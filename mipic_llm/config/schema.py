@@ -68,7 +68,8 @@ class DataConfig(Section):
     mixture_temperature: float = opt(1.0, "T: a source of n rows, in a mixture, gets steps in "
         "proportion to weight * n^(1/T), the epoch as long as before; 1 = by size", gt=0)
     validation: list[str] = opt(["demo"], "files or folders scored before and after training, one "
-        "task each: scored pairs (sentence1, sentence2, score), pairs with a label of 0 or 1, text "
+        "task each; demo-families = four kinds of tasks of the built-in text; "
+        "else scored pairs (sentence1, sentence2, score), pairs with a label of 0 or 1, text "
         "with a label, a BEIR folder, or rows as for training (each anchor is to find its positive "
         "among all); empty list = none")
     validation_split: float = opt(0.0, "beside them, rows cut off the training data: below 1 a "

@@ -22,7 +22,6 @@ from mipic_llm.evaluation.searches import (
     asymmetric,
     asymmetric_tables,
     by_query_layer,
-    index_table,
     need_searches,
     same_index,
 )
@@ -40,6 +39,7 @@ from mipic_llm.evaluation.suite import (
 from mipic_llm.evaluation.tasks.base import Task
 from mipic_llm.report import write_rows, write_scores
 from mipic_llm.report.compare import Estimate, bytes_figure, bytes_table, curves_figure
+from mipic_llm.report.index import index_table
 from mipic_llm.report.plots import save
 from mipic_llm.runtime import ranks as dist
 from mipic_llm.runtime.engine import start

@@ -17,7 +17,6 @@ asked for: test for a finished model, validation during training.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -43,10 +42,11 @@ from mipic_llm.data.read.labelled import (
 )
 from mipic_llm.data.read.rows import ALL, TextSource
 from mipic_llm.errors import UserError
+from mipic_llm.evaluation.families import FAMILIES, demo_families
 from mipic_llm.evaluation.metrics import RETRIEVAL
 from mipic_llm.evaluation.names import name_specs
 from mipic_llm.evaluation.tasks.base import StsTask, Task
-from mipic_llm.evaluation.tasks.classification import ClassificationTask, LabelledTexts
+from mipic_llm.evaluation.tasks.classification import ClassificationTask, LabelledTexts, halves
 from mipic_llm.evaluation.tasks.pairs import LabelledPairs, PairsTask
 from mipic_llm.evaluation.tasks.retrieval import METRICS, RetrievalTask
 
@@ -60,7 +60,7 @@ Read = tuple[list[Task], list[str]]  # the tasks, and a line per task on what wa
 
 def load_tasks(specs: Sequence[str | NamedRows], *, split: str = "test") -> Read:
     """One task per spec: a file, folder, glob, Hugging Face id (STS), `demo` (built in), or rows in
-    memory (a DatasetDict is read as a folder with a file per split).
+    memory (a DatasetDict is read as a folder with a file per split); of `demo-families` four.
 
     Named after the file; after its folder too where the stem alone tells nothing (validation,
     test ..) or is shared: stsb/validation.jsonl is "stsb-validation". split: which rows of a folder
@@ -69,7 +69,14 @@ def load_tasks(specs: Sequence[str | NamedRows], *, split: str = "test") -> Read
     names = name_specs([spec for spec in specs if isinstance(spec, str)])
     entries = [_entry(s, split) if isinstance(s, NamedRows) else
                {"name": names.pop(0), "path": s, "split": split} for s in specs]  # fmt: skip
-    read = [_task(entry, str(spec)) for entry, spec in zip(entries, specs, strict=True)]
+    read: list[tuple[Task, str]] = []
+    for entry, spec in zip(entries, specs, strict=True):
+        many = zip(*demo_families(), strict=True) if spec == FAMILIES else [_task(entry, str(spec))]
+        read += many
+    names = [task.name for task, _ in read]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    need(twice is None, f"evaluation data has two tasks {twice}; {FAMILIES} brings demo and "
+         "demo-pairs, -subjects, -search: leave the other out, or rename its file")  # fmt: skip
     return [task for task, _ in read], [report for _, report in read]
 
 
@@ -300,8 +307,8 @@ def _classification(
     train, test = (rows("train") if split != "train" else None), rows(split)
     assert test is not None
     half = ""
-    if train is None and (halves := _halves(test)):
-        (train, test), half = halves, f", half of the texts of {files[split]}"
+    if train is None and (both := halves(test)):
+        (train, test), half = both, f", half of the texts of {files[split]}"
     if train is None:
         raise UserError(
             f"{where}: text, label rows are classification, which needs train rows beside the "
@@ -331,18 +338,6 @@ def _metrics(entry: Mapping[str, Any], where: str) -> list[str]:
             f"{where}: metrics: {one!r}; give a list of ndcg@K, mrr@K, recall@K, accuracy@K, map",
         )
     return list(dict.fromkeys(found))
-
-
-def _halves(rows: LabelledTexts) -> tuple[LabelledTexts, LabelledTexts] | None:
-    """Rows to train a probe on and others to score it on, by a hash of their texts, so that no text
-    is on both sides; None for fewer than 20 rows, or a half without two classes."""
-    side = [hashlib.blake2b(plain(text).encode()).digest()[0] % 2 for text in rows.texts]
-    halves = [[row for row, s in zip(zip(*rows, strict=True), side, strict=True) if s == n]
-              for n in (0, 1)]  # fmt: skip
-    if len(side) < 20 or any(len({label for _, label in half}) < 2 for half in halves):
-        return None
-    one, two = (LabelledTexts(*(list(c) for c in zip(*h, strict=True))) for h in halves)
-    return one, two
 
 
 def _retrieval(

@@ -6,20 +6,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from mipic_llm.errors import UserError
-from mipic_llm.evaluation.suite import PREFIX, Route, Rows, Side
+from mipic_llm.evaluation.suite import PREFIX, Route, Side
 from mipic_llm.evaluation.tasks.base import DOCUMENT, Task
-from mipic_llm.report.paired import gap_of
+from mipic_llm.report.index import NEW_ON_OLD, OLD_ON_OLD
 from mipic_llm.report.tables import main_metrics, plain_table
-from mipic_llm.types import Point, Score
+from mipic_llm.types import Score
 
 OLD = "old"  # the name of the older model
-OLD_ON_OLD, NEW_ON_OLD = "old queries on old documents", "new queries on old documents"
-_INDEX = ("ndcg@10", "recall@10")
+
+
+def searched(tasks: Sequence[Task]) -> bool:
+    """Whether a task has queries and documents."""
+    return any(DOCUMENT in task.texts() for task in tasks)
 
 
 def need_searches(flag: str, tasks: Sequence[Task]) -> None:
     """UserError where no task has queries and documents."""
-    if not any(DOCUMENT in task.texts() for task in tasks):
+    if not searched(tasks):
         raise UserError(
             f"{flag}: no task has queries and documents; give a BEIR folder with --data"
         )
@@ -65,27 +68,4 @@ def asymmetric_tables(scores: Mapping[str, Iterable[Score]]) -> str:
         rows = [["queries at", *(f"documents at {n}" for n in layers)]]
         rows += [[str(k), *(f"{100 * cells[k, n]:.2f}" for n in layers)] for k in layers]
         blocks.append(f"{task}: {metric} x 100, {dim} channels\n{plain_table(rows)}")
-    return "\n\n".join(blocks)
-
-
-def index_table(scores: Mapping[str, Iterable[Score]], rows: Rows | None) -> str:
-    """New queries against an old index, dims across; with rows, the 95 % intervals of what the new
-    queries gain there over the old ones."""
-    known = {(f, s.task, s.metric, s.point): s.value for f, many in scores.items() for s in many}
-    blocks = []
-    places = [key[1:] for key in known if key[0] == OLD_ON_OLD and key[3].bits == 32]
-    for task in dict.fromkeys(task for task, _, _ in places):
-        metrics = list(dict.fromkeys(m for t, m, _ in places if t == task))
-        for metric in [m for m in _INDEX if m in metrics] or metrics[:1]:
-            points: list[Point] = sorted(p for t, m, p in places if (t, m) == (task, metric))
-            lines = [["x 100", *(str(p.dim) for p in points)]]
-            for words, family in ((OLD_ON_OLD, OLD_ON_OLD), (NEW_ON_OLD, NEW_ON_OLD),
-                                  ("new queries on new documents", PREFIX)):  # fmt: skip
-                values = [known[family, task, metric, p] for p in points]
-                lines.append([words, *(f"{100 * v:.2f}" for v in values)])
-            if rows is not None:
-                spans = [gap_of(rows, task, metric, (OLD_ON_OLD, p), (NEW_ON_OLD, p))
-                         for p in points]  # fmt: skip
-                lines.append(["new minus old queries, old documents", *map(str, spans)])
-            blocks.append(f"{task}: {metric}, layer {points[0].layer}\n{plain_table(lines)}")
     return "\n\n".join(blocks)

@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mipic_llm.errors import UserError
-from mipic_llm.report import before_and_after, label, markdown_table
+from mipic_llm.report import (
+    before_and_after,
+    families_of,
+    families_table,
+    index_of,
+    label,
+    markdown_table,
+)
 from mipic_llm.types import Point, Score
 
 if TYPE_CHECKING:
@@ -40,6 +47,7 @@ class Facts(NamedTuple):
     scores: tuple[Score, ...] = ()
     before: tuple[Score, ...] = ()
     verdict: tuple[str, ...] = ()
+    tables: tuple[str, ...] = ()  # changes of families of tasks; new queries on old documents
 
 
 def facts_of(run: Path) -> Facts:
@@ -56,11 +64,13 @@ def facts_of(run: Path) -> Facts:
     try:
         (found,) = json.loads((run / "comparison.json").read_text(encoding="utf-8"))
         verdict = tuple(str(line) for line in [*found["verdict"], *found["notes"]])
-    except (OSError, ValueError, KeyError, TypeError):
-        verdict = ()
+        tables = families_table(families_of(found), markdown=True), index_of(run, markdown=True)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError):
+        verdict, tables = (), ()
     versions = tuple((name, str(told[name])) for name in (*_VERSIONS, "commit") if told.get(name))
     return Facts(run.resolve().name, told.get("command"), versions, tuple(told.get("data") or ()),
-                 tuple(after), tuple(before), verdict)  # fmt: skip
+                 tuple(after), tuple(before), verdict,
+                 tuple(filter(None, tables)))  # fmt: skip
 
 
 def interval(score: Score) -> tuple[float, float] | None:
@@ -138,7 +148,8 @@ def model_card(spec: EmbeddingSpec) -> str:
         *spec.notes,
         *_tables(spec, scores),
         *(["## Before and after\n\nOf the whole run, with 95 % intervals (paired bootstrap over "
-           "the validation rows):\n\n" + "\n".join(f"- {line}" for line in facts.verdict)]
+           "the validation rows):\n\n" + "\n".join(f"- {line}" for line in facts.verdict)
+           + "".join(f"\n\n{table}" for table in facts.tables)]
           if scores and facts.verdict else []),
         "## Training\n\n" + _training(facts),
         "## Licence\n\n" + (f"The base says: {told}." if told else "The base's files state none.")

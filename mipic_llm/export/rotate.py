@@ -16,6 +16,7 @@ from torch.nn.functional import normalize
 from mipic_llm.config import Config
 from mipic_llm.data.tokenise import TextEncoder, pad
 from mipic_llm.errors import UserError
+from mipic_llm.evaluation.families import FAMILIES
 from mipic_llm.evaluation.judge import PCA_TEXTS, texts_for_pca
 from mipic_llm.evaluation.metrics import spearman
 from mipic_llm.evaluation.pca import principal_axes
@@ -90,7 +91,7 @@ def rotate(
 
 def still_here(spec: str) -> bool:
     """Whether data of a run can be read again: not rows of a program, nor a file that is gone."""
-    return spec == "demo" or bool(glob(spec.split("=")[0])) or hub_id(spec)
+    return spec in ("demo", FAMILIES) or bool(glob(spec.split("=")[0])) or hub_id(spec)
 
 
 def read_texts(

@@ -1,11 +1,13 @@
 """Tables and pictures of runs and studies from the files they leave. No torch, no model."""
 
 from mipic_llm.report.compare import comparison_plot, quality_plot
+from mipic_llm.report.index import index_of
 from mipic_llm.report.paired import (
     ROWS,
     Comparison,
     Evaluation,
     compare_two,
+    families_of,
     read_evaluation,
     read_rows,
     read_run,
@@ -14,7 +16,7 @@ from mipic_llm.report.paired import (
 )
 from mipic_llm.report.plots import loss_plot
 from mipic_llm.report.scores import before_and_after, read_scores, write_scores
-from mipic_llm.report.tables import figures_table, label, markdown_table
+from mipic_llm.report.tables import families_table, figures_table, label, markdown_table
 
 __all__ = [
     "ROWS",
@@ -23,7 +25,10 @@ __all__ = [
     "before_and_after",
     "compare_two",
     "comparison_plot",
+    "families_of",
+    "families_table",
     "figures_table",
+    "index_of",
     "label",
     "loss_plot",
     "markdown_table",

@@ -7,13 +7,15 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from mipic_llm.report.paired import families_of
 from mipic_llm.report.tables import main_metrics
 from mipic_llm.types import Judgement, Point
 
 
 def judged(run: Path, best: str | None = None, point: Point | None = None) -> Judgement:
     """By the figure `best` (<task>/<metric>@<dim>@<layer>); else by the main metric of each task:
-    at `point` where one is given (better = one rose and none fell), else the mean of all sizes."""
+    at `point` where one is given (better = one rose and none fell), else the mean of all sizes
+    (better = it rose and no family of tasks fell)."""
     try:
         (found,) = json.loads((run / "comparison.json").read_text("utf-8"))
         figures = found["figures"]
@@ -35,9 +37,11 @@ def judged(run: Path, best: str | None = None, point: Point | None = None) -> Ju
         return Judgement("", None, 0, False, f"{where} was not evaluated before and after")
     value, n = fmean(f["new"] for f in chosen), sum(f["n"] for f in chosen)
     if best is None and point is None:
-        whole = found.get("whole") or {}
-        return Judgement(f"mean of {len(chosen)} figures", value, n, (whole.get("low") or 0) > 0,
-                         found["verdict"][0])  # fmt: skip
+        rose = ((found.get("whole") or {}).get("low") or 0) > 0
+        fell = [f"{name} {one.mean}" for name, one in families_of(found).items()
+                if one.mean.sign < 0]  # fmt: skip
+        words = found["verdict"][0] + f"; but {' and '.join(fell)} fell" * bool(fell)
+        return Judgement(f"mean of {len(chosen)} figures", value, n, rose and not fell, words)
     signs = [((f["low"] or 0) > 0) - ((f["high"] or 0) < 0) for f in chosen]
     words = "; ".join(f"{_name(f)} {_span(f)} against the model before training" for f in chosen)
     return Judgement(", ".join(map(_name, chosen)), value, n, min(signs) >= 0 < max(signs), words)

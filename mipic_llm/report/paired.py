@@ -131,15 +131,36 @@ class Difference(NamedTuple):
     n: int
 
 
+class Family(NamedTuple):
+    """Tasks of one kind: the mean over them of the main metric's difference, at each size and over
+    all sizes."""
+
+    sizes: dict[Point, Span]
+    mean: Span
+
+    def fell(self, name: str) -> str:
+        """Where it is worse by more than chance, in words; empty where it is nowhere."""
+        worse = {point: span for point, span in self.sizes.items() if span.sign < 0}
+        if not worse and self.mean.sign >= 0:
+            return ""
+        text = f"{name} {self.mean}" if self.mean.sign < 0 else name
+        if len(self.sizes) == 1 or not worse:
+            return text
+        most = min(worse, key=lambda point: worse[point].gap)
+        return f"{text} at {len(worse)} of {len(self.sizes)} sizes, most at {most}: {worse[most]}"
+
+
 class Comparison(NamedTuple):
     """`new` against `old`. means: of the main metric of each task over all sizes, by task (or kind
-    of task, where there are many); whole: over all of them. notes: what is not alike."""
+    of task, where there are many); whole: over all of them. families: tasks of a kind together,
+    by its name. notes: what is not alike."""
 
     old: str
     new: str
     differences: list[Difference]
     means: dict[str, Span]
     whole: Span
+    families: dict[str, Family]
     notes: list[str]
     max_length: int | None
 
@@ -163,15 +184,27 @@ class Comparison(NamedTuple):
         ]
         if len(self.means) > 1:
             lines += [f"{name}: {span}" for name, span in self.means.items()]
+        kinds = self.families.items()
+        if len(kinds) > 1 and not any(family.fell(name) for name, family in kinds):
+            lines.append("no family of tasks fell by more than chance, in the mean or at a size")
         return lines + self.losses()
 
+    def fell(self) -> list[str]:
+        """The families (of one family: the tasks) that fell, in the mean or at a size, while
+        another one rose in the mean, by more than chance: what was forgotten."""
+        some = {name: Family({}, span) for name, span in self.means.items()}
+        some = self.families if len(self.families) > 1 else some
+        fell = [words for name, family in some.items() if (words := family.fell(name))]
+        return fell if any(family.mean.sign > 0 for family in some.values()) else []
+
     def losses(self) -> list[str]:
-        """A line where one task rose and another fell; where single sizes fell, one too."""
-        rose, fell = ([f"{name} {span}" for name, span in self.means.items() if span.sign == sign]
-                      for sign in (1, -1))  # fmt: skip
+        """A line where one family rose and another fell; where single sizes fell, one too."""
+        some = {name: family.mean for name, family in self.families.items()}
+        some = some if len(some) > 1 else self.means
+        rose = [f"{name} {span}" for name, span in some.items() if span.sign > 0]
         lines = []
-        if rose and fell:
-            lines.append(f"warning: {' and '.join(rose)} rose, and {' and '.join(fell)} fell")
+        if fell := self.fell():
+            lines.append(f"warning: {' and '.join(rose)} rose, and there fell: {'; '.join(fell)}")
         worse = [d for d in self._mains() if d.span.sign < 0]
         if worse and self.whole.sign >= 0:
             most = min(worse, key=lambda d: d.span.gap)
@@ -197,10 +230,32 @@ class Comparison(NamedTuple):
              "low": number(d.span.low), "high": number(d.span.high), "n": d.n}
             for d in self.differences
         ]  # fmt: skip
+
+        def of(span: Span) -> dict[str, float | None]:
+            return {k: number(v) for k, v in span._asdict().items()}
+
+        families = {
+            name: {"mean": of(family.mean), "sizes": [
+                {"layer": p.layer, "dim": p.dim, **of(span)} for p, span in family.sizes.items()]}
+            for name, family in self.families.items()
+        }  # fmt: skip
         return {"old": self.old, "new": self.new, "max_length": self.max_length,
-                "whole": {k: number(v) for k, v in self.whole._asdict().items()},
+                "whole": of(self.whole), "families": families,
                 "verdict": self.verdict(), "warnings": self.losses(), "notes": self.notes,
                 "figures": figures}  # fmt: skip
+
+
+def families_of(record: Mapping[str, Any]) -> dict[str, Family]:
+    """The families of a comparison from its `record`; empty for a record of an older version."""
+
+    def span(found: Mapping[str, Any]) -> Span:
+        return Span(*(math.nan if found[k] is None else found[k] for k in Span._fields))
+
+    return {
+        name: Family({Point(s["layer"], s["dim"]): span(s) for s in found["sizes"]},
+                     span(found["mean"]))
+        for name, found in record.get("families", {}).items()
+    }  # fmt: skip
 
 
 def write_record(path: str | Path, found: Iterable[Comparison]) -> None:
@@ -222,7 +277,7 @@ def compare_two(old: Evaluation, new: Evaluation) -> Comparison:
             notes.append(why)
             tasks.remove(task)
     mains, found = main_metrics([*old.scores, *new.scores]), []
-    draws: dict[str, list[tuple[float, np.ndarray | None]]] = {}  # of main figures, by task
+    draws: dict[str, dict[Point, Part]] = {}  # of main figures, by task
     for key in dict.fromkeys([*one, *two]):
         task, metric, point = key
         if task not in tasks:
@@ -232,8 +287,8 @@ def compare_two(old: Evaluation, new: Evaluation) -> Comparison:
         span = Span(b - a, *(middle(gap_R) if gap_R is not None else ()))
         found.append(Difference(*key, a, b, span, (one.get(key) or two[key]).n))
         if mains[task] == metric and point.bits == 32 and math.isfinite(b - a):
-            draws.setdefault(task, []).append((b - a, gap_R))
-    by_task = {task: _mean(parts) for task, parts in draws.items()}
+            draws.setdefault(task, {})[point] = (b - a, gap_R)
+    by_task = {task: _mean(list(parts.values())) for task, parts in draws.items()}
     metrics = {task: {d.metric for d in found if d.task == task} for task in by_task}
     kinds = {task: kind_of(metrics[task]) for task in by_task}
     names = {task: f"{task} ({kinds[task]})" for task in by_task}
@@ -241,9 +296,17 @@ def compare_two(old: Evaluation, new: Evaluation) -> Comparison:
     means = {group: _span(_mean([by_task[t] for t in by_task if groups[t] == group]))
              for group in dict.fromkeys(groups.values())}  # fmt: skip
     whole = _span(_mean(list(by_task.values()))) if by_task else Span(math.nan)
+    families = {}
+    for kind in dict.fromkeys(kinds.values()):
+        mine = [task for task in by_task if kinds[task] == kind]
+        points = sorted({p for task in mine for p in draws[task]}, key=lambda p: (-p.layer, p.dim))
+        families[names[mine[0]] if len(mine) == 1 else kind] = Family(
+            {p: _span(_mean([draws[t][p] for t in mine if p in draws[t]])) for p in points},
+            _span(_mean([by_task[t] for t in mine])),
+        )
     lengths = {e.about.get("max_length") for e in (old, new) if e.scores}
     same = lengths.pop() if len(lengths) == 1 else None
-    return Comparison(old.name, new.name, found, means, whole, notes, same)
+    return Comparison(old.name, new.name, found, means, whole, families, notes, same)
 
 
 def kind_of(metrics: Iterable[str]) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from mipic_llm.types import Point
+
 if TYPE_CHECKING:
-    from mipic_llm.report.paired import Comparison, Difference
+    from mipic_llm.report.paired import Comparison, Difference, Family
 
 
 def figures_table(found: Comparison, *, markdown: bool = False) -> str:
@@ -44,6 +46,31 @@ def figures_table(found: Comparison, *, markdown: bool = False) -> str:
             blocks.append(f"**{caption}**\n\n{markdown_table(cells)}" if markdown
                           else f"{caption}\n{plain_table(cells)}")  # fmt: skip
     return "\n\n".join(blocks) if blocks else "no scores"
+
+
+def families_table(families: Mapping[str, Family], *, markdown: bool = False) -> str:
+    """Change x 100 of each family of tasks at each size, `*` where its 95 % interval excludes zero;
+    empty for one family."""
+    if len(families) < 2:
+        return ""
+    points = {p for family in families.values() for p in family.sizes}
+    dims = sorted({p.dim for p in points})
+    rows = [["change x 100", *map(str, dims), "all sizes"]]
+    for layer in sorted({p.layer for p in points}, reverse=True):
+        for name, family in families.items():
+            spans = [family.sizes.get(Point(layer, dim)) for dim in dims]
+            mean = _starred(family.mean) if layer == max(p.layer for p in points) else ""
+            rows.append([f"layer {layer}, {name}", *map(_starred, spans), mean])
+    note = "families of tasks, by dims; * = more than chance (the 95 % interval excludes zero)"
+    if markdown:
+        return f"**{note}**\n\n{markdown_table(rows, ':---')}"
+    return f"{note}\n{plain_table(rows)}"
+
+
+def _starred(span: Any) -> str:
+    if span is None or math.isnan(span.gap):
+        return "-"
+    return f"{100 * span.gap:+.2f}" + "*" * (span.sign != 0)
 
 
 def main_metrics(scores: Iterable[Any]) -> dict[str, str]:

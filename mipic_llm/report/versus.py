@@ -11,7 +11,7 @@ from mipic_llm.report.compare import bytes_figure, comparison_plot, heat_figure
 from mipic_llm.report.html import from_markdown, page, picture
 from mipic_llm.report.paired import Comparison, Difference, Evaluation, write_record
 from mipic_llm.report.plots import INK, panel_figure, style
-from mipic_llm.report.tables import figures_table, label, main_metrics
+from mipic_llm.report.tables import families_table, figures_table, label, main_metrics
 
 
 class Comparisons(Sequence[Comparison]):
@@ -39,11 +39,13 @@ def as_text(found: Sequence[Comparison], *, markdown: bool = False) -> str:
     for one in found:
         lines = [*one.verdict(), *one.notes]
         title = f"{one.new} against {one.old}"
+        tables = [families_table(one.families, markdown=markdown),
+                  figures_table(one, markdown=markdown)]  # fmt: skip
         if markdown:
             head = f"## {title}\n\n**{lines[0]}**\n\n" + "".join(f"- {x}\n" for x in lines[1:])
-            blocks.append(f"{head}\n{figures_table(one, markdown=True)}\n")
+            blocks.append(f"{head}\n" + "\n\n".join(filter(None, tables)) + "\n")
         else:
-            blocks.append("\n".join([figures_table(one), "", *lines]))
+            blocks.append("\n".join([*(f"{t}\n" for t in reversed(tables) if t), *lines]))
     return ("\n" if markdown else "\n\n").join(blocks)
 
 

@@ -16,7 +16,9 @@ import torch
 
 from mipic_llm.config import Config, nearest, need, parse_ladder, parse_point
 from mipic_llm.evaluation.encode import encode, spread_over_ranks
+from mipic_llm.evaluation.searches import OLD, same_index, searched
 from mipic_llm.evaluation.suite import PREFIX, Rows, about, run_suite
+from mipic_llm.evaluation.tasks.base import SYMMETRIC
 from mipic_llm.report import ROWS, write_rows
 from mipic_llm.report.scores import read_scores, rows_of, write_scores
 from mipic_llm.report.tables import main_metrics
@@ -46,6 +48,10 @@ class Evaluator:
         self.some = _chosen(self.options.points or [], self.points) or self.points
         self.path, self.folder = run.out / "scores.jsonl", run.out / "best"
         self.first: dict[tuple, float] = {}  # figures before training
+        # With a teacher `base` a user may want to keep the index: vectors before training, of
+        # queries and documents at the last layer, by kind.
+        self.keeps = run.config.teacher.name == "base" and searched(run.data.tasks)
+        self.old: dict[str, tuple[list[str], torch.Tensor]] = {}
 
     def before(self) -> list[Score]:
         """Scores at all points; a resumed run keeps the figures of its first start."""
@@ -70,6 +76,10 @@ class Evaluator:
             checkpoint.load(self.folder / f"step-{best.step:08d}", run.engine, lora=run.lora)
             say(f"going on with step {best.step}, the best by {self.options.best}: "
                 f"{best.value:.4f}")  # fmt: skip
+        if self.keeps and not self.old:
+            say("note: the run was resumed, so new queries were not scored on old documents; "
+                f"`mipic evaluate --model {run.out} --old {run.config.model.name} --data ..` does "
+                "it")  # fmt: skip
         scores = self._score(self.points, "after")
         self._tell(scores)
         return scores
@@ -136,18 +146,32 @@ class Evaluator:
             return []
 
         def vectors(texts: list[str], kind: str) -> torch.Tensor:
-            return encode(run.engine, run.data.encoder, texts, layers,
-                          batch_size=self.options.batch_size, kind=kind)  # fmt: skip
+            found_NLD = encode(run.engine, run.data.encoder, texts, layers,
+                               batch_size=self.options.batch_size, kind=kind)  # fmt: skip
+            if self.keeps and stage == "before" and kind != SYMMETRIC:
+                self.old[kind] = texts, found_NLD[:, -1:].clone()
+            return found_NLD
 
+        def old(texts: list[str], kind: str) -> torch.Tensor:
+            known, found_N1D = self.old[kind]
+            assert texts == known, "the tasks of a run do not change"
+            return found_N1D
+
+        more, models = [], {}
+        if self.old and stage == "after":
+            more, models = same_index(layers[-1], layers[-1]), {OLD: (old, layers[-1:])}
         tasks, encoder, during = run.data.tasks, run.data.encoder, stage == "during"
         rows: Rows | None = None if during else {}
-        scores = run_suite(tasks, vectors, layers=layers, points=points, rows=rows,
-                           spread=spread_over_ranks)[PREFIX]  # fmt: skip
+        found = run_suite(tasks, vectors, layers=layers, points=points, rows=rows, more=more,
+                          models=models, spread=spread_over_ranks)  # fmt: skip
+        scores = found.pop(PREFIX)
+        told = {"stage": stage, "max_length": encoder.max_length}
         try:
             if run.rank == 0:
-                write_scores(self.path, scores, stage=stage, append=stage != "before",
-                             step=run.step if during else None,
-                             max_length=encoder.max_length)  # fmt: skip
+                write_scores(self.path, scores, append=stage != "before",
+                             step=run.step if during else None, **told)  # fmt: skip
+                for family, some in found.items():
+                    write_scores(self.path, some, append=True, readout=family, **told)
                 if rows is not None:
                     facts = about(tasks, encoder, run.config.model.name)
                     write_rows(run.out / ROWS[stage], rows, facts)

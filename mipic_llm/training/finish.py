@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mipic_llm.errors import UserError
 from mipic_llm.evaluation.encode import encode
+from mipic_llm.evaluation.families import FAMILIES
 from mipic_llm.export.card import facts_of
 from mipic_llm.export.live import PROBES, export_model
 from mipic_llm.export.portable import make_spec, write_portable
@@ -16,7 +17,9 @@ from mipic_llm.report import (
     Comparison,
     Evaluation,
     compare_two,
+    families_table,
     figures_table,
+    index_of,
     loss_plot,
     quality_plot,
     read_rows,
@@ -137,9 +140,19 @@ def report(
         draw = {"loss.png": lambda to: loss_plot(out / "metrics.jsonl", to)}
         if found is not None:
             table, verdict = figures_table(found), [*found.verdict(), *found.notes]
+            families = found.families
+            table = "\n\n".join(filter(None, [table, index_of(out), families_table(families)]))
             text = "\n".join([table, "", *verdict, ""])
             lines = "\n".join(f"* {line}" for line in verdict)
-            run.summary = f"{lines}\n\n{figures_table(found, markdown=True)}"
+            tables = [families_table(families, markdown=True), index_of(out, markdown=True),
+                      figures_table(found, markdown=True)]  # fmt: skip
+            run.summary = "\n\n".join(filter(None, [lines, *tables]))
+            if len(families) == 1:
+                verdict.append(
+                    f"note: {next(iter(families))} alone was looked at; whether other kinds of "
+                    f"tasks were forgotten shows with --data.validation {FAMILIES}, small tasks of "
+                    "four kinds that come with the package"
+                )
             draw = {
                 "table.txt": lambda to: to.write_text(text, encoding="utf-8"),
                 "comparison.json": lambda to: write_record(to, [found]),

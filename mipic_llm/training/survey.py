@@ -82,12 +82,12 @@ def check(config: Config) -> int:
     tasks: list[Task] = []
     for spec in config.data.validation:
         try:
-            (task,), (line,) = load_tasks([spec], split="validation")
+            mine, lines = load_tasks([spec], split="validation")
         except UserError as error:
             bad += _say(f"validation {spec}", [("bad", str(error))])
         else:
-            tasks.append(task)
-            _say(f"validation {spec}", [("read", line)])
+            tasks += mine
+            _say(f"validation {spec}", [("read", line) for line in lines])
     d, scored = config.data, config.data.score_column is None
     read: list[TextSource] = []
     for spec in config.training:

@@ -104,12 +104,13 @@ class Files(NamedTuple):
 
 
 def files_of(spec: str, split: str = "train") -> Files | None:
-    """The files that a spec names: a file, a folder, a glob or `demo`; None for a Hugging Face id.
+    """The files that a spec names: a file, a folder, a glob, `demo` or (of evaluation alone)
+    `demo-families`; None for a Hugging Face id.
 
     Where names of a folder's or glob's files say their split (train-0.parquet, test/x.jsonl), those
     of the wanted one are read. Raises UserError where there are none. Imports nothing slow.
     """
-    if spec == "demo":
+    if spec in ("demo", "demo-families"):
         from mipic_llm.data.demo import demo_path
 
         return Files([Path(demo_path(split))])

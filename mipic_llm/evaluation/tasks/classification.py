@@ -5,6 +5,7 @@ Shape legend: N rows, d dims of the point.
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch.nn.functional import normalize
 
+from mipic_llm.data.read.cells import plain
 from mipic_llm.evaluation.metrics import accuracy, macro_f1
 from mipic_llm.evaluation.tasks.base import SYMMETRIC, Figure, Vectors, distinct
 
@@ -131,3 +133,15 @@ def _by_folds(x_Nd: np.ndarray, y_N: np.ndarray, choices: Sequence[float]) -> fl
         for c in choices
     ]
     return choices[int(np.argmax(merit))]
+
+
+def halves(rows: LabelledTexts) -> tuple[LabelledTexts, LabelledTexts] | None:
+    """Rows to train a probe on and others to score it on, by a hash of their texts, so that no text
+    is on both sides; None for fewer than 20 rows, or a half without two classes."""
+    side = [hashlib.blake2b(plain(text).encode()).digest()[0] % 2 for text in rows.texts]
+    halves = [[row for row, s in zip(zip(*rows, strict=True), side, strict=True) if s == n]
+              for n in (0, 1)]  # fmt: skip
+    if len(side) < 20 or any(len({label for _, label in half}) < 2 for half in halves):
+        return None
+    one, two = (LabelledTexts(*(list(c) for c in zip(*h, strict=True))) for h in halves)
+    return one, two
