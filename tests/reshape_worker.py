@@ -1,7 +1,7 @@
 """Run by `ranks.run_ranks` on every rank: trains with each list of flags in turn, in one process,
 without an export.
 
-argv: a JSON file of the lists.
+argv: a JSON file of [flags, the step that ends the run early or null].
 """
 
 import json
@@ -12,8 +12,17 @@ from mipic_llm.config import load_config
 from mipic_llm.runtime.engine import start
 from mipic_llm.training import loop
 
+
+class Stop:
+    def __init__(self, last: int | None) -> None:
+        self.last = last
+
+    def on_step(self, run, step, row):
+        return step == self.last
+
+
 if __name__ == "__main__":
     start()
     loop.export = loop.report = lambda *_: None
-    for flags in json.loads(Path(sys.argv[1]).read_text()):
-        assert loop.train(load_config(flags)) == 0
+    for flags, last in json.loads(Path(sys.argv[1]).read_text()):
+        assert loop.train(load_config(flags), [Stop(last)]) == 0

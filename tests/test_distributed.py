@@ -9,7 +9,7 @@ import pytest
 from ranks import ROOT, train_cases
 from tiny_models import tiny_bert
 
-STEPS, BF16_STEPS = 3, 5
+STEPS = 2  # the second follows an update, and what the first left behind would show in it
 BATCH = 8  # anchors over all ranks
 
 
@@ -34,7 +34,7 @@ def arguments(model: Path, world: int, stage: int, lora: int, precision: str, *e
     return [
         "--recipe", "quickstart", "--model.name", str(model), "--ds_config",
         str(ROOT / "ds_configs" / f"zero{stage}.json"), "--objective.dims", "4,16,32",
-        "--sia.layers", "1,2,4", "--pic.ladder", "4@1,16@2,32@4", "--data.validation", "demo",
+        "--sia.layers", "1,2,4", "--pic.ladder", "4@1,16@2,32@4", "--data.validation", "none",
         "--train.batch_size", str(BATCH // world), "--lora.rank", str(lora),
         "--train.precision", precision, "--train.learning_rate", "2e-4",
         "--data.token_cache", str(model.parent / "tokens"), *extra,  # the same for all cases
@@ -54,24 +54,28 @@ def cases_of(group: str, model: Path, world: int) -> list[dict]:
     if group in ("full-fp32", "lora-fp32"):
         for stage in (0, 1, 2, 3):
             add(f"zero{stage}-plain", stage)
-            add(f"zero{stage}-chunk", stage, "--train.chunk_size", "5")
-        for stage in (0, 3):  # checkpointing meets the stage only at its ends
+            if world > 1 or stage in (0, 3):  # 1 to 3 go one way, and 3 is the hardest
+                add(f"zero{stage}-chunk", stage, "--train.chunk_size", "7")
+        for stage in (0, 3) if world > 1 else ():  # checkpointing meets the stage at its ends
             add(f"zero{stage}-ckpt", stage, *again)
     elif group in ("full-bf16", "lora-bf16"):
-        add("fp32", 1, steps=BF16_STEPS)
+        add("fp32", 1, steps=3)
         for stage in (0, 1, 2, 3):
-            add(f"zero{stage}-plain", stage, precision="bf16", steps=BF16_STEPS)
-        for stage in (0, 3):
-            add(f"zero{stage}-ckpt", stage, *again, precision="bf16", steps=BF16_STEPS)
+            add(f"zero{stage}-plain", stage, precision="bf16", steps=3)
+        for stage in (0, 3) if world > 1 else ():
+            add(f"zero{stage}-ckpt", stage, *again, precision="bf16", steps=3)
     elif group == "sampled":
         for stage in (0, 3):
-            add(f"zero{stage}", stage, "--sia.layers_per_step", "1", "--pic.links_per_step", "1")
+            add(f"zero{stage}", stage, "--sia.layers_per_step", "1", "--pic.links_per_step", "1",
+                steps=3)  # fmt: skip
     else:
         more = OBJECTIVES[group]
-        for stage in (0, 3):
-            add(f"zero{stage}-plain", stage, *more)
         add("zero2-chunk", 2, *more, "--train.chunk_tokens", "60")
-        add("zero1-one", 1, *more, "--train.length_groups", "false")
+        if world == 1:  # what the stages are to one rank does not depend on the objective
+            add("zero0-plain", 0, *more)
+        else:
+            add("zero3-plain", 3, *more)
+            add("zero1-one", 1, *more, "--train.length_groups", "false")
     return found
 
 
@@ -129,10 +133,11 @@ def test_fp32_is_the_same_everywhere(answers, group: str) -> None:
 @pytest.mark.parametrize("group", ["full-fp32", "lora-fp32"])
 def test_gradient_norms_agree(answers, group: str) -> None:
     """Adam hides the scale of a gradient: its norm does not (1/world mistakes show here)."""
-    want = answers[1][group]["zero1-plain"]["rows"][0]["grad_norm"]
-    assert want > 0
+    want = [row["grad_norm"] for row in answers[1][group]["zero1-plain"]["rows"]]
+    assert min(want) > 0
     for case, found in everywhere(answers, group):
-        assert found["rows"][0]["grad_norm"] == pytest.approx(want, rel=1e-3), case
+        norms = [row["grad_norm"] for row in found["rows"]]
+        assert norms == pytest.approx(want, rel=1e-3), case
 
 
 @pytest.mark.parametrize("group", ["full-bf16", "lora-bf16"])
@@ -156,7 +161,7 @@ def test_bf16_agrees_to_its_precision(answers, group: str) -> None:
 def test_every_objective_is_the_same_everywhere(answers, group: str) -> None:
     reference = answers[1][group]["zero0-plain"]
     assert reference["rows"][0]["loss"] != reference["rows"][-1]["loss"]
-    want = answers[1][group]["zero1-one"]["rows"][0]["grad_norm"]
+    want = reference["rows"][0]["grad_norm"]
     for case, found in everywhere(answers, group):
         assert relative(found, reference) < 5e-4, case
         assert found["rows"][0]["grad_norm"] == pytest.approx(want, rel=1e-3), case

@@ -34,7 +34,7 @@ data:
     - {{path: {place}/scored.jsonl, name: scored}}
     - {{path: {place}/bare.txt, name: bare}}
 train:
-  {{batch_size: 4, chunk_size: 5, max_steps: {steps}, save_every: 5, learning_rate: 0.001}}
+  {{batch_size: 4, chunk_size: 9, max_steps: {steps}, save_every: 5, learning_rate: 0.001}}
 tracking: {{mlflow: "off"}}
 """
 
