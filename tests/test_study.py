@@ -23,7 +23,7 @@ from mipic_llm.evaluation.metrics import accuracy, average_precision, macro_f1
 from mipic_llm.report import bootstrap
 from mipic_llm.report.bootstrap import draw_rows, interval, resampled
 from mipic_llm.report.html import from_markdown
-from mipic_llm.study import identity, runner
+from mipic_llm.study import conduct, identity, runner
 from mipic_llm.study.collect import Cell, Key, provenance, unfinished
 from mipic_llm.study.runner import Job, Pace, as_flags, check, one_length, run_all
 from mipic_llm.study.spec import Trial, read_study
@@ -325,11 +325,29 @@ def test_evaluation_data_is_read_before_the_first_training(tmp_path):
         ("evaluate: {data: pairs.csv, layers: [9]}", "x,y,1\nv,w,2\n", "layers: 9 is outside 1"),
         ("evaluate: {data: pairs.csv}\naverages: {sts: [pair]}", "x,y,1\nv,w,2\n",
          "averages.sts: no evaluation has a task pair; did you mean pairs"),
+        ("evaluate: {data: pairs.csv}\naverages: {pairs: [pairs]}", "x,y,1\nv,w,2\n",
+         "averages.pairs: a task has that name too"),
         ("evaluate: {data: pairs.csv, pca_text: [none.csv]}", "x,y,1\nv,w,2\n", "none.csv"),
     ):  # fmt: skip
         with pytest.raises(UserError, match=words):
             checked(more, rows)
     assert not (tmp_path / "out" / "runs").exists()
+
+
+def test_a_second_study_in_the_same_place_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "train.csv").write_text("anchor,positive\na,b\n")
+    yaml = write(tmp_path, "methods: {a: {data.train: train.csv}}\nuntrained: false\n")
+    monkeypatch.setattr(conduct, "check", lambda *_: [])
+    monkeypatch.setattr(conduct, "run_all", lambda *_, **__: begin())
+
+    def begin():  # while the first one runs
+        with pytest.raises(UserError, match="a study is running in .* right now"):
+            conduct.conduct(str(yaml), tmp_path / "out", jobs=1, mlflow="off")
+        return []
+
+    for _ in range(2):  # and again after its end
+        with pytest.raises(UserError, match="holds no finished trial"):
+            conduct.conduct(str(yaml), tmp_path / "out", jobs=1, mlflow="off")
 
 
 def test_failed_trials_are_listed_with_their_reason_and_time_left_is_told(

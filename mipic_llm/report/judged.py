@@ -36,15 +36,16 @@ def judged(run: Path, best: str | None = None, point: Point | None = None) -> Ju
         where = best or (f"the size {point}" if point else "any size")
         return Judgement("", None, 0, False, f"{where} was not evaluated before and after")
     value, n = fmean(f["new"] for f in chosen), sum(f["n"] for f in chosen)
+    fell = [f"{name} {one.mean}" for name, one in families_of(found).items() if one.mean.sign < 0]
+    also = f"; but {' and '.join(fell)} fell" * bool(fell)
     if best is None and point is None:
         rose = ((found.get("whole") or {}).get("low") or 0) > 0
-        fell = [f"{name} {one.mean}" for name, one in families_of(found).items()
-                if one.mean.sign < 0]  # fmt: skip
-        words = found["verdict"][0] + f"; but {' and '.join(fell)} fell" * bool(fell)
-        return Judgement(f"mean of {len(chosen)} figures", value, n, rose and not fell, words)
+        return Judgement(f"mean of {len(chosen)} figures", value, n, rose and not fell,
+                         found["verdict"][0] + also)  # fmt: skip
     signs = [((f["low"] or 0) > 0) - ((f["high"] or 0) < 0) for f in chosen]
     words = "; ".join(f"{_name(f)} {_span(f)} against the model before training" for f in chosen)
-    return Judgement(", ".join(map(_name, chosen)), value, n, min(signs) >= 0 < max(signs), words)
+    return Judgement(", ".join(map(_name, chosen)), value, n, min(signs) >= 0 < max(signs),
+                     words + also)  # fmt: skip
 
 
 def _name(figure: dict[str, Any]) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from mipic_llm.errors import EXIT_DONE, UserError
@@ -27,18 +30,21 @@ def conduct(
     out = out or Path("outputs") / f"study-{study.name}"
     try:
         out.mkdir(parents=True, exist_ok=True)
+        (out / ".lock").touch()
     except OSError as error:
         raise UserError(f"output_dir: cannot write to {out}: {error.strerror}") from None
     failed, record = [], out / "study.json"
-    if not report_only:
-        checked = check(study, out)
-        study = one_length(study, out)
-    parent = Parent(mlflow, out, study.name)
-    if not report_only:
-        told = study._asdict() | {"checked": checked}
-        record.write_text(json.dumps(told, indent=1, default=tuple))
-        print(f"{study.name}: {len(study.trials())} trials, {jobs} at a time, in {out}", flush=True)
-        failed = run_all(study, out, jobs=jobs, extra_env=parent.env(), keep=keep)
+    with nullcontext() if report_only else _claimed(out):
+        if not report_only:
+            checked = check(study, out)
+            study = one_length(study, out)
+        parent = Parent(mlflow, out, study.name)
+        if not report_only:
+            told = study._asdict() | {"checked": checked}
+            record.write_text(json.dumps(told, indent=1, default=tuple))
+            trials = len(study.trials())
+            print(f"{study.name}: {trials} trials, {jobs} at a time, in {out}", flush=True)
+            failed = run_all(study, out, jobs=jobs, extra_env=parent.env(), keep=keep)
     cells, missing = collect(study, out), unfinished(study, out)
     if not cells:
         first = f"; {missing[0]}" if failed else ""
@@ -55,8 +61,24 @@ def conduct(
     for name in ("study.md", "figures.csv", "report.html", "study.json"):
         if (out / name).is_file():
             parent.run.artifact(out / name)
+    parent.run.describe(text.partition("\n## ")[0])
     parent.run.close("FAILED" if failed else "FINISHED")
     return 1 if failed else EXIT_DONE
+
+
+@contextmanager
+def _claimed(out: Path) -> Iterator[None]:
+    """Inside, `out` is this study's alone: a second one would run the same trials and empty their
+    logs. Raises UserError where another is running."""
+    with (out / ".lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(
+                f"output_dir: a study is running in {out} right now; wait for it or "
+                "name another (--report_only shows what is done so far)"
+            ) from None
+        yield
 
 
 def _checked(record: Path) -> list[str]:

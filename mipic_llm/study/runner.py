@@ -274,6 +274,8 @@ def _check_data(study: Study, sources: Sequence[tuple[Config, list[str]]]) -> li
         tasks += mine + more
     names = [task.name for task in tasks]
     for average, parts in study.averages.items():
+        need(average not in names, f"study {study.name}: averages.{average}: a task has that name "
+             "too; give the average another")  # fmt: skip
         for part in parts:
             need(part in names, f"study {study.name}: averages.{average}: no evaluation has a task "
                  f"{part}{nearest([part], names)}; there are: {', '.join(names)}")  # fmt: skip

@@ -78,8 +78,8 @@ class Evaluator:
                 f"{best.value:.4f}")  # fmt: skip
         if self.keeps and not self.old:
             say("note: the run was resumed, so new queries were not scored on old documents; "
-                f"`mipic evaluate --model {run.out} --old {run.config.model.name} --data ..` does "
-                "it")  # fmt: skip
+                f"`mipic evaluate --model {run.out / ('adapter' if run.lora else 'merged')} --old "
+                f"{run.config.model.name} --data ..` does it")  # fmt: skip
         scores = self._score(self.points, "after")
         self._tell(scores)
         return scores
