@@ -27,10 +27,10 @@ from mipic_llm.runtime.engine import consolidated, start
 from mipic_llm.study.runner import check
 from mipic_llm.study.spec import read_study
 from mipic_llm.tracking.mlflow_run import MlflowTracker, _short
-from mipic_llm.training import loop, setup
+from mipic_llm.training import loop, output, setup
 from mipic_llm.training.loop import train
+from mipic_llm.training.output import claim_output, clear
 from mipic_llm.training.resume import check_resume
-from mipic_llm.training.setup import claim_output, clear
 
 
 @pytest.fixture(scope="module")
@@ -441,7 +441,7 @@ def test_a_start_killed_at_any_moment_can_be_made_again(base, copy, tmp_path, mo
         run(base, out)
     claim_output(load_config(flags(base, out, "--overwrite", "true"))).close()
     unlink = Path.unlink
-    for name in setup._FILES:  # or in the middle of --overwrite
+    for name in output._FILES:  # or in the middle of --overwrite
         monkeypatch.setattr(Path, "unlink", lambda path, name=name, **how: (
             1 / 0 if path.name == name else unlink(path, **how)))  # fmt: skip
         with pytest.raises(ZeroDivisionError):

@@ -15,10 +15,10 @@ from mipic_llm.data.plan import BatchPlan
 from mipic_llm.data.read.formats import read_training
 from mipic_llm.errors import UserError
 from mipic_llm.model.directory import open_source
+from mipic_llm.training.distinct import distinct
 from mipic_llm.training.feed import prepare_data
 from mipic_llm.training.loop import train
 from mipic_llm.training.setup import resolve_for
-from mipic_llm.training.teacher import distinct
 
 ROWS = 700
 

@@ -18,11 +18,12 @@ from tiny_models import WIDTH, tiny_bert, tiny_qwen3
 
 from mipic_llm.config import load_config, validate
 from mipic_llm.data.batch import StepBatch
-from mipic_llm.data.read.rows import Example, TextSource
+from mipic_llm.data.read.cells import plain
+from mipic_llm.data.read.rows import Example, TextSource, key_of
 from mipic_llm.errors import UserError
 from mipic_llm.model.directory import open_source
 from mipic_llm.runtime.engine import start
-from mipic_llm.training import loop, setup
+from mipic_llm.training import loop, setup, vectors
 from mipic_llm.training import teacher as teachers
 
 PAIRS = [{"anchor": f"a boat {i} on a lake", "positive": f"ship {i}", "negative": f"car {i % 3}"}
@@ -70,7 +71,7 @@ def unit(rows: np.ndarray) -> np.ndarray:
 
 def sequences(batch: StepBatch, data) -> list[str]:
     """The texts of a step, found by their keys."""
-    keys = {teachers.key_of(teachers.plain(text).encode()): text for text in TEXTS}
+    keys = {key_of(plain(text).encode()): text for text in TEXTS}
     return [keys[key] for key in batch.keys]
 
 
@@ -105,7 +106,7 @@ def test_another_model_reads_with_its_own_prompts(home):
 
 def test_an_interrupted_build_goes_on_and_a_second_one_finds_all(home, monkeypatch, capsys):
     monkeypatch.setattr(teachers, "BLOCK", 4)
-    made, block = [], teachers._Model.block
+    made, block = [], teachers.ModelVectors.block
 
     def stops_at_the_third(self, texts, rows):
         made.append(rows.start // 4)
@@ -113,7 +114,7 @@ def test_an_interrupted_build_goes_on_and_a_second_one_finds_all(home, monkeypat
             raise KeyboardInterrupt
         return block(self, texts, rows)
 
-    monkeypatch.setattr(teachers._Model, "block", stops_at_the_third)
+    monkeypatch.setattr(teachers.ModelVectors, "block", stops_at_the_third)
     flags = ("--teacher.name", "base", "--teacher.max_length", "12")
     with pytest.raises(KeyboardInterrupt):
         opened(config_of(home, *flags))
@@ -121,7 +122,7 @@ def test_an_interrupted_build_goes_on_and_a_second_one_finds_all(home, monkeypat
     n = data.teacher.n_blocks
     assert n == -(-len(TEXTS) // 4) and made == [0, 1, 2, *range(2, n)]
     assert "8 of them there already" in capsys.readouterr().out
-    monkeypatch.setattr(teachers, "open_finished", lambda *_: pytest.fail("loaded again"))
+    monkeypatch.setattr(vectors, "open_finished", lambda *_: pytest.fail("loaded again"))
     again = opened(config_of(home, *flags))[1]
     assert "cache hit" in capsys.readouterr().out
     one, other = (steps(d)[0].teacher_SK for d in (data, again))

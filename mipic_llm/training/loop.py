@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from mipic_llm.config import Config, command_of, dump, need, validate
+from mipic_llm.config import Config, command_of, need, validate
 from mipic_llm.data.batch import Prepared, prefetch
 from mipic_llm.errors import EXIT_DONE, EXIT_INCOMPLETE, EXIT_STOPPED, UserError
 from mipic_llm.model.attention import choose
@@ -33,6 +33,15 @@ from mipic_llm.training.callbacks import EarlyStopping, ShowProgress, Tracking, 
 from mipic_llm.training.checks import canary, check_chunks
 from mipic_llm.training.evaluator import Evaluator
 from mipic_llm.training.finish import export, judge, rehearse, report
+from mipic_llm.training.output import (
+    claim_output,
+    clear,
+    deleted,
+    has_news,
+    put,
+    record,
+    writing,
+)
 from mipic_llm.training.resume import check_resume, find_resume, fingerprint, past_batches, restore
 from mipic_llm.training.run import LiveRun
 from mipic_llm.training.step import UNREAD, NotFinite, StepRunner
@@ -72,7 +81,7 @@ def train(
     check_callbacks(callbacks)
     start()
     validate(config, dist.world_size())
-    lock = setup.claim_output(config)
+    lock = claim_output(config)
     out = Path(config.output_dir)
     resume_from = find_resume(config, out / "checkpoints")
     past = past_batches(resume_from) if resume_from else ()
@@ -93,7 +102,7 @@ def train(
     )  # fmt: skip
     evaluator = _checked(run)
     if config.overwrite and resume_from is None:
-        setup.clear(out)
+        clear(out)
     own: list[Any] = [ShowProgress()]
     with writing(out):
         if dist.rank() == 0:
@@ -102,8 +111,8 @@ def train(
             ):
                 write_dense(out / TURNED, source.dense[-1])
             # By it a run that is killed now is known as one of ours.
-            if _new(run) or not (out / "config.yaml").is_file():  # or of another directory
-                _put(out / "config.yaml", _record(run))
+            if has_news(run) or not (out / "config.yaml").is_file():  # or of another directory
+                put(out / "config.yaml", record(run))
             after = state.step if resume_from else None
             trackers = make_trackers(config, out, resume_step=after, run_id=state.mlflow_run_id)
             own = [*map(Tracking, trackers), *own]
@@ -149,43 +158,10 @@ def _train(run: LiveRun, state: RunState, evaluator: Evaluator) -> int:
         export(run)
         report(run, before, after, found)
         run.settle()
-        if missing := dist.from_first(_deleted(run)):
+        if missing := dist.from_first(deleted(run)):
             say(f"warning: deleted in {run.out} while the run went on: {', '.join(missing)}")
             return EXIT_INCOMPLETE
     return code
-
-
-def _deleted(run: LiveRun) -> list[str]:
-    """What of the run's records is gone; config.yaml, which the export needs, is written again."""
-    names = ("config.yaml", "environment.json", "metrics.jsonl")
-    gone = [name for name in names if not (run.out / name).is_file()]
-    if run.rank == 0 and "config.yaml" in gone:
-        (run.out / "config.yaml").write_text(dump(run.config), encoding="utf-8")
-    return gone
-
-
-@contextmanager
-def writing(out: Path) -> Iterator[None]:
-    """Inside, rank 0 writes the first files of a run; what the disk refuses is a UserError on every
-    rank. All ranks call."""
-    problem = None
-    try:
-        yield
-    except OSError as error:
-        problem = f"output_dir: cannot write to {out}: {error.strerror}; make room or name another"
-    problem = dist.from_first(problem)
-    need(problem is None, str(problem))
-
-
-def _new(run: LiveRun) -> bool:
-    """Whether config.yaml has something to say that it did not say before."""
-    return run.step == 0 or bool(run.changes)
-
-
-def _put(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
 
 
 def _facts(run: LiveRun) -> dict[str, Any]:
@@ -205,9 +181,9 @@ def _start(run: LiveRun) -> None:
     with writing(run.out):
         path = run.out / "environment.json"
         if run.rank == 0 and (fresh or not path.is_file()):
-            _put(path, json.dumps(_facts(run), indent=2, default=str) + "\n")
+            put(path, json.dumps(_facts(run), indent=2, default=str) + "\n")
     run.emit("on_start")
-    if _new(run):
+    if has_news(run):
         run.emit("on_save", run.out / "config.yaml")
     if fresh:
         run.emit("on_save", run.out / "environment.json")
@@ -222,15 +198,6 @@ def _start(run: LiveRun) -> None:
         say(f"vectors: {reading}")
         say(f"attention: {about}" + (f"; layers: {layers}" if layers != "plain" else ""))
     run.settle()
-
-
-def _record(run: LiveRun) -> str:
-    """config.yaml: the values of now; what changed at which step stands in comments above."""
-    path, mark = run.out / "config.yaml", "# from step "
-    lines = path.read_text("utf-8", "replace").splitlines() if run.step and path.is_file() else []
-    lines = [line for line in lines if line.startswith(mark)]
-    lines += [f"{mark}{run.step} on: {' '.join(str(c).split())}" for c in run.changes]
-    return "".join(f"{line}\n" for line in lines) + dump(run.config)
 
 
 def _steps(run: LiveRun, state: RunState, evaluator: Evaluator, signals: list[int]) -> int:

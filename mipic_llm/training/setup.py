@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import math
-import os
 import random
-import shutil
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,15 +17,13 @@ from mipic_llm.config import (
     flatten,
     narrow_dims,
     need,
-    read_record,
     resolve,
     resolve_stages,
 )
-from mipic_llm.errors import UserError
 from mipic_llm.model.attention import model_class
 from mipic_llm.model.backbone import Backbone
 from mipic_llm.model.dense import make_dense
-from mipic_llm.model.directory import TURNED, Source, open_source
+from mipic_llm.model.directory import Source, open_source
 from mipic_llm.model.fused import apply_liger, can_liger, compile_layers, fuse_lora
 from mipic_llm.model.load import (
     check_precision,
@@ -38,7 +33,6 @@ from mipic_llm.model.load import (
     with_lora,
 )
 from mipic_llm.objective import EmbeddingModule, build_objective
-from mipic_llm.runtime import checkpoint
 from mipic_llm.runtime import ranks as dist
 from mipic_llm.runtime.ds_config import load_ds_config
 from mipic_llm.runtime.engine import Engine, loading
@@ -53,87 +47,6 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
-
-
-def claim_output(config: Config) -> IO | None:
-    """Make output_dir ours: a lock against a second live run, and no silent mixing of runs."""
-    out = Path(config.output_dir)
-    problem = None
-    lock = None
-    if dist.rank() == 0:
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW  # a link would empty what it leads to
-            lock = os.fdopen(os.open(out / ".lock", flags, 0o644), "r+")
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            problem = _other_run(out, config)
-        except BlockingIOError:
-            problem = (
-                f"output_dir: a run is writing to {out} right now; wait for it or name another"
-            )
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or error
-            problem = f"output_dir: cannot write to {out}: {reason}; name another"
-    problem = dist.from_first(problem)
-    if problem:
-        raise UserError(problem)
-    return lock
-
-
-# What a run writes into its output_dir, and all that --overwrite deletes.
-_FOLDERS = ("adapter", "merged", "mlruns", TURNED, ".adapter.new", ".merged.new", ".rehearsal")
-_FILES = (
-    "config.yaml", "environment.json", "metrics.jsonl", "metrics.jsonl.tmp", "scores.jsonl",
-    "scores.jsonl.tmp", "table.txt", "parity.json", "loss.png", "quality.png", "rows.npz",
-    "rows.npz.tmp", "rows-before.npz", "rows-before.npz.tmp", "comparison.json",
-    "comparison.json.tmp", "mlflow.json", ".config.yaml.new", ".environment.json.new",
-)  # fmt: skip
-
-
-def _other_run(out: Path, config: Config) -> str | None:
-    for path in (out / name for name in (*_FILES, *_FOLDERS)):
-        if path.is_symlink():
-            return f"output_dir: {path} is a link, which a run does not follow; remove it"
-    # What a start that was killed leaves before config.yaml says whose directory this is.
-    early = (".lock", ".rehearsal", ".config.yaml.new", TURNED)
-    kept = [p for p in out.iterdir() if p.name not in early]
-    resume = config.train.resume
-    own = resume == "auto" or Path(resume).resolve().is_relative_to(out.resolve())
-    if not kept or (resume != "never" and own):
-        return None
-    if not config.overwrite or resume != "never":
-        return (
-            f"output_dir: {out} holds another run; name another, go on with --train.resume auto, "
-            "or delete it with --overwrite true"
-        )
-    try:
-        record = out / "config.yaml"
-        if record.read_text("utf-8").startswith(("# recipe: ", "# from step ")):
-            read_record(record)
-            return None
-    except (OSError, ValueError):  # ValueError: not UTF-8, or no configuration of ours
-        pass
-    return f"output_dir: {out} was not written by a run, so --overwrite will not delete it"
-
-
-def clear(out: Path) -> None:
-    """Delete what an earlier run left in its output_dir, nothing else; all ranks call."""
-    problem = None
-    if dist.rank() == 0:
-        try:
-            for folder in (out / "checkpoints", out / "best"):
-                if folder.is_dir() and not folder.is_symlink():
-                    checkpoint.delete_all(folder)
-            cut = [path for kind in ("shallow", "rotated") for path in out.glob(f"{kind}-*x*")]
-            for path in [*(out / name for name in _FOLDERS), *cut]:
-                if path.is_dir() and not path.is_symlink():
-                    shutil.rmtree(path)
-            for name in reversed(_FILES):  # config.yaml, which says that they are ours, at last
-                (out / name).unlink(missing_ok=True)
-        except OSError as error:
-            problem = f"output_dir: cannot delete {error.filename}: {error.strerror}"
-    if problem := dist.from_first(problem):
-        raise UserError(problem)
 
 
 def resolve_for(config: Config, source: Source) -> Config:

@@ -21,7 +21,7 @@ from mipic_llm.model.dense import Dense, read_dense
 from mipic_llm.model.directory import TURNED, Source
 from mipic_llm.runtime import ranks as dist
 from mipic_llm.runtime.ranks import say
-from mipic_llm.training.teacher import distinct
+from mipic_llm.training.distinct import distinct
 
 
 def turn(
