@@ -225,11 +225,19 @@ def check_ranks(only: str = "") -> list[Case]:
         config, work = work_of(load_config(case["args"]), SHAPES["quickstart"])
         work = work._replace(cached="chunk" in case["name"])
         zeros, stage = stages(config.ds_config, work.shape.width)
-        load = load_of(config, 16.0)
+        load = load_of(config, 16.0, work.shape.width, work.shape.layers)
         measured = found[case["name"]]
         states = formulas.states(work, zeros[stage or 0], WORLD)
         sent = formulas.wire(
-            work, zeros[stage or 0], WORLD, load.passes, load.pairs, load.columns, load.links
+            work,
+            zeros[stage or 0],
+            WORLD,
+            load.passes,
+            load.pairs,
+            load.columns,
+            load.links,
+            load.gathered,
+            load.taught,
         )
         at_rest = states.weights + states.gradients + states.optimizer
         for what, predicted, key in (

@@ -67,8 +67,8 @@ def watched(found: dict[str, Any], name: str, base: float) -> Iterator[None]:
         found[name] = {"seconds": time.perf_counter() - begun, "mib": peak[0] - base}
 
 
-def measure(path: str, folder: str) -> dict[str, Any]:
-    """All stages in this process, one rank of WORLD."""
+def measure(path: str, folder: str, tokens: bool = True) -> dict[str, Any]:
+    """All stages in this process, one rank of WORLD; without `tokens` rows and plan alone."""
     from mipic_llm.config import load_config
     from mipic_llm.data import stream, token_cache
     from mipic_llm.data.plan import BatchPlan
@@ -85,15 +85,17 @@ def measure(path: str, folder: str) -> dict[str, Any]:
     with watched(found, "rows", base):
         reading.build(Path(folder) / "rows", lambda *_: None)
     source, _ = reading.source(Path(folder) / "rows")
-    with watched(found, "tokens", base):
-        token_cache.build(Path(folder) / "tokens", source.examples, encoder)
+    if tokens:
+        with watched(found, "tokens", base):
+            token_cache.build(Path(folder) / "tokens", source.examples, encoder)
     with watched(found, "plan", base):
         plan = BatchPlan([source], BATCH, WORLD, 1)
         first = plan.batch(0, 0)
-    tokens = token_cache.StoredTokens(Path(folder) / "tokens")
-    with watched(found, "batch", base):
-        tokens.rows([i for _, i in plan.local(first, 0)])
-        [source.examples[i] for _, i in plan.local(first, 0)]
+    if tokens:
+        stored = token_cache.StoredTokens(Path(folder) / "tokens")
+        with watched(found, "batch", base):
+            stored.rows([i for _, i in plan.local(first, 0)])
+            [source.examples[i] for _, i in plan.local(first, 0)]
     small = Path(folder) / "small.jsonl"
     with open(path, encoding="utf-8") as file, small.open("w", encoding="utf-8") as head:
         head.writelines(line for _, line in zip(range(COMPARED), file, strict=False))

@@ -21,7 +21,16 @@ from mipic_llm.errors import UserError
 from mipic_llm.plan import formulas
 from mipic_llm.plan.advise import Setting, advise, lowest_that_fits, stages
 from mipic_llm.plan.formulas import Work, Zero
-from mipic_llm.plan.predict import GIB, Load, Machine, head_parameters, load_of, predict, work_of
+from mipic_llm.plan.predict import (
+    GIB,
+    Load,
+    Machine,
+    head_parameters,
+    load_of,
+    predict,
+    work_of,
+    works_of,
+)
 from mipic_llm.plan.shapes import SHAPES, find_shape, from_config
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -161,7 +170,7 @@ def plan_of(*argv: str) -> tuple[Work, Load]:
     config = load_config(list(argv))
     shape = SHAPES[config.model.name]
     config, w = work_of(config, shape)
-    return w, load_of(config, 50.0)
+    return w, load_of(config, 50.0, shape.width, shape.layers)
 
 
 def test_chunks_bound_memory_whatever_the_batch():
@@ -227,6 +236,59 @@ def test_what_is_not_counted_is_said(capsys):
     assert main([*flags, "--train.optimizer", "muon"]) == 0
     assert "the state of muon is smaller" in capsys.readouterr().out
     assert main(flags) == 0 and "smaller" not in capsys.readouterr().out
+
+
+TERMS = {
+    "mic": ["--objective.name", "mic"], "ese": ["--objective.name", "ese"],
+    "2dmse": ["--objective.name", "2dmse"], "3dml": ["--objective.name", "3dml"],
+    "starbucks": ["--objective.name", "starbucks"], "mipic": [],
+    "ladder": ["--teacher.name", "base", "--teacher.layers", "ladder", "--teacher.vector", "1"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TERMS)
+def test_every_objective_is_counted_as_it_is(name):
+    """Layers that are gathered, layers whose tokens are read, and heads: those of the module."""
+    from mipic_llm.objective import build_objective
+
+    argv = ["--objective.dims", "16,32,384", "--data.negatives", "0", *TERMS[name]]
+    w, load = plan_of("--recipe", "quickstart", *argv)
+    c = resolve(load_config(["--recipe", "quickstart", *argv]), width=384, n_layers=6, cuda=True)
+    made = build_objective(c, width=384, depth=6, teacher_width=384)
+    needs = made.needs(made.draw(0))
+    assert load.gathered == len(made.gathered(needs)) - 1, name
+    assert w.tokens_layers == len({layer for n in needs for layer in n.tokens}), name
+    assert w.heads == sum(p.numel() for h in made.heads().values() for p in h.parameters())
+    assert load.maps == len(made.heads().get("teacher_maps", []))
+    assert load.taught == (384 if name == "ladder" else 0) and load.square == (name == "mic")
+    simple = plan_of("--recipe", "quickstart", *argv, "--objective.name", "simcse",
+                     "--teacher.name", "none", "--teacher.vector", "0")  # fmt: skip
+    more, less = (predict(*one, Zero(0), 8, H200, 4e11, 0.55) for one in ((w, load), simple))
+    assert more.readouts > less.readouts and more.wire.readouts >= less.wire.readouts
+    assert (more.wire.readouts > less.wire.readouts) == bool(load.gathered or load.links or
+                                                             load.taught)  # fmt: skip
+
+
+def test_stages_of_a_run(capsys, tmp_path):
+    """What needs most decides; heads of all stages are there from the start."""
+    path = tmp_path / "stages.yaml"
+    path.write_text(
+        "stages:\n"
+        "  - {steps: 1000, train: [a.jsonl], max_length: 64, options: {objective.name: mrl}}"
+        "\n  - {steps: 100, train: [b.jsonl], batch_size: 256}\nmodel: {name: quickstart}\n"
+        "objective: {preset: paper}\nteacher: {name: base}\n"
+    )
+    assert main(["--recipe", str(path), "--ranks", "4", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    first, second = found["stages"]
+    assert (first["steps"], second["steps"]) == (1000, 100) and found["load"]["pairs"] == 256
+    assert first["gib"] < second["gib"] and first["seconds"] <= second["seconds"]
+    one = [w for _, w in works_of(load_config(["--recipe", str(path)]), SHAPES["quickstart"])]
+    assert one[0].heads == one[1].heads > 0
+    assert main(["--recipe", str(path), "--ranks", "4"]) == 0
+    out = capsys.readouterr().out
+    assert "the tables are of stage 2, which needs most" in out and "stage 1 of 2: 1,000" in out
+    assert "note: a teacher is counted as wide as the student" in out
 
 
 def test_json_and_sweep(capsys):

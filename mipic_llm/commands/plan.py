@@ -7,8 +7,8 @@ from typing import Literal
 
 from mipic_llm.config import Config, Section, load_config, need, opt
 from mipic_llm.plan.advise import Setting, advise, stages, sweep
-from mipic_llm.plan.formulas import flops_per_token
-from mipic_llm.plan.predict import GIB, Machine, load_of, work_of
+from mipic_llm.plan.formulas import Zero, flops_per_token
+from mipic_llm.plan.predict import GIB, Machine, Row, load_of, works_of
 from mipic_llm.plan.shapes import find_shape
 from mipic_llm.plan.show import heading, record, table
 
@@ -25,7 +25,8 @@ ABOUT = """Predict memory, speed and traffic of a training at every ZeRO stage, 
   mipic plan --recipe qwen3-8b --sweep                        1 to 1,024 GPUs"""
 
 
-USES = ("recipe", "ds_config", "model", "lora", "objective", "sia", "pic", "ese", "data.max_length",
+USES = ("recipe", "ds_config", "stages", "model", "lora", "objective", "sia", "pic", "ese", "mic",
+        "teacher", "data.max_length",
         "data.negatives", "train.batch_size", "train.chunk_size", "train.chunk_tokens",
         "train.precision", "train.gradient_checkpointing")  # fmt: skip
 
@@ -60,41 +61,80 @@ def check(flags: Flags, config: Config) -> None:
     )
 
 
+def stages_of(
+    config: Config, settings: list[Setting], zeros: list[Zero], ranks: int, best: Row | None
+) -> list[dict[str, float]]:
+    """Steps, seconds of a step and GiB of each stage of a run, at the recommended ZeRO stage."""
+    found = []
+    for i, (stage, setting) in enumerate(zip(config.stages, settings, strict=True)):
+        if best is not None and best.chunk:
+            setting = setting.chunked(min(best.chunk, setting.load.texts))
+        if best is not None and best.checkpointing:
+            setting = setting.recomputing()
+        row = setting.row(zeros[best.stage if best is not None else 3], ranks)
+        found.append({"stage": i + 1, "steps": stage.steps, "seconds": row.step,
+                      "gib": row.total / GIB})  # fmt: skip
+    return found
+
+
 def main(argv: list[str]) -> int:
     config = load_config(argv, extra=Flags, about=ABOUT, uses=USES)
     flags: Flags = config.extra
     m = config.model
     shape, origin = find_shape(m.name, m.revision, m.trust_remote_code)
-    config, work = work_of(config, shape)
-    check(flags, config)
-    load = load_of(config, flags.mean_tokens or min(64.0, config.data.max_length / 2))
+    works = works_of(config, shape)
+    check(flags, works[0][0])
     tflops, memory, bandwidth = GPUS[flags.gpu]
     machine = Machine(flags.gpu, 1e12 * (flags.tflops or tflops),
                       GIB * (flags.memory_gib or memory), 1e12 * bandwidth)  # fmt: skip
-    work = work._replace(cached=load.passes > 1)
-    setting = Setting(work, load, machine, 1e9 * flags.fabric_gbps, flags.mfu)
     zeros, chosen = stages(config.ds_config, shape.width)
+    settings = []
+    for c, work in works:
+        tokens = min(flags.mean_tokens or 64.0, c.data.max_length / (1 if flags.mean_tokens else 2))
+        load = load_of(c, tokens, shape.width, shape.layers)
+        work = work._replace(cached=load.passes > 1)
+        settings.append(Setting(work, load, machine, 1e9 * flags.fabric_gbps, flags.mfu))
+    # What needs most decides; at one stage of ZeRO all stages of a run are alike in this.
+    hardest = max(range(len(settings)), key=lambda i: settings[i].row(zeros[3], flags.ranks).total)
+    (config, work), setting = works[hardest], settings[hardest]
+    load = setting.load
     advice, best = advise(setting, zeros, flags.ranks)
     if flags.sweep:
         rows = sweep(setting, zeros, chosen)
         lines = ["per GPU: " + "  ".join(f"{r.ranks}: {r.speed / r.ranks:,.0f}" for r in rows)]
     else:
         rows, lines = [setting.row(zero, flags.ranks) for zero in zeros], advice
+    timed = stages_of(config, settings, zeros, flags.ranks, best) if config.stages else []
     if flags.json:
         print(json.dumps({
             "model": m.name, "shape": shape._asdict(), "source": origin,
             "parameters": work.parameters, "trainable": work.trainable,
             "flops_per_token": flops_per_token(work, load.tokens),
             "load": load._asdict(), "machine": machine._asdict(),
-            "rows": [record(row) for row in rows], "advice": advice,
+            "rows": [record(row) for row in rows], "advice": advice, "stages": timed,
             "recommended": None if best is None else record(best),
         }, indent=2))  # fmt: skip
         return 0
-    print("\n".join([*heading(config, setting, origin), "", table(rows, chosen), "", *lines]))
+    told = [
+        f"stage {s['stage']} of {len(timed)}: {s['steps']:,} steps of {1e3 * s['seconds']:.1f} ms, "
+        f"{s['gib']:.2f} GiB" for s in timed
+    ]  # fmt: skip
+    if timed:
+        hours = sum(s["steps"] * s["seconds"] for s in timed) / 3600
+        told = [f"the tables are of stage {hardest + 1}, which needs most", *told,
+                f"the steps of all stages: {hours:.2f} h", ""]  # fmt: skip
+    print(
+        "\n".join([*heading(config, setting, origin), "", table(rows, chosen), "", *told, *lines])
+    )
     print(
         "GiB per rank, 1 GiB for libraries included; MB sent by a rank per step; not modelled: "
         "latency of collectives, padding, data loading (measured errors: docs/notes/decisions.md)"
     )
+    if config.teacher.name != "none":
+        print("note: a teacher is counted as wide as the student; its vectors are made before the "
+              "first step, which is not counted, and it is gone by then")  # fmt: skip
+    if any(c.objective.plugins for c, _ in works):
+        print("note: what terms of plug-ins need is not counted")
     if config.train.optimizer != "adamw":
         print(f"note: the optimizer is counted as adamw; the state of {config.train.optimizer} is "
               "smaller")  # fmt: skip

@@ -135,15 +135,20 @@ class StoredRows(Sequence[Example]):
         whole = _Layout.read(self.folder, "all_")
         if whole.texts is None or not len(known):
             return self, self.manifest["n_false"]
-        row, place = self._layout.places()
-        key = self._key[self._text]
-        hit = _among(mixed(key[self._first[row]], key), known)
-        if not hit[place > 1].any():
+        if not any(self._wrong(known, *span) for span in _spans(len(self))):
             return self, self.manifest["n_false"]
         made, n_false = _chosen(whole, self._key, self._score if self.has_scores else None,
                                 np.union1d(known, self.known_pairs()),
                                 self.manifest["negatives"], self.manifest["together"])  # fmt: skip
         return self._changed(made), n_false
+
+    def _wrong(self, known: np.ndarray, start: int, stop: int) -> bool:
+        """Whether a negative of these rows makes a known pair with its anchor."""
+        first = self._first[start : stop + 1] - self._first[start]
+        key = self._key[self._text[self._first[start] : self._first[stop]]]
+        row = np.repeat(np.arange(stop - start), np.diff(first))
+        hard = np.arange(len(key)) - first[row] > 1
+        return bool(_among(mixed(key[first[row]], key)[hard], known).any())
 
     def without(self, gone: np.ndarray, keys: np.ndarray) -> StoredRows:
         """The rows that are not `gone` (a bool for each), numbered anew; their negatives without
@@ -348,7 +353,8 @@ def _chosen(
         before = (so_far - right)[(bounds[:-1] - bounds[0])[row]]
         kept[texts] = ~hard | (right & (so_far - before <= negatives))
         n_false += int(false.sum())
-    found = whole.only(np.arange(len(whole.rows) - 1), kept)
+    counts = np.add.reduceat(kept, whole.rows[:-1], dtype=np.int64)
+    found = _Layout(whole.texts[kept], _sums(counts))
     return (_together(found, key) if together else found), n_false
 
 

@@ -22,8 +22,8 @@ class Work(NamedTuple):
     lora: rank, 0 = full. lora_linears: (inputs, outputs) of the linear layers under LoRA in one
     transformer layer. heads: parameters of the trainable heads. cached: GradCache, one more forward
     pass. bytes: b. kernel: FUSED or EAGER attention. causal_half: the kernel skips what a causal
-    mask hides. tokens_layers: layers whose tokens SIA reads. inner_norm: inner layers pass through
-    the final norm (decoders only).
+    mask hides. tokens_layers: layers whose tokens SIA or MIC read; mic_layers: those that MIC does.
+    inner_norm: inner layers pass through the final norm (decoders only).
     """
 
     shape: Shape
@@ -39,6 +39,7 @@ class Work(NamedTuple):
     dims: tuple[int, ...] = ()
     inner_norm: bool = False
     dora: bool = False
+    mic_layers: int = 0
 
     @property
     def lora_parameters(self) -> int:
@@ -57,13 +58,14 @@ class Work(NamedTuple):
         return (self.lora_parameters if self.lora else self.shape.parameters) + self.heads
 
 
-def sia_flops(w: Work, tokens: float) -> float:
-    """Forward FLOPs of SIA per token: scores of all prefixes, and Grams of the chosen tokens
-    (folded and nested, METHOD.md 6; at most 0.7 of the tokens are chosen)."""
-    if not w.tokens_layers or not w.dims:
-        return 0.0
+def token_flops(w: Work, tokens: float) -> float:
+    """Forward FLOPs per token of the terms that read tokens. SIA: scores of all prefixes, and Grams
+    of the chosen tokens (folded and nested, METHOD.md 6; at most 0.7 of the tokens are chosen).
+    MIC: correlations of all channels, which are made again in the backward pass."""
+    sia = w.tokens_layers - w.mic_layers if w.dims else 0
     scores = 2 * w.shape.width + 2 * sum(w.dims)
-    return w.tokens_layers * (scores + 2 * 0.7**2 * tokens * w.shape.width)
+    mic = w.mic_layers * 4 / 3 * 2 * w.shape.width**2
+    return sia * (scores + 2 * 0.7**2 * tokens * w.shape.width) + mic
 
 
 def flops_per_token(w: Work, tokens: float) -> float:
@@ -188,8 +190,9 @@ class Wire(NamedTuple):
 
 
 def wire(
-    w: Work, zero: Zero, ranks: int, passes: int, pairs: int, columns: int, links: int
-) -> Wire:
+    w: Work, zero: Zero, ranks: int, passes: int, pairs: int, columns: int, links: int,
+    gathered: int = 0, taught: int = 0,
+) -> Wire:  # fmt: skip
     """ZeRO-0: an all-reduce, 2 b P_t f. ZeRO-1 and 2: that and a gather of what was updated,
     3 b P_t f (2 without all_reduce: 4 P_t f in bf16). ZeRO-3: a gather of all weights before each
     forward and backward of each pass, b (2 or with GradCache 3) m P f, and b P_t f to reduce; a
@@ -197,7 +200,8 @@ def wire(
 
     Readouts in fp32: all are gathered once, 4 B per channel and other rank, and their gradients
     come back by a reduce-scatter, 4 B; a chain link's deeper side is gathered without (links: those
-    whose deeper side is not the last layer's, which is there already).
+    whose deeper side is not the last layer's, which is there already). gathered: further layers
+    whose readouts are; taught: channels of a teacher's vectors, which are gathered too.
     """
     f, b = (ranks - 1) / ranks, w.bytes
     if zero.stage == 3:
@@ -207,4 +211,5 @@ def wire(
         weights = b * (gathers + w.trainable) * f
     else:
         weights = b * w.trainable * f * (2 if zero.stage == 0 else 2 + zero.all_reduce)
-    return Wire(weights, pairs * columns * (ranks - 1) * w.shape.width * (8 + 4 * links))
+    channels = w.shape.width * (8 * (1 + gathered) + 4 * links) + 4 * taught
+    return Wire(weights, pairs * columns * (ranks - 1) * channels)

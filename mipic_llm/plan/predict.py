@@ -42,7 +42,10 @@ class Load(NamedTuple):
     texts: of the step; tokens: mean per text; longest: most tokens of a text (the largest chunk
     may hold such texts only); chunk: texts per pass (0 = one pass); pairs, columns: anchors, and
     texts per anchor; links: chain links whose deeper side is gathered on its own. relation:
-    whether there is SIA's relation between texts; memory: the readouts it keeps.
+    whether there is a relation between texts, SIA's or a teacher's; memory: the readouts it keeps.
+    gathered: layers beside the last one whose readouts are gathered with gradients; taught:
+    channels of the teacher's vectors, and maps: heads onto them; square: whether all texts of all
+    ranks are compared at once (MIC).
     """
 
     texts: int
@@ -54,6 +57,10 @@ class Load(NamedTuple):
     links: int
     relation: bool = False
     memory: int = 0
+    gathered: int = 0
+    taught: int = 0
+    maps: int = 0
+    square: bool = False
 
     @property
     def passes(self) -> int:
@@ -100,19 +107,31 @@ class Row(NamedTuple):
 
 def work_of(config: Config, shape: Shape, *, kernel: str = formulas.FUSED) -> tuple[Config, Work]:
     """-> (resolved config, what it means for memory and FLOPs)."""
-    found = resolve(config, width=shape.width, n_layers=shape.layers, max_positions=512, cuda=True)
-    t, rank = found.train, found.lora.rank
-    sia = found.sia.layers or [] if "sia" in terms_of(found) else []
-    linears = shape.lora_linears(found.lora.target_modules) if rank else {}
-    work = Work(
-        shape, rank, tuple(linears.values()), head_parameters(found, shape.width),
-        t.gradient_checkpointing, bool(t.chunk_size or t.chunk_tokens),
-        2 if t.precision == "bf16" else 4, kernel=kernel,
-        tokens_layers=found.sia.layers_per_step or len(sia) if sia else 0,
-        dims=tuple(trained_dims(found)), inner_norm=found.model.inner_norm == "final",
-        dora=found.lora.use_dora,
-    )  # fmt: skip
-    return found, work
+    return works_of(config, shape, kernel=kernel)[0]
+
+
+def works_of(
+    config: Config, shape: Shape, *, kernel: str = formulas.FUSED
+) -> list[tuple[Config, Work]]:
+    """The same of each stage of a run. Heads of all of them are there from the start."""
+    size = {"width": shape.width, "n_layers": shape.layers}
+    whole = resolve(config, **size, max_positions=512, cuda=True)
+    configs = [resolve(one, **size) for one in whole.of_stages()]
+    heads = sum(n for _, n in {head for one in configs for head in heads_of(one, shape.width)})
+    linears = shape.lora_linears(whole.lora.target_modules) if whole.lora.rank else {}
+    works = []
+    for c in configs:
+        t, terms = c.train, terms_of(c)
+        sia = len(c.sia.layers or []) if "sia" in terms else 0
+        mic = len(c.mic.layers or []) if "mic_tokens" in terms else 0
+        works.append(Work(
+            shape, c.lora.rank, tuple(linears.values()), heads, t.gradient_checkpointing,
+            bool(t.chunk_size or t.chunk_tokens), 2 if t.precision == "bf16" else 4, kernel=kernel,
+            tokens_layers=(sia and (c.sia.layers_per_step or sia)) + mic,
+            dims=tuple(trained_dims(c)), inner_norm=c.model.inner_norm == "final",
+            dora=c.lora.use_dora, mic_layers=mic,
+        ))  # fmt: skip
+    return list(zip(configs, works, strict=True))
 
 
 def terms_of(config: Config) -> set[str]:
@@ -122,23 +141,60 @@ def terms_of(config: Config) -> set[str]:
     return terms - {term for term, is_off in off.items() if is_off}
 
 
-def head_parameters(config: Config, width: int) -> int:
-    """Of P (per SIA layer and truncated prefix, if trained) and phi (per link); config resolved."""
-    terms, found = terms_of(config), 0
+def heads_of(config: Config, width: int) -> list[tuple[tuple, int]]:
+    """What tells heads apart, and their parameters: of P (per SIA layer and truncated prefix, if
+    trained), phi (per link), and the maps onto a teacher's vectors; config resolved."""
+    terms, found = terms_of(config), []
     if "sia" in terms and config.sia.lift_init != "fixed":
-        found += len(config.sia.layers or []) * sum(trained_dims(config)[:-1]) * width
+        layers, dims = len(config.sia.layers or []), tuple(trained_dims(config)[:-1])
+        found.append((("lifts", layers, dims), layers * sum(dims) * width))
     if "pic" in terms:
         ladder = parse_ladder(config.pic.ladder or [])
         if config.pic.widths == "nested":
             ladder = tuple(point._replace(dim=width) for point in ladder)
-        for low, high in zip(ladder, ladder[1:], strict=False):
-            hidden = chain_hidden(low.dim, high.dim, config.pic.head or "mlp")
-            found += low.dim * hidden + hidden + hidden * high.dim + high.dim
+        links = [(low.dim, chain_hidden(low.dim, high.dim, config.pic.head or "mlp"), high.dim)
+                 for low, high in zip(ladder, ladder[1:], strict=False)]  # fmt: skip
+        size = sum(a * hidden + hidden + hidden * b + b for a, hidden, b in links)
+        found.append((("phis", *links), size))
+    if maps := mapped(config, width):
+        found.append((("maps", *maps), sum(maps) * width))
     return found
 
 
-def load_of(config: Config, tokens: float) -> Load:
-    """The step that a resolved configuration makes of texts of so many tokens in the mean."""
+def head_parameters(config: Config, width: int) -> int:
+    """Of all heads."""
+    return sum(n for _, n in heads_of(config, width))
+
+
+def mapped(config: Config, width: int) -> list[int]:
+    """Prefixes under `teacher.vector` that have a map; a teacher is taken to be as wide as the
+    student."""
+    if config.teacher.name == "none" or not config.teacher.vector:
+        return []
+    return [d for d in config.teacher.dims or config.objective.dims or [] if d != width]
+
+
+def inner_layers(config: Config, depth: int) -> set[int]:
+    """Layers below the last whose readouts all ranks gather with gradients; config resolved."""
+    terms, t = terms_of(config), config.teacher
+    ladder = {point.layer for point in parse_ladder(config.pic.ladder or [])}
+    found = set[int]()
+    if "ese" in terms:
+        found |= {*range(1, depth)}
+    if "2dmse" in terms:  # a random one in each step
+        found |= {1}
+    if "3dml" in terms:
+        found |= {2**k for k in range(depth.bit_length()) if 2**k < depth}
+    if "starbucks" in terms or (t.name != "none" and t.relation and t.layers == "ladder"):
+        found |= ladder
+    if "mic_texts" in terms:
+        found |= {*(config.mic.layers or [])}
+    return found - {depth}
+
+
+def load_of(config: Config, tokens: float, width: int = 0, depth: int = 0) -> Load:
+    """The step that a resolved configuration makes of texts of so many tokens in the mean, for a
+    backbone of so many channels and layers."""
     t, given = config.train, config.own_sources
     columns = 2 + max((config.data.negatives, *(s.negatives or 0 for s in given)))
     texts = t.batch_size * columns
@@ -148,9 +204,12 @@ def load_of(config: Config, tokens: float) -> Load:
     links = 0
     if "pic" in terms_of(config) and config.pic.target != "last":
         links = config.pic.links_per_step or max(0, len(config.pic.ladder or []) - 1)
-    relation = bool(narrow_dims(config))
+    taught = config.teacher.name != "none"
+    relation = bool(narrow_dims(config)) or (taught and config.teacher.relation > 0)
     return Load(texts, tokens, config.data.max_length, chunk, t.batch_size, columns, links,
-                relation, config.sia.memory or 0 if relation else 0)  # fmt: skip
+                relation, config.sia.memory or 0 if relation else 0,
+                len(inner_layers(config, depth)), width if taught else 0,
+                len(mapped(config, width)), "mic_texts" in terms_of(config))  # fmt: skip
 
 
 def predict(
@@ -163,8 +222,9 @@ def predict(
     """
     work = work._replace(cached=load.passes > 1)
     per_token = formulas.flops_per_token(work, load.tokens)
-    per_token += (3 + work.cached) * formulas.sia_flops(work, load.tokens)
-    sent = formulas.wire(work, zero, ranks, load.passes, load.pairs, load.columns, load.links)
+    per_token += (3 + work.cached) * formulas.token_flops(work, load.tokens)
+    sent = formulas.wire(work, zero, ranks, load.passes, load.pairs, load.columns, load.links,
+                         load.gathered, load.taught)  # fmt: skip
     host = (HOST_LORA if work.lora else HOST_FULL) * work.shape.layers * load.passes
     share = 1 / ranks if zero.stage else 1
     gathered = sent.weights / (2 + zero.all_reduce)
@@ -196,12 +256,16 @@ def activations(work: Work, load: Load) -> float:
 def readouts(work: Work, load: Load, ranks: int) -> float:
     """Readouts of all layers that are read, in fp32 with their gradients; candidates of all ranks
     and the similarities with them (rows tiled from 16,384 candidates on); those of the relation
-    between texts (5 matrices of a tile of rows), and what it keeps."""
-    width, layers = work.shape.width, max(1, work.tokens_layers)
+    between texts (5 matrices of a tile of rows), and what it keeps; a teacher's vectors and the
+    prefixes in their space; MIC's comparison of all texts (3 matrices)."""
+    width, layers = work.shape.width, max(1, work.tokens_layers, 1 + load.gathered)
     own = 8 * load.texts * width * layers
     candidates = ranks * load.pairs * (load.columns - 1)
-    gathered = 8 * ranks * load.texts * width * (1 + load.links)
+    gathered = 8 * ranks * load.texts * width * (1 + load.links + load.gathered)
+    taught = 4 * load.taught * (ranks * load.texts + load.memory + 2 * load.maps * load.texts)
+    square = 3 * 4 * (ranks * load.texts) ** 2 if load.square else 0
     rows = load.pairs if candidates < 16384 else min(load.pairs, max(1, 2**24 // candidates))
     seen = ranks * load.texts + load.memory
     relation = min(RELATION_TILE, 5 * 4 * load.texts * seen) if load.relation else 0
-    return own + gathered + 3 * 4 * rows * candidates + relation + 4 * load.memory * width
+    matrices = 3 * 4 * rows * candidates + relation + square
+    return own + gathered + taught + matrices + 4 * load.memory * width
