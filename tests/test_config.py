@@ -82,6 +82,20 @@ def test_any_derived_ladder_rises_and_ends_at_the_top(width, n_layers):
     assert parse_ladder([str(p) for p in points]) == points
 
 
+def test_so_many_checkpoints_whatever_the_model():
+    for width, n_layers, ladder in ((384, 6, "16@3 384@6"), (576, 30, "16@15 576@30"),
+                                    (16, 12, "16@12"), (768, 1, "768@1")):  # fmt: skip
+        assert words(derive_ladder(derive_dims(width), n_layers, 2)) == ladder
+    assert words(derive_ladder(derive_dims(768), 12, 3)) == "16@4 128@8 768@12"
+
+
+def test_the_recipe_anchored_is_for_any_model():
+    config = load_config(["--recipe", "anchored", "--model.name", "some/decoder"])
+    out = resolve(config, width=576, n_layers=30)
+    assert out.pic.ladder == ["16@15", "576@30"] and out.sia.layers == [15, 30]
+    assert out.model.dropout == 0.1 and out.data.max_length == 64 and not out.notes
+
+
 def test_ratios():
     assert derive_ratios(6) == [0.2, 0.3, 0.4, 0.5, 0.6, 0.7]
     assert derive_ratios(1) == [0.7]

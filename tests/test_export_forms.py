@@ -21,7 +21,7 @@ import mipic_llm
 from mipic_llm import UserError
 from mipic_llm.commands.export import main
 from mipic_llm.evaluation.bits import Quantiser
-from mipic_llm.evaluation.pca import principal_axes
+from mipic_llm.evaluation.pca import axes_module, mean_share, principal_axes
 from mipic_llm.export import budget, onnx
 from mipic_llm.types import BITS, Point
 
@@ -89,26 +89,36 @@ def test_axes_are_those_of_the_greatest_mean_square_or_variance():
     values = torch.linalg.svdvals(rest).pow(2)
     assert torch.allclose((unit @ axes[:-1].T).pow(2).sum(0), values[:-1])
     assert (unit @ axes[:-1].T).mean(0).abs().max() < 1e-12  # prefixes are centred
+    share, (module, about) = mean_share(x), axes_module(x, centred=True)
+    assert 0.5 < share < 1 and f"taken off: it is {100 * share:.0f} %" in about
+    assert torch.equal(module.weight, axes.float())
+    assert (x @ module.weight.T + module.bias).mean(0).abs().max() < 1e-5
+    y = x - 0.9 * x.mean(0)
+    assert mean_share(y) < 0.5 and axes_module(y, centred=True)[0].bias is None
+    assert axes_module(x)[0].bias is None
     with pytest.raises(UserError, match="5 distinct texts do not fix 6 axes"):
         principal_axes(x[:5])
 
 
-def test_a_model_without_a_run_is_rotated_whole(tmp_path):
+def test_a_model_without_a_run_is_rotated_whole(tmp_path, monkeypatch):
     base = str(tiny_bert(tmp_path / "base"))
-    words = [
-        "--model.name",
-        base,
-        "--rotate",
-        "centred",
-        "--pca_text",
-        "demo",
-        "--to",
-        str(tmp_path),
-    ]
-    assert main(words) == 0
-    was, now = encode(base, 32), encode(tmp_path / "rotated-4x32")
+    words = ["--model.name", base, "--rotate", "centred", "--pca_text", "demo", "--to"]
+    was, at = encode(base, 32), {}
+    share = mean_share(torch.tensor(was))  # of a random model: nearly all
+    assert 0.5 < share < 1
+    for name, limit in (("kept", 0.99), ("off", 0.5)):
+        monkeypatch.setattr("mipic_llm.evaluation.pca.MOSTLY_MEAN", limit)
+        assert main([*words, str(tmp_path / name)]) == 0
+        at[name] = encode(tmp_path / name / "rotated-4x32")
+    now, off = at["kept"], at["off"]
     assert np.abs(was @ was.T - now @ now.T).max() < 1e-6 and np.abs(was - now).max() > 0.1
     assert np.abs(now.mean(0)).argmax() == 31  # what all texts share is last
+    one, two = (load_file(tmp_path / n / "rotated-4x32/2_Dense/model.safetensors") for n in at)
+    assert torch.equal(one["linear.weight"], two["linear.weight"])
+    assert set(two) - set(one) == {"linear.bias"}
+    assert mean_share(torch.tensor(off)) < 0.5
+    assert "taken off" in (tmp_path / "off/rotated-4x32/README.md").read_text()
+    words = [*words, str(tmp_path / "kept")]
     for wrong in (words[:-2], words[:4] + words[6:], [*words, "--merged"]):
         with pytest.raises(UserError, match="^export: "):
             main(wrong)

@@ -42,13 +42,16 @@ def derive_dims(width: int) -> list[int]:
     return [2**i for i in range(4, width.bit_length()) if 2**i < width] + [width]
 
 
-def derive_ladder(dims: Sequence[int], n_layers: int) -> tuple[Point, ...]:
-    """One checkpoint per dim, layers evenly spaced: layer i of n is round(n_layers * i / n).
+def derive_ladder(
+    dims: Sequence[int], n_layers: int, checkpoints: int | None = None
+) -> tuple[Point, ...]:
+    """So many checkpoints, None = one per dim; layers evenly spaced: layer i of n is
+    round(n_layers * i / n).
 
-    With fewer layers than dims, as many dims as there are layers, spread as widely as possible
-    and ending at the full width (six layers, seven dims: METHOD.md's TinyBERT row).
+    With fewer of them, or fewer layers, than dims, the dims are spread as widely as possible and
+    end at the full width (six layers, seven dims: METHOD.md's TinyBERT row).
     """
-    n = min(len(dims), n_layers)
+    n = min(len(dims), n_layers, checkpoints or len(dims))
     last = len(dims) - 1
     chosen = [dims[_round(i * last, n - 1)] for i in range(n)] if n > 1 else [dims[-1]]
     return tuple(Point(_round(n_layers * (i + 1), n), dim) for i, dim in enumerate(chosen))
@@ -224,7 +227,7 @@ def _resolve_depth(c: Config, width: int, n_layers: int) -> Config:
     given, hint = c.pic.ladder, "; give --pic.ladder none to derive it"
     points = parse_ladder(given or [])
     if given is None:
-        points = derive_ladder(c.objective.dims or [], n_layers)
+        points = derive_ladder(c.objective.dims or [], n_layers, c.pic.checkpoints)
     deep = [p for p in points if p.layer > n_layers]
     need(not deep, f"pic.ladder has {deep and deep[0]}, the model has {n_layers} layers{hint}")
     need(points[-1:] == (top,), f"pic.ladder must end at {top}, the model's width and depth{hint}")

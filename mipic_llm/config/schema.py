@@ -167,6 +167,8 @@ class PicConfig(Section):
     enabled: bool = opt(True, "use the chain (Eq 15-17)")
     ladder: list[str] | None = opt(None, "checkpoints dim@layer, narrow-shallow to wide-deep, "
         "ending at width@last; None = a rising one, layers evenly spaced")
+    checkpoints: int | None = opt(None, "checkpoints of a ladder that is derived: 2 = the middle "
+        "and the last layer, whatever the model; None = as many as dims", ge=2)
     links_per_step: int = opt(0, "links sampled per step (scaled, so unbiased); 0 = all", ge=0)
     weight: float | None = opt(None, "factor of the chain; None = by preset", ge=0)
     head: Literal["mlp", "residual"] | None = opt(None, "phi: mlp = the paper's; residual = the "

@@ -26,7 +26,7 @@ from mipic_llm.export.rotate import rotate
 from mipic_llm.export.verify import reload_vectors
 from mipic_llm.export.write import ExportError, merge_adapter, write_merged
 from mipic_llm.model.backbone import Backbone, base_of, cut_layers, final_norm_of
-from mipic_llm.model.dense import Dense, cut, make_dense
+from mipic_llm.model.dense import cut, make_dense
 from mipic_llm.model.load import dtype_of
 from mipic_llm.runtime.ranks import say
 from mipic_llm.types import Point
@@ -117,8 +117,8 @@ def at_point(
     if turn != "none":
         centred = turn == "centred"
         turned = rotate(model.config, small, model.encoder, point, dims, pca_text, centred)
-        dense, kind = (*dense, Dense(turned.axes_DD.float(), None, "Identity")), "rotated"
-        live_ND = (live_ND.double() @ turned.axes_DD.T).float()
+        dense, kind = (*dense, turned.axes), "rotated"
+        live_ND = turned.turn(live_ND)
         notes += turned.notes
         facts = facts._replace(scores=turned.scores, before=(), verdict=())
     notes += [f"{s.metric} on {s.task} at this size: {s.value:.4f} ({s.n} rows)."

@@ -19,24 +19,30 @@ from mipic_llm.errors import UserError
 from mipic_llm.evaluation.families import FAMILIES
 from mipic_llm.evaluation.judge import PCA_TEXTS, texts_for_pca
 from mipic_llm.evaluation.metrics import spearman
-from mipic_llm.evaluation.pca import principal_axes
+from mipic_llm.evaluation.pca import axes_module
 from mipic_llm.evaluation.read import load_tasks
 from mipic_llm.evaluation.suite import PREFIX, run_suite
 from mipic_llm.evaluation.tasks.base import SYMMETRIC
 from mipic_llm.export.card import hub_id
 from mipic_llm.model.backbone import Backbone
+from mipic_llm.model.dense import Dense
 from mipic_llm.types import Point, Score
 
 HELD_OUT = 200  # texts, at most a fifth; they do not fit the axes
 
 
 class Turned(NamedTuple):
-    """axes_DD: orthogonal, float64. scores: of the rotated model on the run's validation. notes:
+    """axes: what follows the pooling. scores: of the rotated model on the run's validation. notes:
     the gain per dim, for the card."""
 
-    axes_DD: Tensor
+    axes: Dense
     scores: tuple[Score, ...]
     notes: list[str]
+
+    def turn(self, z_ND: Tensor) -> Tensor:
+        """(N, D) float32: readouts as the rotated model gives them."""
+        turned_ND = z_ND.double() @ self.axes.weight.double().T
+        return (turned_ND if self.axes.bias is None else turned_ND + self.axes.bias).float()
 
 
 def rotate(
@@ -44,7 +50,7 @@ def rotate(
     specs: Sequence[str], centred: bool = False,
 ) -> Turned:  # fmt: skip
     """Fit the axes on text of `specs` (else the run's training data), at the backbone's last layer,
-    and say what they gain at each of dims. centred: the direction of the mean is the last axis.
+    and say what they gain at each of dims. centred: see `axes_module`.
     UserError for text that cannot be read or is too little.
     """
     own = [s for s in config.training if still_here(s if isinstance(s, str) else s.path)]
@@ -53,14 +59,15 @@ def rotate(
     texts = texts_for_pca(wanted, PCA_TEXTS * backbone.width + HELD_OUT)
     every = max(5, len(texts) // HELD_OUT)
     fitted, kept = [t for i, t in enumerate(texts) if i % every], texts[::every]
-    axes_DD = principal_axes(read_texts(backbone, encoder, fitted, SYMMETRIC), centred)
+    axes, about = axes_module(read_texts(backbone, encoder, fitted, SYMMETRIC), centred)
+    turned = Turned(axes, (), [])
     kept_ND = read_texts(backbone, encoder, kept, SYMMETRIC)
-    was, now = (_agreement(z_ND, dims) for z_ND in (kept_ND, (kept_ND.double() @ axes_DD.T)))
+    was, now = (_agreement(z_ND, dims) for z_ND in (kept_ND, turned.turn(kept_ND)))
     narrow = [d for d in dims if d < backbone.width]
     notes = [
         f"Turned onto the principal axes of {len(fitted):,} texts"
-        f"{', the direction of their mean last' if centred else ''}: an orthogonal matrix, so that "
-        "whole vectors keep their cosines." + (
+        f"{about}. " + ("Whole vectors keep their cosines: an orthogonal matrix."
+                        if axes.bias is None else "Cosines of whole vectors change.") + (
             f" Rank correlation of the cosines of a prefix with those of the whole vector, "
             f"{len(kept)} other texts, before -> after: "
             + ", ".join(f"{d}: {was[d]:.3f} -> {now[d]:.3f}" for d in narrow) + "."
@@ -70,12 +77,11 @@ def rotate(
     if specs := [spec for spec in config.data.validation if still_here(spec)]:
         tasks, _ = load_tasks(specs)
         found: dict[str, list[Score]] = {}
-        for name, turn in (("was", None), ("now", axes_DD)):
+        for name in ("was", "now"):
 
-            def vectors(texts: list[str], kind: str, turn: Tensor | None = turn) -> Tensor:
+            def vectors(texts: list[str], kind: str, turns: bool = name == "now") -> Tensor:
                 z_ND = read_texts(backbone, encoder, texts, kind)
-                z_ND = z_ND if turn is None else (z_ND.double() @ turn.T).float()
-                return z_ND[:, None]
+                return (turned.turn(z_ND) if turns else z_ND)[:, None]
 
             points = [Point(point.layer, d) for d in dims]
             found[name] = run_suite(tasks, vectors, layers=[point.layer], points=points)[PREFIX]
@@ -86,7 +92,7 @@ def rotate(
             notes.append(f"{metric} on {task} x 100, before -> after: " + ", ".join(
                 f"{a.point.dim}: {100 * a.value:.2f} -> {100 * b.value:.2f}" for a, b in pairs
             ) + ".")  # fmt: skip
-    return Turned(axes_DD, tuple(scores), notes)
+    return turned._replace(scores=tuple(scores), notes=notes)
 
 
 def still_here(spec: str) -> bool:

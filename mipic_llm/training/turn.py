@@ -15,7 +15,7 @@ from mipic_llm.data.read.rows import TextSource
 from mipic_llm.evaluation.encode import encode, make_encoder
 from mipic_llm.evaluation.judge import PCA_TEXTS
 from mipic_llm.evaluation.open import for_inference, load_frozen
-from mipic_llm.evaluation.pca import principal_axes
+from mipic_llm.evaluation.pca import axes_module
 from mipic_llm.evaluation.tasks.base import SYMMETRIC
 from mipic_llm.model.dense import Dense, read_dense
 from mipic_llm.model.directory import TURNED, Source
@@ -57,8 +57,6 @@ def _axes(config: Config, source: Source, data: Sequence[TextSource]) -> Dense |
          "leave --model.rotate out")  # fmt: skip
     step = -(-n // (PCA_TEXTS * width))
     some = [texts.read(i) for i in range(0, n, step)]  # by the order of hashes: at random
-    say(f"model.rotate {how}: principal axes of {len(some):,} of {n:,} training texts"
-        + (", the direction of their mean last" if how == "centred" else ""))  # fmt: skip
     inner_norm = config.model.inner_norm or "raw"
     engine = for_inference(config, source, inner_norm, partial(load_frozen, config))
     encoder = make_encoder(config, source)
@@ -67,4 +65,6 @@ def _axes(config: Config, source: Source, data: Sequence[TextSource]) -> Dense |
     engine.close()
     if dist.rank():
         return None
-    return Dense(principal_axes(z_NLD[:, 0], how == "centred").float(), None, "Identity")
+    axes, about = axes_module(z_NLD[:, 0], how == "centred")
+    say(f"model.rotate {how}: principal axes of {len(some):,} of {n:,} training texts{about}")
+    return axes
