@@ -14,6 +14,7 @@ from test_evaluation_training import base, flags  # noqa: F401
 
 from mipic_llm.commands.compare import main
 from mipic_llm.errors import UserError
+from mipic_llm.evaluation import versus
 from mipic_llm.evaluation.metrics import accuracy, average_precision, macro_f1, spearman
 from mipic_llm.evaluation.tasks.retrieval import METRICS
 from mipic_llm.report import (
@@ -219,6 +220,14 @@ def test_kinds_of_tasks() -> None:
 
 
 # ---- the command
+
+
+def test_names_tell_runs_and_trials_apart() -> None:
+    trials = "o/runs/all/untrained/scores0", "o/runs/all/mipic/seed1/scores0"
+    assert versus._names(trials) == ["untrained", "mipic-seed1"]
+    assert versus._names(["a/x/adapter", "b/x/", "scores0"]) == ["a-x", "b-x", "scores0"]
+    assert versus._names(["quickstart", "outputs/mine"]) == ["quickstart", "mine"]
+    assert versus._names(["a/scores0", "a/scores1"]) == ["1-a", "2-a"]
 
 
 def place(row: dict) -> tuple:

@@ -85,9 +85,11 @@ def _track(
 
 
 def _names(things: Sequence[str]) -> list[str]:
-    """As few last parts of each path as tell them apart, without adapter and merged."""
-    ours = ("adapter", "merged", "")
-    parts = [[p for p in t.split("/") if p not in ours] or [t] for t in things]
+    """As few last parts of each path as tell them apart, without adapter and merged, and of a
+    study's trial without scores0: mipic/seed1 is one part."""
+    ours = re.compile(r"(adapter|merged|scores\d+)?")
+    whole = [re.sub(r"/(seed\d+)(?=/|$)", r"-\1", thing) for thing in things]
+    parts = [[p for p in t.split("/") if not ours.fullmatch(p)] or [t] for t in whole]
     names = ["-".join(p[-1:]) for p in parts]
     for depth in range(2, max(map(len, parts)) + 1):
         names = ["-".join(p[-depth:]) if names.count(n) > 1 else n
