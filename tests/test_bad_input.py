@@ -169,16 +169,13 @@ def test_a_port_that_is_taken(place, tmp_path):
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
-        ranks = {"RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1",
-                 "MASTER_PORT": str(other.getsockname()[1])}  # fmt: skip
+        port = str(other.getsockname()[1])
         for world, words in (("2", "--master_port"), ("1", "line 3")):
             argv = arguments(place, tmp_path / world, ["--data.train", str(place / "broken.jsonl")])
-            done = subprocess.run(
-                [sys.executable, str(ROOT / "launch" / "train.py"), *argv], cwd=ROOT, check=False,
-                capture_output=True, text=True, env=os.environ | ranks | {"WORLD_SIZE": world},
-            )  # fmt: skip
-            assert done.returncode == EXIT_USER_ERROR, done.stderr[-2000:]
-            assert words in done.stderr and "Traceback" not in done.stderr
+            script = ROOT / "launch" / "train.py"
+            code, said = run_ranks(1, script, argv, WORLD_SIZE=world, MASTER_PORT=port)
+            assert code == EXIT_USER_ERROR, said[-2000:]
+            assert words in said and "Traceback" not in said
 
 
 def test_two_ranks_say_it_once(place, tmp_path):
