@@ -22,7 +22,8 @@ from mipic_llm.config import Config, from_settings, parse_point, read_record
 from mipic_llm.config.fields import Row
 from mipic_llm.config.files import check_file
 from mipic_llm.config.merging import MergeFlags, check_merge
-from mipic_llm.data.read.containers import NamedRows, check_files
+from mipic_llm.data.read.containers import NamedRows
+from mipic_llm.data.read.find import check_files
 from mipic_llm.data.read.formats import as_list
 from mipic_llm.errors import EXIT_STOPPED, UserError
 from mipic_llm.model.files import exported

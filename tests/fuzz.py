@@ -33,7 +33,7 @@ from hypothesis import strategies as st  # noqa: E402
 from mipic_llm.config import load_config  # noqa: E402
 from mipic_llm.config.files import check_file  # noqa: E402
 from mipic_llm.config.schema import OPTIONS  # noqa: E402
-from mipic_llm.data.read.containers import check_files  # noqa: E402
+from mipic_llm.data.read.find import check_files  # noqa: E402
 from mipic_llm.errors import UserError  # noqa: E402
 
 LIMIT = 20.0  # seconds of one case

@@ -7,7 +7,7 @@ from itertools import takewhile
 from mipic_llm.commands import evaluate
 from mipic_llm.config import Section, load_config, opt
 from mipic_llm.config.files import check_file
-from mipic_llm.data.read.containers import check_files
+from mipic_llm.data.read.find import check_files
 from mipic_llm.errors import EXIT_DONE, UserError
 
 ABOUT = """Compare runs, models or finished evaluations with the first one named, figure by figure.

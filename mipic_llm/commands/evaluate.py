@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mipic_llm.config import Section, load_config, opt
 from mipic_llm.config.files import check_file
-from mipic_llm.data.read.containers import check_files
+from mipic_llm.data.read.find import check_files
 
 ABOUT = """Score a finished model at every layer and size.
 

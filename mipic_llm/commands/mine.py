@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mipic_llm.config import load_config
 from mipic_llm.config.files import check_file
-from mipic_llm.data.read.containers import check_files
+from mipic_llm.data.read.find import check_files
 from mipic_llm.mining.settings import USES, MineFlags
 
 ABOUT = """Find hard negatives (or pairs) for training rows: the texts that a model takes for near.

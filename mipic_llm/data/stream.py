@@ -12,7 +12,8 @@ import numpy as np
 from mipic_llm.config import SourceConfig
 from mipic_llm.data import row_store
 from mipic_llm.data.read.columns import Columns
-from mipic_llm.data.read.containers import SUFFIXES, containers, files_of, split_weight
+from mipic_llm.data.read.containers import containers
+from mipic_llm.data.read.find import SUFFIXES, files_of, split_weight
 from mipic_llm.data.read.formats import (
     constant_score,
     few_labels,

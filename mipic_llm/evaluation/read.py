@@ -31,7 +31,8 @@ from mipic_llm.config.recipe import read_yaml
 from mipic_llm.data.read import cells
 from mipic_llm.data.read.cells import plain
 from mipic_llm.data.read.columns import NLI, PAIRS, SCORES
-from mipic_llm.data.read.containers import SUFFIXES, NamedRows
+from mipic_llm.data.read.containers import NamedRows
+from mipic_llm.data.read.find import SUFFIXES
 from mipic_llm.data.read.formats import read_training
 from mipic_llm.data.read.labelled import (
     ScoredPair,

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from mipic_llm.config import Config, need
-from mipic_llm.data.read.containers import files_of, split_weight
+from mipic_llm.data.read.find import files_of, split_weight
 from mipic_llm.errors import EXIT_DONE
 from mipic_llm.mining.nearest import cosines, nearest
 from mipic_llm.mining.settings import MineSettings

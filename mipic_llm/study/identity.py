@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mipic_llm import __version__
 from mipic_llm.config.files import PACKAGE, legal_path
-from mipic_llm.data.read.containers import files_of, split_weight
+from mipic_llm.data.read.find import files_of, split_weight
 from mipic_llm.tracking.environment import commit
 
 APART = ("plan", "study")  # rooms that no trial runs

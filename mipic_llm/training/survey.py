@@ -14,7 +14,7 @@ import numpy as np
 
 from mipic_llm.config import Config, SourceConfig
 from mipic_llm.data.read.cells import plain
-from mipic_llm.data.read.containers import split_weight
+from mipic_llm.data.read.find import split_weight
 from mipic_llm.data.read.formats import read_training
 from mipic_llm.data.read.rows import ReadReport, TextSource, key_of
 from mipic_llm.data.row_store import StoredRows, mixed

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import csv
-import difflib
-import glob
 import gzip
 import json
-import math
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -18,16 +15,16 @@ from typing import Any, NamedTuple
 
 from mipic_llm.config.files import legal_path
 from mipic_llm.data.read.cells import NEGATIVE, BadRow, nothing
-from mipic_llm.errors import UserError
-
-_JSON = (".jsonl", ".json")
-SUFFIXES = (*_JSON, ".csv", ".tsv", ".parquet", ".arrow", ".txt")
-ACCEPTED = f"{' '.join(SUFFIXES)}, text ones also with .gz"
-_HUB_ID = re.compile(
-    r"(?P<id>[\w.-]+(/[\w.-]+)?)(:(?P<config>[^@\[\]]+))?(@(?P<revision>[^@\[\]]+))?"
-    r"(\[(?P<split>[^\[\]]+(\[[^\[\]]*\])?)\])?"  # the split may itself be a slice: train[:10%]
+from mipic_llm.data.read.find import (
+    ACCEPTED,
+    HUB_ID,
+    JSON,
+    SUFFIXES,
+    files_of,
+    nearest_file,
+    suffix_of,
 )
-
+from mipic_llm.errors import UserError
 
 Numbered = Iterator[tuple[int, Any]]  # a BadRow in place of a row that cannot even be decoded
 
@@ -51,19 +48,6 @@ class Part(NamedTuple):
     unit: str
     rows: Numbered
     beside: tuple[str, ...] = ()
-
-
-def split_weight(spec: str) -> tuple[str, float]:
-    name, found, number = spec.rpartition("=")
-    if not found or legal_path(spec).exists():
-        return spec, 1.0
-    try:
-        weight = float(number)
-    except ValueError:
-        return spec, 1.0
-    if not (math.isfinite(weight) and weight > 0):
-        raise UserError(f"data.train: the weight of {name} is {number}; give a number above 0")
-    return name, weight
 
 
 def containers(
@@ -96,110 +80,12 @@ def containers(
     return [first._replace(beside=files.beside), *others]
 
 
-class Files(NamedTuple):
-    """The files of a spec that are read, and those of a folder that belong to another split."""
-
-    read: list[Path]
-    beside: tuple[str, ...] = ()
-
-
-def files_of(spec: str, split: str = "train") -> Files | None:
-    """The files that a spec names: a file, a folder, a glob, `demo` or (of evaluation alone)
-    `demo-families`; None for a Hugging Face id.
-
-    Where names of a folder's or glob's files say their split (train-0.parquet, test/x.jsonl), those
-    of the wanted one are read. Raises UserError where there are none. Imports nothing slow.
-    """
-    if spec in ("demo", "demo-families"):
-        from mipic_llm.data.demo import demo_path
-
-        return Files([Path(demo_path(split))])
-    path = legal_path(spec)
-    if path.is_dir():
-        # A folder saved by datasets has JSON about itself, and caches, beside its arrow files.
-        files = _saved(path) or [file for file in sorted(path.rglob("*")) if _is_data(file)]
-        if not files:
-            raise UserError(f"{spec} holds no data file; accepted: {ACCEPTED}")
-        return _of_split(files, path, split)
-    if path.exists():
-        return Files([path])
-    named_as_file = _suffix(path) in SUFFIXES or spec.startswith((".", "~", "/"))
-    if "*" in spec or "?" in spec or ("[" in spec and named_as_file):
-        files = [Path(f) for f in sorted(glob.glob(str(path), recursive=True)) if Path(f).is_file()]
-        if not files:
-            raise UserError(f"no file matches {spec}; check the pattern")
-        fixed = next(n for n, part in enumerate(path.parts) if set(part) & set("*?["))
-        return _of_split(files, Path(*path.parts[:fixed]), split)
-    if named_as_file or _HUB_ID.fullmatch(spec) is None:
-        raise UserError(f"no such file: {spec}; {_nearest(path)}")
-    return None
-
-
-def _saved(folder: Path) -> list[Path]:
-    """The arrow files of a Dataset, or of every split of a DatasetDict, that save_to_disk wrote."""
-    states = [folder / "state.json", *sorted(folder.glob("*/state.json"))]
-    try:
-        return [
-            state.parent / file["filename"]
-            for state in states
-            if state.is_file()
-            for file in json.loads(state.read_text("utf-8"))["_data_files"]
-        ]
-    except (OSError, ValueError, KeyError, TypeError):
-        return []  # another's state.json
-
-
-_SPLIT = re.compile(r"(?<![a-z])(train(?:ing)?|validation|valid|val|dev|eval|test)(?![a-z])")
-_SAME = {"training": "train"} | dict.fromkeys(("valid", "val", "dev", "eval"), "validation")
-_NEXT = {"train": ("train", ""), "validation": ("validation", "test", "", "train"),
-         "test": ("test", "validation", "", "train")}  # fmt: skip
-
-
-def _of_split(files: list[Path], folder: Path, split: str) -> Files:
-    """Those of the wanted split, by the names below the folder; all where no name tells."""
-    by_split: dict[str, list[Path]] = {}
-    for file in files:
-        found = _SPLIT.findall(str(file.relative_to(folder)).lower())
-        by_split.setdefault(_SAME.get(found[-1], found[-1]) if found else "", []).append(file)
-    chosen = next((name for name in _NEXT[split] if name in by_split), None)
-    if chosen is None:
-        raise UserError(
-            f"{folder} has no files of the split {split}, only of {' and '.join(by_split)}; name "
-            "the file itself if it is what you want"
-        )
-    others = [str(f.relative_to(folder)) for f in files if f not in by_split[chosen]]
-    return Files(by_split[chosen], tuple(others))
-
-
-def check_files(specs: list[str]) -> None:
-    """Raise UserError for the first of these specs (`=weight` may follow) that names no file."""
-    for spec in specs:
-        files_of(split_weight(spec)[0])
-
-
-def _suffix(path: Path) -> str:
-    return Path(path.name.lower().removesuffix(".gz")).suffix
-
-
-def _is_data(path: Path) -> bool:
-    return path.is_file() and not path.name.startswith(".") and _suffix(path) in SUFFIXES
-
-
-def _nearest(path: Path) -> str:
-    """What to do about a missing file, with the nearest name in its folder."""
-    if not path.parent.is_dir():
-        return f"the folder {path.parent} does not exist either"
-    names = [file.name for file in path.parent.iterdir()]
-    near = difflib.get_close_matches(path.name, names, n=1, cutoff=0.5)
-    return f"did you mean {path.parent / near[0]}?" if near else "check the path"
-
-
 def _file_rows(path: Path) -> Part:
-    suffix = _suffix(path)
+    suffix = suffix_of(path)
     if suffix not in SUFFIXES:
         raise UserError(f"{path}: unknown file type {suffix or path.name}; accepted: {ACCEPTED}")
     readers = {".parquet": _arrow, ".arrow": _arrow, ".txt": _txt, ".csv": _csv, ".tsv": _csv}
-    by_line = suffix in (".txt", ".csv", ".tsv") or (suffix in _JSON and not _is_list(path))
+    by_line = suffix in (".txt", ".csv", ".tsv") or (suffix in JSON and not _is_list(path))
     rows = _guarded(path, readers.get(suffix, _json))
     return Part(str(path), "line" if by_line else "row", rows)
 
@@ -217,7 +103,7 @@ def _guarded(path: Path, reader: Callable[[Path], Numbered]) -> Numbered:
 def _open(path: Path):
     """Text, with or without gzip and BOM; line ends are left to the csv reader."""
     opener = gzip.open if path.name.lower().endswith(".gz") else open
-    return opener(path, "rt", encoding="utf-8-sig", newline="" if "sv" in _suffix(path) else None)
+    return opener(path, "rt", encoding="utf-8-sig", newline="" if "sv" in suffix_of(path) else None)
 
 
 def _one_line(bad: Exception) -> str:
@@ -251,7 +137,7 @@ def _csv(path: Path) -> Numbered:
     """A .tsv has no quotes: they are text, and no field runs over a line end. A .csv has one mark
     between cells, of those below the one that its header has most of."""
     csv.field_size_limit(2**31 - 1)
-    tsv = _suffix(path) == ".tsv"
+    tsv = suffix_of(path) == ".tsv"
     with _open(path) as file:
         head = file.readline()
         marks = "\t" if tsv else ",;\t|"
@@ -301,7 +187,7 @@ def _is_list(path: Path) -> bool:
     """Is a .json file one list (else it is read as JSON lines)?"""
     try:
         with _open(path) as file:
-            return _suffix(path) == ".json" and file.read(4096).lstrip().startswith("[")
+            return suffix_of(path) == ".json" and file.read(4096).lstrip().startswith("[")
     except (OSError, EOFError, zlib.error, UnicodeDecodeError):
         return False  # the reader will meet the same and say so
 
@@ -328,7 +214,7 @@ def _arrow(path: Path) -> Numbered:
     import pyarrow.parquet
 
     try:
-        if _suffix(path) == ".parquet":
+        if suffix_of(path) == ".parquet":
             batches = pyarrow.parquet.ParquetFile(path).iter_batches()
         else:
             mapped = pyarrow.memory_map(str(path))
@@ -344,7 +230,7 @@ def _arrow(path: Path) -> Numbered:
 def _hub_rows(spec: str, split: str, cache_dir: str | None, stream: bool) -> Part:
     import datasets
 
-    match = _HUB_ID.fullmatch(spec)
+    match = HUB_ID.fullmatch(spec)
     assert match is not None, spec
     try:
         data = datasets.load_dataset(
@@ -352,7 +238,7 @@ def _hub_rows(spec: str, split: str, cache_dir: str | None, stream: bool) -> Par
             split=match["split"] or split, **({"streaming": True} if stream else {}),
         )  # fmt: skip
     except Exception as bad:  # whatever fails in there is about the id or the network
-        near = _nearest(legal_path(spec))
+        near = nearest_file(legal_path(spec))
         raise UserError(
             f"{spec} is no file here ({near}), and as a Hugging Face data set it cannot be loaded: "
             f"{_one_line(bad)}; check the name, config and split, or the network"

@@ -50,7 +50,8 @@ from mipic_llm.data.read.columns import (
     detect,
     unclear,
 )
-from mipic_llm.data.read.containers import Numbered, Part, containers, split_weight
+from mipic_llm.data.read.containers import Numbered, Part, containers
+from mipic_llm.data.read.find import split_weight
 from mipic_llm.data.read.rows import ALL, SPARE, Example, ReadReport, Row, TextSource
 from mipic_llm.errors import UserError
 
