@@ -65,8 +65,10 @@ def test_a_rotation_keeps_whole_cosines_and_betters_prefixes(run, rotated):
 
 
 def test_a_rotation_can_be_cut(run, rotated, tmp_path):
-    small = mipic_llm.export(run, rotate="pca", pca_text=["demo"], point="8@4", to=tmp_path)
+    small = mipic_llm.export(run, rotate="pca", pca_text=["demo"], point="8@4", merged=True,
+                             to=tmp_path)  # fmt: skip
     assert small.name == "rotated-4x8"
+    assert np.abs(encode(tmp_path / "merged") - encode(run.path / "adapter")).max() < 1e-6
     assert np.abs(encode(small) - encode(rotated, 8)).max() < 1e-6
 
 
