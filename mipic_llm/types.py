@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 BITS = {32: "float32", 8: "int8", 1: "binary"}  # of a stored channel; sentence-transformers' names
 
+TURNED = "turned"  # in a run's directory: the Dense module of `model.rotate` before training
+
 
 class Point(NamedTuple):
     """One usable size of the model: the readout of `layer` (1-based) cut to its first `dim`, each

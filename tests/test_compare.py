@@ -27,6 +27,7 @@ from mipic_llm.report import (
     write_record,
     write_rows,
 )
+from mipic_llm.report.index import index_of
 from mipic_llm.report.judged import judged
 from mipic_llm.report.paired import kind_of
 from mipic_llm.report.versus import as_text
@@ -266,6 +267,10 @@ def test_a_run_from_its_training_to_its_comparison(base, tmp_path, capsys) -> No
         assert "May an index stay when the model changes?" in told
         assert "held-out: recall@10, layer 4" in told and "new queries on new documents" in told
         assert "new minus old queries, old documents" in told
+    assert "turned" not in index_of(out)
+    (out / "turned").mkdir()  # as `model.rotate` leaves it
+    assert "must be turned by turned/ first" in index_of(out)
+    (out / "turned").rmdir()
     assert {row["task"] for row in rows} == {"pairs", "faq", "held-out"}
     assert {row["max_length"] for row in rows} == {16}
     (record,) = json.loads((out / "comparison.json").read_text())

@@ -108,3 +108,12 @@ def test_too_few_texts_are_one_line(base, tmp_path) -> None:
     own = settings(str(base)) | {"model": {"name": str(base), "rotate": "pca"}}
     with pytest.raises(UserError, match="model.rotate: the training data have [0-9]+ distinct"):
         mipic_llm.train(ROWS[:5], output_dir=tmp_path / "few", **own)
+
+
+def test_a_directory_of_this_name_that_others_made_is_left_alone(base, tmp_path) -> None:
+    own = tmp_path / "out" / "turned" / "model.safetensors"
+    own.parent.mkdir(parents=True)
+    own.write_text("mine")
+    with pytest.raises(UserError, match="holds another run"):
+        train(base, tmp_path / "out")
+    assert own.read_text() == "mine"

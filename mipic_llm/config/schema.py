@@ -48,7 +48,7 @@ class ModelConfig(Section):
     rotate: Literal["none", "pca", "centred"] = opt("none", "begin turned onto the principal axes "
         "of the training texts, by one more Dense module that is trained and exported: whole "
         "vectors keep every cosine, prefixes begin as PCA; centred = what all texts share comes "
-        "last")
+        "last, and is taken off where it is most of a vector, which changes cosines")
 
 
 class LoraSettings(Section):

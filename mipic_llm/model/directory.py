@@ -24,6 +24,7 @@ from mipic_llm.model.files import (
     resolve_name,
     run_of,
 )
+from mipic_llm.types import TURNED
 
 # The prompt of a kind of text is the first of these that the model has (sentence-transformers).
 _NAMES = {"query": ("query",), "document": ("document", "passage", "corpus")}
@@ -97,9 +98,6 @@ class Source(NamedTuple):
         """A name for the content of the files, or of the hub's commit."""
         commit = getattr(self.config, "_commit_hash", None) or self.revision
         return content_of(self.backbone, commit, self.adapter)
-
-
-TURNED = "turned"  # in a run's directory: the Dense module of `model.rotate` before training
 
 
 def open_source(model: Any, run_dir: Path | None = None) -> Source:

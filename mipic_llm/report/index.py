@@ -8,7 +8,7 @@ from pathlib import Path
 from mipic_llm.report.paired import PREFIX, gap_of, read_rows
 from mipic_llm.report.scores import read_families
 from mipic_llm.report.tables import markdown_table, plain_table
-from mipic_llm.types import Point, Score
+from mipic_llm.types import TURNED, Point, Score
 
 OLD_ON_OLD, NEW_ON_OLD = "old queries on old documents", "new queries on old documents"
 _INDEX = ("ndcg@10", "recall@10")
@@ -24,6 +24,8 @@ def index_of(run: Path, *, markdown: bool = False) -> str:
         return ""
     rows, _ = read_rows(run, "after")
     title = "May an index stay when the model changes? Old: the model before training"
+    if (run / TURNED).is_dir():
+        title += f", turned (an index of the base itself must be turned by {TURNED}/ first)"
     table = index_table(scores, rows or None, markdown=markdown)
     return f"**{title}**\n\n{table}" if markdown else f"{title}\n\n{table}"
 

@@ -21,7 +21,6 @@ from mipic_llm.data.batch import Prepared, prefetch
 from mipic_llm.errors import EXIT_DONE, EXIT_INCOMPLETE, EXIT_STOPPED, UserError
 from mipic_llm.model.attention import choose
 from mipic_llm.model.dense import write_dense
-from mipic_llm.model.directory import TURNED
 from mipic_llm.runtime import checkpoint
 from mipic_llm.runtime import ranks as dist
 from mipic_llm.runtime.engine import start
@@ -46,7 +45,7 @@ from mipic_llm.training.resume import check_resume, find_resume, fingerprint, pa
 from mipic_llm.training.run import LiveRun
 from mipic_llm.training.step import UNREAD, NotFinite, StepRunner
 from mipic_llm.training.teacher import build
-from mipic_llm.types import RunState
+from mipic_llm.types import TURNED, RunState
 
 
 @contextmanager
@@ -106,13 +105,12 @@ def train(
     own: list[Any] = [ShowProgress()]
     with writing(out):
         if dist.rank() == 0:
-            if config.model.rotate != "none" and (
-                begun is None or begun.resolve() != out.resolve()
-            ):
-                write_dense(out / TURNED, source.dense[-1])
-            # By it a run that is killed now is known as one of ours.
+            # First of all: by it a run that is killed now is known as one of ours.
             if has_news(run) or not (out / "config.yaml").is_file():  # or of another directory
                 put(out / "config.yaml", record(run))
+            elsewhere = begun is None or begun.resolve() != out.resolve()
+            if config.model.rotate != "none" and elsewhere:
+                write_dense(out / TURNED, source.dense[-1])
             after = state.step if resume_from else None
             trackers = make_trackers(config, out, resume_step=after, run_id=state.mlflow_run_id)
             own = [*map(Tracking, trackers), *own]

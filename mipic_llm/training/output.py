@@ -12,10 +12,10 @@ from typing import IO
 
 from mipic_llm.config import Config, dump, need, read_record
 from mipic_llm.errors import UserError
-from mipic_llm.model.directory import TURNED
 from mipic_llm.runtime import checkpoint
 from mipic_llm.runtime import ranks as dist
 from mipic_llm.training.run import LiveRun
+from mipic_llm.types import TURNED
 
 
 def claim_output(config: Config) -> IO | None:
@@ -58,7 +58,7 @@ def _other_run(out: Path, config: Config) -> str | None:
         if path.is_symlink():
             return f"output_dir: {path} is a link, which a run does not follow; remove it"
     # What a start that was killed leaves before config.yaml says whose directory this is.
-    early = (".lock", ".rehearsal", ".config.yaml.new", TURNED)
+    early = (".lock", ".rehearsal", ".config.yaml.new")
     kept = [p for p in out.iterdir() if p.name not in early]
     resume = config.train.resume
     own = resume == "auto" or Path(resume).resolve().is_relative_to(out.resolve())

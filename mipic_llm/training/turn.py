@@ -18,10 +18,11 @@ from mipic_llm.evaluation.open import for_inference, load_frozen
 from mipic_llm.evaluation.pca import axes_module
 from mipic_llm.evaluation.tasks.base import SYMMETRIC
 from mipic_llm.model.dense import Dense, read_dense
-from mipic_llm.model.directory import TURNED, Source
+from mipic_llm.model.directory import Source
 from mipic_llm.runtime import ranks as dist
 from mipic_llm.runtime.ranks import say
 from mipic_llm.training.distinct import distinct
+from mipic_llm.types import TURNED
 
 
 def turn(
@@ -57,6 +58,7 @@ def _axes(config: Config, source: Source, data: Sequence[TextSource]) -> Dense |
          "leave --model.rotate out")  # fmt: skip
     step = -(-n // (PCA_TEXTS * width))
     some = [texts.read(i) for i in range(0, n, step)]  # by the order of hashes: at random
+    say(f"model.rotate {how}: reading {len(some):,} of {n:,} training texts")
     inner_norm = config.model.inner_norm or "raw"
     engine = for_inference(config, source, inner_norm, partial(load_frozen, config))
     encoder = make_encoder(config, source)
@@ -66,5 +68,5 @@ def _axes(config: Config, source: Source, data: Sequence[TextSource]) -> Dense |
     if dist.rank():
         return None
     axes, about = axes_module(z_NLD[:, 0], how == "centred")
-    say(f"model.rotate {how}: principal axes of {len(some):,} of {n:,} training texts{about}")
+    say(f"turned onto their principal axes{about}")
     return axes
