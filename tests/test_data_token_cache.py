@@ -179,7 +179,8 @@ def test_a_rank_tokenises_its_own_rows_unless_it_must_compare_lengths(
     rows = [Example(f"a{i}", f"p{i}", (), i) for i in range(16)]
     source, enc = TextSource("rows", rows, 1.0), encoder(tokenizer)
     plan = BatchPlan([source], 4, 2, seed=0)
-    data = feed.Data([source], plan, enc, [], [source.traits], [LazyTokens(rows, enc)], balance)
+    data = feed.Data([source], plan, enc, [], [source.traits], [LazyTokens(rows, enc)], balance,
+                     encoders=[enc])  # fmt: skip
     found = data.step((0, 0))
     seen = [int(text[1:]) for text in enc._known["query"]]
     whole = [i for _, i in plan.batch(0, 0)]

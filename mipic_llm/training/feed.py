@@ -50,7 +50,7 @@ class Data(NamedTuple):
     balance: bool = False
     labels: Sequence[Labels | None] = ()  # of sources of labelled text
     teacher: Teacher | None = None
-    encoders: Sequence[TextEncoder] = ()  # of each source
+    encoders: Sequence[TextEncoder] = ()  # of each source, as tokens
 
     @property
     def unlabelled(self) -> bool:
