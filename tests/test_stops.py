@@ -41,12 +41,10 @@ run_main(main)
 def test_an_error_is_told_once_by_a_rank_that_has_it(tmp_path, who):
     script = tmp_path / "worker.py"
     script.write_text(WORKER)
-    began = time.monotonic()
     code, text = run_ranks(2, script, list(who))
     assert code == EXIT_USER_ERROR, text
     assert text.count("error") == 1 and "seen by rank" in text and "Traceback" not in text, text
     assert "error (rank 1): " in text or who != "1"
-    assert time.monotonic() - began < 60
 
 
 def test_what_is_a_launcher():

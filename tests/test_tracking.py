@@ -138,7 +138,9 @@ def test_legal_names_are_accepted_by_mlflow_and_long_ones_stay_apart():
 # ---- MLflow, a real store
 
 
-def test_default_store_gets_everything_and_resume_goes_on_in_the_same_run(tmp_path, row, caplog):
+def test_default_store_gets_everything_and_resume_goes_on_in_the_same_run(
+    tmp_path, row, caplog, monkeypatch
+):
     out = tmp_path / "my run"
     config = Config()
     params = {f"section.key{i}": i for i in range(230)}
@@ -147,7 +149,8 @@ def test_default_store_gets_everything_and_resume_goes_on_in_the_same_run(tmp_pa
     (out / "config.yaml").write_text("seed: 1\n")
     (out / "export" / "weights.txt").write_text("w")
 
-    start = time.monotonic()
+    gate, connect = threading.Event(), MlflowTracker._connect
+    monkeypatch.setattr(MlflowTracker, "_connect", lambda self: gate.wait(60) and connect(self))
     tracker = make_tracker(config, out)
     assert tracker.where() is None, "there is no run yet"
     tracker.params(params)
@@ -159,9 +162,8 @@ def test_default_store_gets_everything_and_resume_goes_on_in_the_same_run(tmp_pa
     tracker.artifact(out / "config.yaml")
     tracker.artifact(out / "export", "model")
     tracker.artifact(out / "absent.txt")
-    assert (
-        time.monotonic() - start < 2.5 and not tracker.run_id
-    )  # neither import nor migration is waited for
+    assert not tracker.run_id  # neither MLflow's import nor its database was waited for
+    gate.set()
     run_id = tracker.wait_run_id(60)
     assert run_id and tracker.run_id == run_id
     tracker.close("KILLED")
@@ -246,24 +248,25 @@ def test_worker_begins_with_the_first_row_of_training(tmp_path, row, monkeypatch
 
 def test_absent_server_warns_once_and_waits_for_nothing(tmp_path, row, caplog, monkeypatch):
     monkeypatch.setattr(mlflow_run, "RETRY_SECONDS", 0.2)  # several attempts within the test
-    start = time.monotonic()
+    gate, connect = threading.Event(), MlflowTracker._connect
+    monkeypatch.setattr(MlflowTracker, "_connect", lambda self: gate.wait(60) and connect(self))
     tracker = MlflowTracker(f"http://u:secret@127.0.0.1:{closed_port()}", "e", "r")
     tracker.params({"a": 1})
     tracker.metrics(row, 1)
-    assert time.monotonic() - start < 2
+    assert not tracker._settled.is_set()  # none of these waited for an answer
+    gate.set()
     assert tracker.wait_run_id(60) is None
     for step in range(2, 30_000):
         tracker.metrics(row, step)
     time.sleep(1.0)
     assert len(tracker._rows) == mlflow_run.ROWS_KEPT  # bounded
-    start = time.monotonic()
     tracker.close()
-    assert time.monotonic() - start < 5.5
     assert len(caplog.messages) == 1 and "refused" in caplog.messages[0]
     assert "secret" not in caplog.text
 
 
-def test_silent_server_does_not_hold_up_close(row, caplog):
+def test_silent_server_does_not_hold_up_close(row, caplog, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "120")  # what waiting for it would take
     with socket.socket() as server:  # accepts, never answers
         server.bind(("127.0.0.1", 0))
         server.listen()
@@ -272,7 +275,7 @@ def test_silent_server_does_not_hold_up_close(row, caplog):
         time.sleep(0.2)
         start = time.monotonic()
         tracker.close()
-        assert time.monotonic() - start < 8  # 5 for the server, the rest for importing mlflow
+        assert time.monotonic() - start < 60 and tracker._thread.is_alive()
         assert len(caplog.messages) == 1
 
 
@@ -351,9 +354,7 @@ def test_server_that_dies_for_good(caplog, monkeypatch):
     for step in range(2, 50):
         tracker.metrics({"loss": 1.0}, step)
         time.sleep(0.005)
-    start = time.monotonic()
     tracker.close("FAILED")
-    assert time.monotonic() - start < 5.5
     assert len(caplog.messages) == 1 and tracker.run_id == "f" * 32
 
 
