@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from mipic_llm.data.plan import BatchPlan, StagedPlan
 from mipic_llm.data.read.rows import Example, TextSource
 from mipic_llm.errors import UserError
 from mipic_llm.objective import EmbeddingModule, build_objective
-from mipic_llm.training.setup import schedule_of, schedule_of_stages
+from mipic_llm.training.setup import open_run, schedule_of, schedule_of_stages
 
 STAGES = """\
 stages:
@@ -137,8 +138,8 @@ def test_heads_that_stages_share(recipe, tmp_path) -> None:
     names = {name.partition(".")[0] for name, _ in module.named_parameters()} - {"backbone"}
     assert names == {"phis", "phis_of_stage_3", "teacher_maps"}
     idle = [{id(heads) for heads in one.others} for one in made]
-    assert idle[0] >= {id(third["phis"]), id(third["teacher_maps"])} and len(idle[1]) == 4
-    assert idle[2] == {id(first["phis"])}
+    assert idle[0] >= {id(third["phis"]), id(third["teacher_maps"])} and len(idle[1]) == 5
+    assert idle[2] == {id(first["phis"]), id(first["lifts"])}
     again = [build_objective(stages[0], width=32, depth=4, teacher_width=32) for _ in range(2)]
     EmbeddingModule(nn.Linear(1, 1), *again)
     assert again[0].heads() == again[1].heads() and not again[0].others
@@ -147,6 +148,52 @@ def test_heads_that_stages_share(recipe, tmp_path) -> None:
         module.enter(stage)
         assert module.objective is made[stage]
     assert made[1].memory.size == 0 and made[2].memory.state() is None
+
+
+@pytest.mark.parametrize("options, words", [
+    ("teacher.scores: 1", "entry 2 of stages: teacher.scores and teacher.margin: no row has"),
+    ("teacher.margin: 1", "entry 2 of stages: teacher.scores and teacher.margin: no row has"),
+    ("scored.loss: angle", "entry 2 of stages: options has scored.loss, and no rows here are"),
+    ("pic.ladder: [4@2, 32@5]", "entry 2 of stages: pic.ladder has 32@5, the model has 4 layers"),
+    ("sia.layers: [2, 5]", "entry 2 of stages: sia.layers has 5, the model has 4 layers"),
+])  # fmt: skip
+def test_what_a_stage_asks_in_vain_is_refused_before_the_first_step(
+    recipe, tmp_path, options, words
+) -> None:
+    """What needs the model or the rows; a run of the stage's own would be refused too."""
+    path = tmp_path / "own.yaml"
+    text = STAGES.replace("    schedule: con", f"    options: {{{{{options}}}}}\n    schedule: con")
+    path.write_text(text.format(folder=recipe.parent))
+    config = load_config(["--recipe", str(path)])
+    with pytest.raises(UserError, match=re.escape(words)):
+        open_run(config)
+
+
+def test_options_of_a_stage_take_effect(recipe, tmp_path) -> None:
+    """What was derived for the run is derived anew, and heads that begin in another way are fresh
+    ones; what the run itself was given stays."""
+    path = tmp_path / "own.yaml"
+    text = STAGES.replace("    schedule: con", "    options: {{pic.checkpoints: 2, objective.tau: "
+                          "0.5, sia.lift_init: linear}}\n    schedule: con")  # fmt: skip
+    text = text.replace("dims: [4, 16, 32]}}", "dims: [4, 16, 32], tau_learnable: true}}\n"
+                        "sia: {{lift_init: prefix}}")  # fmt: skip
+    for given, layers in (("", [2, 4]), ("\nsia: {{layers: [1, 3]}}", [1, 3])):
+        new = text if not given else text.replace("prefix}}", "prefix, layers: [1, 3]}}")
+        path.write_text(new.format(folder=recipe.parent))
+        config = resolve(load_config(["--recipe", str(path)]), width=32, n_layers=4)
+        (tmp_path / "again.yaml").write_text(dump(config))
+        again = load_config(["--recipe", str(tmp_path / "again.yaml")])
+        for one in (config, resolve(again, width=32, n_layers=4)):
+            first, second = resolve_stages(one, width=32, n_layers=4)
+            assert len(first.pic.ladder) == 3 and second.pic.ladder == ["4@2", "32@4"]
+            assert second.sia.layers == layers
+    made = [build_objective(c, width=32, depth=4) for c in (first, second, second, first)]
+    module = EmbeddingModule(nn.Linear(1, 1), *made)
+    for name in ("temperature", "lifts"):
+        one, two, three, four = (o.heads()[name] for o in made)
+        assert one is four and two is three and one is not two, name
+    assert made[1].heads()["temperature"][0](torch.zeros(1, 1)).item() == pytest.approx(0.5)
+    assert "temperature_of_stage_2" in dict(module.named_children())
 
 
 def test_the_plan_of_stages() -> None:
@@ -211,6 +258,14 @@ def test_a_record_is_read_back_and_compared(recipe, tmp_path) -> None:
      "entry 2 of stages: objective.tau is -4"),
     ("steps: 10\n    sch", "steps: 10\n    batch_size: 1\n    sch",
      "entry 2 of stages: train.batch_size is 1 on 1 rank"),
+    ("steps: 10\n    sch", "steps: 10\n    options: {{teacher.vector: 1}}\n    sch",
+     "entry 2 of stages: teacher.vector is 1 and there is no teacher"),
+    ("steps: 10\n    sch", "steps: 10\n    options: {{teacher.relation: 1}}\n    sch",
+     "entry 2 of stages: options has teacher.relation, and there is no teacher"),
+    ("steps: 10\n    sch", "steps: 10\n    options: {{objective.name: mrl, sia.temperature: 1}}"
+     "\n    sch", "options has sia.temperature, which objective.name mrl does not read"),
+    ("steps: 10\n    sch", "steps: 10\n    options: {{pic.ladder: [32@4], pic.checkpoints: 2}}"
+     "\n    sch", "entry 2 of stages: options has pic.ladder and pic.checkpoints"),
     ("name: texts", "name: 3", "entry 2 of stages: entry 2 of sources: name must be text"),
     ("path: {folder}/b.txt, ", "", "entry 2 of stages: entry 2 of sources has no path; give one"),
 ])  # fmt: skip

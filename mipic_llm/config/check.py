@@ -6,10 +6,12 @@ from __future__ import annotations
 import os
 from importlib.util import find_spec
 from itertools import pairwise
+from typing import Any
 
 from mipic_llm.config.points import parse_ladder
 from mipic_llm.config.presets import OBJECTIVES
 from mipic_llm.config.schema import Config
+from mipic_llm.config.sources import entry_of_stages
 from mipic_llm.errors import UserError
 
 # fmt: off
@@ -77,10 +79,30 @@ def validate(c: Config, world_size: int | None = None, *, stage: bool = False) -
          "which has no fp32 form; give --train.precision bf16 or --model.attn sdpa")
     for i, own in enumerate(c.of_stages() if c.stages else ()):
         alone = own.replace(**{"stages": [], "data.train": ["demo"]})
-        try:
+        with entry_of_stages(i):
             validate(alone, world_size, stage=True)
-        except UserError as error:
-            raise UserError(f"entry {i + 1} of stages: {error}") from None
+            _no_idle_options(alone, c.stages[i].options)
+
+
+# Terms that read the options of a section, or an option.
+_READERS = {
+    "sia.": {"sia", "sentences"}, "pic.": {"pic", "starbucks"}, "ese.": {"ese", "2dmse"},
+    "mic.": {"mic_tokens", "mic_texts"}, "sia.sentences": {"sentences"},
+    "objective.alpha": {"sia"}, "objective.wide_weight": {"sia"},
+}
+
+
+def _no_idle_options(c: Config, asked: dict[str, Any]) -> None:
+    """Refuse what a stage asks for and nothing in it would read."""
+    terms, taught = set(OBJECTIVES[c.objective.name].terms), c.teacher.name != "none"
+    for key, value in asked.items():
+        readers = _READERS.get(key) or _READERS.get(f"{key.partition('.')[0]}.", terms)
+        ladder = key.startswith("pic.") and taught and c.teacher.layers == "ladder"
+        need(bool(readers & terms) or ladder, f"options has {key}, which objective.name "
+             f"{c.objective.name} does not read; leave it out")
+        need(taught or not value or not key.startswith(("teacher.relation", "teacher.vector",
+             "teacher.layers")), f"options has {key}, and there is no teacher; give teacher.name "
+             "beside stages")
 
 
 def validate_sizes(c: Config) -> None:

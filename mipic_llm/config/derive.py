@@ -15,6 +15,7 @@ from mipic_llm.config.files import model_folder
 from mipic_llm.config.points import parse_ladder
 from mipic_llm.config.presets import OBJECTIVES, PRESETS
 from mipic_llm.config.schema import Config, flatten
+from mipic_llm.config.sources import entry_of_stages
 from mipic_llm.types import Point
 
 # What was written for one model and says nothing of another.
@@ -188,10 +189,16 @@ def resolve(
 
 
 def resolve_stages(config: Config, *, width: int, n_layers: int) -> list[Config]:
-    """A resolved configuration as it is in each stage; one where their objectives are the same."""
+    """A resolved configuration as it is in each stage; one where their objectives are the same.
+
+    Raises UserError where a stage's options do not fit the model."""
     if not any(stage.options for stage in config.stages):
         return [config]
-    return [resolve(c, width=width, n_layers=n_layers) for c in config.of_stages()]
+    found = []
+    for i, own in enumerate(config.of_stages()):
+        with entry_of_stages(i):
+            found.append(resolve(own, width=width, n_layers=n_layers))
+    return found
 
 
 def _by_case(config: Config, max_positions: int | None, cuda: bool | None) -> Config:

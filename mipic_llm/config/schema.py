@@ -12,8 +12,8 @@ from typing import Any, Literal
 from pydantic import PrivateAttr, field_validator
 
 from mipic_llm.config.fields import Row, Section, nearest, opt, options
-from mipic_llm.config.points import figure_name
-from mipic_llm.config.sources import Schedule, SourceConfig, StageConfig
+from mipic_llm.config.points import figure_name, parse_ladder
+from mipic_llm.config.sources import Schedule, SourceConfig, StageConfig, entry_of_stages
 from mipic_llm.errors import UserError
 
 Attention = Literal["auto", "sdpa", "eager", "varlen", "flash_attention_2", "flash_attention_3"]
@@ -356,11 +356,19 @@ class Config(Section):
         """What holds in each stage; without stages this alone. Raises UserError."""
         found = []
         for i, stage in enumerate(self.stages):
-            try:
-                found.append(self.replace(**stage.changes()))
-            except UserError as error:
-                raise UserError(f"entry {i + 1} of stages: {error}") from None
+            with entry_of_stages(i):
+                found.append(self.replace(**self._anew(stage.options), **stage.changes()))
         return found or [self]
+
+    def _anew(self, own: dict[str, Any]) -> dict[str, None]:
+        """What was derived from options that a stage changes, unset: it is derived anew there."""
+        found = dict[str, None]()
+        if "pic.checkpoints" in own and "pic.ladder" not in own:
+            found["pic.ladder"] = None
+        derived = [point.layer for point in parse_ladder(self.pic.ladder or [])]
+        if found or "pic.ladder" in own and "sia.layers" not in own:
+            found |= {"sia.layers": None} if self.sia.layers == derived else {}
+        return found
 
     @property
     def own_sources(self) -> list[SourceConfig]:

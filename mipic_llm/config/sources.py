@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 from pydantic import Field
@@ -34,6 +36,15 @@ class SourceConfig(Section):
         found = {"data.query_prompt": self.query_prompt, "data.max_length": self.max_length,
                  "data.document_prompt": self.document_prompt}  # fmt: skip
         return {key: value for key, value in found.items() if value is not None}
+
+
+@contextmanager
+def entry_of_stages(i: int) -> Iterator[None]:
+    """A UserError inside says which stage (from 0) it is about."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"entry {i + 1} of stages: {error}") from None
 
 
 # What all stages have in common: what is exported, what was made before the first step.
@@ -69,5 +80,7 @@ class StageConfig(Section):
         for key in self.options:
             if key in _SHARED or not key.startswith(_OWN):
                 raise UserError(f"options has {key}, which all stages share; give it beside stages")
+        if {"pic.ladder", "pic.checkpoints"} <= self.options.keys():
+            raise UserError("options has pic.ladder and pic.checkpoints; leave one out")
         found = {"train.batch_size": self.batch_size, "data.max_length": self.max_length}
         return self.options | {key: value for key, value in found.items() if value is not None}

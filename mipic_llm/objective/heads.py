@@ -34,7 +34,7 @@ class VectorMap(nn.Linear):
 
     def __init__(self, dim_in: int, dim_out: int, init: str) -> None:
         super().__init__(dim_in, dim_out, bias=False)
-        self.dim_in = dim_in
+        self.dim_in, self.begin = dim_in, init
         if init == "prefix":
             with torch.no_grad():
                 self.weight.copy_(torch.eye(dim_out, dim_in))
@@ -52,7 +52,7 @@ class Temperature(nn.Module):
 
     def __init__(self, tau: float) -> None:
         super().__init__()
-        self.tau, self.dim_in = tau, 1
+        self.tau, self.dim_in, self.begin = tau, 1, tau
         self.change = nn.Parameter(torch.zeros(1))
 
     def forward(self, z_SD: Tensor) -> Tensor:
@@ -69,7 +69,7 @@ class LiftHead(nn.Linear):
 
     def __init__(self, width: int, dims: Sequence[int], init: str) -> None:
         super().__init__(width, sum(dims), bias=False)
-        self.dim_in = width
+        self.dim_in, self.begin = width, init
         if init == "prefix":
             with torch.no_grad():
                 self.weight.copy_(torch.cat([torch.eye(d, width) for d in dims]))
@@ -86,7 +86,8 @@ class ChainHead(nn.Module):
 
     def __init__(self, dim_in: int, dim_out: int, form: str = "mlp") -> None:
         super().__init__()
-        self.dim_in, hidden = dim_in, chain_hidden(dim_in, dim_out, form)
+        self.dim_in, self.begin = dim_in, form
+        hidden = chain_hidden(dim_in, dim_out, form)
         self.down = nn.Linear(dim_in, hidden)
         self.up = nn.Linear(hidden, dim_out)
         self.residual = form == "residual"

@@ -13,8 +13,10 @@ from mipic_llm.objective.term import Inside
 from mipic_llm.types import Packing, Reps
 
 
-def _shapes(heads: nn.ModuleList) -> list[tuple]:
-    return [(name, type(m), *(getattr(p, "ds_shape", p.shape) for p in m.parameters(False)))
+def _made(heads: nn.ModuleList) -> list[tuple]:
+    """How heads were made: their classes, shapes, and what they begin with (`begin`)."""
+    return [(name, type(m), getattr(m, "begin", None),
+             *(getattr(p, "ds_shape", p.shape) for p in m.parameters(False)))
             for name, m in heads.named_modules()]  # fmt: skip
 
 
@@ -22,7 +24,7 @@ class EmbeddingModule(nn.Module):
     """One chunk of sequences in, `Reps` out.
 
     objectives: of each stage of a run, one where they share it, none for inference. Heads of all of
-    them are here from the start; stages whose heads have one name and the same shapes share them.
+    them are here from the start; stages whose heads have one name and are made alike share them.
     """
 
     def __init__(self, backbone: Backbone, *objectives: Objective) -> None:
@@ -34,7 +36,7 @@ class EmbeddingModule(nn.Module):
             for term in objective.terms:
                 for name, heads in term.heads.items():
                     same = [h for n, h in known.items() if n.split(".")[0] == name
-                            and _shapes(h) == _shapes(heads)]  # fmt: skip
+                            and _made(h) == _made(heads)]  # fmt: skip
                     if same:
                         term.heads[name] = same[0]
                     else:

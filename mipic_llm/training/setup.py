@@ -6,6 +6,7 @@ import math
 import random
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from mipic_llm.config import (
     resolve,
     resolve_stages,
 )
+from mipic_llm.data.read.rows import TextSource
 from mipic_llm.model.attention import model_class
 from mipic_llm.model.backbone import Backbone
 from mipic_llm.model.dense import make_dense
@@ -55,6 +57,7 @@ def resolve_for(config: Config, source: Source) -> Config:
                     max_positions=source.max_length, cuda=cuda)  # fmt: skip
     for note in found.notes:
         say(f"note: {note}")
+    resolve_stages(found, width=source.width, n_layers=source.config.num_hidden_layers)
     return found
 
 
@@ -203,6 +206,27 @@ def _as_adapter(config: Config, source: Source) -> Config:
     return config.replace("adapter", **found)
 
 
+def check_rows(config: Config, sources: Sequence[TextSource]) -> None:
+    """Refuse what is asked of rows that a run, or one of its stages, does not have."""
+    rest = iter(sources)
+    for i, own in enumerate(config.of_stages()):
+        stage = config.stages[i] if config.stages else None
+        where = f"entry {i + 1} of stages: " if stage else ""
+        here = [*islice(rest, len(stage.training))] if stage else sources
+        t = own.teacher
+        need(
+            t.name != "none" or not t.scores + t.margin or any(s.traits.scores for s in here),
+            f"{where}teacher.scores and teacher.margin: no row has scores, and there is no teacher;"
+            " give rows with pos_scores and neg_scores, or "
+            + ("0 for both in its options" if stage else "--teacher.name MODEL"),
+        )
+        key = next((key for key in (stage.options if stage else ()) if key[:7] == "scored."), None)
+        need(
+            key is None or any(s.scored for s in here),
+            f"{where}options has {key}, and no rows here are scored pairs; leave it out",
+        )
+
+
 def open_run(
     config: Config, rows: Any = None, validation: list[Any] | None = None,
     past: Sequence[tuple[int, int]] = (), begun: Path | None = None,
@@ -222,6 +246,7 @@ def open_run(
     )
     check_precision(config.train.precision or "")
     data = prepare_data(config, source, rows, validation, past)
+    check_rows(config, data.sources)
     source = turn(config, source, data.sources, begun)
     data = data._replace(teacher=open_teacher(config, data.sources, source))
     found: dict[str, Any] = {"sia.memory": memory_size(config, data.plan)}

@@ -118,9 +118,6 @@ def open_teacher(config: Config, sources: Sequence[TextSource], base: Source) ->
     """
     t = config.teacher
     if t.name == "none":
-        need(not t.scores + t.margin or any(s.traits.scores for s in sources), "teacher.scores and "
-             "teacher.margin: no row has scores, and there is no teacher; give rows with "
-             "pos_scores and neg_scores, or --teacher.name MODEL")  # fmt: skip
         return None
     if t.name.endswith(FILES):
         about, width = about_file(t.name)
