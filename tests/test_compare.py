@@ -251,6 +251,9 @@ def test_a_run_from_its_training_to_its_comparison(base, tmp_path, capsys) -> No
     assert "validation split: 20 of 1,770 rows" in text and "0 have a text of the valid" in text
     assert re.search("faq: retrieval, 4 questions of .*faq.jsonl, each among 4 answers", text)
     rows = [json.loads(line) for line in (out / "scores.jsonl").read_text().splitlines()]
+    pca = [row for row in rows if row.get("readout") == "pca"]
+    assert {row["stage"] for row in pca} == {"before"} and {row["dim"] for row in pca} >= {8}
+    rows = [row for row in rows if row not in pca]
     routes = {"old queries on old documents": [], "new queries on old documents": []}
     for row in [row for row in rows if "readout" in row]:  # the teacher is the base: same index
         routes[row["readout"]].append(row)

@@ -52,8 +52,8 @@ class Side(NamedTuple):
 class Route(NamedTuple):
     """A family of figures: how the vectors of a point are made. query: of all that is no document.
 
-    searches: of tasks with queries and documents alone. layers, bits: of the points that it has;
-    None = all.
+    searches: of tasks with queries and documents alone. layers, bits, widest: of the points that it
+    has (dims up to widest); None = all.
     """
 
     name: str = PREFIX
@@ -63,10 +63,13 @@ class Route(NamedTuple):
     searches: bool = False
     layers: tuple[int, ...] | None = None
     bits: tuple[int, ...] | None = None
+    widest: int | None = None
 
     def has(self, point: Point) -> bool:
-        return point.layer in (self.layers or (point.layer,)) and point.bits in (
-            self.bits or (point.bits,)
+        return (
+            point.layer in (self.layers or (point.layer,))
+            and point.bits in (self.bits or (point.bits,))
+            and point.dim <= (self.widest or point.dim)
         )
 
     def of(self, kind: str) -> Side:
@@ -87,7 +90,8 @@ def in_turn(jobs: Sequence[Callable[[], Any]]) -> list[Any]:
 
 def run_suite(
     tasks: Sequence[Task], encode: Encode, *, layers: Sequence[int], points: Sequence[Point],
-    pca_texts: Sequence[str] = (), bits_texts: Sequence[str] = (), centre: bool = False,
+    pca_texts: Sequence[str] = (), pca_widest: int | None = None,
+    bits_texts: Sequence[str] = (), centre: bool = False,
     more: Sequence[Route] = (), models: Mapping[str, tuple[Encode, Sequence[int]]] | None = None,
     rows: Rows | None = None, spread: Callable[[Sequence[Callable[[], Any]]], list[Any]] = in_turn,
 ) -> dict[str, list[Score]]:  # fmt: skip
@@ -97,16 +101,17 @@ def run_suite(
     Each family: task by task, metric by metric, points in their order. Each distinct text is
     encoded once per kind, all of a kind in one call, so that the encoder can sort by length over
     the whole suite. layers: those that `encode` gives, in its order. pca_texts: training text that
-    the principal components are fitted on, per layer. bits_texts: text that the ranges of int8 (and
-    with `centre` the means before the sign) are fitted on; none = the texts that are scored, not
-    their labels. models: others that routes of `more` name, with the layers that each gives.
-    spread: does the jobs and gives their results in order. rows: a dictionary to fill with every
-    figure's rows and the tasks' gold. Raises ValueError for readouts of another shape than asked
-    for, or a point outside of them.
+    the principal components are fitted on, per layer, for dims up to pca_widest. bits_texts: text
+    that the ranges of int8 (and with `centre` the means before the sign) are fitted on; none = the
+    texts that are scored, not their labels. models: others that routes of `more` name, with the
+    layers that each gives. spread: does the jobs and gives their results in order. rows: a
+    dictionary to fill with every figure's rows and the tasks' gold. Raises ValueError for readouts
+    of another shape than asked for, or a point outside of them.
     """
     if missing := [point for point in points if point.layer not in layers]:
         raise ValueError(f"point {missing[0]}: its layer is not among {list(layers)}")
-    routes = [Route(), *([Route(PCA, pca=True)] if pca_texts else []), *more]
+    principal = Route(PCA, pca=True, widest=pca_widest)
+    routes = [Route(), *([principal] if pca_texts else []), *more]
     fitted_on = [*pca_texts, *(t for t in bits_texts if t not in set(pca_texts))]
     encoders = {"": (encode, layers), **(models or {})}
     asked = {
@@ -115,7 +120,8 @@ def run_suite(
     }
     readouts = {name: _encode_once(asked[name], *one) for name, one in encoders.items()}
     widest = max((p.dim for p in points), default=0)
-    made = _Made(readouts, list(pca_texts), list(bits_texts), centre, widest)
+    components = max((p.dim for p in points if principal.has(p)), default=0)
+    made = _Made(readouts, list(pca_texts), list(bits_texts), centre, components)
     for name, found in readouts.items():
         width = min((e.readouts_NLD.shape[2] for e in found.values()), default=widest)
         if widest > width:
@@ -185,10 +191,10 @@ class _Made:
 
     def __init__(
         self, readouts: dict[str, dict[str, _Encoded]], pca_texts: list[str],
-        bits_texts: list[str], centre: bool, widest: int,
+        bits_texts: list[str], centre: bool, components: int,
     ) -> None:  # fmt: skip
         self.readouts, self.pca_texts, self.bits_texts = readouts, pca_texts, bits_texts
-        self.centre, self.widest = centre, widest
+        self.centre, self.components = centre, components
         self.axes: dict[int, Pca] = {}
         self.quantisers: dict[tuple, Quantiser] = {}
 
@@ -217,7 +223,7 @@ class _Made:
             return z_ND
         if layer not in self.axes:
             train_ND = self.readouts[model][SYMMETRIC].at(layer, self.pca_texts)
-            self.axes[layer] = Pca.fit(train_ND, self.widest)
+            self.axes[layer] = Pca.fit(train_ND, self.components)
         return self.axes[layer].turn(z_ND)
 
     def _quantiser(self, model: str, layer: int, pca: bool, dim: int) -> Quantiser:

@@ -15,6 +15,7 @@ from mipic_llm.report.paired import (
     write_rows,
 )
 from mipic_llm.report.plots import loss_plot
+from mipic_llm.report.principal import principal_line
 from mipic_llm.report.scores import before_and_after, read_scores, write_scores
 from mipic_llm.report.tables import families_table, figures_table, label, markdown_table
 
@@ -32,6 +33,7 @@ __all__ = [
     "label",
     "loss_plot",
     "markdown_table",
+    "principal_line",
     "quality_plot",
     "read_evaluation",
     "read_rows",

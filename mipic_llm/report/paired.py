@@ -166,7 +166,7 @@ class Comparison(NamedTuple):
 
     def verdict(self) -> list[str]:
         """Plain sentences: the whole, then each task, then what rose while another fell."""
-        cells = [d.span for d in self._mains() if math.isfinite(d.span.gap)]
+        cells = [d.span for d in self.mains() if math.isfinite(d.span.gap)]
         if not cells:
             return [f"{self.new} against {self.old}: there is no figure that both have"]
         old, new = self.old, self.new
@@ -205,14 +205,14 @@ class Comparison(NamedTuple):
         lines = []
         if fell := self.fell():
             lines.append(f"warning: {' and '.join(rose)} rose, and there fell: {'; '.join(fell)}")
-        worse = [d for d in self._mains() if d.span.sign < 0]
+        worse = [d for d in self.mains() if d.span.sign < 0]
         if worse and self.whole.sign >= 0:
             most = min(worse, key=lambda d: d.span.gap)
             lines.append(f"worse at {len(worse)} sizes, most at {most.task}/{most.metric}@"
                          f"{most.point}: {most.span}")  # fmt: skip
         return lines
 
-    def _mains(self) -> list[Difference]:
+    def mains(self) -> list[Difference]:
         """What verdicts speak of: the main metric of each task, in float32."""
         mains = main_metrics(self.differences)
         return [d for d in self.differences if d.metric == mains[d.task] and d.point.bits == 32]

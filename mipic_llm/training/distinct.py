@@ -56,3 +56,17 @@ def _each_text(source: TextSource) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
                 rows.append(n)
                 places.append(place)
     return np.array(keys, np.int64), np.array(rows, np.int64), np.array(places, np.int64)
+
+
+def some_texts(sources: Sequence[TextSource], most: int) -> list[str]:
+    """At most so many distinct texts from rows at even distances over all sources, from each row
+    one of its columns in turn."""
+    step = max(1, -(-sum(len(source.examples) for source in sources) // max(1, most)))
+    found, n = dict[str, None](), 0
+    for source in sources:
+        for i in range(n % step, len(source.examples), step):
+            e = source.examples[i]
+            texts = [t for t in (e.anchor, e.positive, *e.negatives) if t is not None]
+            found[plain(texts[len(found) % len(texts)])] = None
+        n += len(source.examples)
+    return list(found)

@@ -26,8 +26,11 @@ from mipic_llm.runtime import checkpoint
 from mipic_llm.runtime import ranks as dist
 from mipic_llm.runtime.ranks import say
 from mipic_llm.training.callbacks import key_of
+from mipic_llm.training.distinct import some_texts
 from mipic_llm.training.run import LiveRun
 from mipic_llm.types import Best, Point, RunState, Score
+
+TEXTS_PER_COMPONENT = 4  # at least; with fewer, the axes are those of the texts themselves
 
 
 def eval_points(config: Config, n_layers: int) -> list[Point]:
@@ -162,8 +165,10 @@ class Evaluator:
             more, models = same_index(layers[-1], layers[-1]), {OLD: (old, layers[-1:])}
         tasks, encoder, during = run.data.tasks, run.data.encoder, stage == "during"
         rows: Rows | None = None if during else {}
+        fitted = self._pca_texts() if stage == "before" else []
         found = run_suite(tasks, vectors, layers=layers, points=points, rows=rows, more=more,
-                          models=models, spread=spread_over_ranks)  # fmt: skip
+                          models=models, spread=spread_over_ranks, pca_texts=fitted,
+                          pca_widest=len(fitted) // TEXTS_PER_COMPONENT)  # fmt: skip
         scores = found.pop(PREFIX)
         told = {"stage": stage, "max_length": encoder.max_length}
         try:
@@ -178,6 +183,17 @@ class Evaluator:
         except OSError as error:
             say(f"warning: {self.path} was not written: {error.strerror}")
         return scores
+
+    def _pca_texts(self) -> list[str]:
+        """Training texts that the untrained model's principal components are fitted on. None where
+        they are too few for the smallest size, and where training begins turned onto such axes."""
+        run, most = self.run, self.options.pca
+        if not most or run.config.model.rotate != "none" or not run.data.tasks:
+            return []
+        scored = sum(len(set(texts)) for t in run.data.tasks for texts in t.texts().values())
+        texts = some_texts(run.data.sources, min(most, scored))
+        enough = len(texts) >= TEXTS_PER_COMPONENT * min(p.dim for p in self.points)
+        return texts if enough else []
 
     def _tell(self, scores: list[Score]) -> None:
         if scores:

@@ -21,6 +21,7 @@ from mipic_llm.report import (
     figures_table,
     index_of,
     loss_plot,
+    principal_line,
     quality_plot,
     read_rows,
     write_record,
@@ -124,7 +125,11 @@ def judge(run: LiveRun, before: list[Score], after: list[Score]) -> Comparison |
     stages = {"before": before, "after": after}
     found = compare_two(*(Evaluation(k, v, *read_rows(run.out, k)) for k, v in stages.items()))
     try:
+        if line := principal_line(run.out):
+            found.notes.append(line)
         write_record(run.out / "comparison.json", [found])
+    except UserError as error:  # scores.jsonl could not be written
+        say(f"note: {error}")
     except OSError as error:
         say(f"warning: {run.out / 'comparison.json'} was not written: {error.strerror}")
     return found
@@ -139,12 +144,18 @@ def report(
     if run.rank == 0:
         draw = {"loss.png": lambda to: loss_plot(out / "metrics.jsonl", to)}
         if found is not None:
-            table, verdict = figures_table(found), [*found.verdict(), *found.notes]
+            try:
+                index, index_markdown = index_of(out), index_of(out, markdown=True)
+            except UserError as error:  # scores.jsonl could not be written
+                say(f"note: {error}")
+                index = index_markdown = ""
+            verdict = [*found.verdict(), *found.notes]
             families = found.families
-            table = "\n\n".join(filter(None, [table, index_of(out), families_table(families)]))
+            parts = [figures_table(found), index, families_table(families)]
+            table = "\n\n".join(filter(None, parts))
             text = "\n".join([table, "", *verdict, ""])
             lines = "\n".join(f"* {line}" for line in verdict)
-            tables = [families_table(families, markdown=True), index_of(out, markdown=True),
+            tables = [families_table(families, markdown=True), index_markdown,
                       figures_table(found, markdown=True)]  # fmt: skip
             run.summary = "\n\n".join(filter(None, [lines, *tables]))
             if len(families) == 1:
