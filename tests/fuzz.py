@@ -133,7 +133,7 @@ DEEPSPEED = {"train_batch_size": "auto", "gradient_clipping": "auto", "bf16": {"
              "activation_checkpointing": {"partition_activations": True}, "flops_profiler": {},
              "tensorboard": {"enabled": False}, "aio": {"block_size": 1},
              "steps_per_print": 3}  # fmt: skip
-MANIFEST = {"version": 1, "step": 3, "world_size": 1, "zero_stage": 1, "identity": {"data": "x"},
+MANIFEST = {"version": 1, "step": 3, "world_size": 1, "zero_stage": 1, "identity": {"rows": "x"},
             "files": {"config.yaml": [0, "cae66941d9efbd404e4d88758ea67670"]}}  # fmt: skip
 SCORE = {"task": "t", "metric": "spearman", "layer": 3, "dim": 8, "value": 0.5, "n": 9,
          "stage": "after", "step": 1, "loss": 0.5, "loss/mrl@8": 1.0}  # fmt: skip

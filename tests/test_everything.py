@@ -1,5 +1,6 @@
 """Every kind of source in one run, with prompts of their own and a teacher, on two ranks at ZeRO-3
-in chunks: killed and resumed, it equals the uninterrupted one byte for byte."""
+in chunks: killed and resumed, from rows in memory or on disk, it equals the uninterrupted one byte
+for byte."""
 
 from __future__ import annotations
 
@@ -70,10 +71,13 @@ def test_all_kinds_of_sources_resume_byte_for_byte(place, tmp_path) -> None:
     out = tmp_path / "broken"
     interrupt([*arguments, str(out)], out, signal.SIGKILL, tmp_path / "log")
     assert not (out / "adapter").exists(), "it ended before the signal: nothing was tested"
-    code, text = run_ranks(2, SCRIPT, [*arguments, str(out), "--train.resume", "auto"])
-    assert code == 0, text[-4000:]
-    assert rows(out) == rows(tmp_path / "whole")
-    assert weights(out) == weights(tmp_path / "whole")
+    for stream in ("true", "false"):  # begun in memory, then from disk, then in memory again
+        own = ["--train.resume", "auto", "--data.stream", stream]
+        code, text = run_ranks(2, SCRIPT, [*arguments, str(out), *own])
+        assert code == 0, text[-4000:]
+        assert (text.count("its rows lie in") == 4) == (stream == "true")
+        assert rows(out) == rows(tmp_path / "whole")
+        assert weights(out) == weights(tmp_path / "whole")
     lines = (out / "metrics.jsonl").read_text().splitlines()
     seen = {key for line in lines for key in json.loads(line)}
     wanted = {f"loss_source/{name}" for name in ("asked", "pairs", "scored", "bare")}

@@ -230,7 +230,7 @@ def test_a_record_is_read_back_and_compared(recipe, tmp_path) -> None:
     (tmp_path / "again.yaml").write_text(dump(config))
     again = load_config(["--recipe", str(tmp_path / "again.yaml")])
     assert again.stages == config.stages and again.data.train == []
-    same = {"data": True, "base": True, "teacher": True}
+    same = {"rows": True, "base": True, "teacher": True}
     moved = recipe.read_text().replace("/a.jsonl", "/c.jsonl")
     for text, ok in ((moved, True), (moved.replace("steps: 10", "steps: 9"), False),
                      (moved.replace("query: ", "q: "), False)):  # fmt: skip

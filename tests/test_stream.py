@@ -61,6 +61,21 @@ def place(tmp_path_factory):
     (folder / "two").mkdir()
     write_jsonl(folder / "two" / "a.jsonl", pairs[: ROWS // 3])
     write_jsonl(folder / "two" / "b.jsonl", pairs[ROWS // 3 :])
+    (folder / "mixed").mkdir()  # of NLI and of pairs, one after the other
+    for name, rows in (("a", pairs[:90]), ("b", nli[:90]), ("c", pairs[90:150]), ("d", nli[50:])):
+        write_jsonl(folder / "mixed" / f"{name}.jsonl", rows)
+    words = dict(zip(words, ("entailment", "neutral", "contradiction", None), strict=True))
+    write_jsonl(folder / "mixed" / "e.jsonl", [
+        {"sentence1": r["premise"], "sentence2": r["hypothesis"], "label": words[r["gold_label"]]}
+        for r in nli[:80] if words[r["gold_label"]] is not None])  # fmt: skip
+    # Whole numbers in the first blocks, fractions later.
+    graded = [{**row, "label": float(n % 5) if n < 150 else n / 9} for n, row in enumerate(scored)]
+    for row in graded:
+        del row["score"]
+    write_jsonl(folder / "graded.jsonl", graded)
+    # Columns that only some blocks have.
+    ragged = [{"anchor": text(), "positive": text(), "match": 1} for _ in range(130)]
+    write_jsonl(folder / "ragged.jsonl", pairs[:70] + ragged + pairs[150:300])
     return folder
 
 
@@ -76,7 +91,9 @@ def small_blocks(monkeypatch) -> None:
     monkeypatch.setattr(token_cache, "MARK", 96)
 
 
-KINDS = ["pairs.jsonl", "bare.jsonl", "scored.jsonl", "two", "labels.jsonl", "nli"]
+KINDS = ["pairs.jsonl", "bare.jsonl", "scored.jsonl", "two", "labels.jsonl", "nli", "mixed",
+         "graded.jsonl", "ragged.jsonl"]  # fmt: skip
+PAIRS = {"pairs.jsonl", "two", "nli", "mixed", "ragged.jsonl"}
 HOW = [(0, False, False), (3, False, False), (3, True, False), (2, False, True)]
 
 
@@ -95,14 +112,15 @@ def test_rows_batches_and_reports_are_those_of_memory(
     last = len(want.examples) - 1
     assert list(map(repr, found.examples[-1:])) == [repr(want.examples[last])]
     assert (found.traits, *found[2:]) == (want.traits, *want[2:])
-    assert (found.drawn == 3) == (draw and name in ("pairs.jsonl", "two", "nli"))
-    assert found.traits.several == (together and name in ("pairs.jsonl", "two", "nli"))
+    assert (found.drawn == 3) == (draw and name in PAIRS)
+    assert found.traits.several == (together and name in PAIRS)
     assert name != "labels.jsonl" or (found.labelled and more[-1].n_alone == reports[-1].n_alone)
     same = ("path", "n_rows", "n_kept", "ignored", "n_scored")
     for a, b in zip(more, reports, strict=True):
         assert [getattr(a, key) for key in same] == [getattr(b, key) for key in same]
         assert b.kind.startswith(a.kind)
     assert sum(r.n_false for r in more) == sum(r.n_false for r in reports)
+    assert row_store.digest_of(want.examples) == row_store.digest_of(found.examples)
     plans = [BatchPlan([one], 7, 2, 5) for one in (want, found)]
     for epoch in range(3):
         for index in range(plans[0].length(epoch)):
@@ -160,13 +178,16 @@ def test_steps_are_those_of_memory(place, tmp_path) -> None:
                 assert repr(a[1:]) == repr(b[1:])
 
 
-def test_a_killed_builder_is_followed_by_one_that_goes_on(place, tmp_path, small_blocks) -> None:
+@pytest.mark.parametrize("name", ["two", "mixed", "graded.jsonl"])
+def test_a_killed_builder_is_followed_by_one_that_goes_on(
+    place, tmp_path, small_blocks, name: str
+) -> None:
     """Killed after each of its marks in turn, in the middle of writing what follows."""
 
     class Killed(Exception):
         pass
 
-    reading, alone, killed = read(place / "two"), tmp_path / "alone", tmp_path / "killed"
+    reading, alone, killed = read(place / name), tmp_path / "alone", tmp_path / "killed"
     reading.build(alone, lambda *_: None)
     begun, plain = [], growing.Growing.mark
 
@@ -218,7 +239,8 @@ def test_a_run_is_the_same_and_its_steps_too(place, tmp_path) -> None:
     """Through the whole command: metrics equal those of memory; the second start finds its rows."""
     flags = ["--model.name", str(place / "bert"), "--data.train", str(place / "pairs.jsonl"),
              "--data.validation", "none", "--data.max_length", "16", "--train.batch_size", "8",
-             "--train.max_steps", "4", "--tracking.mlflow", "off", "--export.rehearse", "false",
+             "--train.max_steps", "4", "--train.save_every", "2",
+             "--tracking.mlflow", "off", "--export.rehearse", "false",
              "--data.token_cache", str(tmp_path / "cache")]  # fmt: skip
     losses = {}
     for option in ("false", "true"):
@@ -228,7 +250,21 @@ def test_a_run_is_the_same_and_its_steps_too(place, tmp_path) -> None:
         lines = (out / "metrics.jsonl").read_text().splitlines()
         losses[option] = [json.loads(line)["loss"] for line in lines]
     assert losses["true"] == losses["false"]
-    (kept,) = (tmp_path / "cache").glob("rows-*")
+    for option, other in (("true", "false"), ("false", "true")):  # a run goes on in the other way
+        out = tmp_path / option
+        more = ["--data.stream", other, "--output_dir", str(out), "--train.resume",
+                str(out / "checkpoints" / "step-00000002")]  # fmt: skip
+        assert train(load_config([*flags, *more])) == 0
+        lines = (out / "metrics.jsonl").read_text().splitlines()
+        assert [json.loads(line)["loss"] for line in lines] == losses["true"]
+    first = (place / "pairs.jsonl").read_text().splitlines()  # one blank more is another row
+    first[0] = first[0].replace('"anchor": "', '"anchor": " ')
+    (tmp_path / "other.jsonl").write_text("\n".join(first))
+    for option in ("true", "false"):
+        own = ["--data.stream", option, "--data.train", str(tmp_path / "other.jsonl")]
+        with pytest.raises(UserError, match="other rows"):
+            train(load_config([*flags, *more, *own]))
+    kept, _ = sorted((tmp_path / "cache").glob("rows-*"), key=lambda p: p.stat().st_mtime_ns)
     before = kept.stat().st_mtime_ns
     config = load_config([*flags, "--data.stream", "true"])
     source = open_source(config.model)
@@ -260,9 +296,9 @@ def test_auto_streams_large_files_only(place, monkeypatch) -> None:
 def test_what_cannot_be_streamed_is_said(place, tmp_path, small_blocks) -> None:
     nli = [{"premise": "a", "hypothesis": "b", "label": n} for n in (1, 2, 1)]
     write_jsonl(tmp_path / "nli.jsonl", nli)
-    (tmp_path / "both").mkdir()
-    write_jsonl(tmp_path / "both" / "a.jsonl", [row | {"label": 0} for row in nli])
-    write_jsonl(tmp_path / "both" / "b.jsonl", [{"anchor": "a", "positive": "b"}])
+    classes = [{"sentence1": f"a {n}", "sentence2": "b", "label": n % 3} for n in range(130)]
+    write_jsonl(tmp_path / "classes.jsonl", classes)
+    write_jsonl(tmp_path / "none.jsonl", [{"anchor": "a", "positive": n} for n in range(70)])
     write_jsonl(tmp_path / "one.jsonl", [{"text": f"t {n}", "label": "x"} for n in range(3)])
     rows = [{"anchor": f"a{n}", "positive": f"b{n}"} for n in range(100)]
     rows[77] = {"anchor": "a"}
@@ -272,7 +308,7 @@ def test_what_cannot_be_streamed_is_said(place, tmp_path, small_blocks) -> None:
     write_jsonl(tmp_path / "mixed" / "b.jsonl", [{"text": "a"}])
     write_jsonl(tmp_path / "same.jsonl", [{"sentence1": "a", "sentence2": "b", "score": 0.5}] * 3)
     for name, told in (
-        ("nli.jsonl", "holds no entailment pair"), ("both", "NLI and other pairs as two entries"),
+        ("nli.jsonl", "holds no entailment pair"), ("classes.jsonl", "may be classes"),
         ("one.jsonl", "two labels or more .* found 1 labels in the column label"),
         ("bad.jsonl", "line 78: column positive is"),
         ("mixed", "cannot be mixed"), ("same.jsonl", "the same score"),
@@ -281,6 +317,18 @@ def test_what_cannot_be_streamed_is_said(place, tmp_path, small_blocks) -> None:
             reading = read(tmp_path / name)._replace(label_column="label")
             reading.build(tmp_path / "rows" / name, lambda *_: None)
             reading.source(tmp_path / "rows" / name)
+    with pytest.raises(UserError, match="none of its 70 rows can be used"):
+        read(tmp_path / "none.jsonl", skip=True).build(tmp_path / "rows" / "none", lambda *_: None)
+    for name in ("first", "last"):  # a block of bad rows is left out like each of them
+        bad = [{"anchor": "a", "positive": n} for n in range(70)]
+        good = rows[:70] if name == "last" else rows[80:]
+        write_jsonl(tmp_path / f"{name}.jsonl", [*good, *bad] if name == "last" else [*bad, *good])
+        reading = read(tmp_path / f"{name}.jsonl", skip=True)
+        reading.build(tmp_path / "rows" / name, lambda *_: None)
+        source, (report,) = reading.source(tmp_path / "rows" / name)
+        (want,), (same,) = read_training(str(tmp_path / f"{name}.jsonl"), negatives=2,
+                                         on_bad_rows="skip")  # fmt: skip
+        assert list(source.examples) == list(want.examples) and report == same
     reading = read(tmp_path / "bad.jsonl", skip=True)
     reading.build(tmp_path / "rows" / "kept", lambda *_: None)
     source, (report,) = reading.source(tmp_path / "rows" / "kept")

@@ -61,11 +61,11 @@ class Change(NamedTuple):
 def compare(old: Config, new: Config, same: dict[str, bool | None]) -> list[Change]:
     """What changes from an interrupted run's resolved configuration to this one's.
 
-    same: whether "data", "base" and "teacher" are those of then by content; None = not known, then
+    same: whether "rows", "base" and "teacher" are those of then by content; None = not known, then
     their names are compared. Raises UserError naming every difference that may not be.
     """
     before, now = flatten(old), flatten(new)
-    if same["data"]:  # wherever it lies
+    if same["rows"]:  # wherever it lies
         before, now = (
             row | {"data.sources": _settings(row["data.sources"]), "stages": [
                 stage.model_copy(update={"train": [], "sources": _settings(stage.sources)})
@@ -73,12 +73,12 @@ def compare(old: Config, new: Config, same: dict[str, bool | None]) -> list[Chan
             ]}
             for row in (before, now)
         )  # fmt: skip
-    by_content = {"data": DATA, "base": BASE, "teacher": TEACHER}
+    by_content = {"rows": DATA, "base": BASE, "teacher": TEACHER}
     known = frozenset().union(*(keys for k, keys in by_content.items() if same[k] is not None))
     found = [Change(k, before[k], now[k]) for k in OPTIONS if before[k] != now[k]]
     wrong = [str(c) for c in found if c.key not in NO_MATTER | MAY_CHANGE | known]
     names = {
-        "data": "data.train (other rows)",
+        "rows": "data.train (other rows)",
         "base": "model.name (other files)",
         "teacher": "teacher.name (other vectors)",
     }

@@ -1,12 +1,13 @@
 """Training rows on disk, for more of them than memory holds: written in one pass over the files,
 read as a sequence of `Example`.
 
-Layout of a directory: texts.bin, manifest.json and arrays. Text t is
-texts.bin[starts[t] : starts[t + 1]], UTF-8, with the key keys[t] (`key_of`) and the score scores[t]
-(NaN: none). Row r has the texts texts[rows[r] .. rows[r + 1] - 1]: its anchor, its positive
-(labelled rows only), its negatives, the first also[r] of which are positives too; labels[r] is the
-text of its label. Texts that are read and not used are in no row. all_texts, all_rows: the same
-with every negative that was read, from which the rows are made anew where other sources know more.
+Layout of a directory: texts.bin, manifest.json and arrays. Text t is texts.bin[starts[t] : starts[t
++ 1]], UTF-8, with the key keys[t] (`key_of`) but for its blanks, exact[t] with them, and the score
+scores[t] (NaN: none). Row r has the texts texts[rows[r] .. rows[r + 1] - 1]: its anchor, its
+positive (labelled rows only), its negatives, the first also[r] of which are positives too;
+labels[r] is the text of its label. Texts that are read and not used are in no row. all_texts,
+all_rows: the same with every negative that was read, from which the rows are made anew where other
+sources know more.
 In memory a process has 16 bytes a row, while it plans some 60.
 """
 
@@ -16,6 +17,7 @@ import copy
 import hashlib
 import json
 import math
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self, overload
@@ -26,10 +28,10 @@ from mipic_llm.data.growing import Growing, building, settle
 from mipic_llm.data.read.cells import plain
 from mipic_llm.data.read.rows import SPARE, Example, Row, TextSource, key_of
 
-VERSION = 2
+VERSION = 3
 MANIFEST = "manifest.json"
 SPAN = 1 << 20  # rows looked at together
-_RAW = {"texts.bin": np.uint8, "lengths.bin": np.int64, "keys.bin": np.int64,
+_RAW = {"texts.bin": np.uint8, "lengths.bin": np.int64, "keys.bin": np.int64, "exact.bin": np.int64,
         "scores.bin": np.float64, "per_row.bin": np.int32, "nli.bin": np.int64}  # fmt: skip
 _SAMPLE, _SAMPLES = 1 << 16, 64  # bytes and places of a file that name it
 
@@ -89,6 +91,7 @@ class StoredRows(Sequence[Example]):
         self.has_scores: bool = self.manifest["scores"]
         self._texts = np.memmap(folder / "texts.bin", np.uint8, mode="r")
         self._starts, self._key, self._score = map(mapped, ("starts.npy", "keys.npy", "scores.npy"))
+        self._exact = np.memmap(folder / "exact.bin", np.int64, mode="r")
         self._set(_Layout.read(folder))
 
     def _set(self, layout: _Layout) -> Self:
@@ -97,7 +100,7 @@ class StoredRows(Sequence[Example]):
 
     def _changed(self, layout: _Layout) -> StoredRows:
         other = copy.copy(self)._set(layout)
-        other.digest = _digest(layout, self._key, self._score if self.has_scores else None)
+        other.digest = _digest(layout, self._exact, self._score if self.has_scores else None)
         return other
 
     @property
@@ -239,31 +242,35 @@ def build(folder: Path, read: Any, negatives: int, together: bool = False) -> No
             return
         with Growing(aside, list(_RAW)) as files:
             for rows, done in read(files.done):
-                _append(files, rows, bool(done["nli"]), done["part"])
+                _append(files, rows, done["parts"][-1][1])
                 files.mark(done)
             done = files.done
         _finish(aside, done, negatives, together)
         settle(aside, folder)
 
 
-def _append(files: Growing, rows: Sequence[Row], nli: bool, part: int) -> None:
+def _append(files: Growing, rows: Sequence[Row], nli: bool) -> None:
     """rows: see `Row`; of NLI, (premise, hypothesis, 0 entailed or 2 contradicted)."""
     texts: list[bytes] = []
-    keys, scores, per_row, premises = [], [], [], []
+    keys, exact, scores, per_row, premises = [], [], [], [], []
     for anchor, positive, hard, *rest in rows:
         if nli:
-            premises += [key_of(f"{part} {anchor}".encode()), hard]
+            premises += [key_of(anchor.encode()), hard]
             row, own = [anchor, positive], ()
         else:
             own, label = rest[0], rest[1] if len(rest) > 1 else None
             second = label if positive is None else positive
             row = [anchor, *([] if second is None else [second]), *hard]
         per_row.append(len(row))
-        keys += [key_of(plain(text).encode()) for text in row]
+        simple = [plain(text) for text in row]
+        keys += [key_of(text.encode()) for text in simple]
+        exact += [keys[n - len(row)] if text == same else key_of(text.encode())
+                  for n, (text, same) in enumerate(zip(row, simple, strict=True))]  # fmt: skip
         scores += [math.nan, *(own or (math.nan,) * (len(row) - 1))]
         texts += [text.encode() for text in row]
     columns = {"lengths.bin": [len(text) for text in texts], "keys.bin": keys,
-               "scores.bin": scores, "per_row.bin": per_row, "nli.bin": premises}  # fmt: skip
+               "exact.bin": exact, "scores.bin": scores, "per_row.bin": per_row,
+               "nli.bin": premises}  # fmt: skip
     files.write("texts.bin", b"".join(texts))
     for name, values in columns.items():
         files.write(name, np.array(values, _RAW[name]).tobytes())
@@ -281,8 +288,9 @@ def _finish(folder: Path, done: dict[str, Any], negatives: int, together: bool) 
     np.save(folder / "keys.npy", key)
     score, counts = raw("scores.bin"), []
     n_alone = n_false = 0
-    if done["nli"]:
-        whole = _nli_rows(first, raw("nli.bin").reshape(-1, 2), negatives and negatives + SPARE)
+    if any(nli for _, nli in done["parts"]):
+        whole = _of_parts(first, raw("nli.bin").reshape(-1, 2), done["parts"],
+                          negatives and negatives + SPARE)  # fmt: skip
     elif done["label"]:
         label = first[:-1] + 1
         _, which, counts = np.unique(key[label], return_inverse=True, return_counts=True)
@@ -303,8 +311,9 @@ def _finish(folder: Path, done: dict[str, Any], negatives: int, together: bool) 
     elif together:  # bare text: equal ones come one after another
         found = whole.only(np.argsort(_in_order(key[whole.texts]), kind="stable"))
     found.write(folder)
-    digest = _digest(found, key, score if scored else None)
-    for name in _RAW.keys() - {"texts.bin"}:
+    exact = np.memmap(folder / "exact.bin", np.int64, mode="r")
+    digest = _digest(found, exact, score if scored else None)
+    for name in _RAW.keys() - {"texts.bin", "exact.bin"}:
         (folder / name).unlink()
     sizes = {p.name: p.stat().st_size for p in folder.iterdir() if p.suffix in (".npy", ".bin")}
     table = {"sizes": sizes, "labelled": labelled, "scores": scored, "digest": digest,
@@ -312,6 +321,23 @@ def _finish(folder: Path, done: dict[str, Any], negatives: int, together: bool) 
              "n_alone": n_alone, "labels": [len(counts), int(sum(n > 1 for n in counts))],
              "negatives": negatives, "together": together}  # fmt: skip
     (folder / MANIFEST).write_text(json.dumps(table), encoding="utf-8")
+
+
+def _of_parts(
+    first: np.ndarray, nli: np.ndarray, parts: Sequence[tuple[int, bool]], most: int
+) -> _Layout:
+    """The rows of files, some of them of NLI. parts: of each file, how many were appended."""
+    found, start = [], 0
+    for n, is_nli in parts:
+        own = first[start : start + n + 1]
+        start += n
+        if is_nli:
+            found.append(_nli_rows(own, nli[:n], most))
+            nli = nli[n:]
+        else:
+            found.append(_Layout(np.arange(own[0], own[-1]), own - own[0]))
+    texts, per_row = zip(*((one.texts, one.per_row) for one in found), strict=True)
+    return _Layout(np.concatenate(texts), _sums(np.concatenate(per_row)))
 
 
 def _nli_rows(first: np.ndarray, nli: np.ndarray, most: int) -> _Layout:
@@ -397,17 +423,42 @@ def _among(values: np.ndarray, known: np.ndarray) -> np.ndarray:
     return known[np.minimum(np.searchsorted(known, values), len(known) - 1)] == values
 
 
-def _digest(layout: _Layout, key: np.ndarray, score: np.ndarray | None) -> str:
-    """What names the content of rows."""
-    digest = hashlib.blake2b(key[layout.texts].tobytes(), digest_size=16)
+def _digest(layout: _Layout, exact: np.ndarray, score: np.ndarray | None) -> str:
+    """What names the content of rows; see `digest_of`."""
+    digest, texts = hashlib.blake2b(digest_size=16), layout.texts
+    for start, stop in _spans(len(texts)):
+        digest.update(exact[texts[start:stop]].tobytes())
     digest.update(layout.per_row.tobytes())
-    if score is not None:
-        digest.update(score[layout.texts].tobytes())
-    if layout.also is not None:
+    if score is not None and not all(
+        np.isnan(score[texts[a:b]]).all() for a, b in _spans(len(texts))
+    ):
+        for start, stop in _spans(len(texts)):
+            digest.update(score[texts[start:stop]].tobytes())
+    if layout.also is not None and layout.also.any():
         digest.update(layout.also.tobytes())
     if layout.labels is not None:
-        digest.update(key[layout.labels].tobytes())
+        digest.update(exact[layout.labels].tobytes())
     return digest.hexdigest()
+
+
+def digest_of(examples: Sequence[Example]) -> str:
+    """What names the content of rows, in memory or on disk: texts, scores, labels, and which
+    negatives are positives."""
+    if isinstance(examples, StoredRows):
+        return examples.digest
+    exact, per_row, scores, also = array("q"), array("q"), array("d"), array("q")
+    for e in examples:
+        own = [e.anchor, *([] if e.positive is None else [e.positive]), *e.negatives]
+        exact.extend(key_of(text.encode()) for text in own)
+        per_row.append(len(own))
+        scores.extend((math.nan, *(e.scores or [math.nan] * (len(own) - 1))))
+        also.append(e.also)
+    n, labels = len(exact), None
+    if examples[0].label is not None:
+        exact.extend(key_of(str(e.label).encode()) for e in examples)
+        labels = np.arange(n, len(exact))
+    layout = _Layout(np.arange(n), _sums(np.array(per_row)), np.array(also), labels)
+    return _digest(layout, np.array(exact), np.array(scores))
 
 
 def _sums(counts: np.ndarray) -> np.ndarray:

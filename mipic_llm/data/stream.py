@@ -18,9 +18,9 @@ from mipic_llm.data.read.formats import (
     constant_score,
     few_labels,
     mixed_kinds,
-    no_entailment,
     read_part,
     renamed,
+    settled,
 )
 from mipic_llm.data.read.rows import ALL, ReadReport, Row, TextSource
 from mipic_llm.data.row_store import StoredRows
@@ -103,43 +103,40 @@ class Reading(NamedTuple):
     ) -> Iterator[tuple[list[Row], dict[str, Any]]]:
         """Blocks of rows after those that are done, and what is done after each."""
         reports = [ReadReport.of(report) for report in done.get("reports", [])]
-        columns = Columns.of(done["columns"]) if done else None
-        before, total = done.get("part", 0), self._total()
+        before = Columns.of(done["columns"]) if done else None
+        parts = [list(part) for part in done.get("parts", [])]  # rows that are written, whether NLI
+        total = self._total()
         for number, part in enumerate(self._parts()):
-            if number < before:
+            if number < len(parts) - 1:
                 continue
-            rows = iter(renamed(part.rows, self.columns))
-            if number == before and done:
-                next(islice(rows, reports[-1].n_rows, reports[-1].n_rows), None)
-                first, report = False, reports.pop()
+            rows, report, own = iter(renamed(part.rows, self.columns)), None, None
+            if number == len(parts) - 1:
+                own, report = before, reports.pop()
+                next(islice(rows, report.n_rows, report.n_rows), None)
             else:
-                first, report = True, None
-            own = None if first else columns
-            while (block := list(islice(rows, BLOCK))) or report is None:
+                parts.append([0, False])
+            block = list(islice(rows, BLOCK))
+            while block or report is None:
                 texts, found, own = read_part(
                     part._replace(rows=iter(block)), self.kept, self.skip, self.ignore,
                     self.score_column, own, self.label_column, block=True,
                 )  # fmt: skip
-                if columns and columns.teaches != own.teaches:
-                    raise mixed_kinds(part.path, found.kind, own, reports[-1], columns)
-                if columns and bool(columns.nli) != bool(own.nli):
-                    raise UserError(
-                        f"{part.path} ({found.kind}) and {reports[-1].path} ({reports[-1].kind}) "
-                        "are one streamed source; give NLI and other pairs as two entries of "
-                        "data.train, or --data.stream false"
-                    )
-                if report is None:  # of scores it says the span, which is the first block's
-                    report = found._replace(kind=found.kind.partition(" (")[0])
-                else:
-                    report = report.plus(found)
-                columns = own
-                done = {"part": number, "columns": own.plainly(), "scored": own.score,
-                        "labelled": own.positive is not None, "nli": own.nli, "label": own.label,
+                found = found._replace(kind=found.kind.partition(" (")[0])  # not a block's scores
+                report = report.plus(found) if report else found
+                block = list(islice(rows, BLOCK))
+                if before and own and before.teaches != own.teaches:
+                    raise mixed_kinds(part.path, found.kind, own, reports[-1], before)
+                if not block:
+                    report = settled(report, own, self.ignore, self.score_column)
+                if own is None:  # nothing but bad rows so far
+                    continue
+                before, parts[-1] = own, [parts[-1][0] + len(texts), bool(own.nli)]
+                done = {"parts": parts, "columns": own.plainly(), "scored": own.score,
+                        "labelled": own.positive is not None, "label": own.label,
                         "reports": [*map(list, reports), list(report)]}  # fmt: skip
                 told(sum(r.n_rows for r in reports) + report.n_rows, total)
                 yield texts, done
-            if columns and columns.nli and not report.n_kept:
-                raise no_entailment(part.path)
+            assert report is not None
             reports.append(report)
 
     def _parts(self) -> Iterator[Any]:

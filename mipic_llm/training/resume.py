@@ -11,7 +11,7 @@ import numpy as np
 from mipic_llm.config import Config, need, read_record
 from mipic_llm.config.compare import Change, compare
 from mipic_llm.data.read.rows import TextSource
-from mipic_llm.data.row_store import StoredRows
+from mipic_llm.data.row_store import digest_of
 from mipic_llm.errors import UserError
 from mipic_llm.model.directory import Source
 from mipic_llm.runtime import checkpoint
@@ -45,36 +45,17 @@ def find_resume(config: Config, folder: Path) -> Path | None:
 
 def fingerprint(source: TextSource) -> dict[str, Any]:
     """Name, kind, number of rows and digest (of all texts and scores) of a source, to record."""
-    digest = hashlib.blake2b(digest_size=16)
-    if isinstance(source.examples, StoredRows):
-        digest.update(source.examples.digest.encode())
-    else:
-        for example in source.examples:
-            digest.update(repr((*example[:3], example.scores)).encode())
     rows, kind = len(source.examples), source.traits.kind
-    return {"name": source.name, "kind": kind, "rows": rows, "digest": digest.hexdigest()}
+    return {"name": source.name, "kind": kind, "rows": rows, "digest": digest_of(source.examples)}
 
 
 def identity(source: Source, data: Data) -> dict[str, str]:
-    """What the rows, the base model and the teacher are, by content; reads all rows."""
-    rows = hashlib.blake2b(digest_size=16)
-    for one in data.sources:
-        rows.update(repr(one.weight).encode())
-        if one.drawn is not None:
-            rows.update(repr(one.drawn).encode())
-        if isinstance(one.examples, StoredRows):
-            rows.update(one.examples.digest.encode())
-            continue
-        for example in one.examples:
-            rows.update(repr(example[:3]).encode())
-            if example.label is not None:
-                rows.update(repr(example.label).encode())
-            if example.also:
-                rows.update(repr(example.also).encode())
-            if example.scores:
-                rows.update(repr(example.scores).encode())
+    """What the rows (wherever they lie), the base model and the teacher are, by content; reads all
+    rows."""
+    rows = [(one.weight, one.drawn, digest_of(one.examples)) for one in data.sources]
+    digest = hashlib.blake2b(repr(rows).encode(), digest_size=16).hexdigest()
     teacher = data.teacher.key if data.teacher else ""
-    return {"data": rows.hexdigest(), "base": source.content, "teacher": teacher}
+    return {"rows": digest, "base": source.content, "teacher": teacher}
 
 
 def _record(path: Path) -> Config:

@@ -230,10 +230,6 @@ def few_labels(name: str, found: int, column: str) -> UserError:
     )
 
 
-def no_entailment(path: str) -> UserError:
-    return UserError(f"{path} holds no entailment pair; training needs some")
-
-
 def as_list(data: Any) -> list[Any]:
     """One spec or object, or several, as a list; a list of dicts is one. UserError when empty."""
     several = isinstance(data, list | tuple)
@@ -270,9 +266,11 @@ class Collected(NamedTuple):
 
 
 def collect_rows(
-    part: Part, pick: Callable[[dict], Any], parse: Callable[[dict, Any], Any], skip: bool
-) -> Collected:
-    """parse(row, pick(the first row)) of all rows. Without `skip` a bad row is a UserError."""
+    part: Part, pick: Callable[[dict], Any], parse: Callable[[dict, Any], Any], skip: bool,
+    block: bool = False,
+) -> Collected:  # fmt: skip
+    """parse(row, pick(the first row)) of all rows. Without `skip` a bad row is a UserError, and so
+    are bad rows alone; unless they are a block, which others follow."""
     parsed, rejected, picked, n_rows, columns = [], [], None, 0, dict[str, None]()
     for number, row in part.rows:
         n_rows += 1
@@ -295,12 +293,17 @@ def collect_rows(
             rejected.append((number, str(bad)))
     if not n_rows:
         raise UserError(f"{part.path} is empty; give a file with at least one row")
-    if not parsed:
-        raise UserError(
-            f"{part.path}: none of its {n_rows:,} rows can be used ({part.unit} {rejected[0][0]}: "
-            f"{rejected[0][1]}); mend the file"
-        )
+    if not parsed and not block:
+        raise none_used(part.path, part.unit, n_rows, rejected)
     return Collected(parsed, picked, n_rows, rejected, list(columns))
+
+
+def none_used(path: str, unit: str, n_rows: int, rejected: list[tuple[int, str]]) -> UserError:
+    """Not one row is good."""
+    return UserError(
+        f"{path}: none of its {n_rows:,} rows can be used ({unit} {rejected[0][0]}: "
+        f"{rejected[0][1]}); mend the file"
+    )
 
 
 def read_part(
@@ -309,7 +312,8 @@ def read_part(
 ) -> tuple[list[Row], ReadReport, Columns]:  # fmt: skip
     """One file's rows, its report, and its columns. known: of the file's earlier rows. block: they
     are not all of its rows, so that those of NLI are (premise, hypothesis, label, ()), neutral ones
-    left out."""
+    left out, and the report is not `settled` yet; columns are None where all rows so far are bad.
+    """
 
     def parse(row: dict, columns: Columns):
         if columns.nli:
@@ -346,35 +350,51 @@ def read_part(
     )
     if known:
         pick = partial(lambda _row, columns: columns, columns=known)
-    parsed, columns, n_rows, rejected, names = collect_rows(part, pick, parse, skip)
-    if columns.nli and block:
+    whole = True
+    parsed, columns, n_rows, rejected, names = collect_rows(part, pick, parse, skip, block)
+    if not parsed:
+        rows = []
+    elif columns.nli and block:
         rows = [(*row, ()) for row in parsed if row[2] != 1]
     elif columns.nli:
         rows = _nli_rows(parsed, most)
-        if not rows:
-            raise no_entailment(part.path)
     else:
         rows = [row for group in parsed for row in group]
         if columns.score:
             scores = [row[3][0] for row in rows]
-            if columns.score == "label" != score_column and all(n.is_integer() for n in scores):
-                raise unclear(part.path, columns, "label", ", whose whole numbers may be classes")
+            whole = all(n.is_integer() for n in scores)
             span = f"{min(scores):g} to {max(scores):g}, larger = more alike"
             if not known:
                 columns = columns._replace(kind=f"scored pairs {columns.kind} ({span})")
-        elif columns.positive:  # some rows may have more columns than the first one
-            check_labels(part.path, columns, [name for name in names if name not in ignore])
+    n_kept = sum(row[2] == 0 for row in rows) if columns and columns.nli and block else len(rows)
+    n_scored = 0 if columns and columns.score else sum(bool(row[3]) for row in rows)
+    report = ReadReport(
+        part.path, columns.kind if columns else "", n_rows, n_kept, rejected, part.unit,
+        ignored=tuple(names), beside=part.beside, n_scored=n_scored, whole=whole,
+    )  # fmt: skip
+    return rows, report if block else settled(report, columns, ignore, score_column), columns
+
+
+def settled(
+    report: ReadReport, columns: Columns | None, ignore: Sequence[str], score_column: str | None
+) -> ReadReport:
+    """The report on all rows of a file, which has had all of its columns as `ignored`. Raises
+    UserError for what only all rows show."""
+    if columns is None or len(report.rejected) == report.n_rows:
+        raise none_used(report.path, report.unit, report.n_rows, report.rejected)
+    names = [name for name in report.ignored if name not in ignore]
     taken = {columns.anchor, columns.positive, columns.nli, columns.score, columns.label}
-    if columns.positive and not columns.nli and not columns.score:
-        taken |= {name for name in cells.negative_columns(names) if name not in ignore}
-        if any(row[3] for row in rows):
-            taken |= SCORE_COLUMNS - set(ignore)
-    n_kept = sum(row[2] == 0 for row in rows) if columns.nli and block else len(rows)
-    return rows, ReadReport(
-        part.path, columns.kind, n_rows, n_kept, rejected, part.unit,
-        ignored=tuple(name for name in names if name not in taken), beside=part.beside,
-        n_scored=0 if columns.score else sum(bool(row[3]) for row in rows),
-    ), columns  # fmt: skip
+    if columns.nli:
+        if not report.n_kept:
+            raise UserError(f"{report.path} holds no entailment pair; training needs some")
+    elif columns.score:
+        if columns.score == "label" != score_column and report.whole:
+            raise unclear(report.path, columns, "label", ", whose whole numbers may be classes")
+    elif columns.positive:  # some rows may have more columns than the first one
+        check_labels(report.path, columns, names)
+        taken |= {*cells.negative_columns(names)}
+        taken |= SCORE_COLUMNS - set(ignore) if report.n_scored else set()
+    return report._replace(ignored=tuple(n for n in report.ignored if n not in taken))
 
 
 def _nli_rows(labelled: list[tuple[str, str, int]], negatives: int):

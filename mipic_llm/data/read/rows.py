@@ -76,7 +76,8 @@ class ReadReport(NamedTuple):
     """What was understood of one file. rejected: (number of the line or row, reason). n_false: hard
     negatives that were left out, because they are the anchor or one of its positives. ignored:
     columns. beside: files of another split. n_scored: examples with scores of their texts.
-    n_alone: texts that were left out, since no other has their label."""
+    n_alone: texts that were left out, since no other has their label. whole: all scores of pairs
+    are whole numbers."""
 
     path: str
     kind: str
@@ -89,6 +90,7 @@ class ReadReport(NamedTuple):
     beside: tuple[str, ...] = ()
     n_scored: int = 0
     n_alone: int = 0
+    whole: bool = True
 
     @classmethod
     def of(cls, values: Sequence[Any]) -> ReadReport:
@@ -105,6 +107,7 @@ class ReadReport(NamedTuple):
         return self._replace(
             n_rows=self.n_rows + more.n_rows, n_kept=self.n_kept + more.n_kept, ignored=ignored,
             rejected=[*self.rejected, *more.rejected], n_scored=self.n_scored + more.n_scored,
+            kind=self.kind or more.kind, whole=self.whole and more.whole,
         )  # fmt: skip
 
     def __str__(self) -> str:
