@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 
 import pytest
@@ -276,3 +277,22 @@ def test_scored_pairs_may_share_a_text() -> None:
     seen = [row for i in range(2) for _, row in plan.batch(0, i)]
     assert len(set(seen)) == 16
     assert seen != [row for i in range(2) for _, row in plan.batch(1, i)]
+
+
+def test_batches_of_a_seed_stay() -> None:
+    """What the plan gave when each search was the plainest one, digested: repetition of either
+    side, entangled texts, weights, a batch size that changes."""
+    draw = random.Random(5)
+    few = [(f"a{int(draw.paretovariate(1.1))}", f"p{draw.randrange(400)}") for _ in range(600)]
+    tangled = [(f"t{draw.randrange(60)}", f"t{draw.randrange(60)}") for _ in range(500)]
+    plain_ones = [(f"x{n // 2}", f"y{n}") for n in range(400)]
+    sources = []
+    for rows, weight in ((few, 1.5), (tangled, 1.0), (plain_ones, 0.5)):
+        examples = [Example(a, p, (), i) for i, (a, p) in enumerate(rows)]
+        sources.append(TextSource(f"{len(rows)}", examples, weight))
+    found = []
+    for size, past in ((12, ()), (8, ((12, 20),))):
+        plan = BatchPlan(sources, size // 2, 2, 7, past)
+        batches = [plan.batch(e, i) for e in range(3) for i in range(plan.length(e))]
+        found.append(hashlib.blake2b(repr(batches).encode(), digest_size=8).hexdigest())
+    assert found == ["66f3a756cd57c898", "4f75afcb3ba7bd4e"]

@@ -305,7 +305,7 @@ class _Passes:
         # Rows that share a text stand together (groups in random order) and are dealt out round
         # the batches like cards, so that they meet in one batch only when they are more than m.
         rank = rng.permutation(self._group.max() + 1)
-        order = order[np.argsort(rank[self._group[order]], kind="stable")]
+        order = order[_stable_order(rank[self._group[order]])]
         return _deal(order, self._codes, m, size, rng)
 
 
@@ -313,22 +313,39 @@ def _deal(
     order: np.ndarray, codes: np.ndarray, m: int, size: int, rng: np.random.Generator
 ) -> np.ndarray | None:
     """Rows of `order` round m batches of `size`; who clashes is placed elsewhere. O(rows)."""
-    batch = np.arange(len(order)) % m
-    keys = (batch * (codes.max() + 1) + codes[:, order]).T.ravel()  # both texts of row 0, row 1 ..
-    seen_first = np.zeros(len(keys), dtype=bool)
-    seen_first[np.unique(keys, return_index=True)[1]] = True
-    seen_first = seen_first.reshape(-1, 2)
-    same = codes[0, order] == codes[1, order]
-    stays = seen_first[:, 0] & (seen_first[:, 1] | same)
+    n = len(order)
+    text = codes[:, order].T.ravel()  # both texts of row 0, row 1 ..
+    again = np.flatnonzero(np.bincount(text)[text] > 1)  # no other text can clash
+    seen_first = np.ones(2 * n, dtype=bool)
+    keys = again // 2 % m * (int(codes.max()) + 1) + text[again]
+    seen_first[again] = False
+    seen_first[again[np.unique(keys, return_index=True)[1]]] = True
+    seen_first = seen_first.reshape(n, 2)
+    same = text[::2] == text[1::2]
+    rounds = -(-n // m)
+    stays = np.zeros(rounds * m, dtype=bool)
+    stays[:n] = seen_first[:, 0] & (seen_first[:, 1] | same)
 
-    by_batch = np.flatnonzero(stays)[np.argsort(batch[stays], kind="stable")]
-    count = np.bincount(batch[by_batch], minlength=m)
-    slot = np.arange(len(by_batch)) - np.repeat(np.cumsum(count) - count, count)
+    there = stays.reshape(rounds, m)
+    slot = np.cumsum(there, axis=0, dtype=np.int32) - 1
+    there &= slot < size  # a view: who finds no slot does not stay
+    turn, batch = np.nonzero(there)
     dealt = np.full((m, size), -1)
-    seated = slot < size
-    dealt[batch[by_batch[seated]], slot[seated]] = order[by_batch[seated]]
-    stays[by_batch[~seated]] = False
+    dealt[batch, slot[turn, batch]] = order[turn * m + batch]
+    stays = stays[:n]
     return _fill(dealt, order[~stays].tolist(), codes, rng)
+
+
+def _stable_order(values: np.ndarray) -> np.ndarray:
+    """`np.argsort(values, kind="stable")` of numbers from 0 on, by a sort that moves no places."""
+    bits = len(values).bit_length()
+    if int(values.max(initial=0)).bit_length() + bits > 63:
+        return np.argsort(values, kind="stable")
+    packed = values.astype(np.int64) << bits
+    packed |= np.arange(len(values))
+    packed.sort()
+    packed &= (1 << bits) - 1
+    return packed
 
 
 def _fill(
@@ -336,18 +353,26 @@ def _fill(
 ) -> np.ndarray | None:
     """Puts waiting rows into the holes (-1), straight or by a swap; None if a hole stays."""
 
-    def clashes(row: int, batch: int) -> np.ndarray:  # slots of the batch that share a text
-        there = dealt[batch]
-        hit = (codes[:, there] == codes[0, row]) | (codes[:, there] == codes[1, row])
-        return np.flatnonzero(hit.any(0) & (there >= 0))
+    known: dict[int, set[int]] = {}  # the texts of a batch, each of which one row alone has
+
+    def texts(batch: int) -> set[int]:
+        if batch not in known:
+            there = dealt[batch]
+            known[batch] = set(codes[:, there[there >= 0]].ravel().tolist())
+        return known[batch]
+
+    def own(row: int) -> list[int]:
+        return codes[:, row].tolist()
 
     open_batches = np.flatnonzero((dealt < 0).any(1)).tolist()
     left = []
     for row in waiting:
+        mine = own(row)
         for batch in open_batches[:_TRIES]:
-            if not len(clashes(row, batch)):
+            if texts(batch).isdisjoint(mine):
                 hole = np.flatnonzero(dealt[batch] < 0)
                 dealt[batch, hole[0]] = row
+                known[batch].update(mine)
                 if len(hole) == 1:
                     open_batches.remove(batch)
                 break
@@ -356,13 +381,19 @@ def _fill(
     for batch, hole in np.argwhere(dealt < 0).tolist():
         for _ in range(_TRIES * 4):
             which, other = int(rng.integers(len(left))), int(rng.integers(len(dealt)))
-            slots = clashes(left[which], other)
+            mine, slots = own(left[which]), []
+            if not texts(other).isdisjoint(mine):  # slots of the batch that share a text
+                there = dealt[other]
+                hit = (codes[:, there] == mine[0]) | (codes[:, there] == mine[1])
+                slots = np.flatnonzero(hit.any(0) & (there >= 0)).tolist()
             if other == batch or len(slots) > 1:
                 continue
-            slot = int(slots[0]) if len(slots) else int(rng.integers(dealt.shape[1]))
+            slot = slots[0] if slots else int(rng.integers(dealt.shape[1]))
             moved = int(dealt[other, slot])
-            if moved >= 0 and not len(clashes(moved, batch)):
+            if moved >= 0 and texts(batch).isdisjoint(own(moved)):
                 dealt[batch, hole], dealt[other, slot] = moved, left.pop(which)
+                known[other] = known[other].difference(own(moved)).union(mine)
+                known[batch].update(own(moved))
                 break
         else:
             return None
@@ -374,10 +405,16 @@ def _text_codes(examples: Sequence[Example]) -> np.ndarray:
     texts that are equal but for their blanks have one number."""
     if isinstance(examples, StoredRows):
         pairs = examples.pair_keys()
-        _, first, which = np.unique(pairs, return_index=True, return_inverse=True)
-        order = np.empty(len(first), np.int32)
-        order[first.argsort()] = np.arange(len(first), dtype=np.int32)
-        return order[which].reshape(pairs.shape)
+        key = pairs.ravel()
+        order = key.argsort(kind="stable")
+        found = key[order]
+        begins = np.concatenate([[True], found[1:] != found[:-1]])  # of equal texts, the first one
+        new = np.zeros(len(key), bool)
+        new[order[begins]] = True
+        number = np.cumsum(new, dtype=np.int32) - 1  # in the order in which they come
+        code = np.empty(len(key), np.int32)
+        code[order] = number[order[begins]][np.cumsum(begins, dtype=np.int32) - 1]
+        return code.reshape(pairs.shape)
     known: dict[str, int] = {}
     positives = [row.anchor if row.positive is None else row.positive for row in examples]
     columns = ([row.anchor for row in examples], positives)
