@@ -8,6 +8,8 @@ commands themselves (test_readme.py, test_package.py, test_cluster.py, test_stop
 from __future__ import annotations
 
 import atexit
+import functools
+import gc
 import json
 import multiprocessing
 import os
@@ -17,14 +19,21 @@ import sys
 import time
 import traceback
 from multiprocessing import forkserver
-from multiprocessing.context import ForkServerProcess
+from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 ROOT = Path(__file__).resolve().parents[1]
-IMPORTS = ["datasets", "deepspeed", "peft", "sentence_transformers", "mipic_llm.training.loop",
-           "mipic_llm.export.run", "transformers.models.bert.modeling_bert",
-           "transformers.models.qwen3.modeling_qwen3"]  # fmt: skip
+IMPORTS = ["datasets", "deepspeed", "deepspeed.module_inject", "matplotlib.backends.backend_agg",
+           "matplotlib.pyplot", "mlflow", "mpl_toolkits.mplot3d", "peft", "PIL.PngImagePlugin",
+           "sentence_transformers", "sklearn.linear_model", "mipic_llm.training.loop",
+           "mipic_llm.evaluation.judge", "mipic_llm.export.run", "mipic_llm.report.plots",
+           "transformers.models.bert.modeling_bert", "transformers.models.qwen3.modeling_qwen3",
+           "transformers.models.xlm_roberta.modeling_xlm_roberta"]  # fmt: skip
+
+SAME = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONPATH": str(ROOT)}  # fmt: skip
+LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 def free_port() -> int:
@@ -33,14 +42,15 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def _rank(script: str, args: list[str], env: dict[str, str], log: str) -> None:
+def _rank(script: str, args: list[str], env: dict[str, str], log: str, cwd: str) -> None:
     """One rank, in a forked process: `python script args`, its output at the end of `log`."""
     stream = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(stream, 1)
     os.dup2(stream, 2)
     os.environ.clear()
     os.environ.update(env)
-    os.chdir(ROOT)
+    os.chdir(cwd)
+    gc.freeze()  # DeepSpeed collects garbage at ZeRO-3: .7 s each time, among all that is imported
     sys.argv, sys.path[0] = [script, *args], str(Path(script).parent)
     code: object = 0
     try:
@@ -54,25 +64,31 @@ def _rank(script: str, args: list[str], env: dict[str, str], log: str) -> None:
     sys.exit(code)
 
 
+@functools.cache
+def server() -> ForkServerContext:
+    """The process that has imported the packages, started at the first call."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(IMPORTS)
+    before = dict(os.environ)
+    os.environ.update(SAME)  # what the imports see
+    forkserver.ensure_running()
+    os.environ.clear()
+    os.environ.update(before)
+    return context
+
+
 def start_ranks(
     world: int, script: Path, args: list[str], log: Path, **more: str
 ) -> list[ForkServerProcess]:
     """Processes to `join`; more: environment variables besides those of this process."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(IMPORTS)
-    port, before = free_port(), dict(os.environ)
-    same = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "TOKENIZERS_PARALLELISM": "false",
-            "PYTHONPATH": str(ROOT)}  # fmt: skip
-    os.environ.update(same)  # what the imports see
-    forkserver.ensure_running()
-    os.environ.clear()
-    os.environ.update(before)
+    context, port = server(), free_port()
     processes = []
     for rank in range(world):
-        env = {**before, **same, "RANK": str(rank), "LOCAL_RANK": str(rank),
-               "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-               **more}  # fmt: skip
-        processes.append(context.Process(target=_rank, args=(str(script), args, env, str(log))))
+        env = {**os.environ, **SAME, "RANK": str(rank), "LOCAL_RANK": str(rank),
+               "WORLD_SIZE": str(world), "LOCAL_SIZE": str(world), "MASTER_ADDR": "127.0.0.1",
+               "MASTER_PORT": str(port), **more}  # fmt: skip
+        given = (str(script), args, env, str(log), str(ROOT))
+        processes.append(context.Process(target=_rank, args=given))
         processes[-1].start()
     return processes
 
@@ -95,6 +111,25 @@ def run_ranks(
             for process in processes:
                 process.kill()
         return max(codes, default=0), log.read_text(errors="replace")
+
+
+def run_command(
+    words: list[str], cwd: Path, log: Path, env: dict[str, str] | None = None
+) -> tuple[int, str]:
+    """`python launch/train.py ...` or `python -m mipic_llm train ...` typed in cwd, no rank of a
+    launcher: words begin with the script or with -m. -> (exit code, what it said, in log too)."""
+    script = ROOT / "launch" / f"{words[2]}.py" if words[0] == "-m" else ROOT / words[0]
+    args = words[3:] if words[0] == "-m" else words[1:]
+    env = {k: v for k, v in (os.environ if env is None else env).items() if k not in LAUNCHED}
+    given = (str(script), args, env | SAME, str(log), str(cwd))
+    process = server().Process(target=_rank, args=given)
+    process.start()
+    try:
+        process.join(900)
+        assert process.exitcode is not None, f"it had not ended: {log.read_text()[-6000:]}"
+    finally:
+        process.kill()
+    return abs(process.exitcode), log.read_text(errors="replace")
 
 
 def train_cases(world: int, cases: list[dict], folder: Path) -> dict:
