@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
 import json
 import math
-import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from ranks import ROOT
+from ranks import ROOT, run_command, server
 from scipy.stats import spearmanr
 from tiny_models import tiny_bert
 
+from mipic_llm.commands.study import main
 from mipic_llm.errors import UserError
 from mipic_llm.evaluation.metrics import accuracy, average_precision, macro_f1
 from mipic_llm.report import bootstrap
@@ -210,16 +211,24 @@ averages: {{sts: [demo]}}
     return yaml, out
 
 
-def study(yaml: Path, out: Path, *more: str) -> str:
-    command = [sys.executable, str(ROOT / "launch" / "study.py"), "--study", str(yaml),
-               "--output_dir", str(out), "--jobs", "2", *more]  # fmt: skip
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    env.pop("MLFLOW_TRACKING_URI", None)
-    here = out.parent  # the default store
-    done = subprocess.run(command, cwd=here, env=env, capture_output=True, text=True, timeout=500)
+def study(yaml: Path, out: Path) -> str:
+    """Its trials' commands start from the server of packages; test_package.py starts them as they
+    are. `out.parent` holds the default store."""
+
+    def start(words, env, stdout, **_):
+        code, _ = run_command(words[1:], out.parent, Path(stdout.name), env)
+        return subprocess.CompletedProcess(words, code)
+
+    server()  # before threads ask for it
+    told = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(told):
+        patch.setattr(runner, "subprocess", SimpleNamespace(run=start, STDOUT=None))
+        patch.delenv("MLFLOW_TRACKING_URI")
+        patch.chdir(out.parent)
+        code = main(["--study", str(yaml), "--output_dir", str(out), "--jobs", "2"])
     logs = "".join(p.read_text()[-2000:] for p in out.rglob("*.log"))
-    assert done.returncode == 0, done.stdout + done.stderr + logs
-    return done.stdout
+    assert code == 0, told.getvalue() + logs
+    return told.getvalue()
 
 
 def test_study_leaves_tables_figures_and_a_page(finished):
