@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from ranks import ROOT, run_ranks
 from test_data_formats import write_jsonl
-from test_resume import SCRIPT, STEPS, interrupt, rows, weights
+from test_resume import EVERY, SCRIPT, STEPS, interrupt, rows, weights
 from tiny_models import SENTENCES, tiny_bert
 
 RECIPE = """\
@@ -35,7 +35,7 @@ data:
     - {{path: {place}/scored.jsonl, name: scored}}
     - {{path: {place}/bare.txt, name: bare}}
 train:
-  {{batch_size: 4, chunk_size: 9, max_steps: {steps}, save_every: 5, learning_rate: 0.001}}
+  {{batch_size: 4, chunk_size: 9, max_steps: {steps}, save_every: {every}, learning_rate: 0.001}}
 tracking: {{mlflow: "off"}}
 """
 
@@ -43,7 +43,7 @@ tracking: {{mlflow: "off"}}
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
     folder, draw = tmp_path_factory.mktemp("everything"), random.Random(0)
-    tiny_bert(folder / "base")
+    tiny_bert(folder / "base", layers=2)
 
     def text() -> str:
         return f"{draw.choice(SENTENCES)} {draw.randrange(10_000)}"
@@ -58,7 +58,9 @@ def place(tmp_path_factory) -> Path:
         [{"sentence1": text(), "sentence2": text(), "score": draw.random()} for _ in range(30)],
     )
     (folder / "bare.txt").write_text("".join(f"{text()}\n" for _ in range(30)))
-    recipe = RECIPE.format(place=folder, zero3=ROOT / "ds_configs" / "zero3.json", steps=STEPS)
+    recipe = RECIPE.format(
+        place=folder, zero3=ROOT / "ds_configs" / "zero3.json", steps=STEPS, every=EVERY
+    )
     (folder / "recipe.yaml").write_text(recipe)
     return folder
 

@@ -18,7 +18,7 @@ from mipic_llm.errors import EXIT_STOPPED, UserError
 from mipic_llm.runtime import checkpoint
 
 SCRIPT = ROOT / "launch" / "train.py"
-STEPS, EVERY = 20, 5
+STEPS, EVERY = 16, 4
 STOPS = {2: signal.SIGKILL, 3: signal.SIGTERM}  # test_everything.py kills at ZeRO-3
 
 
@@ -76,7 +76,7 @@ def whole(request, tmp_path_factory):
     """The uninterrupted run: (stage, base model, its output directory)."""
     folder = tmp_path_factory.mktemp(f"zero{request.param}")
     base = folder / "base"
-    tiny_bert(base)
+    tiny_bert(base, layers=2)
     code, text = run_ranks(2, SCRIPT, flags(base, folder / "whole", request.param))
     assert code == 0, text[-4000:]
     return request.param, base, folder / "whole"
