@@ -49,14 +49,14 @@ def cases_for(model: Path) -> list[dict]:
         ("plain", ["--data.balance_tokens", "false", "--data.token_cache", "off"]),
         ("dealt", ["--data.token_cache", str(model.parent / "tokens")]),
     ):
-        found.append({"name": name, "args": arguments(model, 2, *more), "steps": 5})
+        found.append({"name": name, "args": arguments(model, 2, *more), "steps": 3})
     return found
 
 
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory):
     folder = tmp_path_factory.mktemp("gradcache")
-    (folder / "cases.json").write_text(json.dumps(cases_for(tiny_bert(folder / "bert"))))
+    (folder / "cases.json").write_text(json.dumps(cases_for(tiny_bert(folder / "bert", layers=2))))
     script, paths = ROOT / "tests" / "cache_worker.py", ("cases.json", "answers.json")
     code, output = run_ranks(2, script, [str(folder / p) for p in paths], timeout=900)
     assert code == 0, output[-6000:]
