@@ -10,7 +10,7 @@ from ranks import ROOT, run_ranks, train_cases
 from tiny_models import tiny_bert, tiny_qwen3, tiny_xlmr
 
 MODELS = {"bert": tiny_bert, "xlmr": tiny_xlmr, "qwen3": tiny_qwen3}
-STEPS = {"bert": 6, "xlmr": 6, "qwen3": 20}
+STEPS = {"bert": 4, "xlmr": 4, "qwen3": 20}
 MORE = {  # beside plain: all of them packed
     "chunk": ["--train.chunk_size", "5"],
     "tokens": ["--train.chunk_tokens", "120", "--train.gradient_checkpointing", "true"],
@@ -22,7 +22,8 @@ def arguments(model: Path, attn: str, world: int, stage: int, *extra: str) -> li
         "--recipe", "quickstart", "--model.name", str(model), "--model.attn", attn, "--ds_config",
         str(ROOT / "ds_configs" / f"zero{stage}.json"), "--objective.dims", "8,16,32",
         "--sia.layers", "1,2,4", "--pic.ladder", "8@1,16@2,32@4", "--data.validation", "none",
-        "--data.max_length", "48", "--train.batch_size", str(8 // world), "--lora.rank", "0",
+        "--data.max_length", "48", "--data.token_cache", str(model.parent / "tokens"),
+        "--train.batch_size", str(8 // world), "--lora.rank", "0",
         "--train.precision", "fp32", "--train.learning_rate", "5e-4", *extra,
     ]  # fmt: skip
 
