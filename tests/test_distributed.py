@@ -59,7 +59,8 @@ def cases_of(group: str, model: Path, world: int) -> list[dict]:
         for stage in (0, 3) if world > 1 else ():  # checkpointing meets the stage at its ends
             add(f"zero{stage}-ckpt", stage, *again)
     elif group in ("full-bf16", "lora-bf16"):
-        add("fp32", 1, steps=3)
+        if world == 1:
+            add("fp32", 1, steps=3)
         for stage in (0, 1, 2, 3):
             add(f"zero{stage}-plain", stage, precision="bf16", steps=3)
         for stage in (0, 3) if world > 1 else ():
@@ -70,12 +71,13 @@ def cases_of(group: str, model: Path, world: int) -> list[dict]:
                 steps=3)  # fmt: skip
     else:
         more = OBJECTIVES[group]
-        add("zero2-chunk", 2, *more, "--train.chunk_tokens", "60")
-        if world == 1:  # what the stages are to one rank does not depend on the objective
+        if world == 1:  # its stages and chunks are those above, whatever the objective
             add("zero0-plain", 0, *more)
         else:
+            add("zero2-chunk", 2, *more, "--train.chunk_tokens", "90")
             add("zero3-plain", 3, *more)
-            add("zero1-one", 1, *more, "--train.length_groups", "false")
+            if group in ("paper", "pair"):  # one pass for all lengths: the objective is not asked
+                add("zero1-one", 1, *more, "--train.length_groups", "false")
     return found
 
 
