@@ -244,22 +244,22 @@ def compare(
 def export(
     run: Run | str | Path, *, merged: bool = False, point: str | None = None,
     checkpoint: str | Path = "auto", to: str | Path | None = None, bytes: int | None = None,
-    data: Sequence[str] = (), rotate: str = "none", pca_text: Sequence[str] = (),
-    onnx: bool = False, push: str | None = None, public: bool = False,
+    data: Sequence[str] = (), lens: bool = False, rotate: str = "none",
+    pca_text: Sequence[str] = (), onnx: bool = False, push: str | None = None, public: bool = False,
 ) -> Path:  # fmt: skip
     """Write a portable model from a run, and check it by loading it again. -> its directory.
 
     merged: base and adapter in one model. point: a model of this size, such as 64@6 (dim@layer).
     checkpoint: auto = the finished model, else the newest complete checkpoint. to: where to write;
-    None = the run's directory. bytes, data, rotate, pca_text, onnx, push, public: as the command's
-    flags (`mipic export --help`). Raises UserError for a size that the model does not have, or a
-    hub that refuses.
+    None = the run's directory. bytes, data, lens, rotate, pca_text, onnx, push, public: as the
+    command's flags (`mipic export --help`). Raises UserError for a size that the model does not
+    have, or a hub that refuses.
     """
     path = run.path if isinstance(run, Run) else Path(run)
     layer, dim = (None, None) if point is None else parse_point(point, "export: point: ")[:2]
     config = _config({"output_dir": path}, SimpleNamespace(
         checkpoint=str(checkpoint), merged=merged, to=to and str(to), layers=layer, dim=dim,
-        bytes=bytes, data=list(data), rotate=rotate, pca_text=list(pca_text), onnx=onnx,
+        bytes=bytes, data=list(data), lens=lens, rotate=rotate, pca_text=list(pca_text), onnx=onnx,
         push=push, public=public,
     ))  # fmt: skip
     with _session():

@@ -50,6 +50,8 @@ class Flags(Section):
     rows: bool = opt(True, "also write rows.npz: what the model said of each test row, from which "
                      "`mipic compare` makes intervals")  # fmt: skip
     pca_text: list[str] = opt([], "training text: adds rows of post-hoc PCA fitted on it")
+    lens_text: list[str] = opt([], "training text: adds rows of inner layers mapped onto the last "
+        "one by least squares fitted on it, as export --lens does")  # fmt: skip
     bits: list[int] = opt([], "also score vectors as an index stores them: 8 = int8 with a range "
                           "for each channel, 1 = the sign of each channel")  # fmt: skip
     bits_text: list[str] = opt([], "text that the ranges of --bits 8 are fitted on; none = "
@@ -69,7 +71,7 @@ def main(argv: list[str]) -> int:
     check_file("ds_config", "ds_configs", config.ds_config)
     flags = config.extra
     check_file("--suite", "suites", flags.suite)
-    check_files([*flags.data, *flags.pca_text, *flags.bits_text])
+    check_files([*flags.data, *flags.pca_text, *flags.lens_text, *flags.bits_text])
     from mipic_llm.evaluation.judge import evaluate
 
     return evaluate(config)

@@ -12,10 +12,12 @@ ABOUT = """Write portable models from a run, and check them by loading them agai
   mipic export --output_dir RUN                  adapter of the newest checkpoint
   mipic export --output_dir RUN --merged         base and adapter in one model
   mipic export --output_dir RUN --point 64@3     a model cut after layer 3, 64 channels
+  mipic export --output_dir RUN --point 64@3 --lens   the same, its vectors mapped onto layer 6's
   mipic export --output_dir RUN --bytes 16       the best size and precision in 16 bytes a vector
   mipic export --output_dir RUN --rotate pca     turned so that its prefixes keep more
   mipic export --model.name ID --rotate centred --pca_text FILE --to DIR
-                                                 the same of a model that no run of ours trained
+                                                 the same of a model that no run of ours trained;
+                                                 likewise --point 64@3 --lens
   mipic export --output_dir RUN --merged --onnx  and as ONNX, with int8 weights too
   mipic export --output_dir RUN --point 64@3 --tracking.register NAME   into MLflow's registry"""
 
@@ -34,10 +36,13 @@ class Flags(Section, frozen=False):
         ge=1)  # fmt: skip
     data: list[str] = opt([], "what --bytes is chosen on, as for evaluate; none = data.validation "
                           "of the run")  # fmt: skip
+    lens: bool = opt(False, "with --point below the last layer: map the vectors onto those of the "
+        "last layer, by a Dense module that is fitted on text without labels")  # fmt: skip
     rotate: Literal["none", "pca", "centred"] = opt("none", "pca: turn the vectors onto the "
         "principal axes of training text, by a Dense module; whole vectors keep their cosines; "
         "centred: likewise, and what all texts share comes last")  # fmt: skip
-    pca_text: list[str] = opt([], "text that --rotate is fitted on; none = the run's training data")
+    pca_text: list[str] = opt([], "text that --rotate and --lens are fitted on; none = the run's "
+                              "training data")  # fmt: skip
     onnx: bool = opt(False, "also write onnx/ of a whole model (--merged, --point or --rotate): "
                      "model.onnx and model_qint8.onnx")  # fmt: skip
     push: str | None = opt(None, "upload what was written to this model on the Hugging Face hub, "

@@ -14,6 +14,7 @@ from mipic_llm.config import Config
 from mipic_llm.data.read.formats import read_training
 from mipic_llm.errors import EXIT_DONE, UserError
 from mipic_llm.evaluation.encode import encode, spread_over_ranks
+from mipic_llm.evaluation.lens import HELD_OUT
 from mipic_llm.evaluation.mteb import load_mteb, run_mteb
 from mipic_llm.evaluation.open import open_finished
 from mipic_llm.evaluation.read import load_suite, load_tasks
@@ -50,6 +51,7 @@ from mipic_llm.types import BITS, Point, Score
 PCA_TEXTS = 10  # per channel; a covariance wants no more, and encoding them takes the most time
 _DEFAULTS: dict[str, Any] = {
     "model": None, "data": [], "suite": None, "mteb": [], "rows": True, "pca_text": [],
+    "lens_text": [],
     "bits": [], "bits_text": [], "centre": False, "asymmetric": False, "old": None,
     "layers": None, "dims": None,
 }  # fmt: skip
@@ -80,14 +82,16 @@ def evaluate(config: Config) -> int:
     dims = _sizes("dims", flags.dims, opened.dims, opened.width, name)
     bits = _bits(flags.bits)
     points = all_points(layers, dims, bits)
+    read = sorted({*layers, *([opened.n_layers] if flags.lens_text else [])})
     rows: Rows | None = {} if flags.rows else None
 
     def vectors(texts: list[str], kind: str) -> Tensor:
-        say(f"encoding {len(texts):,} {kind} texts at {len(layers)} layer(s)")
-        return encode(opened.engine, opened.encoder, texts, layers,
+        say(f"encoding {len(texts):,} {kind} texts at {len(read)} layer(s)")
+        return encode(opened.engine, opened.encoder, texts, read,
                       batch_size=config.eval.batch_size, kind=kind)  # fmt: skip
 
     pca_texts = texts_for_pca(flags.pca_text, PCA_TEXTS * opened.width, "PCA")
+    lens_texts = texts_for_pca(flags.lens_text, PCA_TEXTS * opened.width + HELD_OUT, "lens")
     fitted = texts_for_pca(flags.bits_text, CALIBRATION, "ranges of int8") or pca_texts
     more = [Route("float queries", query=Side(floating=True), searches=True, bits=(1,))]
     more, models = (more if 1 in bits else []), {}
@@ -99,12 +103,13 @@ def evaluate(config: Config) -> int:
         models[OLD], old_last = _older(config, flags.old, dims[-1])
         more += same_index(layers[-1], old_last)
     scores = run_suite(
-        tasks, vectors, layers=layers, points=points, spread=spread_over_ranks, rows=rows,
-        pca_texts=pca_texts, bits_texts=fitted, centre=flags.centre, more=more, models=models,
+        tasks, vectors, layers=read, points=points, spread=spread_over_ranks, rows=rows,
+        pca_texts=pca_texts, lens_texts=lens_texts, bits_texts=fitted, centre=flags.centre,
+        more=more, models=models,
     )  # fmt: skip
     if mteb_tasks:
         whole = all_points(layers, dims)
-        scores[PREFIX] += run_mteb(mteb_tasks, vectors, layers=layers, points=whole,
+        scores[PREFIX] += run_mteb(mteb_tasks, vectors, layers=read, points=whole,
                                    name=Path(name).name)  # fmt: skip
     scores = {family: found for family, found in scores.items() if found}
     if dist.rank() == 0:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mipic_llm.data.tokenise import TextEncoder
 from mipic_llm.evaluation.bits import Quantiser
+from mipic_llm.evaluation.lens import Lens, fit_lens
 from mipic_llm.evaluation.pca import Pca
 from mipic_llm.evaluation.tasks.base import (
     DOCUMENT,
@@ -35,8 +36,9 @@ Encode = Callable[[list[str], str], Tensor]
 Rows = dict[tuple, np.ndarray]
 
 # Families of vectors at a point. prefix: the first d channels of the readout. pca: the first d
-# principal components of the whole readout, what a user gets without Matryoshka training.
-PREFIX, PCA = "prefix", "pca"
+# principal components of the whole readout, what a user gets without Matryoshka training. lens: an
+# inner layer's readout mapped onto the last layer's, without training too.
+PREFIX, PCA, LENS = "prefix", "pca", "lens"
 CALIBRATION = 20_000  # texts at most that fix the ranges of int8
 
 
@@ -58,6 +60,7 @@ class Route(NamedTuple):
 
     name: str = PREFIX
     pca: bool = False
+    lens: bool = False
     query: Side = Side()
     document: Side = Side()
     searches: bool = False
@@ -91,17 +94,18 @@ def in_turn(jobs: Sequence[Callable[[], Any]]) -> list[Any]:
 def run_suite(
     tasks: Sequence[Task], encode: Encode, *, layers: Sequence[int], points: Sequence[Point],
     pca_texts: Sequence[str] = (), pca_widest: int | None = None,
-    bits_texts: Sequence[str] = (), centre: bool = False,
+    lens_texts: Sequence[str] = (), bits_texts: Sequence[str] = (), centre: bool = False,
     more: Sequence[Route] = (), models: Mapping[str, tuple[Encode, Sequence[int]]] | None = None,
     rows: Rows | None = None, spread: Callable[[Sequence[Callable[[], Any]]], list[Any]] = in_turn,
 ) -> dict[str, list[Score]]:  # fmt: skip
-    """Scores of all tasks at all points, by family: `prefix`, `pca` where pca_texts are given, and
-    those of `more`.
+    """Scores of all tasks at all points, by family: `prefix`, `pca` where pca_texts are given,
+    `lens` where lens_texts are, and those of `more`.
 
     Each family: task by task, metric by metric, points in their order. Each distinct text is
     encoded once per kind, all of a kind in one call, so that the encoder can sort by length over
     the whole suite. layers: those that `encode` gives, in its order. pca_texts: training text that
-    the principal components are fitted on, per layer, for dims up to pca_widest. bits_texts: text
+    the principal components are fitted on, per layer, for dims up to pca_widest. lens_texts: text
+    that the lenses of the points' layers below the last of `layers` are fitted on. bits_texts: text
     that the ranges of int8 (and with `centre` the means before the sign) are fitted on; none = the
     texts that are scored, not their labels. models: others that routes of `more` name, with the
     layers that each gives. spread: does the jobs and gives their results in order. rows: a
@@ -111,8 +115,10 @@ def run_suite(
     if missing := [point for point in points if point.layer not in layers]:
         raise ValueError(f"point {missing[0]}: its layer is not among {list(layers)}")
     principal = Route(PCA, pca=True, widest=pca_widest)
-    routes = [Route(), *([principal] if pca_texts else []), *more]
-    fitted_on = [*pca_texts, *(t for t in bits_texts if t not in set(pca_texts))]
+    inner = tuple({p.layer for p in points} - {layers[-1]})
+    lens = [Route(LENS, lens=True, layers=inner)] if lens_texts and inner else []
+    routes = [Route(), *([principal] if pca_texts else []), *lens, *more]
+    fitted_on = list(dict.fromkeys([*pca_texts, *lens_texts, *bits_texts]))
     encoders = {"": (encode, layers), **(models or {})}
     asked = {
         "": _asked(tasks, fitted_on),
@@ -121,7 +127,8 @@ def run_suite(
     readouts = {name: _encode_once(asked[name], *one) for name, one in encoders.items()}
     widest = max((p.dim for p in points), default=0)
     components = max((p.dim for p in points if principal.has(p)), default=0)
-    made = _Made(readouts, list(pca_texts), list(bits_texts), centre, components)
+    texts = {PCA: list(pca_texts), LENS: list(lens_texts)}
+    made = _Made(readouts, texts, list(bits_texts), centre, components)
     for name, found in readouts.items():
         width = min((e.readouts_NLD.shape[2] for e in found.values()), default=widest)
         if widest > width:
@@ -190,12 +197,13 @@ class _Made:
     """The readouts of all models, and what is fitted on them: axes and quantisers, each once."""
 
     def __init__(
-        self, readouts: dict[str, dict[str, _Encoded]], pca_texts: list[str],
+        self, readouts: dict[str, dict[str, _Encoded]], texts: dict[str, list[str]],
         bits_texts: list[str], centre: bool, components: int,
     ) -> None:  # fmt: skip
-        self.readouts, self.pca_texts, self.bits_texts = readouts, pca_texts, bits_texts
+        self.readouts, self.texts, self.bits_texts = readouts, texts, bits_texts
         self.centre, self.components = centre, components
         self.axes: dict[int, Pca] = {}
+        self.lenses: dict[int, Lens] = {}
         self.quantisers: dict[tuple, Quantiser] = {}
 
     def vectors(self, route: Route, point: Point) -> Vectors:
@@ -204,36 +212,43 @@ class _Made:
         def found(kind: str, texts: Sequence[str]) -> Tensor:
             side = route.of(kind)
             layer = side.layer or point.layer
-            z_ND = self._turned(side.model, kind, layer, texts, route.pca)
+            z_ND = self._made(side.model, kind, layer, texts, route)
             if point.bits == 32:
                 return z_ND
             z_Nd = z_ND[:, : point.dim]
             if side.floating:
                 return z_Nd
-            quantiser = self._quantiser(side.model, layer, route.pca, point.dim)
+            quantiser = self._quantiser(side.model, layer, route, point.dim)
             return quantiser.stored(z_Nd, point.bits)
 
         return found
 
-    def _turned(
-        self, model: str, kind: str, layer: int, texts: Sequence[str], pca: bool
+    def _made(
+        self, model: str, kind: str, layer: int, texts: Sequence[str], route: Route
     ) -> Tensor:  # fmt: skip
-        z_ND = self.readouts[model][kind].at(layer, texts)
-        if not pca:
-            return z_ND
-        if layer not in self.axes:
-            train_ND = self.readouts[model][SYMMETRIC].at(layer, self.pca_texts)
-            self.axes[layer] = Pca.fit(train_ND, self.components)
-        return self.axes[layer].turn(z_ND)
+        found = self.readouts[model]
+        z_ND = found[kind].at(layer, texts)
+        if route.pca:
+            if layer not in self.axes:
+                train_ND = found[SYMMETRIC].at(layer, self.texts[PCA])
+                self.axes[layer] = Pca.fit(train_ND, self.components)
+            return self.axes[layer].turn(z_ND)
+        if route.lens:
+            if layer not in self.lenses:
+                read, last = found[SYMMETRIC], found[SYMMETRIC].layers[-1]
+                pair = (read.at(k, self.texts[LENS]) for k in (layer, last))
+                self.lenses[layer] = fit_lens(*pair)
+            return self.lenses[layer].through(z_ND)
+        return z_ND
 
-    def _quantiser(self, model: str, layer: int, pca: bool, dim: int) -> Quantiser:
-        key = (model, layer, pca, dim)
+    def _quantiser(self, model: str, layer: int, route: Route, dim: int) -> Quantiser:
+        key = (model, layer, route.pca, route.lens, dim)
         if key not in self.quantisers:
             found = self.readouts[model]
             chosen = {SYMMETRIC: self.bits_texts} if self.bits_texts else {
                 kind: list(e.rows) for kind, e in found.items()}  # fmt: skip
             every = -(-sum(map(len, chosen.values())) // CALIBRATION)
-            parts = [self._turned(model, kind, layer, texts[::every], pca)[:, :dim]
+            parts = [self._made(model, kind, layer, texts[::every], route)[:, :dim]
                      for kind, texts in chosen.items()]  # fmt: skip
             self.quantisers[key] = Quantiser.fit(torch.cat(parts), self.centre)
         return self.quantisers[key]

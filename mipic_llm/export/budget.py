@@ -18,8 +18,8 @@ from mipic_llm.evaluation.read import load_tasks
 from mipic_llm.evaluation.suite import PREFIX, Rows, run_suite
 from mipic_llm.evaluation.tasks.base import SYMMETRIC, Task
 from mipic_llm.export.card import PATH
+from mipic_llm.export.fitted import read_texts, still_here
 from mipic_llm.export.portable import write_json
-from mipic_llm.export.rotate import read_texts, still_here
 from mipic_llm.model.backbone import Backbone
 from mipic_llm.report.bootstrap import middle, resampled
 from mipic_llm.report.tables import main_metrics, plain_table

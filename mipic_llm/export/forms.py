@@ -20,6 +20,7 @@ from mipic_llm.data.tokenise import TextEncoder, pad
 from mipic_llm.errors import UserError
 from mipic_llm.export.budget import Fit, fit_bytes
 from mipic_llm.export.card import Facts
+from mipic_llm.export.lens import make_lens
 from mipic_llm.export.live import PROBES, Proof
 from mipic_llm.export.portable import EmbeddingSpec
 from mipic_llm.export.rotate import rotate
@@ -85,11 +86,12 @@ def merged(model: Finished, folder: Path) -> Finished:
 
 def at_point(
     model: Finished, out: Path, point: Point, turn: str = "none", pca_text: Sequence[str] = (),
-    fit: Fit | None = None,
+    fit: Fit | None = None, lens: bool = False,
 ) -> Finished:  # fmt: skip
     """A whole model that ends after the point's layer with its dim: the same vectors as the point.
 
-    turn: none; pca or centred: rotated on pca_text, see `rotate`. fit: how the vectors are stored.
+    lens: mapped onto the last layer, see `make_lens`. turn: none; pca or centred: rotated, see
+    `rotate`. Both are fitted on pca_text. fit: how the vectors are stored.
     Raises UserError for a point that the model does not have or its class cannot express.
     """
     spec, texts, bare = model.spec, model.texts, model.encoder.bare()
@@ -105,27 +107,34 @@ def at_point(
     whole = model.backbone(net)
     live_ND = readouts(whole, bare, texts[:PROBES], point.layer)
     before = _seconds(whole, bare, texts)
+    need(not lens or point.layer < last.layer, "lens: it maps an inner layer onto the last one; "
+         f"give a --point below layer {last.layer}")  # fmt: skip
+    dims = tuple(sorted({d for d in spec.dims if d < point.dim} | {point.dim}))
+    facts, kind, fitted = spec.facts or Facts(), "shallow", []
+    if lens:
+        fitted = [make_lens(model.config, whole, model.encoder, point.layer, dims, pca_text)]
+        spec, kind = spec._replace(dense=(*spec.dense, fitted[0].dense)), "lens"
     cut_layers(base_of(net), point.layer)
-    small, notes = model.backbone(net), []
+    small, notes = model._replace(spec=spec).backbone(net), []
     if point != last:
         times = before / _seconds(small, bare, texts)
         speed = f": encodes {times:.2f} times as fast as the whole model (CPU, {len(texts)} texts)"
         notes += [f"Cut after layer {point.layer} of {last.layer}, width {point.dim} of {last.dim}"
                   f"{speed if point.layer < last.layer else ''}."]  # fmt: skip
-    dims = tuple(sorted({d for d in spec.dims if d < point.dim} | {point.dim}))
-    dense, facts, kind = spec.dense, spec.facts or Facts(), "shallow"
     if turn != "none":
         centred = turn == "centred"
         turned = rotate(model.config, small, model.encoder, point, dims, pca_text, centred)
-        dense, kind = (*dense, turned.axes), "rotated"
-        live_ND = turned.turn(live_ND)
-        notes += turned.notes
-        facts = facts._replace(scores=turned.scores, before=(), verdict=())
+        spec, kind = spec._replace(dense=(*spec.dense, turned.dense)), "rotated"
+        fitted.append(turned)
+    for one in fitted:
+        live_ND = one.through(live_ND)
+        notes += one.notes
+        facts = facts._replace(scores=one.scores, before=(), verdict=())
     notes += [f"{s.metric} on {s.task} at this size: {s.value:.4f} ({s.n} rows)."
               for s in facts.scores if s.point == point]  # fmt: skip
     spec = spec._replace(n_layers=point.layer, dims=dims, width=point.dim, facts=facts,
                          notes=(*notes, *(fit.notes if fit else ())),
-                         dense=cut(dense, spec.width, point.dim))  # fmt: skip
+                         dense=cut(spec.dense, spec.width, point.dim))  # fmt: skip
     folder = out / f"{kind}-{point.layer}x{point.dim}"
     try:
         found = _write(model, folder, net, spec, live_ND)
@@ -138,6 +147,11 @@ def at_point(
         ) from error
     for note in notes:
         say(note)
+    if point.layer < last.layer and not lens:
+        say(
+            "note: --lens maps the vectors of an inner layer onto those of the last one, which "
+            "mostly serves better"
+        )
     if fit:
         fit.write(folder)
     return found

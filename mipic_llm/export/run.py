@@ -18,7 +18,8 @@ from mipic_llm.runtime.ranks import say
 from mipic_llm.tracking import MlflowTracker, Tracker, follow
 from mipic_llm.types import Judgement, Point
 
-_FLAGS = ("merged", "layers", "dim", "bytes", "rotate", "onnx", "push")  # recorded in MLflow
+# Recorded in MLflow.
+_FLAGS = ("merged", "layers", "dim", "bytes", "lens", "rotate", "onnx", "push")
 
 
 def export(config: Config) -> Path:
@@ -27,9 +28,11 @@ def export(config: Config) -> Path:
     own = config.extra
     cut = bool(own.layers or own.dim or own.rotate != "none")
     need(
-        not (own.bytes and cut),
-        "bytes: it chooses the size by itself; leave out --point, --layers, --dim and --rotate",
-    )
+        not (own.bytes and (cut or own.lens)), "bytes: it chooses the size by itself; leave out "
+        "--point, --layers, --dim, --lens and --rotate",
+    )  # fmt: skip
+    need(not own.lens or bool(own.layers), "lens: it maps an inner layer onto the last one; add "
+         "--point dim@layer")  # fmt: skip
     need(not own.data or bool(own.bytes), "data: it goes with --bytes")
     if own.push:
         check_name(own.push)
@@ -53,7 +56,7 @@ def export(config: Config) -> Path:
         model = at_point(first, out, fit.point, fit=fit)
     elif cut:
         size = Point(own.layers or first.spec.n_layers, own.dim or first.spec.width)
-        model = at_point(first, out, size, own.rotate, own.pca_text)
+        model = at_point(first, out, size, own.rotate, own.pca_text, lens=own.lens)
     if own.onnx:
         _onnx(model)
     if own.push:
@@ -61,18 +64,20 @@ def export(config: Config) -> Path:
     if model is first and not (new or own.onnx or own.push):
         say(f"{model.folder} is written and proved already; ask for --merged or --point")
     if tracker:
-        _track(config, tracker, model, None if new or own.rotate != "none" else model.config)
+        other = new or own.lens or own.rotate != "none"
+        _track(config, tracker, model, None if other else model.config)
     return model.folder
 
 
 def _check_base(own: Any) -> None:
-    """UserError where a base, which needs nothing else, is to be more than rotated: a training may
-    begin with it whose prefixes are principal components from the first step."""
-    need(own.rotate != "none" and bool(own.pca_text) and bool(own.to),
-         "export: --model.name without the --output_dir of a run rotates that model: add --rotate "
-         "centred --pca_text FILE --to DIR")  # fmt: skip
-    need(not (own.merged or own.layers or own.dim), "export: a model without a run is "
-         "rotated whole: leave out --merged, --point, --layers and --dim")  # fmt: skip
+    """UserError where a base is to be more than rotated (a training may begin with it whose
+    prefixes are principal components from the first step) or cut through a lens."""
+    need((own.lens or own.rotate != "none") and bool(own.pca_text) and bool(own.to),
+         "export: --model.name without the --output_dir of a run rotates that model, or cuts it: "
+         "add --rotate centred, or --point 64@3 --lens, and --pca_text FILE --to DIR")  # fmt: skip
+    need(own.lens or not (own.layers or own.dim), "export: a model without a run is cut with "
+         "--lens; leave out --point, --layers and --dim, or add it")  # fmt: skip
+    need(not own.merged, "export: a model without a run is whole; leave --merged out")
 
 
 def _onnx(model: Finished) -> None:
@@ -91,6 +96,7 @@ def _tracker(config: Config) -> Tracker:
     own, run, options = config.extra, Path(config.output_dir), config.tracking
     words = [
         "@".join(str(x) for x in (own.dim, own.layers) if x),
+        "lens" * own.lens,
         "rotated" * (own.rotate != "none"),
         "merged" * bool(own.merged),
         f"{own.bytes} bytes" * bool(own.bytes),

@@ -102,6 +102,7 @@ class Job:
             *found,
             *(e.get("data") or []),
             *(e.get("pca_text") or []),
+            *(e.get("lens_text") or []),
             *(e.get("bits_text") or []),
             *suite,
         ]
@@ -264,7 +265,7 @@ def _check_data(study: Study, sources: Sequence[tuple[Config, list[str]]]) -> li
         try:
             mine, lines = load_tasks(e.get("data") or [])
             more, more_lines = load_suite(e["suite"]) if e.get("suite") else ([], [])
-            for spec in ("pca_text", "bits_text"):
+            for spec in ("pca_text", "lens_text", "bits_text"):
                 if e.get(spec):
                     read_training(e[spec], negatives=0)
         except UserError as error:

@@ -21,6 +21,7 @@ EVALUATE_KEYS = (
     "layers",
     "dims",
     "pca_text",
+    "lens_text",
     "bits",
     "bits_text",
     "centre",
@@ -150,7 +151,15 @@ def _evaluation(tree: Any, folder: Path, where: str) -> dict[str, Any]:
 def _located(flags: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The flags with data paths as the runs, started from here, will find them."""
     found = dict(flags)
-    for key in ("data.train", "data.validation", "data", "pca_text", "bits_text", "suite"):
+    for key in (
+        "data.train",
+        "data.validation",
+        "data",
+        "pca_text",
+        "lens_text",
+        "bits_text",
+        "suite",
+    ):
         if value := flags.get(key):
             texts = [value] if isinstance(value, str) else [str(v) for v in value]
             texts = [_locate(text, folder) for text in texts]

@@ -125,7 +125,7 @@ def _table(study: Study, cells: dict[Key, Cell], place: tuple[str, str, str, int
 def family_name(method: str, family: str, bits: int = 32) -> str:
     """What a row or a curve is called: the method, what was done to its vectors, and how they are
     stored where that is not float32."""
-    also = {"prefix": "", "pca": " + PCA"}.get(family, f", {family}")
+    also = {"prefix": "", "pca": " + PCA", "lens": " + lens"}.get(family, f", {family}")
     return f"{method}{also}{'' if bits == 32 else f' {BITS[bits]}'}"
 
 
