@@ -10,6 +10,7 @@ from tiny_models import SENTENCES, tiny_bert
 from mipic_llm.commands import train
 from mipic_llm.commands.run import run_main
 from mipic_llm.config import load_config
+from mipic_llm.data import stream
 from mipic_llm.data.token_cache import LazyTokens, StoredTokens, build
 from mipic_llm.data.tokenise import TextEncoder
 from mipic_llm.training import setup
@@ -98,6 +99,34 @@ def test_every_bad_row_and_file_at_once(place, capsys) -> None:
     more = {"data.check": "true", "data.validation": str(place / "broken.jsonl")}
     assert run(flags(place, "good.jsonl", **more)) == 2
     assert "found columns" in capsys.readouterr().out
+
+
+def test_rows_on_disk_give_the_same_table(place, capsys, tmp_path, monkeypatch) -> None:
+    """Of every kind, good and bad, block by block; nothing is left behind."""
+    monkeypatch.setattr("mipic_llm.data.stream.BLOCK", 3)
+    monkeypatch.setattr("mipic_llm.training.survey.LOOKED_AT", 4)
+    built, build = [], stream.Reading.build
+    monkeypatch.setattr(stream.Reading, "build", lambda *a: (built.append(a[0].spec), build(*a)))
+    nli = [{"premise": "a b", "hypothesis": f"c {n}", "label": n % 3} for n in range(9)]
+    write_jsonl(tmp_path / "nli.jsonl", nli)
+    classes = [{"text": s, "label": n % 3} for n, s in enumerate(SENTENCES)]
+    write_jsonl(tmp_path / "classes.jsonl", classes)
+    graded = [{"sentence1": a, "sentence2": "b c", "label": n / (1 if n < 4 else 2)}
+              for n, a in enumerate(SENTENCES[:9])]  # fmt: skip
+    write_jsonl(tmp_path / "graded.jsonl", graded)
+    names = ["broken.jsonl", "good.jsonl", "scored.jsonl", "bad.jsonl", str(tmp_path / "nli.jsonl"),
+             str(tmp_path / "classes.jsonl"), str(tmp_path / "graded.jsonl")]  # fmt: skip
+    more = {"data.label_column": "label", "data.token_cache": str(tmp_path / "cache"),
+            "data.check": "true", "data.validation_split": "2"}  # fmt: skip
+    told = []
+    for option in ("false", "true"):
+        code = run(flags(place, *names, **more, **{"data.stream": option}))
+        told.append((code, capsys.readouterr().out))
+    for a, b in zip(told[0][1].splitlines(), told[1][1].splitlines(), strict=False):
+        assert a == b
+    assert told[0] == told[1] and told[0][0] == 2 and "validation split" in told[0][1]
+    assert "scored pairs sentence1/sentence2/label (0 to 4, larger = more alike)" in told[0][1]
+    assert len(built) == len(names) and not list((tmp_path / "cache").iterdir())
 
 
 def test_only_the_first_process_answers(place, capsys, monkeypatch) -> None:

@@ -323,6 +323,8 @@ def test_what_cannot_be_streamed_is_said(place, tmp_path, small_blocks) -> None:
         bad = [{"anchor": "a", "positive": n} for n in range(70)]
         good = rows[:70] if name == "last" else rows[80:]
         write_jsonl(tmp_path / f"{name}.jsonl", [*good, *bad] if name == "last" else [*bad, *good])
+        with (tmp_path / f"{name}.jsonl").open("a") as file:
+            file.write("{\n" * 65)
         reading = read(tmp_path / f"{name}.jsonl", skip=True)
         reading.build(tmp_path / "rows" / name, lambda *_: None)
         source, (report,) = reading.source(tmp_path / "rows" / name)

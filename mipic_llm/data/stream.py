@@ -121,7 +121,6 @@ class Reading(NamedTuple):
                     part._replace(rows=iter(block)), self.kept, self.skip, self.ignore,
                     self.score_column, own, self.label_column, block=True,
                 )  # fmt: skip
-                found = found._replace(kind=found.kind.partition(" (")[0])  # not a block's scores
                 report = report.plus(found) if report else found
                 block = list(islice(rows, BLOCK))
                 if before and own and before.teaches != own.teaches:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import unicodedata
 from array import array
 from collections import Counter
 from collections.abc import Sequence
 from functools import cache
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from mipic_llm.config import Config, SourceConfig
+from mipic_llm.data import stream
+from mipic_llm.data.growing import cache_home
 from mipic_llm.data.read.cells import plain
 from mipic_llm.data.read.find import split_weight
 from mipic_llm.data.read.formats import read_training
-from mipic_llm.data.read.rows import ReadReport, TextSource, key_of
+from mipic_llm.data.read.rows import Example, ReadReport, TextSource, key_of
 from mipic_llm.data.row_store import StoredRows, mixed
 from mipic_llm.data.split import split_off
 from mipic_llm.data.tokenise import TextEncoder
@@ -90,34 +94,68 @@ def check(config: Config) -> int:
             _say(f"validation {spec}", [("read", line) for line in lines])
     d, scored = config.data, config.data.score_column is None
     read: list[TextSource] = []
-    for spec in config.training:
-        name, its = spec, encoder
-        if isinstance(spec, SourceConfig):
-            name, its = spec.path, make_encoder(config.replace(**spec.changes()), source)
-        try:
-            (rows,), reports = read_training(
-                [spec], negatives=d.negatives, on_bad_rows="skip", cache_dir=d.cache_dir,
-                ignore=d.ignore_columns, score_column=d.score_column,
-                draw=d.negatives_draw == "random",
-                label_column=d.label_column,
-            )  # fmt: skip
-        except UserError as error:
-            bad += _say(f"training {split_weight(name)[0]}", [("bad", str(error))])
-        else:
-            scored |= rows.scored == d.score_column
-            _say(f"training {rows.name}", _table(rows, reports, tasks, its))
-            bad += sum(len(report.rejected) for report in reports)
-            read.append(rows)
-    if d.validation_split and read:
-        try:
-            print(split_off(read, d.validation_split, config.seed).report)
-        except UserError as error:
-            bad += _say("validation split", [("bad", str(error))])
+    large = any(stream.wanted(spec, d.stream) for spec in config.training)
+    with tempfile.TemporaryDirectory(dir=_aside(d.token_cache) if large else None) as aside:
+        for number, spec in enumerate(config.training):
+            name, its = spec, encoder
+            if isinstance(spec, SourceConfig):
+                name, its = spec.path, make_encoder(config.replace(**spec.changes()), source)
+            try:
+                rows, reports = _read(spec, config, Path(aside) / str(number))
+            except UserError as error:
+                bad += _say(f"training {split_weight(name)[0]}", [("bad", str(error))])
+            else:
+                scored |= rows.scored == d.score_column
+                _say(f"training {rows.name}", _table(rows, reports, tasks, its))
+                bad += sum(len(report.rejected) for report in reports)
+                read.append(rows)
+        if d.validation_split and read:
+            try:
+                print(split_off(read, d.validation_split, config.seed).report)
+            except UserError as error:
+                bad += _say("validation split", [("bad", str(error))])
     if not scored:
         bad += _say("data.score_column", [("bad", no_scores(d.score_column))])
     mend = "; mend them, or leave bad rows out with --data.on_bad_rows skip" * bool(bad)
     print(f"{bad:,} bad{mend}; nothing was trained (--data.check true)")
     return EXIT_USER_ERROR if bad else EXIT_DONE
+
+
+def _aside(option: str) -> Path | None:
+    """Where rows that memory need not hold are kept while they are looked at; None = with the
+    system's other temporary files. UserError where it cannot be written to."""
+    if option == "off":
+        return None
+    folder = cache_home(option)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise UserError(f"data.token_cache: cannot write to {folder}: {error.strerror}") from None
+    return folder
+
+
+def _read(spec: Any, config: Config, folder: Path) -> tuple[TextSource, list[ReadReport]]:
+    """The rows of one spec, bad ones left out; of a large one (`data.stream`) written to a folder
+    in one pass."""
+    d, draw = config.data, config.data.negatives_draw == "random"
+    if stream.wanted(spec, d.stream):
+        reading = stream.Reading(spec, d.negatives, True, tuple(d.ignore_columns), d.score_column,
+                                 d.cache_dir, draw, d.label_column)  # fmt: skip
+        try:
+            reading.build(folder, lambda *_: None)
+        except OSError as error:
+            raise UserError(
+                f"cannot write its rows to {folder.parent}: {error.strerror}; make room, or name "
+                "another directory as data.token_cache"
+            ) from None
+        return reading.source(folder)
+    (rows,), reports = read_training(
+        [spec], negatives=d.negatives, on_bad_rows="skip", cache_dir=d.cache_dir,
+        ignore=d.ignore_columns, score_column=d.score_column, draw=draw,
+        label_column=d.label_column,
+    )  # fmt: skip
+    return rows, reports
 
 
 def no_labels(column: str | None) -> str:
@@ -147,8 +185,8 @@ def _table(
     for report in reports:
         lines.append(("file", str(report._replace(rejected=[])).removeprefix("read ")))
         lines += [("bad", f"{report.unit} {n}: {reason}") for n, reason in report.rejected]
-    found = look([source], tasks)
-    hard = [len(e.negatives) for e in rows]
+    found, seen = look([source], tasks), _passed(rows)
+    hard = seen.negatives
     lines += [
         ("rows", f"{found.rows:,}, of them {found.repeated:,} repeated, {found.twins:,} with a "
          "positive equal to the anchor"),
@@ -157,39 +195,85 @@ def _table(
         ("leaks", f"{found.leaks:,} rows have a text of the validation data"),
     ]  # fmt: skip
     if source.labelled:
-        sizes = Counter(e.label for e in rows).values()
+        sizes = np.unique(np.array(seen.labels), return_counts=True)[1]
         lines += [
-            ("labels", f"{len(sizes):,} different, of {min(sizes):,} to {max(sizes):,} texts")
+            ("labels", f"{len(sizes):,} different, of {sizes.min():,} to {sizes.max():,} texts")
         ]
-    given = [e.scores for e in rows if e.scores]
     if source.scored:
-        kinds = len({s[0] for s in given})
-        lines += [("scores", f"{_range([s[0] for s in given])}, {kinds:,} different")]
-    elif given:
-        above = sum(any(n > s[0] for n in s[1:]) for s in given)
-        lines += [("scores", f"of {len(given):,} rows: positives {_range([s[0] for s in given])}, "
-                   f"negatives {_range([n for s in given for n in s[1:]])}; {above:,} with a "
-                   "negative above the positive")]  # fmt: skip
-    query, document = ("symmetric", "symmetric") if source.symmetric else ("query", "document")
-    columns = {"anchors": (query, [e.anchor for e in rows]),
-               "positives": (document, [e.positive for e in rows if e.positive is not None]),
-               "negatives": (document, [t for e in rows for t in e.negatives])}  # fmt: skip
-    for name, (kind, texts) in columns.items():
-        if not texts:
+        kinds = len(np.unique(np.array(seen.right)))
+        lines += [("scores", f"{_range(seen.right)}, {kinds:,} different")]
+    elif seen.right:
+        lines += [("scores", f"of {len(seen.right):,} rows: positives {_range(seen.right)}, "
+                   f"negatives {_range(seen.wrong)}; {seen.above:,} with a negative above the "
+                   "positive")]  # fmt: skip
+    for name, column in seen.columns.items():
+        if not column.keys:
             continue
-        some = texts[:: 1 + (len(texts) - 1) // LOOKED_AT]
-        before = encoder.cut
+        kind = "symmetric" if source.symmetric else "document" if name != "anchors" else "query"
+        some, before = column.some, encoder.cut
         lengths = np.array([len(row) for row in encoder.fresh(some, kind)])
         low, high = np.quantile(lengths, (0.5, 0.95), method="higher")
         scripts = Counter(map(script, some)).most_common()
         shares = ", ".join(f"{name} {n / len(some):.1%}" for name, n in scripts)
+        different = len(np.unique(np.array(column.keys)))
         lines += [
-            (name, f"{len(texts):,}, {len(set(texts)):,} different; tokens: half have at most "
+            (name, f"{len(column.keys):,}, {different:,} different; tokens: half have at most "
              f"{low}, 95% at most {high}, the longest {lengths.max()}; {encoder.cut - before:,} of "
              f"{len(some):,} cut at {encoder.max_length}"),
             ("", f"scripts: {shares}"),
         ]  # fmt: skip
     return lines
+
+
+class _Column(NamedTuple):
+    """Of the texts of a column: a hash of each, and some of them, one in `every`."""
+
+    every: int
+    keys: array
+    some: list[str]
+
+    def add(self, text: str) -> None:
+        if len(self.keys) % self.every == 0:
+            self.some.append(text)
+        self.keys.append(hash(text))
+
+
+class _Passed(NamedTuple):
+    """What one pass over rows leaves: negatives of each row, hashes of labels, scores of positives
+    and of negatives, rows with a negative above the positive, and columns."""
+
+    negatives: array
+    labels: array
+    right: array
+    wrong: array
+    above: int
+    columns: dict[str, _Column]
+
+
+def _passed(rows: Sequence[Example]) -> _Passed:
+    """Holds no texts but some: 8 bytes for each text, label and score."""
+    if isinstance(rows, StoredRows):
+        negatives = array("q", rows.negatives().tobytes())
+    else:
+        negatives = array("q", (len(e.negatives) for e in rows))
+    n, above = len(rows), 0
+    sizes = {"anchors": n, "positives": n, "negatives": sum(negatives)}
+    columns = {name: _Column(1 + max(0, size - 1) // LOOKED_AT, array("q"), [])
+               for name, size in sizes.items()}  # fmt: skip
+    labels, right, wrong = array("q"), array("d"), array("d")
+    for e in rows:
+        columns["anchors"].add(e.anchor)
+        if e.positive is not None:
+            columns["positives"].add(e.positive)
+        for text in e.negatives:
+            columns["negatives"].add(text)
+        if e.label is not None:
+            labels.append(hash(e.label))
+        if e.scores:
+            right.append(e.scores[0])
+            wrong.extend(e.scores[1:])
+            above += any(score > e.scores[0] for score in e.scores[1:])
+    return _Passed(negatives, labels, right, wrong, above, columns)
 
 
 def _range(numbers: Sequence[float]) -> str:

@@ -350,8 +350,9 @@ def read_part(
     )
     if known:
         pick = partial(lambda _row, columns: columns, columns=known)
-    whole = True
+    whole, span = True, ()
     parsed, columns, n_rows, rejected, names = collect_rows(part, pick, parse, skip, block)
+    columns = columns or known  # of a block without one row that could be read
     if not parsed:
         rows = []
     elif columns.nli and block:
@@ -362,15 +363,12 @@ def read_part(
         rows = [row for group in parsed for row in group]
         if columns.score:
             scores = [row[3][0] for row in rows]
-            whole = all(n.is_integer() for n in scores)
-            span = f"{min(scores):g} to {max(scores):g}, larger = more alike"
-            if not known:
-                columns = columns._replace(kind=f"scored pairs {columns.kind} ({span})")
+            whole, span = all(n.is_integer() for n in scores), (min(scores), max(scores))
     n_kept = sum(row[2] == 0 for row in rows) if columns and columns.nli and block else len(rows)
     n_scored = 0 if columns and columns.score else sum(bool(row[3]) for row in rows)
     report = ReadReport(
         part.path, columns.kind if columns else "", n_rows, n_kept, rejected, part.unit,
-        ignored=tuple(names), beside=part.beside, n_scored=n_scored, whole=whole,
+        ignored=tuple(names), beside=part.beside, n_scored=n_scored, whole=whole, span=span,
     )  # fmt: skip
     return rows, report if block else settled(report, columns, ignore, score_column), columns
 
@@ -390,6 +388,9 @@ def settled(
     elif columns.score:
         if columns.score == "label" != score_column and report.whole:
             raise unclear(report.path, columns, "label", ", whose whole numbers may be classes")
+        low, high = report.span
+        kind = f"scored pairs {report.kind} ({low:g} to {high:g}, larger = more alike)"
+        report = report._replace(kind=kind)
     elif columns.positive:  # some rows may have more columns than the first one
         check_labels(report.path, columns, names)
         taken |= {*cells.negative_columns(names)}

@@ -77,7 +77,7 @@ class ReadReport(NamedTuple):
     negatives that were left out, because they are the anchor or one of its positives. ignored:
     columns. beside: files of another split. n_scored: examples with scores of their texts.
     n_alone: texts that were left out, since no other has their label. whole: all scores of pairs
-    are whole numbers."""
+    are whole numbers. span: of these scores."""
 
     path: str
     kind: str
@@ -91,6 +91,7 @@ class ReadReport(NamedTuple):
     n_scored: int = 0
     n_alone: int = 0
     whole: bool = True
+    span: tuple[float, ...] = ()
 
     @classmethod
     def of(cls, values: Sequence[Any]) -> ReadReport:
@@ -98,16 +99,19 @@ class ReadReport(NamedTuple):
         made = cls(*values)
         rejected = [(number, reason) for number, reason in made.rejected]
         return made._replace(
-            ignored=tuple(made.ignored), beside=tuple(made.beside), rejected=rejected
-        )
+            ignored=tuple(made.ignored), beside=tuple(made.beside), rejected=rejected,
+            span=tuple(made.span),
+        )  # fmt: skip
 
     def plus(self, more: ReadReport) -> ReadReport:
         """With what was understood of further rows of the same file."""
+        both = self.span + more.span
         ignored = tuple(dict.fromkeys((*self.ignored, *more.ignored)))
         return self._replace(
             n_rows=self.n_rows + more.n_rows, n_kept=self.n_kept + more.n_kept, ignored=ignored,
             rejected=[*self.rejected, *more.rejected], n_scored=self.n_scored + more.n_scored,
             kind=self.kind or more.kind, whole=self.whole and more.whole,
+            span=(min(both), max(both)) if both else (),
         )  # fmt: skip
 
     def __str__(self) -> str:
