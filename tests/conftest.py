@@ -1,5 +1,6 @@
 """What holds for all tests and for the processes they start: set before torch is imported."""
 
+import gc
 import os
 
 # One thread each: two workers of two threads on two cores wait for one another, and a run of tiny
@@ -9,3 +10,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Runs of the tests go to no MLflow store, but where a test says so: the default is a file in the
 # directory that they run in, the checkout.
 os.environ.setdefault("MLFLOW_TRACKING_URI", "off")
+
+
+def pytest_collection_finish() -> None:
+    """DeepSpeed and the reload of an export collect garbage: not among all that is imported."""
+    gc.freeze()
