@@ -15,7 +15,7 @@ from ranks import ROOT, free_port
 from tiny_models import tiny_bert
 
 SCRIPT = ROOT / "launch" / "cluster" / "slurm.sbatch"
-WORLD, EVERY = 2, 4
+WORLD, STEPS, EVERY = 2, 24, 4
 # Starts the tasks of one machine as srun does; its code is the highest of theirs.
 SRUN = f"""#!/usr/bin/env bash
 while [[ $1 == --* ]]; do shift; done
@@ -51,7 +51,7 @@ def slurm(tmp_path) -> dict[str, str]:
 def job(env: dict[str, str], out: Path, base: Path, log: Path) -> subprocess.Popen:
     flags = ["--model.name", str(base), "--objective.dims", "8", "16", "32", "--train.batch_size",
              "4", "--data.validation", "none", "--tracking.mlflow", "off", "--train.max_steps",
-             "40", "--train.save_every", str(EVERY)]  # fmt: skip
+             str(STEPS), "--train.save_every", str(EVERY)]  # fmt: skip
     with log.open("a") as stream:
         return subprocess.Popen(["bash", str(SCRIPT), str(out), *flags], env=env, cwd=out.parent,
                                 stdout=stream, stderr=subprocess.STDOUT)  # fmt: skip
@@ -59,7 +59,7 @@ def job(env: dict[str, str], out: Path, base: Path, log: Path) -> subprocess.Pop
 
 def test_a_job_out_of_time_saves_is_queued_again_and_goes_on(slurm, tmp_path):
     base, out, log = tmp_path / "base", tmp_path / "out", tmp_path / "log"
-    tiny_bert(base)
+    tiny_bert(base, layers=2)
     first = job(slurm, out, base, log)
     deadline = time.monotonic() + 300
     while not (out / "checkpoints" / f"step-{EVERY:08d}").exists():
@@ -76,7 +76,7 @@ def test_a_job_out_of_time_saves_is_queued_again_and_goes_on(slurm, tmp_path):
     second = job(slurm | {"SLURM_RESTART_COUNT": "1"}, out, base, log)
     assert second.wait(300) == 0, log.read_text()[-4000:]
     steps = [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()]
-    assert steps == list(range(1, 41))
+    assert steps == list(range(1, STEPS + 1))
     assert (out / "adapter" / "adapter_model.safetensors").exists()
     assert len((tmp_path / "requeued").read_text().splitlines()) == 1, "a finished job is not"
 
