@@ -94,10 +94,10 @@ TABLE = """
     mrl           qwen3       lora  packedchunks   1  3  *
     ese           qwen3       full  packed         1  0  *
     ese           qwen3       lora  chunks         2  1
-    2dmse         qwen3       full  packedchunks   1  1  *
+    2dmse         qwen3       full  packedchunks   1  1
     balanced      qwen3       full  plain          1  1  *
     balanced      qwen3       full  onepass        1  -
-    balanced      qwen3       full  packed         1  1  *
+    balanced      qwen3       full  packed         1  1
     balanced      qwen3       lora  packedchunks   1  3  *
     paper         qwen3       full  plain          0  1
     paper         qwen3       full  packed         1  -
@@ -105,13 +105,13 @@ TABLE = """
     sampled       qwen3       full  chunks         1  2  *
     papersampled  qwen3       lora  packed         1  1  *
     simcse        xlmr        lora  dropoutchunks  1  1
-    mrl           xlmr        full  packed         1  3  *
+    mrl           xlmr        full  packed         1  3
     mrl           xlmr        lora  tokens         2  1
-    ese           xlmr        full  packedchunks   1  1  *
+    ese           xlmr        full  packedchunks   1  1
     2dmse         xlmr        lora  plain          1  1
     2dmse         xlmr        full  chunks         3  0  *
     balanced      xlmr        full  tokens         1  1  *
-    balanced      xlmr        full  chunks         0  2  *
+    balanced      xlmr        full  chunks         0  2
     balanced      xlmr        lora  plain          3  1
     balanced      xlmr        lora  dropout        1  1  *
     paper         xlmr        full  packedchunks   1  1  *
