@@ -179,8 +179,8 @@ def test_a_run_goes_on_where_its_files_were_moved_but_not_with_another_prompt(tm
     old = config('    - path: a\n      query_prompt: "q: "\n')
     moved = config('    - path: b\n      query_prompt: "q: "\n')
     other = config('    - path: a\n      query_prompt: "p: "\n')
-    assert compare(old, moved, {"data": True, "base": True, "teacher": None}) == []
+    assert compare(old, moved, {"rows": True, "base": True, "teacher": None}) == []
     with pytest.raises(UserError, match="data.sources"):
-        compare(old, other, {"data": True, "base": True, "teacher": None})
+        compare(old, other, {"rows": True, "base": True, "teacher": None})
     with pytest.raises(UserError, match="data.sources"):
-        compare(old, moved, {"data": None, "base": True, "teacher": None})
+        compare(old, moved, {"rows": None, "base": True, "teacher": None})
