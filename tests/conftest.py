@@ -15,3 +15,18 @@ os.environ.setdefault("MLFLOW_TRACKING_URI", "off")
 def pytest_collection_finish() -> None:
     """DeepSpeed and the reload of an export collect garbage: not among all that is imported."""
     gc.freeze()
+
+
+# The longest first, so that none is left for the end, when one worker has nothing else to do.
+LONG = ("distributed", "benchmarks", "package", "gradcache", "resume", "stages", "guards",
+        "packed_training", "golden", "readme", "everything", "cluster", "study")  # fmt: skip
+
+
+def pytest_configure(config) -> None:
+    if hasattr(config.option, "loadscopereorder"):  # xdist: else files of many tests go first
+        config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items) -> None:
+    places = {f"test_{name}": place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
