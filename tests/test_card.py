@@ -52,8 +52,9 @@ def test_the_card_of_a_run_holds_what_it_recorded(run):
     (judged,) = json.loads((run.path / "comparison.json").read_text())
     assert "## Before and after" in found.text and f"- {judged['verdict'][0]}\n" in found.text
     digest = hashlib.blake2b(digest_size=16)
-    for row in ROWS:
-        digest.update(repr((row["anchor"], row["positive"], (), ())).encode())
+    for text in (text for row in ROWS for text in (row["anchor"], row["positive"])):
+        digest.update(hashlib.blake2b(text.encode(), digest_size=8).digest())
+    digest.update((2).to_bytes(8, "little") * len(ROWS))  # texts of each row
     (data,) = json.loads((run.path / "environment.json").read_text())["data"]
     assert (data["rows"], data["digest"]) == (len(ROWS), digest.hexdigest())
     assert f"| rows[0] | {len(ROWS)} | `{data['digest']}` |" in found.text
