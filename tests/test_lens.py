@@ -21,6 +21,10 @@ from mipic_llm import UserError
 from mipic_llm.commands.evaluate import main as judge
 from mipic_llm.commands.export import main
 from mipic_llm.evaluation.lens import RIDGES, fit_lens
+from mipic_llm.evaluation.read import load_tasks
+from mipic_llm.evaluation.searches import by_query_layer
+from mipic_llm.evaluation.suite import run_suite
+from mipic_llm.evaluation.tasks.base import DOCUMENT
 from mipic_llm.report.scores import read_families
 from mipic_llm.types import Point
 
@@ -106,6 +110,31 @@ def test_evaluate_scores_a_lens_as_its_export_does(run, text, tmp_path) -> None:
     for s in found:
         (same,) = (a for a in again if a[:2] == s[:2] and a.point == s.point._replace(bits=32))
         assert s.value == pytest.approx(same.value, abs=2e-4 if s.point.bits == 32 else 3e-2)
+
+
+def test_queries_of_a_cut_model_meet_documents_of_the_whole_one(run, text, tmp_path) -> None:
+    pairs = [{"question": a, "answer": b} for a, b in zip(TEXTS[:20], TEXTS[20:], strict=True)]
+    data = tmp_path / "faq.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in pairs))
+    model, out = run.path / "adapter", tmp_path / "a"
+    words = ["--model", str(model), "--data", str(data), "--dims", "8", "32", "--layers", "2", "4",
+             "--asymmetric", "--lens_text", *text, "--output_dir", str(out)]  # fmt: skip
+    assert judge(words) == 0
+    rows = read_families(out / "scores.jsonl")
+    matrix = by_query_layer({f: [s for g, s in rows if g == f] for f, _ in rows})
+    cut = mipic_llm.export(run, point="32@2", lens=True, pca_text=text, to=tmp_path)
+    (task,), _ = load_tasks([str(data)])
+    known = {k: SentenceTransformer(str(m), device="cpu") for k, m in ((2, cut), (4, model))}
+    for asks, answers in ((2, 2), (2, 4), (4, 2), (4, 4)):
+
+        def read(texts: list[str], kind: str, asks: int = asks, answers: int = answers):
+            made = known[answers if kind == DOCUMENT else asks].encode(texts, prompt="")
+            return torch.as_tensor(made)[:, None]
+
+        found = run_suite([task], read, layers=[1], points=[Point(1, 8), Point(1, 32)])["prefix"]
+        for (_, metric, dim), cells in matrix.items():
+            (same,) = (s for s in found if (s.metric, s.point.dim) == (metric, dim))
+            assert cells[asks, answers] == pytest.approx(same.value, abs=1e-4)
 
 
 def test_any_model_is_cut_through_a_lens(run, tmp_path) -> None:

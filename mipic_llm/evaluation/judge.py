@@ -97,7 +97,7 @@ def evaluate(config: Config) -> int:
     more, models = (more if 1 in bits else []), {}
     if flags.asymmetric:
         need_searches("--asymmetric", tasks)
-        more += asymmetric(layers)
+        more += asymmetric(layers, lens=bool(lens_texts))
     if flags.old:
         need_searches("--old", tasks)
         models[OLD], old_last = _older(config, flags.old, dims[-1])

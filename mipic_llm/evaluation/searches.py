@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from mipic_llm.errors import UserError
-from mipic_llm.evaluation.suite import PREFIX, Route, Side
+from mipic_llm.evaluation.suite import LENS, PREFIX, Route, Side
 from mipic_llm.evaluation.tasks.base import DOCUMENT, Task
 from mipic_llm.report.index import NEW_ON_OLD, OLD_ON_OLD
 from mipic_llm.report.tables import main_metrics, plain_table
@@ -28,12 +28,13 @@ def need_searches(flag: str, tasks: Sequence[Task]) -> None:
         )
 
 
-def asymmetric(layers: Sequence[int]) -> list[Route]:
-    """Queries of each layer against documents of every other one, the same prefix of both."""
+def asymmetric(layers: Sequence[int], lens: bool = False) -> list[Route]:
+    """Queries of each layer against documents of every other one, the same prefix of both. lens:
+    inner layers are mapped onto the last one."""
     if len(layers) < 2:
         raise UserError("--asymmetric: queries and documents of one layer are what is scored "
                         "anyway; give two --layers or more")  # fmt: skip
-    return [Route(f"queries at {k}", query=Side(layer=k), searches=True, bits=(32,),
+    return [Route(f"queries at {k}", lens=lens, query=Side(layer=k), searches=True, bits=(32,),
                   layers=tuple(n for n in layers if n != k)) for k in layers]  # fmt: skip
 
 
@@ -46,13 +47,13 @@ def same_index(last: int, old_last: int) -> list[Route]:
 
 def by_query_layer(scores: Mapping[str, Iterable[Score]]) -> dict[tuple, dict[tuple, float]]:
     """(task, metric, dim) -> (layer of the queries, layer of the documents) -> value, of the main
-    metric of each search."""
+    metric of each search; of inner layers through a lens where they have one."""
     searched = {s.task for f, many in scores.items() if f.startswith("queries at ") for s in many}
     mains = main_metrics(s for many in scores.values() for s in many)
     found: dict[tuple, dict[tuple, float]] = {}
     for family, many in scores.items():
         own = family.startswith("queries at ")
-        for s in many if own or family == PREFIX else ():
+        for s in many if own or family in (PREFIX, LENS) else ():
             if s.task in searched and mains[s.task] == s.metric and s.point.bits == 32:
                 of = int(family.split()[-1]) if own else s.point.layer
                 cells = found.setdefault((s.task, s.metric, s.point.dim), {})

@@ -53,6 +53,7 @@ class Side(NamedTuple):
 
 class Route(NamedTuple):
     """A family of figures: how the vectors of a point are made. query: of all that is no document.
+    lens: layers below the last one are mapped onto it.
 
     searches: of tasks with queries and documents alone. layers, bits, widest: of the points that it
     has (dims up to widest); None = all.
@@ -233,9 +234,10 @@ class _Made:
                 train_ND = found[SYMMETRIC].at(layer, self.texts[PCA])
                 self.axes[layer] = Pca.fit(train_ND, self.components)
             return self.axes[layer].turn(z_ND)
-        if route.lens:
+        last = found[kind].layers[-1]
+        if route.lens and layer != last:
             if layer not in self.lenses:
-                read, last = found[SYMMETRIC], found[SYMMETRIC].layers[-1]
+                read = found[SYMMETRIC]
                 pair = (read.at(k, self.texts[LENS]) for k in (layer, last))
                 self.lenses[layer] = fit_lens(*pair)
             return self.lenses[layer].through(z_ND)
