@@ -18,6 +18,7 @@ from mipic_llm.config import (
     figure_name,
     flatten,
     from_settings,
+    idle_flags,
     load_config,
     parse_ladder,
     parse_point,
@@ -611,3 +612,20 @@ def test_quickstart():
 def test_every_option_is_documented():
     for key, option in OPTIONS.items():
         assert len(option.field.description or "") > 10, key
+
+
+def test_flags_that_change_nothing_are_told() -> None:
+    def lines(*flags: str) -> list[str]:
+        return idle_flags(load_config(["--data.train", "demo", *flags]))
+
+    mrl = ("--objective.name", "mrl")
+    asked = ("--sia.sentences", "2", "--pic.ladder", "64@3", "--teacher.relation", "5")
+    assert lines(*mrl, *asked) == [
+        "--sia.sentences changes nothing here: it is an option which objective.name mrl does not "
+        "read",
+        "--teacher.relation changes nothing here, for there is no teacher (--teacher.name)",
+    ]
+    assert not lines("--sia.sentences", "2", "--pic.weight", "2", "--ds_config", "zero2")
+    assert not lines(*mrl, "--teacher.name", "base", "--teacher.relation", "5", "--sia.memory", "9")
+    assert lines("--mic.layers", "2") and lines(*mrl, "--sia.memory", "9")
+    assert not lines("--recipe", "anchored", *mrl)  # what a recipe says for others is no flag

@@ -1,7 +1,7 @@
 """Configuration: typed fields, presets, values derived from the model, checks, reading and help."""
 # isort: skip_file
 
-from mipic_llm.config.check import need, validate
+from mipic_llm.config.check import idle_flags, need, validate
 from mipic_llm.config.derive import (
     chain_hidden, derive_dims, derive_ladder, derive_ratios, narrow_dims, resolve, resolve_stages,
     trained_dims)  # fmt: skip
@@ -17,7 +17,7 @@ from mipic_llm.config.schema import (OPTIONS, SECTIONS, Config, DataConfig, Lora
 __all__ = [
     "ALIASES", "Config", "DataConfig", "LoraSettings", "ModelConfig", "OBJECTIVES", "OPTIONS",
     "PRESETS", "SECTIONS", "Section", "SourceConfig", "chain_hidden", "command_of",
-    "derive_dims", "derive_ladder", "derive_ratios", "dump", "figure_name", "flatten",
+    "derive_dims", "derive_ladder", "derive_ratios", "dump", "figure_name", "flatten", "idle_flags",
     "from_settings", "load_config", "narrow_dims", "nearest", "need", "opt", "parse_ladder",
     "parse_point", "read_record", "resolve", "resolve_stages", "trained_dims", "validate",
 ]  # fmt: skip

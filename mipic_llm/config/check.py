@@ -10,7 +10,7 @@ from typing import Any
 
 from mipic_llm.config.points import parse_ladder
 from mipic_llm.config.presets import OBJECTIVES
-from mipic_llm.config.schema import Config
+from mipic_llm.config.schema import Config, flatten
 from mipic_llm.config.sources import entry_of_stages
 from mipic_llm.errors import UserError
 
@@ -94,15 +94,35 @@ _READERS = {
 
 def _no_idle_options(c: Config, asked: dict[str, Any]) -> None:
     """Refuse what a stage asks for and nothing in it would read."""
-    terms, taught = set(OBJECTIVES[c.objective.name].terms), c.teacher.name != "none"
     for key, value in asked.items():
-        readers = _READERS.get(key) or _READERS.get(f"{key.partition('.')[0]}.", terms)
-        ladder = key.startswith("pic.") and taught and c.teacher.layers == "ladder"
-        need(bool(readers & terms) or ladder, f"options has {key}, which objective.name "
-             f"{c.objective.name} does not read; leave it out")
-        need(taught or not value or not key.startswith(("teacher.relation", "teacher.vector",
-             "teacher.layers")), f"options has {key}, and there is no teacher; give teacher.name "
-             "beside stages")
+        why = _idle(c, key, value)
+        need(not why, f"options has {key}, {why}" + (
+            "; give teacher.name beside stages" if "teacher" in why else "; leave it out"))
+
+
+def _idle(c: Config, key: str, value: Any) -> str:
+    """Why nothing reads an option, in words; empty where something does."""
+    terms, taught = set(OBJECTIVES[c.objective.name].terms), c.teacher.name != "none"
+    readers = _READERS.get(key) or _READERS.get(f"{key.partition('.')[0]}.", terms)
+    ladder = key.startswith("pic.") and taught and c.teacher.layers == "ladder"
+    if not readers & terms and not ladder:
+        return f"which objective.name {c.objective.name} does not read"
+    distils = key.startswith(("teacher.relation", "teacher.vector", "teacher.layers"))
+    return "and there is no teacher" if distils and value and not taught else ""
+
+
+def idle_flags(c: Config) -> list[str]:
+    """A line for each flag that changes nothing in this run. pic.ladder and pic.checkpoints say
+    what is scored, whatever is trained; a teacher's relation reads sia.memory."""
+    known, lines = flatten(c), []
+    for key, origin in c.origins.items():
+        scored = key in ("pic.ladder", "pic.checkpoints") or (
+            key == "sia.memory" and c.teacher.name != "none")
+        if origin == "flag" and not scored and (why := _idle(c, key, known[key])):
+            lines.append(f"--{key} changes nothing here: it is an option {why}"
+                         if why.startswith("which") else
+                         f"--{key} changes nothing here, for there is no teacher (--teacher.name)")
+    return lines
 
 
 def validate_sizes(c: Config) -> None:

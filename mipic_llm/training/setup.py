@@ -16,6 +16,7 @@ import torch
 from mipic_llm.config import (
     Config,
     flatten,
+    idle_flags,
     narrow_dims,
     need,
     resolve,
@@ -55,7 +56,7 @@ def resolve_for(config: Config, source: Source) -> Config:
     cuda = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
     found = resolve(config, width=source.width, n_layers=source.config.num_hidden_layers,
                     max_positions=source.max_length, cuda=cuda)  # fmt: skip
-    for note in found.notes:
+    for note in [*found.notes, *idle_flags(found)]:
         say(f"note: {note}")
     resolve_stages(found, width=source.width, n_layers=source.config.num_hidden_layers)
     return found
