@@ -1,13 +1,16 @@
 """Suite `startup`: wall time from the command to the first training step, warm file cache.
 
 The command is the quickstart through the deepspeed launcher, run once before it counts. A probe
-writes the time when `StepRunner.run` is first called, and ends the process there.
+writes the time when `StepRunner.run` is first called, and ends the process there. Beside it, the
+CPU time of answers that need no torch: `--help`, and the line on a file that is not there.
 """
 
 from __future__ import annotations
 
 import os
+import resource
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -17,6 +20,8 @@ from benchmarks import harness
 from benchmarks.harness import Options, Row
 
 TARGET = 15.0
+ANSWERS = {"train --help": (["train", "--help"], 0.3),
+           "a missing file": (["train", "--data.train", "nowhere.csv"], 1.0)}  # fmt: skip
 VARIANTS = {
     "as the quickstart": [],
     "without the table before": ["--data.validation", "none"],
@@ -57,8 +62,30 @@ def seconds(arguments: list[str]) -> float:
         )  # fmt: skip
 
 
+def answer(words: list[str]) -> float:
+    """CPU seconds of a command in a fresh process."""
+
+    def used() -> float:
+        found = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return found.ru_utime + found.ru_stime
+
+    begun = used()
+    subprocess.run([sys.executable, "-m", "mipic_llm", *words], cwd=harness.ROOT, check=False,
+                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+    return used() - begun
+
+
 def run(o: Options) -> list[Row]:
     rows = []
+    for name, (words, target) in ANSWERS.items():
+        if o.case not in (None, name):
+            continue
+        timing = harness.summary([2 * (1e3 * answer(words),) for _ in range(1 if o.quick else 9)])
+        judged: dict[str, object] = (
+            {} if o.quick else harness.verdict(timing.median / 1e3, target, at_least=False)
+        )
+        rows.append(harness.row("startup", "answers", name, timing, model="none",
+                                note="seconds of CPU time of the process", **judged))  # fmt: skip
     for name, arguments in VARIANTS.items():
         if o.case not in (None, name):
             continue
@@ -66,7 +93,7 @@ def run(o: Options) -> list[Row]:
             seconds(arguments)  # files into the cache
         samples = [2 * (1e3 * seconds(arguments),) for _ in range(1 if o.quick else 3)]
         timing = harness.summary(samples)
-        judged: dict[str, object] = {}
+        judged = {}
         if not o.quick:
             judged = harness.verdict(timing.median / 1e3, TARGET, at_least=False)
         rows.append(harness.row("startup", "quickstart", name, timing, model="quickstart",
