@@ -62,7 +62,7 @@ def test_a_ruined_model_is_told_to_be_worse_than_principal_components(
              if family == "pca"}  # fmt: skip
     scored = {text for row in pairs for text in (row["sentence1"], row["sentence2"])}
     sources, _ = read_training(ROWS, negatives=0)
-    texts = some_texts(sources, len(scored))
+    texts = some_texts(sources, min(256, len(scored)))
     pca = PCA(32).fit(unit(encode(base, texts)))
     one, two = ([row[side] for row in pairs] for side in ("sentence1", "sentence2"))
     for dim in (8, 16, 32):

@@ -277,7 +277,7 @@ class EvalConfig(Section):
     best: str | None = opt(None, "keep and export the checkpoint with the highest figure of this "
         "name: <task>/<metric>@<dim>@<layer>, such as demo/spearman@64@6")
     patience: int = opt(0, "evaluations without a better eval.best before a stop; 0 = never", ge=0)
-    pca: int = opt(1000, "before training, also score principal components of the untrained model, "
+    pca: int = opt(256, "before training, also score principal components of the untrained model, "
         "fitted on so many training texts (at most as many as are scored); the last lines say "
         "where they are better than the trained model; 0 = no", ge=0)
     every_layer: bool = opt(False, "score all layers, not only the ladder's points and the last "
