@@ -1,7 +1,8 @@
 """A picture per suite, from the CSV alone: `python benchmarks/run.py plot`.
 
-Bars are the newest rows of each case; hatches, not colours, tell versions apart, so a grey print
-reads the same. Targets are dashed lines. Rows of a dry run are left out.
+Bars are the newest rows of each case, in the style of the package's own pictures; each version has
+a hatch beside its colour, so a grey print reads the same. Targets are dashed lines. Rows of a dry
+run are left out.
 """
 
 from __future__ import annotations
@@ -10,12 +11,8 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
-
-from benchmarks.harness import PLOTS  # noqa: E402
+from benchmarks.harness import PLOTS
+from mipic_llm.report.plots import GREY, INK, STYLES, panel_figure, save
 
 CSVRow = dict[str, str]
 HATCHES = ("", "//", "..", "xx", "\\\\", "oo")
@@ -26,7 +23,7 @@ FIGURES = {
     "peers": ("tokens_per_s", "useful tokens per CPU second"),
     "gradcache": ("peak_mib", "peak of the process, MiB"),
     "scaling": ("ratio", "CPU time of a step over the base's"),
-    "startup": ("median_ms", "wall ms to the first step"),
+    "startup": ("median_ms", "wall ms to the first step; of answers, CPU ms"),
     "profile": ("median_ms", "CPU ms of a step"),
     "gpu": ("tokens_per_s", "useful tokens/s"),
 }
@@ -62,29 +59,31 @@ def draw(suite: str, rows: Sequence[CSVRow], folder: Path = PLOTS) -> list[Path]
         return []
     variants = list(dict.fromkeys(v for by in values.values() for v in by))
     bars = [(c, v, x) for c, by in values.items() for v, x in by.items()]
-    figure, axes = plt.subplots(figsize=(8, 0.9 + 0.34 * len(bars)))
+    figure, (axes,), _ = panel_figure(1, (8, 0.8 + 0.34 * len(bars)))
     for i, (_, variant, value) in enumerate(bars):
-        k = variants.index(variant) % len(HATCHES)
-        axes.barh(i, value, color=str(0.9 - 0.1 * k), edgecolor="black", hatch=HATCHES[k])
-        axes.text(
-            value, i - 0.15, f" {value:,.3g}" if value < 100 else f" {value:,.0f}", va="center"
-        )
+        k = variants.index(variant)
+        axes.barh(i, value, height=0.72, color=STYLES[k % len(STYLES)][0], edgecolor="white",
+                  hatch=HATCHES[k % len(HATCHES)])  # fmt: skip
+        axes.annotate(f"{value:,.3g}" if value < 100 else f"{value:,.0f}", (value, i), (4, 0),
+                      textcoords="offset points", va="center", fontsize=8, color=INK,
+                      bbox={"color": "white", "pad": 0.5}, zorder=3)  # fmt: skip
     axes.set_yticks(range(len(bars)), [f"{case}: {variant}" for case, variant, _ in bars])
-    axes.invert_yaxis()
+    axes.tick_params(axis="y", length=0, labelsize=9)
+    axes.grid(False, axis="y")
+    axes.set_ylim(len(bars) - 0.4, -0.6)
     if suite == "sia":
         axes.set_xscale("log")
     for i, (case, variant, _) in enumerate(bars):
         if (x := limit(rows, suite, case, variant)) is not None:
-            axes.vlines(x, i - 0.5, i + 0.5, colors="black", linestyles="--")
+            axes.vlines(x, i - 0.5, i + 0.5, colors=INK, linestyles="--")
             label = FIGURES[suite][1] + " (dashed: target)"
     axes.set_xlabel(label)
     axes.margins(x=0.12)
+    axes.set_title(suite, loc="left", fontweight="bold")
     machines = sorted({r["machine"] for r in rows if r["suite"] == suite and r["machine"]})
-    axes.set_title(f"{suite}  ({'; '.join(machines)})" if machines else suite, fontsize=10)
-    folder.mkdir(parents=True, exist_ok=True)
+    axes.set_title("; ".join(machines), loc="right", fontsize=8, color=GREY)
     path = folder / f"{suite}.png"
-    figure.savefig(path, dpi=110, bbox_inches="tight")
-    plt.close(figure)
+    save(figure, path)
     return [path]
 
 
