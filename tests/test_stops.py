@@ -98,11 +98,11 @@ class Send:
 
     def on_evaluation(self, run, step, scores):
         if step == self.step:
-            os.kill(os.getpid(), self.number)
+            signal.raise_signal(self.number)  # handled here, not where a thread gets to it
 
     def on_save(self, run, path):
         if path.name == self.name:
-            os.kill(os.getpid(), self.number)
+            signal.raise_signal(self.number)  # handled here, not where a thread gets to it
 
 
 def test_a_signal_in_an_evaluation_saves_and_one_in_the_export_ends_the_run(tmp_path):
