@@ -614,7 +614,7 @@ def test_every_option_is_documented():
         assert len(option.field.description or "") > 10, key
 
 
-def test_flags_that_change_nothing_are_told() -> None:
+def test_flags_that_change_nothing_are_told(tmp_path) -> None:
     def lines(*flags: str) -> list[str]:
         return idle_flags(load_config(["--data.train", "demo", *flags]))
 
@@ -629,3 +629,9 @@ def test_flags_that_change_nothing_are_told() -> None:
     assert not lines(*mrl, "--teacher.name", "base", "--teacher.relation", "5", "--sia.memory", "9")
     assert lines("--mic.layers", "2") and lines(*mrl, "--sia.memory", "9")
     assert not lines("--recipe", "anchored", *mrl)  # what a recipe says for others is no flag
+    stages = tmp_path / "stages.yaml"
+    stage = "{train: [demo], steps: 2, options: {objective.name: %s}}"
+    stages.write_text(f"stages: [{stage % 'mrl'}, {stage % 'mipic'}]\n")
+    run = ("--recipe", str(stages), *mrl)
+    assert not idle_flags(load_config([*run, "--sia.sentences", "2"]))  # the second stage reads it
+    assert len(idle_flags(load_config([*run, "--mic.layers", "2"]))) == 1

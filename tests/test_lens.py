@@ -66,7 +66,7 @@ def test_it_is_the_ridge_regression_with_the_least_error_on_held_out_texts() -> 
         errors[ridge] = ((model.predict(a[held]) - b[held]) ** 2).sum()
         if ridge == lens.ridge:
             assert np.abs(model.coef_ - lens.dense.weight.numpy()).max() < 1e-6
-            assert np.abs(model.predict(a) - lens.through(x).numpy()).max() < 1e-5
+            assert np.abs(model.predict(a) - lens.dense.linear(x).numpy()).max() < 1e-5
     assert lens.ridge == min(errors, key=errors.__getitem__) not in (RIDGES[0], RIDGES[-1])
     rest = ((b[held] - b[~held].mean(0)) ** 2).sum()
     assert lens.known == pytest.approx(1 - errors[lens.ridge] / rest)

@@ -112,15 +112,18 @@ def _idle(c: Config, key: str, value: Any) -> str:
 
 
 def idle_flags(c: Config) -> list[str]:
-    """A line for each flag that changes nothing in this run. pic.ladder and pic.checkpoints say
-    what is scored, whatever is trained; a teacher's relation reads sia.memory."""
-    known, lines = flatten(c), []
+    """A line for each flag that nothing in this run, or in any stage of it, reads. pic.ladder and
+    pic.checkpoints say what is scored, whatever is trained; a teacher's relation reads sia.memory.
+    """
+    known, lines, stages = flatten(c), [], c.of_stages()
+    read = ["pic.ladder", "pic.checkpoints", *["sia.memory"] * (c.teacher.name != "none")]
     for key, origin in c.origins.items():
-        scored = key in ("pic.ladder", "pic.checkpoints") or (
-            key == "sia.memory" and c.teacher.name != "none")
-        if origin == "flag" and not scored and (why := _idle(c, key, known[key])):
-            lines.append(f"--{key} changes nothing here: it is an option {why}"
-                         if why.startswith("which") else
+        if origin != "flag" or key in read:
+            continue
+        whys = [_idle(own, key, known[key]) for own in stages]
+        if all(whys):
+            lines.append(f"--{key} changes nothing here: it is an option {whys[0]}"
+                         if whys[0].startswith("which") else
                          f"--{key} changes nothing here, for there is no teacher (--teacher.name)")
     return lines
 

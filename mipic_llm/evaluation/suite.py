@@ -213,7 +213,7 @@ class _Made:
         def found(kind: str, texts: Sequence[str]) -> Tensor:
             side = route.of(kind)
             layer = side.layer or point.layer
-            z_ND = self._made(side.model, kind, layer, texts, route)
+            z_ND = self._read(side.model, kind, layer, texts, route)
             if point.bits == 32:
                 return z_ND
             z_Nd = z_ND[:, : point.dim]
@@ -224,7 +224,7 @@ class _Made:
 
         return found
 
-    def _made(
+    def _read(
         self, model: str, kind: str, layer: int, texts: Sequence[str], route: Route
     ) -> Tensor:  # fmt: skip
         found = self.readouts[model]
@@ -240,7 +240,7 @@ class _Made:
                 read = found[SYMMETRIC]
                 pair = (read.at(k, self.texts[LENS]) for k in (layer, last))
                 self.lenses[layer] = fit_lens(*pair)
-            return self.lenses[layer].through(z_ND)
+            return self.lenses[layer].dense.linear(z_ND)
         return z_ND
 
     def _quantiser(self, model: str, layer: int, route: Route, dim: int) -> Quantiser:
@@ -250,7 +250,7 @@ class _Made:
             chosen = {SYMMETRIC: self.bits_texts} if self.bits_texts else {
                 kind: list(e.rows) for kind, e in found.items()}  # fmt: skip
             every = -(-sum(map(len, chosen.values())) // CALIBRATION)
-            parts = [self._made(model, kind, layer, texts[::every], route)[:, :dim]
+            parts = [self._read(model, kind, layer, texts[::every], route)[:, :dim]
                      for kind, texts in chosen.items()]  # fmt: skip
             self.quantisers[key] = Quantiser.fit(torch.cat(parts), self.centre)
         return self.quantisers[key]

@@ -33,16 +33,6 @@ class Fitted(NamedTuple):
     scores: tuple[Score, ...]
     notes: list[str]
 
-    def through(self, z_ND: Tensor) -> Tensor:
-        """(N, D) float32: readouts as the model with the module gives them."""
-        return through(self.dense, z_ND)
-
-
-def through(dense: Dense, z_ND: Tensor) -> Tensor:
-    """(N, D) float32: readouts after a linear module, in float64."""
-    made_ND = z_ND.double() @ dense.weight.double().T
-    return (made_ND if dense.bias is None else made_ND + dense.bias).float()
-
 
 def text_to_fit(config: Config, specs: Sequence[str], most: int, what: str) -> list[str]:
     """At most so many distinct texts of `specs`, else of the run's training data. UserError where

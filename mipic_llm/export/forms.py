@@ -127,7 +127,7 @@ def at_point(
         spec, kind = spec._replace(dense=(*spec.dense, turned.dense)), "rotated"
         fitted.append(turned)
     for one in fitted:
-        live_ND = one.through(live_ND)
+        live_ND = one.dense.linear(live_ND)
         notes += one.notes
         facts = facts._replace(scores=one.scores, before=(), verdict=())
     notes += [f"{s.metric} on {s.task} at this size: {s.value:.4f} ({s.n} rows)."

@@ -24,7 +24,7 @@ def make_lens(
     texts = text_to_fit(config, specs, PCA_TEXTS * whole.width + HELD_OUT, "lens")
     layers = [layer, whole.n_layers]
     lens = fit_lens(*read_texts(whole, encoder, texts, SYMMETRIC, layers))
-    scores, gains = judged_with(config, whole, encoder, layer, dims, lens.through)
+    scores, gains = judged_with(config, whole, encoder, layer, dims, lens.dense.linear)
     about = (
         f"Layer {layer} is mapped onto what layer {whole.n_layers} gives, by least squares on "
         f"{len(texts):,} texts without labels (a tuned lens, ridge {lens.ridge:g}): "

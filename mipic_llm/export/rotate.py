@@ -14,14 +14,13 @@ from torch.nn.functional import normalize
 from mipic_llm.config import Config
 from mipic_llm.data.tokenise import TextEncoder
 from mipic_llm.evaluation.judge import PCA_TEXTS
+from mipic_llm.evaluation.lens import HELD_OUT
 from mipic_llm.evaluation.metrics import spearman
 from mipic_llm.evaluation.pca import axes_module
 from mipic_llm.evaluation.tasks.base import SYMMETRIC
 from mipic_llm.export.fitted import Fitted, judged_with, read_texts, text_to_fit
 from mipic_llm.model.backbone import Backbone
 from mipic_llm.types import Point
-
-HELD_OUT = 200  # texts, at most a fifth; they do not fit the axes
 
 
 def rotate(
@@ -36,9 +35,8 @@ def rotate(
     every = max(5, len(texts) // HELD_OUT)
     fitted, kept = [t for i, t in enumerate(texts) if i % every], texts[::every]
     axes, about = axes_module(read_texts(backbone, encoder, fitted, SYMMETRIC), centred)
-    turned = Fitted(axes, (), [])
     kept_ND = read_texts(backbone, encoder, kept, SYMMETRIC)
-    was, now = (_agreement(z_ND, dims) for z_ND in (kept_ND, turned.through(kept_ND)))
+    was, now = (_agreement(z_ND, dims) for z_ND in (kept_ND, axes.linear(kept_ND)))
     narrow = [d for d in dims if d < backbone.width]
     notes = [
         f"Turned onto the principal axes of {len(fitted):,} texts"
@@ -49,8 +47,8 @@ def rotate(
             + ", ".join(f"{d}: {was[d]:.3f} -> {now[d]:.3f}" for d in narrow) + "."
             if narrow else "")
     ]  # fmt: skip
-    scores, gains = judged_with(config, backbone, encoder, point.layer, dims, turned.through)
-    return turned._replace(scores=scores, notes=notes + gains)
+    scores, gains = judged_with(config, backbone, encoder, point.layer, dims, axes.linear)
+    return Fitted(axes, scores, notes + gains)
 
 
 def _agreement(z_ND: Tensor, dims: Sequence[int]) -> dict[int, float]:

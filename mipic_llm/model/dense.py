@@ -41,6 +41,11 @@ class Dense(NamedTuple):
         bias = {} if self.bias is None else {"linear.bias": self.bias}
         return {"linear.weight": self.weight, **bias}
 
+    def linear(self, z_ND: Tensor) -> Tensor:
+        """(N, out) float32: vectors after the linear layer alone, in float64."""
+        made_ND = z_ND.double() @ self.weight.double().T
+        return (made_ND if self.bias is None else made_ND + self.bias).float()
+
 
 def read_dense(folder: Path, name: str) -> Dense:
     """A Dense module's directory. UserError about model `name` for one that we do not reproduce."""

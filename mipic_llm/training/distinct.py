@@ -64,7 +64,7 @@ def some_texts(sources: Sequence[TextSource], most: int) -> list[str]:
     step = max(1, -(-sum(len(source.examples) for source in sources) // max(1, most)))
     found, n = dict[str, None](), 0
     for source in sources:
-        for i in range(n % step, len(source.examples), step):
+        for i in range(-n % step, len(source.examples), step):
             e = source.examples[i]
             texts = [t for t in (e.anchor, e.positive, *e.negatives) if t is not None]
             found[plain(texts[len(found) % len(texts)])] = None

@@ -127,9 +127,10 @@ def judge(run: LiveRun, before: list[Score], after: list[Score]) -> Comparison |
     try:
         if line := principal_line(run.out):
             found.notes.append(line)
-        write_record(run.out / "comparison.json", [found])
     except UserError as error:  # scores.jsonl could not be written
         say(f"note: {error}")
+    try:
+        write_record(run.out / "comparison.json", [found])
     except OSError as error:
         say(f"warning: {run.out / 'comparison.json'} was not written: {error.strerror}")
     return found
