@@ -12,9 +12,9 @@ from pathlib import Path
 
 import torch
 
-from mipic_llm.data.batch import StepBatch, key_of
-from mipic_llm.data.read.formats import read_training
-from mipic_llm.data.read.rows import Example
+from mipic_llm.data.batch import StepBatch
+from mipic_llm.data.read.rows import Example, key_of
+from mipic_llm.data.read.training import read_training
 
 LENGTHS = Path(__file__).resolve().parent / "lengths.csv"
 

@@ -72,7 +72,7 @@ def measure(path: str, folder: str, tokens: bool = True) -> dict[str, Any]:
     from mipic_llm.config import load_config
     from mipic_llm.data import stream, token_cache
     from mipic_llm.data.plan import BatchPlan
-    from mipic_llm.data.read.formats import read_training
+    from mipic_llm.data.read.training import read_training
     from mipic_llm.evaluation.encode import make_encoder
     from mipic_llm.model.directory import open_source
     from mipic_llm.training.setup import resolve_for

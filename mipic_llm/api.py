@@ -24,7 +24,7 @@ from mipic_llm.config.files import check_file
 from mipic_llm.config.merging import MergeFlags, check_merge
 from mipic_llm.data.read.containers import NamedRows
 from mipic_llm.data.read.find import check_files
-from mipic_llm.data.read.formats import as_list
+from mipic_llm.data.read.training import as_list
 from mipic_llm.errors import EXIT_STOPPED, UserError
 from mipic_llm.model.files import exported
 from mipic_llm.quiet import quiet

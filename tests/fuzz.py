@@ -200,7 +200,7 @@ class Readers:
         return path
 
     def rows(self, case: tuple[str, list[Any], int, bytes]) -> None:
-        from mipic_llm.data.read.formats import read_training
+        from mipic_llm.data.read.training import read_training
         from mipic_llm.evaluation.read import load_tasks
 
         suffix, rows, how, noise = case

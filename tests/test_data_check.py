@@ -148,7 +148,7 @@ def test_the_line_at_the_start(place, capsys) -> None:
 def test_cut_texts_are_counted_in_the_cache_too(place, tmp_path) -> None:
     from transformers import AutoTokenizer
 
-    from mipic_llm.data.read.formats import read_training
+    from mipic_llm.data.read.training import read_training
 
     (source,), _ = read_training(str(place / "good.jsonl"), negatives=2)
     tokenizer = AutoTokenizer.from_pretrained(place / "bert")

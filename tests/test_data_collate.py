@@ -14,15 +14,10 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from mipic_llm.data.batch import (
-    StepBatch,
-    _groupings,
-    build_step,
-    key_of,
-    prefetch,
-    prepare,
-)
-from mipic_llm.data.read.rows import Example
+from mipic_llm.data.batch import StepBatch, build_step
+from mipic_llm.data.chunks import _groupings, prepare
+from mipic_llm.data.prefetch import prefetch
+from mipic_llm.data.read.rows import Example, key_of
 from mipic_llm.data.tokenise import TextEncoder
 
 VOCAB = {word: i for i, word in enumerate(["[U]", "[P]", *"abcdefgh", "q:", "d:"])}

@@ -12,9 +12,9 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from mipic_llm.data.read.formats import as_list, read_training
 from mipic_llm.data.read.labelled import read_scored_pairs
 from mipic_llm.data.read.rows import Example, ReadReport
+from mipic_llm.data.read.training import as_list, read_training
 from mipic_llm.errors import UserError
 
 

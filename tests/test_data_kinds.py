@@ -12,8 +12,8 @@ from test_data_formats import error, write_jsonl
 
 from mipic_llm.data.labels import Labels
 from mipic_llm.data.read.cells import NEGATIVE
-from mipic_llm.data.read.formats import read_training
 from mipic_llm.data.read.labelled import read_beir
+from mipic_llm.data.read.training import read_training
 from mipic_llm.types import Traits
 
 PAIR = {"anchor": "a", "positive": "p"}

@@ -11,10 +11,10 @@ from tiny_models import tiny_bert
 from transformers import AutoTokenizer
 
 from mipic_llm.data import token_cache
-from mipic_llm.data.batch import key_of
-from mipic_llm.data.read.formats import read_training
-from mipic_llm.data.read.rows import Example
-from mipic_llm.data.token_cache import LazyTokens, StoredTokens, deal
+from mipic_llm.data.deal import deal_to_ranks
+from mipic_llm.data.read.rows import Example, key_of
+from mipic_llm.data.read.training import read_training
+from mipic_llm.data.token_cache import LazyTokens, StoredTokens
 from mipic_llm.data.tokenise import TextEncoder
 
 LABELLED = [
@@ -142,7 +142,7 @@ def test_builders_at_the_same_time_leave_one_whole_cache(tokenizer, tmp_path) ->
 @pytest.mark.parametrize("world", [1, 2, 3, 8])
 def test_a_deal_gives_every_rank_as_many_rows_and_nearly_as_many_tokens(world: int) -> None:
     lengths = np.random.default_rng(world).integers(4, 200, size=16 * world)
-    hands = deal(lengths, world)
+    hands = deal_to_ranks(lengths, world)
     assert [len(hand) for hand in hands] == [16] * world
     assert sorted(row for hand in hands for row in hand) == list(range(16 * world))
     assert all(hand == sorted(hand) for hand in hands)
@@ -153,15 +153,15 @@ def test_a_deal_gives_every_rank_as_many_rows_and_nearly_as_many_tokens(world: i
 
 
 def test_a_deal_fills_ranks_with_few_tokens_too() -> None:
-    assert deal([100, 1, 1, 1], 2) == [[0, 3], [1, 2]]
-    assert deal([1, 1, 1, 1], 2) == [[0, 2], [1, 3]]
+    assert deal_to_ranks([100, 1, 1, 1], 2) == [[0, 3], [1, 2]]
+    assert deal_to_ranks([1, 1, 1, 1], 2) == [[0, 2], [1, 3]]
 
 
 def test_the_demo_text_is_dealt_evenly(tokenizer) -> None:
     (source,), _ = read_training(["demo"], negatives=1)
     tokens = LazyTokens(source.examples, encoder(tokenizer, 64))
     lengths = tokens.lengths(range(64))
-    loads = [lengths[hand].sum() for hand in deal(lengths, 4)]
+    loads = [lengths[hand].sum() for hand in deal_to_ranks(lengths, 4)]
     assert max(loads) <= 1.01 * np.mean(loads)
     assert max(loads) < lengths.reshape(4, 16).sum(1).max()
 

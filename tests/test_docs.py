@@ -17,7 +17,7 @@ from test_readme import OWN
 from mipic_llm.commands import evaluate, export
 from mipic_llm.config import ALIASES, OPTIONS, load_config
 from mipic_llm.config.merging import MergeFlags
-from mipic_llm.data.read.formats import read_training
+from mipic_llm.data.read.training import read_training
 from mipic_llm.mining.settings import MineFlags
 
 DOCS = ROOT / "docs"

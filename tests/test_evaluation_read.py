@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mipic_llm.data.read.formats import read_training
 from mipic_llm.data.read.rows import ALL
+from mipic_llm.data.read.training import read_training
 from mipic_llm.errors import UserError
 from mipic_llm.evaluation.read import load_suite, load_tasks
 from mipic_llm.report.paired import kind_of

@@ -18,8 +18,8 @@ from transformers import BertConfig, BertForSequenceClassification
 import mipic_llm
 from mipic_llm import UserError
 from mipic_llm.commands.run import dispatch
-from mipic_llm.data.read.formats import read_training
 from mipic_llm.data.read.rows import Example
+from mipic_llm.data.read.training import read_training
 from mipic_llm.mining.nearest import nearest
 from mipic_llm.mining.run import sample, search
 from mipic_llm.mining.settings import MineSettings

@@ -12,7 +12,7 @@ from nbclient import NotebookClient
 from ranks import ROOT
 
 from mipic_llm.data.demo import demo_path
-from mipic_llm.data.read.formats import read_training
+from mipic_llm.data.read.training import read_training
 
 PAGE = (ROOT / "docs" / "use" / "python.md").read_text(encoding="utf-8")
 (CODE,) = re.findall(r"```python\n([^`]*mipic_llm\.train.*?)```", PAGE, re.S)

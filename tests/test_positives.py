@@ -12,8 +12,9 @@ from tiny_models import SENTENCES, tiny_bert
 
 import mipic_llm
 from mipic_llm.config import load_config
-from mipic_llm.data.batch import join_rows, prepare
-from mipic_llm.data.read.formats import read_training
+from mipic_llm.data.batch import join_rows
+from mipic_llm.data.chunks import prepare
+from mipic_llm.data.read.training import read_training
 from mipic_llm.data.token_cache import LazyTokens
 from mipic_llm.errors import UserError
 

@@ -14,7 +14,7 @@ from sklearn.decomposition import PCA
 from tiny_models import SENTENCES, tiny_bert
 
 import mipic_llm
-from mipic_llm.data.read.formats import read_training
+from mipic_llm.data.read.training import read_training
 from mipic_llm.report import principal_line, read_scores
 from mipic_llm.report.scores import read_families, write_scores
 from mipic_llm.training.distinct import some_texts

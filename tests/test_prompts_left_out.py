@@ -110,7 +110,8 @@ def test_a_run(tmp_path) -> None:
 
 
 def test_each_source_has_its_own_prompt(tmp_path) -> None:
-    from mipic_llm.data.batch import build_step, prepare
+    from mipic_llm.data.batch import build_step
+    from mipic_llm.data.chunks import prepare
     from mipic_llm.evaluation.encode import make_encoder
     from mipic_llm.model.directory import open_source
     from mipic_llm.training.setup import resolve_for

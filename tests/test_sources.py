@@ -11,8 +11,8 @@ from tiny_models import SENTENCES, tiny_bert
 
 from mipic_llm.config import SourceConfig, dump, load_config, read_record
 from mipic_llm.config.compare import compare
-from mipic_llm.data.read.formats import read_training
 from mipic_llm.data.read.rows import Example, TextSource
+from mipic_llm.data.read.training import read_training
 from mipic_llm.errors import UserError
 from mipic_llm.model.directory import open_source
 from mipic_llm.training.feed import prepare_data, tempered

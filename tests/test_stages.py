@@ -15,8 +15,9 @@ from torch import nn
 
 from mipic_llm.config import dump, load_config, resolve, resolve_stages
 from mipic_llm.config.compare import compare
-from mipic_llm.data.plan import BatchPlan, StagedPlan
+from mipic_llm.data.plan import BatchPlan
 from mipic_llm.data.read.rows import Example, TextSource
+from mipic_llm.data.stages import StagedPlan
 from mipic_llm.errors import UserError
 from mipic_llm.objective import EmbeddingModule, build_objective
 from mipic_llm.training.setup import open_run, schedule_of, schedule_of_stages

@@ -10,9 +10,9 @@ from test_data_formats import write_jsonl
 from tiny_models import SENTENCES, tiny_bert
 
 from mipic_llm.config import SourceConfig, load_config
-from mipic_llm.data import growing, row_store, stream, token_cache
+from mipic_llm.data import growing, layout, row_store, stream, token_cache
 from mipic_llm.data.plan import BatchPlan
-from mipic_llm.data.read.formats import read_training
+from mipic_llm.data.read.training import read_training
 from mipic_llm.errors import UserError
 from mipic_llm.model.directory import open_source
 from mipic_llm.training.distinct import distinct
@@ -86,7 +86,7 @@ def read(path, negatives: int = 2, skip: bool = False) -> stream.Reading:
 @pytest.fixture
 def small_blocks(monkeypatch) -> None:
     monkeypatch.setattr(stream, "BLOCK", 60)
-    monkeypatch.setattr(row_store, "SPAN", 50)
+    monkeypatch.setattr(layout, "SPAN", 50)
     monkeypatch.setattr(token_cache, "BLOCK", 32)
     monkeypatch.setattr(token_cache, "MARK", 96)
 

@@ -10,19 +10,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mipic_llm.config import SourceConfig
-from mipic_llm.data import row_store
+from mipic_llm.data import row_build
 from mipic_llm.data.read.columns import Columns
 from mipic_llm.data.read.containers import containers
 from mipic_llm.data.read.find import SUFFIXES, files_of, split_weight
-from mipic_llm.data.read.formats import (
-    constant_score,
-    few_labels,
-    mixed_kinds,
-    read_part,
-    renamed,
-    settled,
-)
+from mipic_llm.data.read.formats import read_part, settled
 from mipic_llm.data.read.rows import ALL, ReadReport, Row, TextSource
+from mipic_llm.data.read.training import constant_score, few_labels, mixed_kinds, renamed
 from mipic_llm.data.row_store import StoredRows
 from mipic_llm.errors import UserError
 
@@ -67,8 +61,8 @@ class Reading(NamedTuple):
         """What names the rows that this gives."""
         files = files_of(self.path)
         if files is None:
-            return row_store.name_of([], [*self._settings(), _revision(self.path)])
-        return row_store.name_of(files.read, self._settings())
+            return row_build.name_of([], [*self._settings(), _revision(self.path)])
+        return row_build.name_of(files.read, self._settings())
 
     def _settings(self) -> list[Any]:
         return [self.kept, self.skip, sorted(self.ignore), self.score_column,
@@ -96,7 +90,7 @@ class Reading(NamedTuple):
 
     def build(self, folder: Path, told: Callable[[int, int | None], None]) -> None:
         """Write them. told: called with the rows that were read, and how many there are."""
-        row_store.build(folder, lambda done: self._blocks(done, told), self.kept, self.together)
+        row_build.build(folder, lambda done: self._blocks(done, told), self.kept, self.together)
 
     def _blocks(
         self, done: dict[str, Any], told: Callable[[int, int | None], None]

@@ -218,20 +218,3 @@ def _write(
     found = {p.name: _fingerprint(p) for p in sorted(aside.iterdir())}
     table = {"labelled": labelled, "cut": done["cut"], "files": found}
     (aside / MANIFEST).write_text(json.dumps(table), encoding="utf-8")
-
-
-def deal(lengths: Sequence[int] | np.ndarray, world: int) -> list[list[int]]:
-    """Rows of a global batch to ranks: as many to each, token sums as equal as greedy makes them.
-
-    Longest first to the rank with fewest tokens that still has room (the lowest such rank). Each
-    rank's rows keep their order. A function of the lengths alone, so every rank finds the same.
-    """
-    room = len(lengths) // world
-    assert room * world == len(lengths), f"{len(lengths)} rows on {world} ranks"
-    hands: list[list[int]] = [[] for _ in range(world)]
-    load = np.zeros(world)
-    for row in np.argsort(-np.asarray(lengths), kind="stable").tolist():
-        rank = int(load.argmin())
-        hands[rank].append(row)
-        load[rank] += lengths[row] if len(hands[rank]) < room else np.inf
-    return [sorted(hand) for hand in hands]

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from mipic_llm.config import Config
-from mipic_llm.data.read.formats import read_training
+from mipic_llm.data.read.training import read_training
 from mipic_llm.errors import EXIT_DONE, UserError
 from mipic_llm.evaluation.encode import encode, spread_over_ranks
 from mipic_llm.evaluation.lens import HELD_OUT

@@ -33,7 +33,6 @@ from mipic_llm.data.read.cells import plain
 from mipic_llm.data.read.columns import NLI, PAIRS, SCORES
 from mipic_llm.data.read.containers import NamedRows
 from mipic_llm.data.read.find import SUFFIXES
-from mipic_llm.data.read.formats import read_training
 from mipic_llm.data.read.labelled import (
     ScoredPair,
     columns_of,
@@ -42,6 +41,7 @@ from mipic_llm.data.read.labelled import (
     read_scored_pairs,
 )
 from mipic_llm.data.read.rows import ALL, TextSource
+from mipic_llm.data.read.training import read_training
 from mipic_llm.errors import UserError
 from mipic_llm.evaluation.families import FAMILIES, demo_families
 from mipic_llm.evaluation.metrics import RETRIEVAL

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mipic_llm.config import Config, need
-from mipic_llm.data.read.formats import read_training
+from mipic_llm.data.read.training import read_training
 from mipic_llm.data.tokenise import TextEncoder, pad
 from mipic_llm.errors import UserError
 from mipic_llm.export.budget import Fit, fit_bytes

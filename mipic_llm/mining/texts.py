@@ -15,11 +15,11 @@ from torch.nn.functional import normalize
 
 from mipic_llm.config import Config, flatten, need
 from mipic_llm.config.files import legal_path
-from mipic_llm.data.batch import key_of
 from mipic_llm.data.read.cells import plain, texts_of
 from mipic_llm.data.read.containers import containers
-from mipic_llm.data.read.formats import collect_rows, read_training
-from mipic_llm.data.read.rows import Example
+from mipic_llm.data.read.formats import collect_rows
+from mipic_llm.data.read.rows import Example, key_of
+from mipic_llm.data.read.training import read_training
 from mipic_llm.errors import UserError
 from mipic_llm.evaluation.encode import encode
 from mipic_llm.evaluation.open import Opened, open_finished

@@ -22,7 +22,7 @@ from typing import Any
 from mipic_llm.config import Config, load_config, nearest, need
 from mipic_llm.config.derive import LONGEST
 from mipic_llm.config.files import find_file
-from mipic_llm.data.read.formats import read_training
+from mipic_llm.data.read.training import read_training
 from mipic_llm.errors import UserError
 from mipic_llm.evaluation.read import load_suite, load_tasks, suite_specs
 from mipic_llm.evaluation.tasks.base import Task

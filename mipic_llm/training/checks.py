@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from mipic_llm.config import need
-from mipic_llm.data.batch import build_step, prepare
+from mipic_llm.data.batch import build_step
+from mipic_llm.data.chunks import prepare
 from mipic_llm.data.token_cache import only
 from mipic_llm.errors import UserError
 from mipic_llm.runtime import checkpoint

@@ -13,16 +13,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mipic_llm.config import Config, SourceConfig, need
-from mipic_llm.data import row_store, stream, token_cache
+from mipic_llm.data import row_build, stream, token_cache
 from mipic_llm.data.batch import StepBatch, join_rows
+from mipic_llm.data.deal import deal_to_ranks
 from mipic_llm.data.growing import cache_home
 from mipic_llm.data.labels import Labels
-from mipic_llm.data.plan import BatchPlan, StagedPlan
-from mipic_llm.data.read.formats import as_list, read_training
+from mipic_llm.data.plan import BatchPlan
 from mipic_llm.data.read.rows import ReadReport, TextSource, key_of
+from mipic_llm.data.read.training import as_list, read_training
 from mipic_llm.data.row_store import Pairs, StoredRows, pairs_of
 from mipic_llm.data.split import split_off
-from mipic_llm.data.token_cache import LazyTokens, StoredTokens, Tokens, deal, only
+from mipic_llm.data.stages import StagedPlan
+from mipic_llm.data.token_cache import LazyTokens, StoredTokens, Tokens, only
 from mipic_llm.data.tokenise import TextEncoder
 from mipic_llm.errors import UserError
 from mipic_llm.evaluation.encode import make_encoder
@@ -70,7 +72,7 @@ class Data(NamedTuple):
             chosen = self.plan.draw(*position, sizes, most)
         own = self.plan.local(range(len(numbers)), dist.rank())
         if self.balance and dist.world_size() > 1:
-            own = deal(tokens.lengths(numbers, chosen), dist.world_size())[dist.rank()]
+            own = deal_to_ranks(tokens.lengths(numbers, chosen), dist.world_size())[dist.rank()]
         numbers = [numbers[i] for i in own]
         chosen = chosen and [chosen[i] for i in own]
         rows, traits = tokens.rows(numbers, chosen), self.traits[source]
@@ -92,7 +94,7 @@ class Data(NamedTuple):
         own = self.plan.local(own, dist.rank())
         if self.balance and dist.world_size() > 1:
             both = tokens.lengths(numbers) + tokens.lengths(others)
-            own = deal(both, dist.world_size())[dist.rank()]
+            own = deal_to_ranks(both, dist.world_size())[dist.rank()]
         pairs = [(numbers[i], others[i]) for i in own]
         rows = [examples[i]._replace(positive=examples[j].anchor) for i, j in pairs]
         ids = [(a[0], b[0]) for i, j in pairs for a, b in [tokens.rows([i, j])]]
@@ -226,7 +228,7 @@ def read_sources(given: list[Any], config: Config) -> tuple[list[TextSource], li
                              together)  # fmt: skip
         folder = _home(home) / f"rows-{dist.from_first(one.key() if dist.rank() == 0 else None)}"
         told = _Told(f"{one.path}: rows read")
-        problem, _ = _built(folder, row_store.is_whole, partial(one.build, folder, told))
+        problem, _ = _built(folder, row_build.is_whole, partial(one.build, folder, told))
         need(problem is None, str(problem))
         stored[i] = one, folder
     # A positive of one source is no negative of the same anchor in another.

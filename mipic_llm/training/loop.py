@@ -17,7 +17,8 @@ from typing import Any
 import torch
 
 from mipic_llm.config import Config, command_of, need, validate
-from mipic_llm.data.batch import Prepared, prefetch
+from mipic_llm.data.chunks import Prepared
+from mipic_llm.data.prefetch import prefetch
 from mipic_llm.errors import EXIT_DONE, EXIT_INCOMPLETE, EXIT_STOPPED, UserError
 from mipic_llm.model.attention import choose
 from mipic_llm.model.dense import write_dense

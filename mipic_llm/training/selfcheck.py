@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from mipic_llm.config import Config
-from mipic_llm.data.batch import StepBatch, prepare
+from mipic_llm.data.batch import StepBatch
+from mipic_llm.data.chunks import prepare
 from mipic_llm.errors import UserError
 from mipic_llm.runtime import checkpoint
 from mipic_llm.runtime import ranks as dist

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from mipic_llm.config import Config
-from mipic_llm.data.batch import Chunk, Prepared, StepBatch, prepare
+from mipic_llm.data.batch import StepBatch
+from mipic_llm.data.chunks import Chunk, Prepared, prepare
 from mipic_llm.objective import Part
 from mipic_llm.objective.objective import Drawn, Objective
 from mipic_llm.runtime import ranks

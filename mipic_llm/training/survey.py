@@ -17,11 +17,12 @@ import numpy as np
 from mipic_llm.config import Config, SourceConfig
 from mipic_llm.data import stream
 from mipic_llm.data.growing import cache_home
+from mipic_llm.data.layout import mixed
 from mipic_llm.data.read.cells import plain
 from mipic_llm.data.read.find import split_weight
-from mipic_llm.data.read.formats import read_training
 from mipic_llm.data.read.rows import Example, ReadReport, TextSource, key_of
-from mipic_llm.data.row_store import StoredRows, mixed
+from mipic_llm.data.read.training import read_training
+from mipic_llm.data.row_store import StoredRows
 from mipic_llm.data.split import split_off
 from mipic_llm.data.tokenise import TextEncoder
 from mipic_llm.errors import EXIT_DONE, EXIT_USER_ERROR, UserError
