@@ -364,7 +364,7 @@ def _splits(sources: Sequence[Any]) -> list[NamedRows] | None:
         split = next((s for s in _VALIDATION if isinstance(source, Mapping) and s in source), None)
         if split is None:
             continue
-        from mipic_llm.evaluation.read import understood
+        from mipic_llm.evaluation.build import understood
 
         columns = list(next(iter(source[split]), {}))
         if understood(columns):

@@ -16,7 +16,8 @@ from mipic_llm.errors import UserError
 from mipic_llm.evaluation.bits import Quantiser
 from mipic_llm.evaluation.judge import _bits
 from mipic_llm.evaluation.pca import Pca
-from mipic_llm.evaluation.suite import Route, Side, all_points, run_suite
+from mipic_llm.evaluation.routes import Route, Side
+from mipic_llm.evaluation.suite import all_points, run_suite
 from mipic_llm.evaluation.tasks.base import StsTask
 from mipic_llm.evaluation.tasks.retrieval import RetrievalTask
 from mipic_llm.report import read_rows, read_scores

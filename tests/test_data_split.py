@@ -9,7 +9,7 @@ import pytest
 from mipic_llm.data.read.rows import Example, TextSource
 from mipic_llm.data.split import split_off
 from mipic_llm.errors import UserError
-from mipic_llm.evaluation.read import held_out_tasks
+from mipic_llm.evaluation.answers import held_out_tasks
 
 
 def source(rows: list[tuple], name: str = "a.jsonl", scored: str | None = None) -> TextSource:

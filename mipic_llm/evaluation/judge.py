@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,44 +10,33 @@ from typing import Any
 from torch import Tensor
 
 from mipic_llm.config import Config
-from mipic_llm.data.read.training import read_training
 from mipic_llm.errors import EXIT_DONE, UserError
 from mipic_llm.evaluation.encode import encode, spread_over_ranks
+from mipic_llm.evaluation.fitting import PCA_TEXTS, texts_for_pca
 from mipic_llm.evaluation.lens import HELD_OUT
 from mipic_llm.evaluation.mteb import load_mteb, run_mteb
 from mipic_llm.evaluation.open import open_finished
 from mipic_llm.evaluation.read import load_suite, load_tasks
+from mipic_llm.evaluation.routes import CALIBRATION, PREFIX, Encode, Route, Side
 from mipic_llm.evaluation.searches import (
     OLD,
     asymmetric,
     asymmetric_tables,
-    by_query_layer,
     need_searches,
     same_index,
 )
-from mipic_llm.evaluation.suite import (
-    CALIBRATION,
-    PREFIX,
-    Encode,
-    Route,
-    Rows,
-    Side,
-    about,
-    all_points,
-    run_suite,
-)
+from mipic_llm.evaluation.show import depth_figure, write_and_show
+from mipic_llm.evaluation.suite import Rows, about, all_points, run_suite
 from mipic_llm.evaluation.tasks.base import Task
-from mipic_llm.report import write_rows, write_scores
-from mipic_llm.report.compare import Estimate, bytes_figure, bytes_table, curves_figure
+from mipic_llm.report import write_rows
 from mipic_llm.report.index import index_table
 from mipic_llm.report.plots import save
 from mipic_llm.runtime import ranks as dist
 from mipic_llm.runtime.engine import start
 from mipic_llm.runtime.ranks import say
 from mipic_llm.tracking import follow
-from mipic_llm.types import BITS, Point, Score
+from mipic_llm.types import BITS, Score
 
-PCA_TEXTS = 10  # per channel; a covariance wants no more, and encoding them takes the most time
 _DEFAULTS: dict[str, Any] = {
     "model": None, "data": [], "suite": None, "mteb": [], "rows": True, "pca_text": [],
     "lens_text": [],
@@ -114,9 +102,9 @@ def evaluate(config: Config) -> int:
     scores = {family: found for family, found in scores.items() if found}
     if dist.rank() == 0:
         (out / "rows.npz").unlink(missing_ok=True)  # another model's
-        _write(out, scores, opened.encoder.max_length)
+        write_and_show(out, scores, opened.encoder.max_length)
         if found := asymmetric_tables(scores) if flags.asymmetric else "":
-            save(_depth_figure(scores), out / "asymmetric.png")
+            save(depth_figure(scores), out / "asymmetric.png")
             print(f"\n{found}\n\nplot: {out / 'asymmetric.png'}", flush=True)
         if flags.old:
             print(f"\nnew: {name}, old: {flags.old}\n\n{index_table(scores, rows)}", flush=True)
@@ -145,40 +133,6 @@ def _track(config: Config, name: str, out: Path, scores: dict[str, list[Score]])
         say(line)
 
 
-def _write(out: Path, scores: dict[str, list[Score]], length: int) -> None:
-    """All families into one file, and onto the screen."""
-    for i, (family, found) in enumerate(scores.items()):
-        write_scores(out / "scores.jsonl", found, append=i > 0, readout=family, max_length=length)
-        words = f", {length} tokens" + (f", {family}" if len(scores) > 1 else "")
-        print("\n" + points_table(found, words))
-    if figure := bytes_figure(scores):
-        save(figure, out / "bytes.png")
-        print("\n" + bytes_table(scores) + f"\n\nplot: {out / 'bytes.png'}")
-    print(f"\nscores: {out / 'scores.jsonl'}", flush=True)
-
-
-def points_table(scores: Sequence[Score], words: str = "") -> str:
-    """Plain text: a table per task, metric and number of bits, layers down, dims across, values x
-    100 with two decimals, `-` where undefined or not asked for. words: the end of each title."""
-    blocks = []
-    for task, metric, bits in dict.fromkeys((s.task, s.metric, s.point.bits) for s in scores):
-        chosen = {s.point: s for s in scores
-                  if (s.task, s.metric, s.point.bits) == (task, metric, bits)}  # fmt: skip
-        dims = sorted({point.dim for point in chosen})
-        n = next(iter(chosen.values())).n
-        stored = "" if bits == 32 else f", {BITS[bits]}"
-        title = f"{task}: {metric} x 100, {n:,} rows{words}{stored}"
-        rows = [["layer", *map(str, dims)]]
-        for layer in sorted({point.layer for point in chosen}):
-            found = [chosen.get(Point(layer, dim, bits)) for dim in dims]
-            values = [math.nan if s is None else 100 * s.value for s in found]
-            rows.append([str(layer), *(f"{v:.2f}" if math.isfinite(v) else "-" for v in values)])
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = ["  ".join(c.rjust(w) for c, w in zip(r, widths, strict=True)) for r in rows]
-        blocks.append("\n".join([title, *lines]))
-    return "\n\n".join(blocks)
-
-
 def _older(
     config: Config, name: str, widest: int
 ) -> tuple[tuple[Encode, list[int]], int]:  # fmt: skip
@@ -194,17 +148,6 @@ def _older(
                       batch_size=config.eval.batch_size, kind=kind)  # fmt: skip
 
     return (vectors, [opened.n_layers]), opened.n_layers
-
-
-def _depth_figure(scores: dict[str, list[Score]]) -> Any:
-    """Quality of queries of each layer against documents of the deepest, a curve per dim."""
-    panels: dict[str, dict[str, dict[int, Estimate]]] = {}
-    for (task, metric, dim), cells in by_query_layer(scores).items():
-        last = max(layer for _, layer in cells)
-        curve = {k: Estimate(100 * v) for (k, n), v in sorted(cells.items()) if n == last}
-        panels.setdefault(f"{task}: {metric}", {})[f"{dim} channels"] = curve
-    return curves_figure(panels, "quality x 100, documents at the deepest layer", (5.4, 3.9),
-                         "layer of the queries")  # fmt: skip
 
 
 def _bits(told: Sequence[int]) -> list[int]:
@@ -229,22 +172,6 @@ def _tasks(flags: Any) -> list[Task]:
     for line in lines + more_lines:
         say(line)
     return tasks + more
-
-
-def texts_for_pca(specs: Sequence[Any], most: int, what: str = "PCA") -> list[str]:
-    """At most so many distinct texts of training data, evenly spread, to fit `what` on."""
-    if not specs:
-        return []
-    sources, reports = read_training(specs, negatives=0)
-    texts = list(dict.fromkeys(
-        text for source in sources for e in source.examples for text in (e.anchor, e.positive)
-        if text is not None
-    ))  # fmt: skip
-    chosen = texts[:: -(-len(texts) // most)]
-    say(
-        f"{what} on {len(chosen):,} of {len(texts):,} texts of {', '.join(r.path for r in reports)}"
-    )
-    return chosen
 
 
 def _output(config: Config) -> Path:

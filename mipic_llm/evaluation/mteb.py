@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from mipic_llm.errors import UserError
-from mipic_llm.evaluation.suite import Encode
+from mipic_llm.evaluation.routes import Encode
 from mipic_llm.evaluation.tasks.base import DOCUMENT, QUERY, SYMMETRIC, distinct
 from mipic_llm.types import Point, Score
 

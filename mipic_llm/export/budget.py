@@ -13,9 +13,10 @@ from torch import Tensor
 from mipic_llm.config import Config, need
 from mipic_llm.data.tokenise import TextEncoder
 from mipic_llm.evaluation.bits import Quantiser
-from mipic_llm.evaluation.judge import texts_for_pca
+from mipic_llm.evaluation.fitting import texts_for_pca
 from mipic_llm.evaluation.read import load_tasks
-from mipic_llm.evaluation.suite import PREFIX, Rows, run_suite
+from mipic_llm.evaluation.routes import PREFIX
+from mipic_llm.evaluation.suite import Rows, run_suite
 from mipic_llm.evaluation.tasks.base import SYMMETRIC, Task
 from mipic_llm.export.card import PATH
 from mipic_llm.export.fitted import read_texts, still_here

@@ -16,9 +16,10 @@ from mipic_llm.config import Config
 from mipic_llm.data.tokenise import TextEncoder, pad
 from mipic_llm.errors import UserError
 from mipic_llm.evaluation.families import FAMILIES
-from mipic_llm.evaluation.judge import texts_for_pca
+from mipic_llm.evaluation.fitting import texts_for_pca
 from mipic_llm.evaluation.read import load_tasks
-from mipic_llm.evaluation.suite import PREFIX, run_suite
+from mipic_llm.evaluation.routes import PREFIX
+from mipic_llm.evaluation.suite import run_suite
 from mipic_llm.export.card import hub_id
 from mipic_llm.model.backbone import Backbone
 from mipic_llm.model.dense import Dense

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from mipic_llm.config import Config
 from mipic_llm.data.tokenise import TextEncoder
-from mipic_llm.evaluation.judge import PCA_TEXTS
+from mipic_llm.evaluation.fitting import PCA_TEXTS
 from mipic_llm.evaluation.lens import HELD_OUT, fit_lens
 from mipic_llm.evaluation.tasks.base import SYMMETRIC
 from mipic_llm.export.fitted import Fitted, judged_with, read_texts, text_to_fit

@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 
 from mipic_llm.config import Config
 from mipic_llm.data.tokenise import TextEncoder
-from mipic_llm.evaluation.judge import PCA_TEXTS
+from mipic_llm.evaluation.fitting import PCA_TEXTS
 from mipic_llm.evaluation.lens import HELD_OUT
 from mipic_llm.evaluation.metrics import spearman
 from mipic_llm.evaluation.pca import axes_module

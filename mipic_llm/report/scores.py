@@ -52,7 +52,7 @@ def read_scores(path: str | Path, stage: str | None = None) -> list[Score]:
 
 def read_families(path: str | Path, stage: str | None = None) -> list[tuple[str, Score]]:
     """(family, score) of every row; family: prefix, pca (post-hoc), or another route of
-    evaluation/suite.py. See `read_scores`."""
+    evaluation/routes.py. See `read_scores`."""
     scores = []
     for number, row in rows_of(path):
         try:

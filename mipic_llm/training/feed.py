@@ -27,9 +27,10 @@ from mipic_llm.data.stages import StagedPlan
 from mipic_llm.data.token_cache import LazyTokens, StoredTokens, Tokens, only
 from mipic_llm.data.tokenise import TextEncoder
 from mipic_llm.errors import UserError
+from mipic_llm.evaluation.answers import held_out_tasks
 from mipic_llm.evaluation.encode import make_encoder
 from mipic_llm.evaluation.names import name_specs
-from mipic_llm.evaluation.read import held_out_tasks, load_tasks
+from mipic_llm.evaluation.read import load_tasks
 from mipic_llm.evaluation.tasks.base import Task
 from mipic_llm.model.directory import Source
 from mipic_llm.runtime import ranks as dist

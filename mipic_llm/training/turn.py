@@ -13,7 +13,7 @@ from pathlib import Path
 from mipic_llm.config import Config, need
 from mipic_llm.data.read.rows import TextSource
 from mipic_llm.evaluation.encode import encode, make_encoder
-from mipic_llm.evaluation.judge import PCA_TEXTS
+from mipic_llm.evaluation.fitting import PCA_TEXTS
 from mipic_llm.evaluation.open import for_inference, load_frozen
 from mipic_llm.evaluation.pca import axes_module
 from mipic_llm.evaluation.tasks.base import SYMMETRIC

@@ -1,0 +1,27 @@
+"""Texts that axes, lenses and ranges of int8 are fitted on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mipic_llm.data.read.training import read_training
+from mipic_llm.runtime.ranks import say
+
+PCA_TEXTS = 10  # per channel; a covariance wants no more, and encoding them takes the most time
+
+
+def texts_for_pca(specs: Sequence[Any], most: int, what: str = "PCA") -> list[str]:
+    """At most so many distinct texts of training data, evenly spread, to fit `what` on."""
+    if not specs:
+        return []
+    sources, reports = read_training(specs, negatives=0)
+    texts = list(dict.fromkeys(
+        text for source in sources for e in source.examples for text in (e.anchor, e.positive)
+        if text is not None
+    ))  # fmt: skip
+    chosen = texts[:: -(-len(texts) // most)]
+    say(
+        f"{what} on {len(chosen):,} of {len(texts):,} texts of {', '.join(r.path for r in reports)}"
+    )
+    return chosen
