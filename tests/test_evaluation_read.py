@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from mipic_llm.data.read.containers import NamedRows
 from mipic_llm.data.read.rows import ALL
 from mipic_llm.data.read.training import read_training
 from mipic_llm.errors import UserError
@@ -165,6 +166,7 @@ def test_suite_yaml(root) -> None:
         ("- {name: x, path: sts}\n- {name: x, path: para}", "entry 2: the name x is given twice"),
         ("- {path: sts, split: train}", "no train rows"),
         ("- {path: topics, c: -1}", "c is -1"),
+        ("- {test: topics/test.jsonl, train: rare.jsonl, c: [1, 2]}", "two labels that two rows"),
         ("- {path: sts, rows: 1}", "rows is 1; give a whole number"),
         ("- {path: search, rows: 9}", "rows is not for retrieval"),
         ("- {path: sts, type: retrieval}", "no qrels"),
@@ -174,9 +176,22 @@ def test_suite_yaml(root) -> None:
     ],
 )
 def test_a_wrong_suite_is_one_line(root, text: str, match: str) -> None:
+    rare = [{"text": f"rare {i}", "label": max(0, i - 2)} for i in range(5)]  # 0 0 0 1 2
+    rows(root / "rare.jsonl", *rare)
     (root / "suite.yaml").write_text(text)
     with pytest.raises(UserError, match=match):
         load_suite(str(root / "suite.yaml"))
+
+
+def test_two_splits_of_a_role_in_memory_are_refused() -> None:
+    """Of MNLI's two validation splits the later one would be taken without a word."""
+    some = [pair(i, i, "score") for i in range(3)]
+    splits = {"validation_matched": some, "validation_mismatched": some[:2]}
+    with pytest.raises(UserError, match="matched and validation_mism.* are both validation splits"):
+        load_tasks([NamedRows("mnli", splits)], split="validation")
+    one = {"test": some, "validation_matched": some[:2]}
+    (task,), _ = load_tasks([NamedRows("mnli", one)], split="validation")
+    assert len(task.gold_N) == 2
 
 
 def test_rows_thin_every_file_evenly(root) -> None:

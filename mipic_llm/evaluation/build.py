@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -82,17 +83,21 @@ def _thin(rows: Sequence[Any], most: int | None) -> list[Any]:
 
 def _roles(folder: Path) -> dict[str, str]:
     """train, validation and test file of a folder, as far as it has them."""
+    files = [file.name for file in sorted(folder.iterdir()) if file.is_file()
+             and Path(file.name.lower().removesuffix(".gz")).suffix in SUFFIXES]  # fmt: skip
+    found = by_role(files, str(folder), "files; keep one, or name the files in a suite YAML")
+    return {role: str(folder / name) for role, name in found.items()}
+
+
+def by_role(names: Sequence[str], where: str, what: str) -> dict[str, str]:
+    """Role -> the one name that begins with it. UserError for two; what: things they are, and what
+    to do."""
     found: dict[str, str] = {}
-    for file in sorted(folder.iterdir()):
-        suffix = Path(file.name.lower().removesuffix(".gz")).suffix
-        match = _ROLE.match(file.name)
-        if not file.is_file() or suffix not in SUFFIXES or match is None:
-            continue
-        role = _SAME.get(match[1].lower(), match[1].lower())
-        other = Path(found.get(role, "")).name
-        need(not other, f"{folder}: {other} and {file.name} are both {role} files; keep one, or "
-             "name the files in a suite YAML")  # fmt: skip
-        found[role] = str(file)
+    for name in names:
+        if match := _ROLE.match(name):
+            role = _SAME.get(match[1].lower(), match[1].lower())
+            need(role not in found, f"{where}: {found.get(role)} and {name} are both {role} {what}")
+            found[role] = name
     return found
 
 
@@ -167,6 +172,12 @@ def _classification(
         many, f"{files.get('train', files[split])}: every label is the same; nothing can be learnt"
     )
     validation = rows("validation") if split == "test" else None
+    often = [n for n in Counter(train.labels).values() if n > 1]
+    need(
+        len(choices) == 1 or validation is not None or len(often) > 1,
+        f"{where}: the best c is found on folds of the train rows, which needs two labels that two "
+        "rows have; give one c, or validation rows",
+    )
     task = ClassificationTask(
         name, train=train, validation=validation, test=test, c=[float(x) for x in choices]
     )

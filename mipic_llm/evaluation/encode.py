@@ -55,14 +55,15 @@ def encode(
     kind: symmetric, query or document, which decides the prompt. Batches are sorted by length; each
     rank runs the same number of them (dummies where it has none), since under ZeRO-3 every forward
     is a collective. The ranks of a machine share one copy (`Shared`): all layers of 100,000
-    documents can be 12 GB. Raises UserError where there is no room for it.
+    documents can be 12 GB. Raises UserError where there is no room for it, or a readout is not
+    finite: a search that compares with nan would find every document in the first place.
     """
     ids = encoder.ids(list(texts), kind)
     order = sorted(range(len(ids)), key=lambda i: (-len(ids[i]), i))
     batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
     world, rank = dist.world_size(), dist.rank()
     readout = Shared(len(layers), len(ids), engine.module.backbone.width)
-    training = engine.module.training
+    training, strange = engine.module.training, []
     engine.train(False)
     with torch.no_grad():
         for first in range(0, len(batches), world):
@@ -74,9 +75,18 @@ def encode(
                 ids_ST.to(engine.device), mask_ST.to(engine.device), layers=tuple(layers)
             )
             if mine:
-                readout.tensor[:, mine] = out_LSD.float().cpu()
+                readout.tensor[:, mine] = out_LSD = out_LSD.float().cpu()
+                fine = out_LSD.isfinite().all(dim=2).all(dim=0).tolist()
+                strange += [i for i, ok in zip(mine, fine, strict=True) if not ok]
         engine.train(training)
         readout.complete([[i for batch in batches[r::world] for i in batch] for r in range(world)])
+    strange = [i for some in dist.gather_objects(strange) for i in some]
+    need(
+        not strange,
+        f"the model gives {len(strange):,} of {len(ids):,} texts vectors that are not finite, such "
+        f"as {strange and texts[strange[0]][:60]!r}; try --train.precision fp32, or another "
+        "checkpoint of it",
+    )
     return readout.tensor.transpose(0, 1)
 
 

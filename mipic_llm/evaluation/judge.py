@@ -101,7 +101,8 @@ def evaluate(config: Config) -> int:
                                    name=Path(name).name)  # fmt: skip
     scores = {family: found for family, found in scores.items() if found}
     if dist.rank() == 0:
-        (out / "rows.npz").unlink(missing_ok=True)  # another model's
+        for of_another_model in ("rows.npz", "bytes.png", "asymmetric.png"):
+            (out / of_another_model).unlink(missing_ok=True)
         write_and_show(out, scores, opened.encoder.max_length)
         if found := asymmetric_tables(scores) if flags.asymmetric else "":
             save(depth_figure(scores), out / "asymmetric.png")

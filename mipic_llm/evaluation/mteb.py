@@ -99,10 +99,8 @@ def run_mteb(
             model.point, model.n_asked = point, 0
             result = mteb.evaluate(model, task, cache=None, show_progress_bar=False)
             for part in result.task_results:
-                for split, subset, value in (
-                    (split, row["hf_subset"], float(row["main_score"]))
-                    for split, rows in part.scores.items() for row in rows
-                ):  # fmt: skip
+                for split, row in ((s, row) for s, rows in part.scores.items() for row in rows):
+                    subset, value = row["hf_subset"], float(row["main_score"])
                     label = "-".join([part.task_name, *[split] * (split != "test"),
                                       *[subset] * (subset != "default")])  # fmt: skip
                     score = Score(label, str(task.metadata.main_score), point, value, model.n_asked)

@@ -27,7 +27,7 @@ from mipic_llm.config import need
 from mipic_llm.config.files import find_file
 from mipic_llm.config.recipe import read_yaml
 from mipic_llm.data.read.containers import NamedRows
-from mipic_llm.evaluation.build import _ROLE, _SAME, ROLES, make_task
+from mipic_llm.evaluation.build import ROLES, by_role, make_task
 from mipic_llm.evaluation.families import FAMILIES, demo_families
 from mipic_llm.evaluation.names import name_specs
 from mipic_llm.evaluation.tasks.base import Task
@@ -107,10 +107,8 @@ def _entry(spec: NamedRows, split: str) -> dict[str, Any]:
     entry: dict[str, Any] = {"name": re.sub(r"[^\w.-]+", "-", spec.name).strip("-"), "split": split}
     if not isinstance(spec.rows, Mapping):
         return entry | {split: spec}
-    found = {m[1].lower(): key for key in spec.rows if (m := _ROLE.match(str(key)))}
-    roles = {
-        _SAME.get(r, r): NamedRows(f"{spec}[{key}]", spec.rows[key]) for r, key in found.items()
-    }
+    found = by_role(list(map(str, spec.rows)), str(spec), "splits; leave one out")
+    roles = {role: NamedRows(f"{spec}[{key}]", spec.rows[key]) for role, key in found.items()}
     need(bool(roles), f"{spec}: no split is named train, validation or test")
     return entry | roles
 

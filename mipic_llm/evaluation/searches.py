@@ -48,13 +48,13 @@ def same_index(last: int, old_last: int) -> list[Route]:
 def by_query_layer(scores: Mapping[str, Iterable[Score]]) -> dict[tuple, dict[tuple, float]]:
     """(task, metric, dim) -> (layer of the queries, layer of the documents) -> value, of the main
     metric of each search; of inner layers through a lens where they have one."""
-    searched = {s.task for f, many in scores.items() if f.startswith("queries at ") for s in many}
+    tasks = {s.task for f, many in scores.items() if f.startswith("queries at ") for s in many}
     mains = main_metrics(s for many in scores.values() for s in many)
     found: dict[tuple, dict[tuple, float]] = {}
     for family, many in scores.items():
         own = family.startswith("queries at ")
         for s in many if own or family in (PREFIX, LENS) else ():
-            if s.task in searched and mains[s.task] == s.metric and s.point.bits == 32:
+            if s.task in tasks and mains[s.task] == s.metric and s.point.bits == 32:
                 of = int(family.split()[-1]) if own else s.point.layer
                 cells = found.setdefault((s.task, s.metric, s.point.dim), {})
                 cells[of, s.point.layer] = s.value

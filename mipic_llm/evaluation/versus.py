@@ -105,7 +105,7 @@ def _kind(thing: str) -> str:
     scored = (path / "scores.jsonl").is_file()
     if not (path / "config.yaml").is_file():
         return "evaluation" if scored else "model"
-    if scored or _export(path) != thing:
+    if scored or exported(path):
         return "run"
     raise UserError(f"{thing}: the run has no scores and no exported model yet")
 
