@@ -459,7 +459,7 @@ def test_the_verdict_says_where_a_method_is_better_than_the_baseline_and_than_un
 def test_a_page_has_contents_and_its_pictures_say_what_they_show(tmp_path):
     from PIL import Image
 
-    from mipic_llm.report.compare import Estimate, curves_figure
+    from mipic_llm.report.curves import Estimate, curves_figure
     from mipic_llm.report.html import page, picture
 
     figure = curves_figure({"layer 6": {"a": {16: Estimate(1.0), 32: Estimate(2.0)}}}, "x 100")
@@ -482,7 +482,7 @@ def test_markdown_becomes_html():
 
 
 def test_retention_is_relative_to_the_methods_own_full_width():
-    from mipic_llm.report.compare import Estimate, retention
+    from mipic_llm.report.curves import Estimate, retention
 
     below = {"b": {16: Estimate(1.0, 1.0), 64: Estimate(-2.0, 1.0)}}
     assert retention(below) == {}

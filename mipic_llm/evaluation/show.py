@@ -11,7 +11,7 @@ from mipic_llm.evaluation.searches import (
     by_query_layer,
 )
 from mipic_llm.report import write_scores
-from mipic_llm.report.compare import Estimate, bytes_figure, bytes_table, curves_figure
+from mipic_llm.report.curves import Estimate, bytes_figure, bytes_table, curves_figure
 from mipic_llm.report.plots import save
 from mipic_llm.types import BITS, Point, Score
 

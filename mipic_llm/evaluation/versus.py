@@ -12,7 +12,7 @@ from mipic_llm.evaluation.judge import asked, evaluate
 from mipic_llm.model.directory import read_model
 from mipic_llm.model.files import exported
 from mipic_llm.report import Evaluation, compare_two, read_evaluation, read_run
-from mipic_llm.report.paired import Comparison
+from mipic_llm.report.comparison import Comparison
 from mipic_llm.report.versus import as_text, write_page
 from mipic_llm.runtime import ranks as dist
 from mipic_llm.runtime.engine import start

@@ -1,19 +1,17 @@
 """Tables and pictures of runs and studies from the files they leave. No torch, no model."""
 
-from mipic_llm.report.compare import comparison_plot, quality_plot
-from mipic_llm.report.index import index_of
-from mipic_llm.report.paired import (
+from mipic_llm.report.comparison import Comparison, families_of, write_record
+from mipic_llm.report.curves import comparison_plot, quality_plot
+from mipic_llm.report.evaluations import (
     ROWS,
-    Comparison,
     Evaluation,
-    compare_two,
-    families_of,
     read_evaluation,
     read_rows,
     read_run,
-    write_record,
     write_rows,
 )
+from mipic_llm.report.index import index_of
+from mipic_llm.report.paired import compare_two
 from mipic_llm.report.plots import loss_plot
 from mipic_llm.report.principal import principal_line
 from mipic_llm.report.scores import before_and_after, read_scores, write_scores

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from mipic_llm.report.paired import families_of
+from mipic_llm.report.comparison import families_of
 from mipic_llm.report.tables import main_metrics
 from mipic_llm.types import Judgement, Point
 

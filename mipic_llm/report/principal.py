@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mipic_llm.report.paired import PREFIX, Evaluation, compare_two, read_evaluation, read_rows
+from mipic_llm.report.evaluations import PREFIX, Evaluation, read_evaluation, read_rows
+from mipic_llm.report.paired import compare_two
 from mipic_llm.report.scores import read_families
 
 PCA = "pca"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mipic_llm.types import Point
 
 if TYPE_CHECKING:
-    from mipic_llm.report.paired import Comparison, Difference, Family
+    from mipic_llm.report.comparison import Comparison, Difference, Family
 
 
 def figures_table(found: Comparison, *, markdown: bool = False) -> str:

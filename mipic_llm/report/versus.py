@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mipic_llm.report.compare import bytes_figure, comparison_plot, heat_figure
+from mipic_llm.report.comparison import Comparison, Difference, write_record
+from mipic_llm.report.curves import bytes_figure, comparison_plot, heat_figure
+from mipic_llm.report.evaluations import Evaluation
 from mipic_llm.report.html import from_markdown, page, picture
-from mipic_llm.report.paired import Comparison, Difference, Evaluation, write_record
 from mipic_llm.report.plots import INK, panel_figure, style
 from mipic_llm.report.tables import families_table, figures_table, label, main_metrics
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from mipic_llm.report.compare import (
+from mipic_llm.report.curves import (
     Curves,
     Estimate,
     bytes_figure,
