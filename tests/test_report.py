@@ -8,8 +8,10 @@ import math
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mipic_llm import report
@@ -25,7 +27,8 @@ from mipic_llm.report import (
     read_scores,
     write_scores,
 )
-from mipic_llm.report.plots import loss_parts
+from mipic_llm.report.curves import bytes_figure, bytes_table
+from mipic_llm.report.plots import _smooth, loss_parts
 from mipic_llm.training import progress
 from mipic_llm.training.progress import Progress, clock, describe
 from mipic_llm.types import Point, Score
@@ -57,7 +60,6 @@ def size_of_png(path):
 
 def ink(path):
     """Share of pixels that are not white, and the levels of grey that occur."""
-    import numpy as np
     from matplotlib import image
 
     grey = np.asarray(image.imread(path))[..., :3].mean(-1)
@@ -164,6 +166,36 @@ def test_tasks_without_spearman_have_their_table_and_plot(tmp_path, before):
     assert titles == ["Quality against size: sts", "ndcg@10: nfcorpus"]
     quality_plot(other, other, tmp_path / "one.png")
     assert (tmp_path / "q.png").stat().st_size > 5000
+
+
+def test_means_are_over_the_tasks_that_all_lines_have():
+    """A task that one run lacks, or that is not stored in fewer bits, is not in the others' mean;
+    nor is a size where a task has no value."""
+    one, two, three = ([s._replace(task=name) for s in scores([x, x, x])]
+                       for name, x in (("one", 0.5), ("two", 0.9), ("three", 0.7)))  # fmt: skip
+    three[0] = three[0]._replace(value=math.nan)
+    figure = comparison_plot({"a": [*one, *three, *two], "b": [*one, *three]}, None)
+    panels = {axes.get_title(loc="left"): {
+        box.get_label(): list(box.lines[0].get_ydata()) for box in axes.containers
+    } for axes in figure.axes if axes.get_visible()}  # fmt: skip
+    assert panels == {"Quality against size: mean of 2 tasks": {"a": [60, 60], "b": [60, 60]},
+                      "Spearman: two": {"a": [90, 90, 90]}}  # fmt: skip
+    small = [s._replace(point=s.point._replace(bits=8)) for s in one]
+    table = bytes_table({"prefix": [*one, *small, *two]})
+    assert "384 int8" in table and "70.00" not in table
+    figure = bytes_figure({"m": [*one, *small, *two]})
+    titles = [axes.get_title(loc="left") for axes in figure.axes if axes.get_visible()]
+    assert titles == ["Spearman: one", "Spearman: two"]
+
+
+def test_a_smooth_line_of_a_long_run_takes_little():
+    values = list(np.random.default_rng(0).normal(size=200_000))
+    begun = time.perf_counter()
+    found = _smooth(values)
+    assert time.perf_counter() - begun < 2
+    for i in (0, 7, 100_000, 199_999):
+        window = values[max(0, i - 5000) : i + 5001]
+        assert abs(found[i] - sum(window) / len(window)) < 1e-9
 
 
 # ---- plots

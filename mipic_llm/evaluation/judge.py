@@ -17,7 +17,7 @@ from mipic_llm.evaluation.lens import HELD_OUT
 from mipic_llm.evaluation.mteb import load_mteb, run_mteb
 from mipic_llm.evaluation.open import open_finished
 from mipic_llm.evaluation.read import load_suite, load_tasks
-from mipic_llm.evaluation.routes import CALIBRATION, PREFIX, Encode, Route, Side
+from mipic_llm.evaluation.routes import CALIBRATION, Encode, Route, Side
 from mipic_llm.evaluation.searches import (
     OLD,
     asymmetric,
@@ -31,6 +31,7 @@ from mipic_llm.evaluation.tasks.base import Task
 from mipic_llm.report import write_rows
 from mipic_llm.report.index import index_table
 from mipic_llm.report.plots import save
+from mipic_llm.report.scores import PREFIX
 from mipic_llm.runtime import ranks as dist
 from mipic_llm.runtime.engine import start
 from mipic_llm.runtime.ranks import say

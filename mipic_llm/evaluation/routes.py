@@ -21,15 +21,12 @@ from mipic_llm.evaluation.tasks.base import (
     Vectors,
     distinct,
 )
+from mipic_llm.report.scores import LENS, PCA, PREFIX
 from mipic_llm.types import Point
 
 # (texts, kind) -> (N, L, D) raw readouts of the asked layers, float32, on CPU. kind: symmetric,
 # query or document, which decides the prompt.
 Encode = Callable[[list[str], str], Tensor]
-# Families of vectors at a point. prefix: the first d channels of the readout. pca: the first d
-# principal components of the whole readout, what a user gets without Matryoshka training. lens: an
-# inner layer's readout mapped onto the last layer's, without training too.
-PREFIX, PCA, LENS = "prefix", "pca", "lens"
 CALIBRATION = 20_000  # texts at most that fix the ranges of int8
 
 

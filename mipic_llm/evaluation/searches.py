@@ -6,9 +6,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from mipic_llm.errors import UserError
-from mipic_llm.evaluation.routes import LENS, PREFIX, Route, Side
+from mipic_llm.evaluation.routes import Route, Side
 from mipic_llm.evaluation.tasks.base import DOCUMENT, Task
 from mipic_llm.report.index import NEW_ON_OLD, OLD_ON_OLD
+from mipic_llm.report.scores import LENS, PREFIX
 from mipic_llm.report.tables import main_metrics, plain_table
 from mipic_llm.types import Score
 

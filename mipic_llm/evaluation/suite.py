@@ -12,15 +12,7 @@ from typing import Any
 import numpy as np
 
 from mipic_llm.data.tokenise import TextEncoder
-from mipic_llm.evaluation.routes import (
-    LENS,
-    PCA,
-    Encode,
-    Fitted,
-    Route,
-    asked_texts,
-    encode_once,
-)
+from mipic_llm.evaluation.routes import Encode, Fitted, Route, asked_texts, encode_once
 from mipic_llm.evaluation.tasks.base import (
     DOCUMENT,
     Figure,
@@ -28,6 +20,7 @@ from mipic_llm.evaluation.tasks.base import (
     Vectors,
     digest,
 )
+from mipic_llm.report.scores import LENS, PCA
 from mipic_llm.types import Point, Score
 
 # (family, task, metric, *Point.place) -> the figure's rows; ("gold", task) -> what is right.

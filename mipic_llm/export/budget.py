@@ -15,7 +15,6 @@ from mipic_llm.data.tokenise import TextEncoder
 from mipic_llm.evaluation.bits import Quantiser
 from mipic_llm.evaluation.fitting import texts_for_pca
 from mipic_llm.evaluation.read import load_tasks
-from mipic_llm.evaluation.routes import PREFIX
 from mipic_llm.evaluation.suite import Rows, run_suite
 from mipic_llm.evaluation.tasks.base import SYMMETRIC, Task
 from mipic_llm.export.card import PATH
@@ -23,6 +22,7 @@ from mipic_llm.export.fitted import read_texts, still_here
 from mipic_llm.export.portable import write_json
 from mipic_llm.model.backbone import Backbone
 from mipic_llm.report.bootstrap import middle, resampled
+from mipic_llm.report.scores import PREFIX
 from mipic_llm.report.tables import main_metrics, plain_table
 from mipic_llm.runtime.ranks import say
 from mipic_llm.types import BITS, Point

@@ -18,11 +18,11 @@ from mipic_llm.errors import UserError
 from mipic_llm.evaluation.families import FAMILIES
 from mipic_llm.evaluation.fitting import texts_for_pca
 from mipic_llm.evaluation.read import load_tasks
-from mipic_llm.evaluation.routes import PREFIX
 from mipic_llm.evaluation.suite import run_suite
 from mipic_llm.export.card import hub_id
 from mipic_llm.model.backbone import Backbone
 from mipic_llm.model.dense import Dense
+from mipic_llm.report.scores import PREFIX
 from mipic_llm.types import Point, Score
 
 

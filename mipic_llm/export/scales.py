@@ -11,10 +11,10 @@ from mipic_llm.config import Config, need
 from mipic_llm.data.tokenise import TextEncoder
 from mipic_llm.evaluation.encode import encode
 from mipic_llm.evaluation.read import load_tasks
-from mipic_llm.evaluation.routes import PREFIX
 from mipic_llm.evaluation.suite import all_points, run_suite
 from mipic_llm.export.mixture import Mixture
 from mipic_llm.report import label, write_scores
+from mipic_llm.report.scores import PREFIX
 from mipic_llm.report.tables import main_metrics, plain_table
 from mipic_llm.runtime.engine import Engine
 from mipic_llm.runtime.ranks import say

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from mipic_llm.errors import UserError
 from mipic_llm.report.plots import INK, panel_figure, save, style
+from mipic_llm.report.scores import PREFIX
 from mipic_llm.report.tables import label, main_metrics, plain_table
 from mipic_llm.types import BITS, Point, Score
 
@@ -42,14 +43,11 @@ def comparison_plot(runs: Mapping[str, Sequence[Score]], path: str | Path | None
     if not mains:
         where = f"{path}: " if path else ""
         raise UserError(f"{where}no plot: there are no scores; set data.validation")
-    panels: dict[str, dict[str, dict[int, Estimate]]] = {}
-    for what in dict.fromkeys(label(metric) for metric in mains.values()):
-        tasks = {task: metric for task, metric in mains.items() if label(metric) == what}
-        where = next(iter(tasks)) if len(tasks) == 1 else f"mean of {len(tasks)} tasks"
-        found = {name: curve for name, scores in runs.items() if (curve := _curve(scores, tasks))}
-        panels[f"Quality against size: {where}" if not panels else f"{what}: {where}"] = found
-    first = label(next(iter(mains.values())))
-    figure = curves_figure(panels, f"{first} x 100", (6.4, 3.9))
+    panels = _panels(runs, "dim")
+    first, *_ = panels
+    what, _, where = first.partition(": ")
+    panels = {f"Quality against size: {where}": panels.pop(first)} | panels
+    figure = curves_figure(panels, f"{what} x 100", (6.4, 3.9))
     for axes, curves in zip(figure.axes, panels.values(), strict=False):
         if list(curves) != ["before training", "after training"]:
             continue
@@ -66,46 +64,66 @@ def comparison_plot(runs: Mapping[str, Sequence[Score]], path: str | Path | None
     return figure
 
 
-def _curve(
-    scores: Sequence[Score], tasks: Mapping[str, str], bits: int = 32, size: str = "dim"
-) -> dict[int, Estimate]:
-    """dim (or another size of a point) -> 100 * mean over tasks of their metric, at the deepest
-    layer present."""
-    scores = [s for s in scores if tasks.get(s.task) == s.metric and math.isfinite(s.value)]
-    last = max((s.point.layer for s in scores), default=0)
+def _panels(
+    runs: Mapping[str, Sequence[Score]], size: str
+) -> dict[str, dict[str, dict[int, Estimate]]]:  # fmt: skip
+    """Title -> line -> size -> 100 * mean over tasks of their main metric, at the deepest layer.
+
+    size: dim, with float32 alone, or bytes, with a line per run and number of bits. Tasks share a
+    panel where the same lines have them: means over other tasks could not be compared. Nor is there
+    a mean at a size where a task of the panel has no value.
+    """
+    mains = main_metrics(s for many in runs.values() for s in many)
+    lines: dict[str, list[Score]] = {}
+    for name, many in runs.items():
+        for s in many:
+            if s.metric == mains[s.task] and (size == "bytes" or s.point.bits == 32):
+                line = name if size == "dim" else f"{name} {BITS[s.point.bits]}".strip()
+                lines.setdefault(line, []).append(s)
+    groups: dict[tuple, list[str]] = {}
+    for task, metric in mains.items():
+        has = tuple(line for line, many in lines.items()
+                    if any(s.task == task and math.isfinite(s.value) for s in many))  # fmt: skip
+        groups.setdefault((label(metric), has), []).append(task)
+    panels: dict[str, dict[str, dict[int, Estimate]]] = {}
+    for (what, has), tasks in groups.items():
+        title = f"{what}: " + (tasks[0] if len(tasks) == 1 else f"mean of {len(tasks)} tasks")
+        title += f" ({', '.join(tasks)})" * (title in panels)
+        panels[title] = {line: _curve([s for s in lines[line] if s.task in tasks], size, len(tasks))
+                         for line in has}  # fmt: skip
+    return panels
+
+
+def _curve(scores: Sequence[Score], size: str, n_tasks: int) -> dict[int, Estimate]:
+    last = max(s.point.layer for s in scores)
     values: dict[int, list[float]] = {}
     for s in scores:
-        if s.point.layer == last and s.point.bits == bits:
+        if s.point.layer == last and math.isfinite(s.value):
             values.setdefault(getattr(s.point, size), []).append(100 * s.value)
-    return {at: Estimate(sum(v) / len(v)) for at, v in sorted(values.items())}
+    return {k: Estimate(sum(v) / n_tasks) for k, v in sorted(values.items()) if len(v) == n_tasks}
 
 
 def bytes_figure(runs: Mapping[str, Sequence[Score]]) -> Any:
     """Quality against the bytes of a stored vector, deepest layer: a line per named set of scores
     and number of bits, a panel per main metric. -> the Figure; None where all is float32."""
-    every = sorted({s.point.bits for many in runs.values() for s in many}, reverse=True)
-    if every in ([], [32]):
+    if {s.point.bits for many in runs.values() for s in many} <= {32}:
         return None
-    mains, panels = main_metrics(s for many in runs.values() for s in many), {}
-    for what in dict.fromkeys(label(metric) for metric in mains.values()):
-        tasks = {task: metric for task, metric in mains.items() if label(metric) == what}
-        where = next(iter(tasks)) if len(tasks) == 1 else f"mean of {len(tasks)} tasks"
-        panels[f"{what}: {where}"] = {
-            f"{name} {BITS[bits]}".strip(): curve for name, scores in runs.items()
-            for bits in every if (curve := _curve(scores, tasks, bits, "bytes"))
-        }  # fmt: skip
-    return curves_figure(panels, "quality x 100", (6.4, 3.9), "bytes a vector")
+    return curves_figure(_panels(runs, "bytes"), "quality x 100", (6.4, 3.9), "bytes a vector")
 
 
 def bytes_table(scores: Mapping[str, Sequence[Score]]) -> str:
     """Quality against the bytes of a stored vector, deepest layer: for each size the best way to
-    have it, by the mean over tasks of their main metric x 100."""
+    have it, by the mean of the main metric x 100 over the tasks that have every number of bits."""
     mains = main_metrics(s for many in scores.values() for s in many)
+    bits: dict[str, set[int]] = {task: set() for task in mains}
+    for s in (s for many in scores.values() for s in many):
+        bits[s.task].add(s.point.bits)
+    every = set.union(*bits.values())
     last = max(s.point.layer for many in scores.values() for s in many)
     means: dict[tuple[str, Point], list[float]] = {}
     for family, many in scores.items():
         for s in many:
-            if mains[s.task] == s.metric and s.point.layer == last:
+            if mains[s.task] == s.metric and s.point.layer == last and bits[s.task] == every:
                 means.setdefault((family, s.point), []).append(100 * s.value)
     whole = max(map(len, means.values()))  # a route of searches alone is another mean
     found = {k: sum(v) / len(v) for k, v in means.items() if len(v) == whole}
@@ -114,7 +132,7 @@ def bytes_table(scores: Mapping[str, Sequence[Score]]) -> str:
         here = {k: v for k, v in found.items() if k[1].bytes == size and math.isfinite(v)}
         if here:
             family, point = max(here, key=here.__getitem__)
-            words = point.size + ("" if family == "prefix" else f", {family}")
+            words = point.size + ("" if family == PREFIX else f", {family}")
             rows.append([f"{size:,}", f"{here[family, point]:.2f}", words])
     return f"bytes a vector, the best at each size, layer {last}\n" + plain_table(rows)
 

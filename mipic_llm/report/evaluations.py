@@ -16,7 +16,6 @@ from mipic_llm.report.scores import before_and_after, read_scores
 from mipic_llm.types import Score
 
 ROWS = {"": "rows.npz", "before": "rows-before.npz", "after": "rows.npz"}  # of a stage
-PREFIX = "prefix"
 
 
 class Evaluation(NamedTuple):

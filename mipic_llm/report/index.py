@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from mipic_llm.report.evaluations import PREFIX, read_rows
+from mipic_llm.report.evaluations import read_rows
 from mipic_llm.report.paired import gap_of
-from mipic_llm.report.scores import read_families
+from mipic_llm.report.scores import PREFIX, read_families
 from mipic_llm.report.tables import markdown_table, plain_table
 from mipic_llm.types import TURNED, Point, Score
 

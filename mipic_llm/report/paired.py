@@ -14,7 +14,8 @@ import numpy as np
 
 from mipic_llm.report.bootstrap import merit_of, middle, resampled
 from mipic_llm.report.comparison import Comparison, Difference, Family, Span
-from mipic_llm.report.evaluations import PREFIX, Evaluation
+from mipic_llm.report.evaluations import Evaluation
+from mipic_llm.report.scores import PREFIX
 from mipic_llm.report.tables import main_metrics
 from mipic_llm.types import Point
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mipic_llm.errors import UserError
 from mipic_llm.report.scores import rows_of
 
@@ -98,11 +100,12 @@ def loss_plot(metrics_jsonl: str | Path, path: str | Path) -> None:
 
 def _smooth(values: Sequence[float]) -> list[float] | None:
     """Centred running mean over about a twentieth of the run; None where there is too little."""
-    half = len(values) // 40
+    n, half = len(values), len(values) // 40
     if half < 1:
         return None
-    windows = [values[max(0, i - half) : i + half + 1] for i in range(len(values))]
-    return [sum(window) / len(window) for window in windows]
+    sums, at = np.cumsum([0.0, *values]), np.arange(n)
+    first, end = np.maximum(0, at - half), np.minimum(n, at + half + 1)
+    return ((sums[end] - sums[first]) / (end - first)).tolist()
 
 
 def style(number: int) -> dict[str, Any]:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mipic_llm.report.evaluations import PREFIX, Evaluation, read_evaluation, read_rows
+from mipic_llm.report.evaluations import Evaluation, read_evaluation, read_rows
 from mipic_llm.report.paired import compare_two
-from mipic_llm.report.scores import read_families
-
-PCA = "pca"
+from mipic_llm.report.scores import PCA, PREFIX, read_families
 
 
 def principal_line(run: Path) -> str:

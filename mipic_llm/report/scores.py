@@ -14,6 +14,11 @@ from mipic_llm.errors import UserError
 from mipic_llm.report.tables import plain_table
 from mipic_llm.types import Point, Score
 
+# Families of vectors at a point. prefix: the first d channels of the readout. pca: the first d
+# principal components of the whole readout, what a user gets without Matryoshka training. lens: an
+# inner layer's readout mapped onto the last layer's, without training too.
+PREFIX, PCA, LENS = "prefix", "pca", "lens"
+
 
 def write_scores(
     path: str | Path, scores: Iterable[Score], stage: str | None = None, append: bool = False,
@@ -47,7 +52,7 @@ def read_scores(path: str | Path, stage: str | None = None) -> list[Score]:
 
     Raises UserError for a file that is missing or a line that is no score.
     """
-    return [score for family, score in read_families(path, stage) if family == "prefix"]
+    return [score for family, score in read_families(path, stage) if family == PREFIX]
 
 
 def read_families(path: str | Path, stage: str | None = None) -> list[tuple[str, Score]]:
@@ -65,7 +70,7 @@ def read_families(path: str | Path, stage: str | None = None) -> list[tuple[str,
                 "keys task, metric, layer, dim, value, n"
             ) from None
         if stage in (None, row.get("stage")):
-            scores.append((str(row.get("readout", "prefix")), score))
+            scores.append((str(row.get("readout", PREFIX)), score))
     return scores
 
 

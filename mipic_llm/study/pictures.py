@@ -14,6 +14,7 @@ from mipic_llm.report.curves import (
     retention,
 )
 from mipic_llm.report.html import from_markdown, page, picture
+from mipic_llm.report.scores import PCA, PREFIX
 from mipic_llm.study.collect import Cell, Key
 from mipic_llm.study.spec import UNTRAINED, Study
 from mipic_llm.study.tables import family_name
@@ -39,7 +40,7 @@ def _pictures(
 ) -> list[str]:
     stem = re.sub(r"[^\w.-]", "", f"{condition}-{task}-{metric}")
     title = f"{condition}, {task}, {metric}"
-    layers = sorted({k.point.layer for k in cells if k.family == "prefix"})
+    layers = sorted({k.point.layer for k in cells if k.family == PREFIX})
     last, middle = layers[-1], layers[(len(layers) - 1) // 2]
     curves = {layer: _curves(study, cells, layer, pca=layer == last) for layer in (last, middle)}
     panels = {f"layer {layer}": found for layer, found in curves.items()}
@@ -65,7 +66,7 @@ def _pictures(
         maps = {}
         for method in study.names():
             grid = {(k.point.layer, k.point.dim): 100 * c.mean for k, c in cells.items()
-                    if (k.method, k.family, k.point.bits) == (method, "prefix", 32)}  # fmt: skip
+                    if (k.method, k.family, k.point.bits) == (method, PREFIX, 32)}  # fmt: skip
             maps |= {method: grid} if grid else {}
         figure = heat_figure(maps, f"{metric} x 100")
         found.append(picture(figure, f"{title}: every layer and dim", out / f"heat-{stem}.png"))
@@ -76,7 +77,7 @@ def _curves(study: Study, cells: dict[Key, Cell], layer: int, pca: bool) -> Curv
     """dim -> estimate per method; with pca, the baseline of PCA on the untrained model too."""
     found: dict[str, dict[int, Estimate]] = {}
     for method in study.names():
-        for family in ["prefix", "pca"] if pca and method == UNTRAINED else ["prefix"]:
+        for family in [PREFIX, PCA] if pca and method == UNTRAINED else [PREFIX]:
             curve = {k.point.dim: Estimate(100 * c.mean, 100 * c.spread) for k, c in cells.items()
                      if (k.method, k.family, k.point.layer, k.point.bits)
                      == (method, family, layer, 32)}  # fmt: skip

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from itertools import product
 
+from mipic_llm.report.scores import LENS, PCA, PREFIX
 from mipic_llm.report.tables import main_metrics, markdown_table
 from mipic_llm.study.collect import Cell, Cost, Key
 from mipic_llm.study.spec import UNTRAINED, Study
@@ -46,7 +47,7 @@ def _told(study: Study, cells: dict[Key, Cell]) -> dict[Key, Cell]:
     shown = {*(study.averages or (k.task for k in cells))}
     mains = main_metrics((k.task, k.metric) for k in cells)
     return {k: c for k, c in cells.items() if k.task in shown and k.metric == mains[k.task]
-            and (k.family, k.point.bits) == ("prefix", 32)}  # fmt: skip
+            and (k.family, k.point.bits) == (PREFIX, 32)}  # fmt: skip
 
 
 def _signs(cells: Iterable[Cell], first: str) -> list[int]:
@@ -125,7 +126,7 @@ def _table(study: Study, cells: dict[Key, Cell], place: tuple[str, str, str, int
 def family_name(method: str, family: str, bits: int = 32) -> str:
     """What a row or a curve is called: the method, what was done to its vectors, and how they are
     stored where that is not float32."""
-    also = {"prefix": "", "pca": " + PCA", "lens": " + lens"}.get(family, f", {family}")
+    also = {PREFIX: "", PCA: " + PCA", LENS: " + lens"}.get(family, f", {family}")
     return f"{method}{also}{'' if bits == 32 else f' {BITS[bits]}'}"
 
 

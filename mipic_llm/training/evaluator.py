@@ -16,12 +16,11 @@ import torch
 
 from mipic_llm.config import Config, nearest, need, parse_ladder, parse_point
 from mipic_llm.evaluation.encode import encode, spread_over_ranks
-from mipic_llm.evaluation.routes import PREFIX
 from mipic_llm.evaluation.searches import OLD, same_index, searched
 from mipic_llm.evaluation.suite import Rows, about, run_suite
 from mipic_llm.evaluation.tasks.base import SYMMETRIC
 from mipic_llm.report import ROWS, write_rows
-from mipic_llm.report.scores import read_scores, rows_of, write_scores
+from mipic_llm.report.scores import PREFIX, read_scores, rows_of, write_scores
 from mipic_llm.report.tables import main_metrics
 from mipic_llm.runtime import checkpoint
 from mipic_llm.runtime import ranks as dist
