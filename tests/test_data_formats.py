@@ -361,6 +361,23 @@ def test_bad_lines(tmp_path, line):
     assert f"(1 rejected: line 3: {BAD_LINES[line]}" in str(report)
 
 
+ODD_JSON = {
+    "deep": ('{"text": ' + "[" * 99_999 + "]" * 99_999 + "}", "lists or objects too deep"),
+    "lists": ('{"text": ' + "[" * 900 + '"a"' + "]" * 900 + "}", "lists too deep"),
+    "digits": ('{"text": "a", "n": ' + "1" * 5_000 + "}", "a number of too many digits"),
+    "score": ('{"sentence1": "a", "sentence2": "b", "score": 1' + "0" * 400 + "}", "score is 10"),
+}
+
+
+@pytest.mark.parametrize("kind", ODD_JSON)
+def test_json_that_python_cannot_hold_is_a_bad_row(tmp_path, kind):
+    line, says = ODD_JSON[kind]
+    (tmp_path / "x.jsonl").write_text(line + "\n")
+    assert f"x.jsonl, line 1: {says}" in error(read, tmp_path / "x.jsonl")
+    (tmp_path / "x.json").write_text(f"[{line}]")
+    assert says in error(read, tmp_path / "x.json")
+
+
 def test_skip_with_a_bad_first_row_and_with_nothing_left(tmp_path):
     path = tmp_path / "x.jsonl"
     path.write_text("{\n" + GOOD)

@@ -457,3 +457,13 @@ def test_an_empty_document_stays_in_the_corpus(tmp_path):
     assert read_beir(tmp_path, tmp_path / "test.tsv")[1] == {"1": "", "2": "b"}
     (tmp_path / "corpus.jsonl").write_text(json.dumps({"_id": "1", "body": "b"}) + "\n")
     assert "neither title nor text" in error(read_beir, tmp_path, tmp_path / "test.tsv")
+
+
+def test_judgements_are_tabbed_text_without_quotes(tmp_path):
+    write_jsonl(tmp_path / "queries.jsonl", [{"_id": "q", "text": "a"}])
+    write_jsonl(tmp_path / "corpus.jsonl", [{"_id": '"1', "text": "a"}, {"_id": "2", "text": "b"}])
+    path = tmp_path / "test.tsv"
+    path.write_text('query-id\tcorpus-id\tscore\nq\t"1\t1\nq\t2\t0\n')
+    assert read_beir(tmp_path, path)[2] == {"q": {'"1': 1, "2": 0}}
+    path.write_bytes("q\t\u00e9\t1\n".encode("latin-1"))
+    assert "test.tsv is not UTF-8 text" in error(read_beir, tmp_path, path)

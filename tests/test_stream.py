@@ -335,3 +335,10 @@ def test_what_cannot_be_streamed_is_said(place, tmp_path, small_blocks) -> None:
     reading.build(tmp_path / "rows" / "kept", lambda *_: None)
     source, (report,) = reading.source(tmp_path / "rows" / "kept")
     assert len(source.examples) == 99 and report.rejected[0][0] == 78
+
+
+def test_a_damaged_file_is_said_by_its_reader(tmp_path) -> None:
+    (tmp_path / "x.parquet").write_bytes(b"PAR1 not parquet")
+    reading = stream.Reading(str(tmp_path / "x.parquet"), 1, False, (), None, None)
+    with pytest.raises(UserError, match="x.parquet cannot be read"):
+        reading.build(tmp_path / "rows", lambda *_: None)

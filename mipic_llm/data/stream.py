@@ -13,7 +13,7 @@ from mipic_llm.config import SourceConfig
 from mipic_llm.data import row_build
 from mipic_llm.data.read.columns import Columns
 from mipic_llm.data.read.containers import containers
-from mipic_llm.data.read.find import SUFFIXES, files_of, split_weight
+from mipic_llm.data.read.find import files_of, split_weight
 from mipic_llm.data.read.formats import read_part, settled
 from mipic_llm.data.read.rows import ALL, ReadReport, Row, TextSource
 from mipic_llm.data.read.training import constant_score, few_labels, mixed_kinds, renamed
@@ -161,12 +161,16 @@ def _size(path: Path) -> int:
 
 
 def _count(path: Path) -> int | None:
+    """Its rows, where that is quickly known; a damaged file is left to its reader."""
     suffix = path.suffix.lower()
     if suffix == ".parquet":
         import pyarrow.parquet
 
-        return pyarrow.parquet.read_metadata(path).num_rows
-    if suffix not in SUFFIXES or suffix == ".arrow":
+        try:
+            return pyarrow.parquet.read_metadata(path).num_rows
+        except (OSError, pyarrow.ArrowException):
+            return None
+    if suffix not in (".jsonl", ".csv", ".tsv", ".txt"):  # a .json may be one list
         return None
     with path.open("rb") as file:
         return sum(int(np.count_nonzero(np.frombuffer(block, np.uint8) == 10))

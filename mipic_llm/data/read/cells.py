@@ -177,7 +177,7 @@ def scores_of(
 def to_number(value: Any, column: str) -> float:
     try:
         number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
         shown = "null" if value is None else repr(value)[:40]

@@ -86,11 +86,11 @@ def _file_rows(path: Path) -> Part:
         raise UserError(f"{path}: unknown file type {suffix or path.name}; accepted: {ACCEPTED}")
     readers = {".parquet": _arrow, ".arrow": _arrow, ".txt": _txt, ".csv": _csv, ".tsv": _csv}
     by_line = suffix in (".txt", ".csv", ".tsv") or (suffix in JSON and not _is_list(path))
-    rows = _guarded(path, readers.get(suffix, _json))
+    rows = guarded(path, readers.get(suffix, _json))
     return Part(str(path), "line" if by_line else "row", rows)
 
 
-def _guarded(path: Path, reader: Callable[[Path], Numbered]) -> Numbered:
+def guarded(path: Path, reader: Callable[[Path], Numbered]) -> Numbered:
     """A reader whose failures of the file itself are the user's to mend."""
     try:
         yield from reader(path)
@@ -195,18 +195,32 @@ def _is_list(path: Path) -> bool:
 def _json(path: Path) -> Numbered:
     with _open(path) as file:
         if _is_list(path):
+            content = file.read()
             try:
-                yield from enumerate(json.load(file), 1)
+                rows = json.loads(content)
             except json.JSONDecodeError as bad:
                 what = f"{path}, line {bad.lineno}: broken JSON ({bad.msg})"
                 raise UserError(f"{what}; mend the file") from None
+            except (ValueError, RecursionError) as bad:
+                raise UserError(f"{path}: {_odd_json(bad)}; mend the file") from None
+            del content
+            yield from enumerate(rows, 1)
             return
         for number, line in enumerate(file, 1):
             if line.strip():
                 try:
-                    yield number, json.loads(line)
+                    row = json.loads(line)
                 except json.JSONDecodeError as bad:
-                    yield number, BadRow(f"broken JSON ({bad.msg} at column {bad.colno})")
+                    row = BadRow(f"broken JSON ({bad.msg} at column {bad.colno})")
+                except (ValueError, RecursionError) as bad:
+                    row = BadRow(_odd_json(bad))
+                yield number, row
+
+
+def _odd_json(bad: Exception) -> str:
+    """What Python cannot read, though it is JSON."""
+    deep = isinstance(bad, RecursionError)
+    return "lists or objects too deep in one another" if deep else "a number of too many digits"
 
 
 def _arrow(path: Path) -> Numbered:

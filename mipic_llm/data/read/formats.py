@@ -93,7 +93,8 @@ def collect_rows(
             if picked is None:
                 picked = pick(row)
             parsed.append(parse(row, picked))
-        except BadRow as bad:
+        except (BadRow, RecursionError) as odd:
+            bad = odd if isinstance(odd, BadRow) else "lists too deep in one another"
             if not skip:
                 raise UserError(
                     f"{part.path}, {part.unit} {number}: {bad}; mend or delete that row (of "

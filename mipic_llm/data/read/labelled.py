@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Sequence
 from itertools import starmap
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any, NamedTuple
 
 from mipic_llm.data.read.cells import BadRow, one_text, to_label, to_number
 from mipic_llm.data.read.columns import SCORES
-from mipic_llm.data.read.containers import containers
+from mipic_llm.data.read.containers import Numbered, containers, guarded
 from mipic_llm.data.read.formats import read_rows
 from mipic_llm.data.read.rows import ReadReport
 from mipic_llm.errors import UserError
@@ -127,28 +126,33 @@ def _by_id(folder: Path, name: str) -> dict[str, str]:
 def _qrels(path: Path) -> dict[str, dict[str, float]]:
     """Tab-separated query-id, corpus-id, score with a header."""
     found: dict[str, dict[str, float]] = {}
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        for number, line in enumerate(csv.reader(file, delimiter="\t"), 1):
-            row = [cell.strip() for cell in line]
-            if not any(row):
+    for number, row in guarded(path, _tabbed):
+        if not any(row):
+            continue
+        if len(row) != 3:
+            raise UserError(
+                f"{path}, line {number}: {len(row)} cells, expected query-id, corpus-id, score "
+                "separated by tabs"
+            )
+        try:
+            grade = to_number(row[2], "score")
+        except BadRow as bad:
+            if number == 1:  # the header
                 continue
-            if len(row) != 3:
-                raise UserError(
-                    f"{path}, line {number}: {len(row)} cells, expected query-id, corpus-id, score "
-                    "separated by tabs"
-                )
-            try:
-                grade = to_number(row[2], "score")
-            except BadRow as bad:
-                if number == 1:  # the header
-                    continue
-                raise UserError(f"{path}, line {number}: {bad}; mend that line") from None
-            before = found.setdefault(row[0], {}).setdefault(row[1], grade)
-            if before != grade:
-                raise UserError(
-                    f"{path}, line {number}: query {row[0]} and document {row[1]} were judged "
-                    f"{before:g} above, {grade:g} here; keep one"
-                )
+            raise UserError(f"{path}, line {number}: {bad}; mend that line") from None
+        before = found.setdefault(row[0], {}).setdefault(row[1], grade)
+        if before != grade:
+            raise UserError(
+                f"{path}, line {number}: query {row[0]} and document {row[1]} were judged "
+                f"{before:g} above, {grade:g} here; keep one"
+            )
     if not found:
         raise UserError(f"{path} is empty; give at least one judged document")
     return found
+
+
+def _tabbed(path: Path) -> Numbered:
+    """The cells of each line; quotes are text, as in any .tsv."""
+    with path.open(encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, 1):
+            yield number, [cell.strip() for cell in line.split("\t")]
