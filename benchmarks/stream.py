@@ -81,7 +81,7 @@ def measure(path: str, folder: str, tokens: bool = True) -> dict[str, Any]:
     model = open_source(config.model)
     encoder = make_encoder(resolve_for(config, model), model)
     base, found = anonymous(), dict[str, Any]()
-    reading = stream.Reading(path, 1, False, (), None, None)
+    reading = stream.Reading(path, 1)
     with watched(found, "rows", base):
         reading.build(Path(folder) / "rows", lambda *_: None)
     source, _ = reading.source(Path(folder) / "rows")

@@ -129,6 +129,22 @@ def test_rows_on_disk_give_the_same_table(place, capsys, tmp_path, monkeypatch) 
     assert len(built) == len(names) and not list((tmp_path / "cache").iterdir())
 
 
+@pytest.mark.parametrize("streamed", ["false", "true"])
+def test_rows_are_those_of_the_training_where_positives_are_averaged(
+    place, capsys, tmp_path, streamed
+) -> None:
+    rows = [{"query": f"{SENTENCES[i]} why", "pos": [SENTENCES[i], SENTENCES[i + 4]],
+             "neg": [SENTENCES[i + 8]], "scores": [5, 4, 2]} for i in range(4)]  # fmt: skip
+    write_jsonl(tmp_path / "several.jsonl", rows)
+    more = {"data.positives": "averaged", "data.check": "true", "data.stream": streamed,
+            "data.token_cache": str(tmp_path / "cache")}  # fmt: skip
+    assert run(flags(place, str(tmp_path / "several.jsonl"), **more)) == 0
+    said = capsys.readouterr().out
+    assert "rows       4, of them 0 repeated" in said and "1 to 1 in a row, 4 in all" in said
+    assert "positives  8, 8 different" in said
+    assert "of 4 rows: positives 4 to 5, negatives 2 to 2; 0 with a negative above" in said
+
+
 def test_only_the_first_process_answers(place, capsys, monkeypatch) -> None:
     monkeypatch.setenv("RANK", "1")
     assert run(flags(place, "bad.jsonl", **{"data.check": "true"})) == 0

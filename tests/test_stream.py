@@ -80,7 +80,7 @@ def place(tmp_path_factory):
 
 
 def read(path, negatives: int = 2, skip: bool = False) -> stream.Reading:
-    return stream.Reading(str(path), negatives, skip, (), None, None)
+    return stream.Reading(str(path), negatives, "skip" if skip else "error")
 
 
 @pytest.fixture
@@ -339,6 +339,6 @@ def test_what_cannot_be_streamed_is_said(place, tmp_path, small_blocks) -> None:
 
 def test_a_damaged_file_is_said_by_its_reader(tmp_path) -> None:
     (tmp_path / "x.parquet").write_bytes(b"PAR1 not parquet")
-    reading = stream.Reading(str(tmp_path / "x.parquet"), 1, False, (), None, None)
+    reading = stream.Reading(str(tmp_path / "x.parquet"), 1)
     with pytest.raises(UserError, match="x.parquet cannot be read"):
         reading.build(tmp_path / "rows", lambda *_: None)

@@ -26,14 +26,14 @@ _PACKED = {".gz": 4, ".parquet": 4}
 
 
 class Reading(NamedTuple):
-    """How the rows of a spec are read (see `read_training`)."""
+    """How the rows of a spec are read; the options are those of `read_training`."""
 
     spec: str | SourceConfig
     negatives: int
-    skip: bool
-    ignore: tuple[str, ...]
-    score_column: str | None
-    cache_dir: str | None
+    on_bad_rows: str = "error"
+    cache_dir: str | None = None
+    ignore: Sequence[str] = ()
+    score_column: str | None = None
     draw: bool = False
     label_column: str | None = None
     together: bool = False
@@ -65,7 +65,7 @@ class Reading(NamedTuple):
         return row_build.name_of(files.read, self._settings())
 
     def _settings(self) -> list[Any]:
-        return [self.kept, self.skip, sorted(self.ignore), self.score_column,
+        return [self.kept, self.on_bad_rows == "skip", sorted(self.ignore), self.score_column,
                 sorted(self.columns.items()), self.label_column, self.together]  # fmt: skip
 
     def source(
@@ -112,8 +112,8 @@ class Reading(NamedTuple):
             block = list(islice(rows, BLOCK))
             while block or report is None:
                 texts, found, own = read_part(
-                    part._replace(rows=iter(block)), self.kept, self.skip, self.ignore,
-                    self.score_column, own, self.label_column, block=True,
+                    part._replace(rows=iter(block)), self.kept, self.on_bad_rows == "skip",
+                    self.ignore, self.score_column, own, self.label_column, block=True,
                 )  # fmt: skip
                 report = report.plus(found) if report else found
                 block = list(islice(rows, BLOCK))

@@ -20,7 +20,7 @@ from mipic_llm.data.growing import cache_home
 from mipic_llm.data.labels import Labels
 from mipic_llm.data.plan import BatchPlan
 from mipic_llm.data.read.rows import ReadReport, TextSource, key_of
-from mipic_llm.data.read.training import as_list, read_training
+from mipic_llm.data.read.training import as_list, read_training, reading_of
 from mipic_llm.data.row_store import Pairs, StoredRows, pairs_of
 from mipic_llm.data.split import split_off
 from mipic_llm.data.stages import StagedPlan
@@ -220,13 +220,10 @@ def read_sources(given: list[Any], config: Config) -> tuple[list[TextSource], li
         not large or home != "off", "data.token_cache is off, and rows that memory need not hold "
         "(data.stream) are kept in it; give a directory, or --data.stream false",
     )  # fmt: skip
-    draw = d.negatives_draw == "random"
-    together = d.positives == "averaged"
+    options = reading_of(d)
     stored: dict[int, tuple[stream.Reading, Path]] = {}
     for i, spec in large.items():
-        one = stream.Reading(spec, d.negatives, d.on_bad_rows == "skip", tuple(d.ignore_columns),
-                             d.score_column, d.cache_dir, draw, d.label_column,
-                             together)  # fmt: skip
+        one = stream.Reading(spec, **options)
         folder = _home(home) / f"rows-{dist.from_first(one.key() if dist.rank() == 0 else None)}"
         told = _Told(f"{one.path}: rows read")
         problem, _ = _built(folder, row_build.is_whole, partial(one.build, folder, told))
@@ -237,9 +234,7 @@ def read_sources(given: list[Any], config: Config) -> tuple[list[TextSource], li
     known = {i: StoredRows(folder).known_pairs() for i, (_, folder) in stored.items() if several}
     here = [spec for i, spec in enumerate(given) if i not in large]
     sources, reports = read_training(
-        here, negatives=d.negatives, on_bad_rows=d.on_bad_rows, cache_dir=d.cache_dir,
-        ignore=d.ignore_columns, score_column=d.score_column, draw=draw,
-        label_column=d.label_column, together=together,
+        here, **options,
         beside=Pairs(np.unique(np.concatenate([*known.values()]))) if known else (),
     ) if here else ([], [])  # fmt: skip
     if known:

@@ -21,7 +21,7 @@ from mipic_llm.data.layout import mixed
 from mipic_llm.data.read.cells import plain
 from mipic_llm.data.read.find import split_weight
 from mipic_llm.data.read.rows import Example, ReadReport, TextSource, key_of
-from mipic_llm.data.read.training import read_training
+from mipic_llm.data.read.training import read_training, reading_of
 from mipic_llm.data.row_store import StoredRows
 from mipic_llm.data.split import split_off
 from mipic_llm.data.tokenise import TextEncoder
@@ -139,10 +139,9 @@ def _aside(option: str) -> Path | None:
 def _read(spec: Any, config: Config, folder: Path) -> tuple[TextSource, list[ReadReport]]:
     """The rows of one spec, bad ones left out; of a large one (`data.stream`) written to a folder
     in one pass."""
-    d, draw = config.data, config.data.negatives_draw == "random"
-    if stream.wanted(spec, d.stream):
-        reading = stream.Reading(spec, d.negatives, True, tuple(d.ignore_columns), d.score_column,
-                                 d.cache_dir, draw, d.label_column)  # fmt: skip
+    options = reading_of(config.data) | {"on_bad_rows": "skip"}
+    if stream.wanted(spec, config.data.stream):
+        reading = stream.Reading(spec, **options)
         try:
             reading.build(folder, lambda *_: None)
         except OSError as error:
@@ -151,11 +150,7 @@ def _read(spec: Any, config: Config, folder: Path) -> tuple[TextSource, list[Rea
                 "another directory as data.token_cache"
             ) from None
         return reading.source(folder)
-    (rows,), reports = read_training(
-        [spec], negatives=d.negatives, on_bad_rows="skip", cache_dir=d.cache_dir,
-        ignore=d.ignore_columns, score_column=d.score_column, draw=draw,
-        label_column=d.label_column,
-    )  # fmt: skip
+    (rows,), reports = read_training([spec], **options)
     return rows, reports
 
 
@@ -204,7 +199,7 @@ def _table(
         kinds = len(np.unique(np.array(seen.right)))
         lines += [("scores", f"{_range(seen.right)}, {kinds:,} different")]
     elif seen.right:
-        lines += [("scores", f"of {len(seen.right):,} rows: positives {_range(seen.right)}, "
+        lines += [("scores", f"of {seen.scored:,} rows: positives {_range(seen.right)}, "
                    f"negatives {_range(seen.wrong)}; {seen.above:,} with a negative above the "
                    "positive")]  # fmt: skip
     for name, column in seen.columns.items():
@@ -241,12 +236,13 @@ class _Column(NamedTuple):
 
 class _Passed(NamedTuple):
     """What one pass over rows leaves: negatives of each row, hashes of labels, scores of positives
-    and of negatives, rows with a negative above the positive, and columns."""
+    and of negatives, rows with scores, those with a negative above the positive, and columns."""
 
     negatives: array
     labels: array
     right: array
     wrong: array
+    scored: int
     above: int
     columns: dict[str, _Column]
 
@@ -256,8 +252,8 @@ def _passed(rows: Sequence[Example]) -> _Passed:
     if isinstance(rows, StoredRows):
         negatives = array("q", rows.negatives().tobytes())
     else:
-        negatives = array("q", (len(e.negatives) for e in rows))
-    n, above = len(rows), 0
+        negatives = array("q", (len(e.negatives) - e.also for e in rows))
+    n, scored, above = len(rows), 0, 0
     sizes = {"anchors": n, "positives": n, "negatives": sum(negatives)}
     columns = {name: _Column(1 + max(0, size - 1) // LOOKED_AT, array("q"), [])
                for name, size in sizes.items()}  # fmt: skip
@@ -266,15 +262,16 @@ def _passed(rows: Sequence[Example]) -> _Passed:
         columns["anchors"].add(e.anchor)
         if e.positive is not None:
             columns["positives"].add(e.positive)
-        for text in e.negatives:
-            columns["negatives"].add(text)
+        for n, text in enumerate(e.negatives):
+            columns["positives" if n < e.also else "negatives"].add(text)
         if e.label is not None:
             labels.append(hash(e.label))
         if e.scores:
-            right.append(e.scores[0])
-            wrong.extend(e.scores[1:])
-            above += any(score > e.scores[0] for score in e.scores[1:])
-    return _Passed(negatives, labels, right, wrong, above, columns)
+            scored += 1
+            right.extend(e.scores[: 1 + e.also])
+            wrong.extend(e.scores[1 + e.also :])
+            above += any(score > e.scores[0] for score in e.scores[1 + e.also :])
+    return _Passed(negatives, labels, right, wrong, scored, above, columns)
 
 
 def _range(numbers: Sequence[float]) -> str:

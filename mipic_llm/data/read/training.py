@@ -8,7 +8,7 @@ from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mipic_llm.config import SourceConfig
+from mipic_llm.config import DataConfig, SourceConfig
 from mipic_llm.data.read.cells import BadRow, plain
 from mipic_llm.data.read.columns import Columns
 from mipic_llm.data.read.containers import Numbered, containers
@@ -105,6 +105,16 @@ def read_training(
         drawn = most if draw and most and any(len(e.negatives) > most for e in examples) else None
         sources.append(TextSource(name, examples, weight, scored, drawn))
     return sources, [r._replace(n_false=n) for r, n in zip(reports, counts, strict=True)]
+
+
+def reading_of(data: DataConfig) -> dict[str, Any]:
+    """The options of `read_training` that a configuration gives."""
+    return {
+        "negatives": data.negatives, "on_bad_rows": data.on_bad_rows, "cache_dir": data.cache_dir,
+        "ignore": data.ignore_columns, "score_column": data.score_column,
+        "draw": data.negatives_draw == "random", "label_column": data.label_column,
+        "together": data.positives == "averaged",
+    }  # fmt: skip
 
 
 def renamed(rows: Numbered, columns: Mapping[str, str]) -> Numbered:
