@@ -119,14 +119,9 @@ def prepare(
 
     stops = [*starts[1:], len(order)]
     made = [join(order[a:b], 1.0) for a, b in zip(starts, stops, strict=True)]
-    known = Known(
-        torch.tensor(batch.keys), None if batch.scores is None else torch.tensor(batch.scores),
-        None if batch.teacher_SK is None else torch.from_numpy(batch.teacher_SK),
-        None if batch.rows is None else torch.tensor(batch.rows),
-        None if batch.groups is None else torch.tensor(batch.groups),
-        None if batch.whose is None else torch.tensor(batch.whose),
-        None if batch.also is None else torch.tensor(batch.also),
-    )  # fmt: skip
+    facts = (batch.keys, batch.scores, batch.teacher_SK, batch.rows, batch.groups, batch.whose,
+             batch.also)  # fmt: skip
+    known = Known(*(None if x is None else torch.as_tensor(x) for x in facts))
     known = known.each(Tensor.pin_memory) if pin else known
     return Prepared(batch, known, tuple(made), join(order[-1:], 0.0))
 

@@ -158,7 +158,6 @@ class BatchPlan:
 
     def report(self) -> str:
         """One line: steps, and the rows of each source that a pass leaves out."""
-        rows = self.batch_size * self.world_size
         parts = []
         for name, steps, order in zip(self._names, self._steps, self._passes, strict=True):
             text = f"{name} {steps:,}"
@@ -166,20 +165,17 @@ class BatchPlan:
                 text += f" ({order.n_dropped:,} of {order.n_rows:,} rows left out per pass"
                 text += f", {order.n_clashing:,} by repeated text)" if order.n_clashing else ")"
             parts.append(text)
-        return f"{self.steps_per_epoch:,} steps per epoch of {rows:,} rows: {', '.join(parts)}"
+        return f"{self.steps_per_epoch:,} steps per epoch of {self.rows:,} rows: {', '.join(parts)}"
 
     def _place(self, epoch: int, index: int) -> tuple[int, int, int]:
         """-> (source of this step, number of the pass over it, its batch in that pass)."""
-        source, nth = self._interleaved(epoch, index)
-        return source, *divmod(nth, self._passes[source].n_batches)
-
-    def _interleaved(self, epoch: int, index: int) -> tuple[int, int]:
-        """-> (source of this step, how many steps of that source came before)."""
         _, which, nth = self._order_of(epoch)
         source = int(which[index])
-        return source, self._start(source, epoch) + int(nth[index])
+        before = self._start(source, epoch) + int(nth[index])
+        return source, *divmod(before, self._passes[source].n_batches)
 
     def _order_of(self, epoch: int) -> tuple[int, np.ndarray, np.ndarray]:
+        """-> (epoch, source of each of its steps, how many of that source's steps came before)."""
         if self._order is None or self._order[0] != epoch:
             counts = self._counts(epoch)
             which = np.repeat(np.arange(len(counts)), counts)

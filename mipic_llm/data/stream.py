@@ -100,7 +100,7 @@ class Reading(NamedTuple):
         before = Columns.of(done["columns"]) if done else None
         parts = [list(part) for part in done.get("parts", [])]  # rows that are written, whether NLI
         total = self._total()
-        for number, part in enumerate(self._parts()):
+        for number, part in enumerate(containers(self.path, "train", self.cache_dir, stream=True)):
             if number < len(parts) - 1:
                 continue
             rows, report, own = iter(renamed(part.rows, self.columns)), None, None
@@ -131,12 +131,6 @@ class Reading(NamedTuple):
                 yield texts, done
             assert report is not None
             reports.append(report)
-
-    def _parts(self) -> Iterator[Any]:
-        if files_of(self.path) is not None:
-            yield from containers(self.path, "train", self.cache_dir)
-        else:
-            yield from containers(self.path, "train", self.cache_dir, stream=True)
 
     def _total(self) -> int | None:
         """How many rows there are, where that is quickly known."""
