@@ -25,7 +25,9 @@ from mipic_llm.export import (
     write_adapter,
     write_merged,
 )
+from mipic_llm.export.fitted import still_here
 from mipic_llm.export.live import export_model
+from mipic_llm.export.write import replacing
 from mipic_llm.training import setup
 
 TEXTS = [*SENTENCES[:5], "Yes.", SENTENCES[5] + " " + SENTENCES[6]]
@@ -253,6 +255,37 @@ def test_failed_export_leaves_the_old_one(tmp_path):
     with pytest.raises(Exception, match="nowhere"):
         write_adapter(folder, trained.state(), peft_config, broken)
     assert (folder / "adapter_model.safetensors").read_bytes() == before
+
+
+def test_a_directory_is_whole_whenever_the_writer_is_killed(tmp_path, monkeypatch):
+    """The old one is moved aside, not emptied; a kill between the two moves is made good."""
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    (folder / "weights").write_text("old")
+
+    def killed(path, **_):
+        raise KeyboardInterrupt(path)
+
+    with pytest.raises(KeyboardInterrupt), replacing(folder) as fresh:
+        (fresh / "weights").write_text("new")
+        monkeypatch.setattr(Path, "rename", lambda *_: killed(folder))
+    monkeypatch.undo()
+    assert (folder / "weights").read_text() == "old"
+    folder.rename(tmp_path / ".adapter.old")
+    with pytest.raises(ValueError), replacing(folder):
+        raise ValueError
+    assert (folder / "weights").read_text() == "old" and len([*tmp_path.iterdir()]) == 1
+    with replacing(folder) as fresh:
+        (fresh / "weights").write_text("new")
+    assert (folder / "weights").read_text() == "new" and len([*tmp_path.iterdir()]) == 1
+
+
+def test_data_of_a_run_is_found_again_whatever_its_path(tmp_path):
+    path = tmp_path / "lr=1" / "a[1].csv"
+    path.parent.mkdir()
+    path.write_text("a,b\n")
+    assert still_here(str(path)) and still_here(f"{path}=2") and still_here("owner/name=2")
+    assert not still_here(f"{path.parent}/b.csv") and not still_here("rows[0]")
 
 
 def test_bf16_may_differ_by_what_rounding_does_and_no_more():

@@ -19,6 +19,7 @@ from mipic_llm.commands import merge
 from mipic_llm.errors import UserError
 from mipic_llm.export.mixture import factors
 from mipic_llm.export.scales import choose
+from mipic_llm.model.files import exported
 from mipic_llm.types import Point, Score
 
 
@@ -124,6 +125,7 @@ def test_a_mixture_is_a_run_for_other_commands(runs, tmp_path):
     assert (vectors(whole) - vectors(half / "adapter")).abs().max() < 2e-5
     small = mipic_llm.export(half, point="16@2", to=tmp_path / "small")
     assert vectors(small).shape == (len(TEXTS), 16)
+    assert exported(run_merge(half, "--runs", runs["full"])).name == "merged"  # in place of both
 
 
 def test_sweep(runs, tmp_path, capsys):
@@ -182,6 +184,7 @@ def test_rules():
     (["--runs", "one", "--scale", "0"], "at 0 it is the base"),
     (["--runs", "one", "--scale", "-1"], "from 0"),
     (["--runs", "one", "--to", "two"], "holds a run"),
+    (["--runs", "nowhere", "--to", "nowhere"], "is one of the runs"),
     (["--runs", "one", "--weights", "1", "2"], "2 for 1 runs"),
     (["--runs", "one", "other"], "another base"),
     (["--runs", "one", "--scale", "1", "2", "--data", "none.csv"], "none.csv"),

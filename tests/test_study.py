@@ -24,7 +24,7 @@ from mipic_llm.evaluation.metrics import accuracy, average_precision, macro_f1
 from mipic_llm.report import bootstrap
 from mipic_llm.report.bootstrap import draw_rows, interval, resampled
 from mipic_llm.report.html import from_markdown
-from mipic_llm.study import conduct, identity, runner
+from mipic_llm.study import conduct, identity, runner, spec
 from mipic_llm.study.collect import Cell, Key, provenance, unfinished
 from mipic_llm.study.runner import Job, Pace, as_flags, check, one_length, run_all
 from mipic_llm.study.spec import Trial, read_study
@@ -111,6 +111,16 @@ def test_shipped_studies_are_legal():
     assert files
     for path in files:
         check(read_study(path), Path("nowhere"), files=False)  # their data is the user's
+
+
+def test_paths_beside_the_file(tmp_path):
+    for name in ("lr=1/a.jsonl", "b1.jsonl", "c.jsonl"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    found = spec._located({"data.train": ["lr=1/a.jsonl", "b*.jsonl", "c.jsonl=2", "d.jsonl"]},
+                          tmp_path)["data.train"]  # fmt: skip
+    assert found == [*(f"{tmp_path}/{n}" for n in ("lr=1/a.jsonl", "b*.jsonl", "c.jsonl=2")),
+                     "d.jsonl"]  # fmt: skip
 
 
 # ---- the bootstrap

@@ -37,6 +37,8 @@ def check_merge(own: Any) -> None:
         not (there / "config.yaml").exists() or (there / "merge.json").exists(),
         f"to: {there} holds a run; give another directory",
     )
+    need(there.resolve() not in [Path(run).resolve() for run in own.runs],
+         f"to: {there} is one of the runs; give another directory")  # fmt: skip
     need(own.how != "slerp" or n == 2, f"how: slerp is of two runs, and there are {n}")
     weights = own.weights or [1.0] * n
     need(len(weights) == n, f"weights: {len(weights)} for {n} runs; give one for each")

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from glob import glob
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from mipic_llm.config import Config
+from mipic_llm.data.read.find import split_weight
 from mipic_llm.data.tokenise import TextEncoder, pad
 from mipic_llm.errors import UserError
 from mipic_llm.evaluation.families import FAMILIES
@@ -75,7 +77,8 @@ def judged_with(
 
 def still_here(spec: str) -> bool:
     """Whether data of a run can be read again: not rows of a program, nor a file that is gone."""
-    return spec in ("demo", FAMILIES) or bool(glob(spec.split("=")[0])) or hub_id(spec)
+    path = split_weight(spec)[0]
+    return path in ("demo", FAMILIES) or Path(path).exists() or bool(glob(path)) or hub_id(path)
 
 
 def read_texts(

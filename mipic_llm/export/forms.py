@@ -16,10 +16,12 @@ from torch import Tensor
 
 from mipic_llm.config import Config, need
 from mipic_llm.data.read.training import read_training
-from mipic_llm.data.tokenise import TextEncoder, pad
+from mipic_llm.data.tokenise import TextEncoder
 from mipic_llm.errors import UserError
+from mipic_llm.evaluation.tasks.base import SYMMETRIC
 from mipic_llm.export.budget import Fit, fit_bytes
 from mipic_llm.export.card import Facts
+from mipic_llm.export.fitted import read_texts
 from mipic_llm.export.lens import make_lens
 from mipic_llm.export.live import PROBES, Proof
 from mipic_llm.export.portable import EmbeddingSpec
@@ -105,7 +107,7 @@ def at_point(
         "can express; train with --model.inner_norm final to cut",
     )
     whole = model.backbone(net)
-    live_ND = readouts(whole, bare, texts[:PROBES], point.layer)
+    live_ND = read_texts(whole, bare, texts[:PROBES], SYMMETRIC, [point.layer], batch=1)[0]
     before = _seconds(whole, bare, texts)
     need(not lens or point.layer < last.layer, "lens: it maps an inner layer onto the last one; "
          f"give a --point below layer {last.layer}")  # fmt: skip
@@ -173,22 +175,11 @@ def _write(
     return model._replace(folder=folder, spec=spec)
 
 
-def readouts(backbone: Backbone, bare: TextEncoder, texts: Sequence[str], layer: int) -> Tensor:
-    """(N, D) float32 readouts, one text at a time, as the reload does."""
-    return torch.cat([_batch(backbone, bare, [text], layer) for text in texts])
-
-
-def _batch(backbone: Backbone, bare: TextEncoder, texts: list[str], layer: int) -> Tensor:
-    ids_ST, mask_ST = pad(bare.ids(texts), bare.pad_id, bare.padding_side)
-    with torch.no_grad():
-        return backbone(ids_ST, mask_ST, [layer], []).readout_LSD[0].float()
-
-
 def _seconds(backbone: Backbone, bare: TextEncoder, texts: list[str]) -> float:
     """Median wall time of encoding the texts in one batch, after one untimed pass."""
     times = []
     for _ in range(TIMED_RUNS + 1):
         begun = time.perf_counter()
-        _batch(backbone, bare, texts, backbone.n_layers)
+        read_texts(backbone, bare, texts, SYMMETRIC, batch=len(texts))
         times.append(time.perf_counter() - begun)
     return statistics.median(times[1:])

@@ -22,7 +22,7 @@ from mipic_llm.export.write import write_adapter, write_merged
 from mipic_llm.model.backbone import base_of
 from mipic_llm.model.dense import trained
 from mipic_llm.model.directory import read_model
-from mipic_llm.model.files import content_of, exported
+from mipic_llm.model.files import KINDS, content_of, exported
 from mipic_llm.runtime.engine import start
 from mipic_llm.runtime.ranks import say, world_size
 from mipic_llm.tracking import RECORD, follow, write_record
@@ -51,6 +51,7 @@ def merge(config: Config) -> Path:
         notes.append(f"The scale {scale:g} was chosen on validation data, so figures on these are "
                      "a little too good; test it on others.")  # fmt: skip
         if scale == 0:
+            _clear(out, (*KINDS, "config.yaml", "merge.json", "parity.json"))
             say("the base itself is best by this rule: nothing was written")
             _track(config, out, ["The base itself was best: no model was written."], swept)
             return out
@@ -67,6 +68,7 @@ def merge(config: Config) -> Path:
     else:
         folder = out / "merged"
         write_merged(folder, base_of(mix.model).cpu(), spec, proof.check(spec, folder.name))
+    _clear(out, [kind for kind in KINDS if kind != folder.name])
     shutil.copyfile(Path(own.runs[0]) / "config.yaml", out / "config.yaml")
     proof.write(out)
     write_json(out / "merge.json", {"runs": [str(Path(r).resolve()) for r in own.runs],
@@ -88,6 +90,12 @@ def _read(run: Path, config: Config) -> Trained:
     base = source.backbone if folder.name == "adapter" else None
     trust = own.model.trust_remote_code
     return Trained(own, source, read_model(str(folder), trust_remote_code=trust, base=base))
+
+
+def _clear(out: Path, names: Sequence[str]) -> None:
+    """Remove what an earlier mixture left in `out`: other commands would take its model."""
+    for path in (out / name for name in names):
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def _same_base(runs: Sequence[Trained], names: Sequence[str]) -> None:

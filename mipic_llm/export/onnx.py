@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-import shutil
 import warnings
 from collections.abc import Sequence
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from mipic_llm.data.tokenise import TextEncoder, pad
 from mipic_llm.errors import UserError
 from mipic_llm.export.portable import EmbeddingSpec, write_json
 from mipic_llm.export.verify import compare, reload_vectors
+from mipic_llm.export.write import replacing
 from mipic_llm.model.dense import make_dense
 from mipic_llm.model.load import plain_layout
 from mipic_llm.model.pooling import readout
@@ -84,10 +84,7 @@ def write_onnx(
         spec.trust_remote_code))  # fmt: skip
     graph = _Graph(plain_layout(model).eval(), spec).eval()
     ids, mask = pad(encoder.ids(texts), encoder.pad_id, encoder.padding_side)
-    fresh = folder / ".onnx.new"
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir()
-    try:
+    with replacing(folder / "onnx") as fresh:
         with _quiet():
             _trace(graph, ids[:2], mask[:2].long(), fresh / FILES["float32"], type(model).__name__)
             _quantise(fresh / FILES["float32"], fresh / FILES["int8"])
@@ -100,10 +97,6 @@ def write_onnx(
                          for f in (torch.mean, torch.min)] for d in spec.dims},
         }  # fmt: skip
         write_json(fresh / "parity.json", report)
-        shutil.rmtree(folder / "onnx", ignore_errors=True)
-        fresh.rename(folder / "onnx")
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
     return report
 
 

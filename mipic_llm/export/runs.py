@@ -12,8 +12,10 @@ from mipic_llm.config import Config, flatten, load_config, need, resolve
 from mipic_llm.data.tokenise import TextEncoder
 from mipic_llm.errors import UserError
 from mipic_llm.evaluation.encode import make_encoder
+from mipic_llm.evaluation.tasks.base import SYMMETRIC
 from mipic_llm.export.card import Facts, facts_of
-from mipic_llm.export.forms import Finished, demo_texts, readouts
+from mipic_llm.export.fitted import read_texts
+from mipic_llm.export.forms import Finished, demo_texts
 from mipic_llm.export.live import PROBES, export_model
 from mipic_llm.export.portable import make_spec
 from mipic_llm.model.attention import padded
@@ -98,7 +100,7 @@ def _write(
     """Write and prove a checkpoint's model, its LoRA merged in too where export.merged says so."""
     say(f"exporting {saved}")
     backbone, probes = _restored(config, source, saved), demo_texts()[:PROBES]
-    live_ND = readouts(backbone, encoder.bare(), probes, backbone.n_layers)
+    live_ND = read_texts(backbone, encoder.bare(), probes, SYMMETRIC, batch=1)
     state = {k: v.detach() for k, v in backbone.named_parameters()
              if v.requires_grad or not config.lora.rank}  # fmt: skip
     export_model(backbone.model, state, live_ND, probes, config=config, source=source,

@@ -25,7 +25,7 @@ class ExportError(RuntimeError):
     """What was written is not what was trained. Never ignored."""
 
 
-def check_weights(state: dict[str, Tensor], *, trained: bool = True) -> None:
+def check_weights(state: dict[str, Tensor]) -> None:
     """ExportError on an empty or non-finite tensor, or when every LoRA B is zero after training."""
     if not state:
         raise ExportError("export: there are no weights to save")
@@ -35,20 +35,26 @@ def check_weights(state: dict[str, Tensor], *, trained: bool = True) -> None:
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise ExportError(f"export: {name} holds values that are not finite")
     lora_b = [v for k, v in state.items() if "lora_B" in k]
-    if trained and lora_b and not any(v.any() for v in lora_b):
+    if lora_b and not any(v.any() for v in lora_b):
         raise ExportError("export: every LoRA B is zero after training: the adapter learnt nothing")
 
 
 @contextmanager
-def _replacing(folder: Path) -> Iterator[Path]:
-    """A fresh sibling directory that takes the place of `folder` when all went well."""
-    fresh = folder.with_name(f".{folder.name}.new")
-    shutil.rmtree(fresh, ignore_errors=True)
+def replacing(folder: Path) -> Iterator[Path]:
+    """A fresh sibling directory that takes the place of `folder` when all went well; until then the
+    old one is whole, here or as .NAME.old."""
+    fresh, old = (folder.with_name(f".{folder.name}.{kind}") for kind in ("new", "old"))
+    if old.exists() and not folder.exists():
+        old.rename(folder)  # a kill came between the two moves below
+    for rest in (fresh, old):
+        shutil.rmtree(rest, ignore_errors=True)
     fresh.mkdir(parents=True)
     try:
         yield fresh
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder.exists():
+            folder.rename(old)
         fresh.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
 
@@ -93,7 +99,7 @@ def write_adapter(
             f"`AutoModel.from_pretrained(PATH, revision={spec.revision!r})`. sentence-transformers "
             "reads an adapter's base at its main branch: give it the merged model instead.",
         ))  # fmt: skip
-    with _replacing(folder) as fresh:
+    with replacing(folder) as fresh:
         save_file(tensors, fresh / "adapter_model.safetensors", metadata={"format": "pt"})
         text = json.dumps(settings, indent=2, sort_keys=True, default=str)
         (fresh / "adapter_config.json").write_text(text + "\n", encoding="utf-8")
@@ -119,7 +125,7 @@ def write_merged(
 ) -> None:
     """A whole model (a plain transformers model on CPU), adapter already merged in."""
     check_weights(dict(model.state_dict()))
-    with _replacing(folder) as fresh:
+    with replacing(folder) as fresh:
         try:
             model.save_pretrained(fresh, max_shard_size="5GB")
         except StrictDataclassError as error:  # a cut that the class cannot express

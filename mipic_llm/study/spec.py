@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 import os
 import re
+from glob import glob
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mipic_llm.config import nearest, need
 from mipic_llm.config.files import find_file, legal_path, not_found
 from mipic_llm.config.recipe import read_yaml
+from mipic_llm.data.read.find import split_weight
 from mipic_llm.errors import UserError
 
 KEYS = ("name", "recipe", "settings", "conditions", "methods", "seeds", "evaluate", "averages",
@@ -169,5 +171,10 @@ def _located(flags: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 def _locate(text: str, folder: Path) -> str:
     """Beside the YAML if it is there, else as written (from here, or no path at all)."""
-    beside = folder / text.partition("=")[0]
-    return str(folder / text) if not legal_path(text).exists() and beside.exists() else text
+
+    def there(spec: str) -> bool:
+        path = split_weight(spec)[0]
+        return legal_path(path).exists() or bool(glob(path))
+
+    beside = str(folder / text)
+    return beside if there(beside) and not there(text) else text
