@@ -259,7 +259,7 @@ class Readers:
         load_suite(str(self.put("suite.yaml", data)))
 
     def study(self, data: bytes) -> None:
-        from mipic_llm.study.runner import check
+        from mipic_llm.study.checks import check
         from mipic_llm.study.spec import read_study
 
         check(read_study(self.put("study.yaml", data)), self.folder, files=False)
@@ -286,7 +286,7 @@ class Readers:
     def manifest(self, data: bytes) -> None:
         from mipic_llm.data import token_cache
         from mipic_llm.runtime import checkpoint
-        from mipic_llm.study.runner import read_done
+        from mipic_llm.study.job import read_done
 
         folder = self.folder / "step-00000003"
         folder.mkdir(exist_ok=True)

@@ -24,7 +24,7 @@ from mipic_llm.errors import EXIT_DONE, EXIT_INCOMPLETE, UserError, masked
 from mipic_llm.model.directory import open_source
 from mipic_llm.runtime import checkpoint, pickles
 from mipic_llm.runtime.engine import consolidated, start
-from mipic_llm.study.runner import check
+from mipic_llm.study.checks import check
 from mipic_llm.study.spec import read_study
 from mipic_llm.tracking.mlflow_run import MlflowTracker, _short
 from mipic_llm.training import loop, output, setup

@@ -25,8 +25,10 @@ from mipic_llm.report import bootstrap
 from mipic_llm.report.bootstrap import draw_rows, interval, resampled
 from mipic_llm.report.html import from_markdown
 from mipic_llm.study import conduct, identity, runner, spec
+from mipic_llm.study.checks import check, one_length
 from mipic_llm.study.collect import Cell, Key, provenance, unfinished
-from mipic_llm.study.runner import Job, Pace, as_flags, check, one_length, run_all
+from mipic_llm.study.job import Job, as_flags
+from mipic_llm.study.runner import Pace, run_all
 from mipic_llm.study.spec import Trial, read_study
 from mipic_llm.study.tables import markdown, summary, verdict
 from mipic_llm.types import Point
@@ -105,7 +107,7 @@ def test_mistakes_in_a_study_are_named(tmp_path, text, complaint):
 
 
 def test_shipped_studies_are_legal():
-    from mipic_llm.study.runner import check
+    from mipic_llm.study.checks import check
 
     files = sorted((ROOT / "launch" / "studies").glob("*.yaml"))
     assert files
@@ -405,6 +407,32 @@ def test_failed_trials_are_listed_with_their_reason_and_time_left_is_told(
         pace.passed(more.trials()[0], step, 3000.0)
     assert str(pace) == "1 of 6 trials done, 5 left: about 4 h 10 min"
 
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    (tmp_path / "train.csv").write_text("anchor,positive\na,b\n")
+    monkeypatch.setattr(runner, "write_mark", full)
+    assert len(run_all(more, tmp_path / "new", jobs=2, extra_env={})) == 6
+    assert "FAILED: [Errno 28] No space" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("error, status", [(UserError("x"), "FAILED"),
+                                           (KeyboardInterrupt(), "KILLED")])  # fmt: skip
+def test_a_study_that_stops_ends_its_run_in_mlflow(tmp_path, monkeypatch, error, status):
+    ended = []
+
+    def stop(*_, **__):
+        raise error
+
+    monkeypatch.setattr(conduct, "run_all", stop)
+    monkeypatch.setattr(conduct, "check", lambda *_: [])
+    run = SimpleNamespace(close=ended.append)
+    monkeypatch.setattr(conduct, "Parent", lambda *_: SimpleNamespace(run=run, env=dict))
+    path = write(tmp_path, "methods: {a: null}\nmax_length: 16\n")
+    with pytest.raises(type(error)):
+        conduct.conduct(path, tmp_path / "out", jobs=1, mlflow="off")
+    assert ended == [status]
+
 
 def test_trials_of_different_code_or_data_are_named(tmp_path):
     study = read_study(write(tmp_path, "methods: {a: null, b: null}\nuntrained: false"))
@@ -422,7 +450,7 @@ def test_trials_of_different_code_or_data_are_named(tmp_path):
     assert code.startswith("**The code is not the same in all trials.** c1 (1): all/a/seed42")
     assert data.startswith("**x.csv is not the same in all trials.** p: all/a/seed42 train")
     assert "q: all/b/seed42 train" in data
-    assert code in markdown(study, {}, {}, [], [code, data])
+    assert code in markdown(study, {}, {}, [code, data])
 
 
 def test_trials_are_child_runs(finished):
@@ -451,7 +479,13 @@ def test_the_verdict_says_where_a_method_is_better_than_the_baseline_and_than_un
              Cell(0.5, 0, 2, 0.1, *(span if m == "mipic" else nothing), -0.1, *(-x for x in
                   reversed(span)), "64") for m in study.methods for d, span in spans.items()
              }  # fmt: skip
-    assert verdict(study, cells, 6) == [
+    other = {k._replace(condition="small", point=Point(3, k.point.dim)): c
+             for k, c in cells.items() if k.method == "mipic"}  # fmt: skip
+    two = study._replace(conditions={"all": {}, "small": {}})  # its model has three layers
+    assert [line.partition("*")[0] for line in verdict(two, other | cells)] == [
+        "all, sts, layer 6, ", "all, sts, layer 6, ", "small, sts, layer 3, "]  # fmt: skip
+    assert "### sts, spearman, layer 3" in markdown(two, cells | other, {})
+    assert verdict(study, cells) == [
         "all, sts, layer 6, **mrl** against untrained: better at 64; worse at 16; not told apart "
         "at 32 dims",
         "all, sts, layer 6, **mipic** against mrl: better at 16; worse at 64; not told apart at 32 "
@@ -461,7 +495,7 @@ def test_the_verdict_says_where_a_method_is_better_than_the_baseline_and_than_un
         "**mipic**: against mrl better at 1, worse at 1 of 3 sizes, not told apart at the others; "
         "against untrained better at 1, worse at 1 of 3 sizes, not told apart at the others"
     )
-    text = markdown(study, cells, {}, [6], missing=["**all/mipic/seed2 failed** at train: x"])
+    text = markdown(study, cells, {}, missing=["**all/mipic/seed2 failed** at train: x"])
     assert "| mipic less untrained |  | **-10.00** [-2.00, -1.00] | -10.00 [-2.00, +1.00] |" in text
     assert text.index("**all/mipic/seed2 failed**") < text.index("Figures are x 100")
 

@@ -11,8 +11,9 @@ from typing import NamedTuple
 import numpy as np
 
 from mipic_llm.report.bootstrap import interval, resampled
+from mipic_llm.report.evaluations import read_rows
 from mipic_llm.report.scores import read_families, rows_of
-from mipic_llm.study.runner import Job, folders, read_done, read_failed
+from mipic_llm.study.job import Job, folders, read_done, read_failed
 from mipic_llm.study.spec import UNTRAINED, Study
 from mipic_llm.types import Point
 
@@ -76,19 +77,15 @@ def collect(study: Study, out: Path) -> dict[Key, Cell]:
 def _read(where: Path) -> dict[tuple, _Figure]:
     """(family, task, metric, point) -> figure, of one evaluation's directory."""
     figures, told = {}, next((row for _, row in rows_of(where / "scores.jsonl")), {})
-    with np.load(where / "rows.npz", allow_pickle=False) as rows:
-        for family, s in read_families(where / "scores.jsonl"):
-            name, gold = (
-                "|".join(map(str, (family, s.task, s.metric, *s.point.place))),
-                f"gold|{s.task}",
-            )
-            draws = None
-            if name in rows.files:
-                said_N, truth_N = rows[name], rows[gold] if gold in rows.files else None
-                draws = resampled(s.metric, said_N, truth_N)
-            figures[family, s.task, s.metric, s.point] = _Figure(
-                s.value, draws, str(told.get("max_length", ""))
-            )
+    rows, _ = read_rows(where)
+    for family, s in read_families(where / "scores.jsonl"):
+        said_N = rows.get((family, s.task, s.metric, *s.point.place))
+        draws = None
+        if said_N is not None:
+            draws = resampled(s.metric, said_N, rows.get(("gold", s.task)))
+        figures[family, s.task, s.metric, s.point] = _Figure(
+            s.value, draws, str(told.get("max_length", ""))
+        )
     return figures
 
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import fcntl
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 
 from mipic_llm.errors import EXIT_DONE, UserError
+from mipic_llm.study.checks import check, one_length
 from mipic_llm.study.collect import collect, costs, provenance, unfinished, write_csv
 from mipic_llm.study.pictures import study_page
-from mipic_llm.study.runner import check, one_length, run_all
-from mipic_llm.study.spec import read_study
+from mipic_llm.study.runner import run_all
+from mipic_llm.study.spec import Study, Trial, read_study
 from mipic_llm.study.tables import markdown
-from mipic_llm.tracking import Parent
+from mipic_llm.tracking import Parent, Tracker
 
 
 def conduct(
@@ -33,29 +34,22 @@ def conduct(
         (out / ".lock").touch()
     except OSError as error:
         raise UserError(f"output_dir: cannot write to {out}: {error.strerror}") from None
-    failed, record = [], out / "study.json"
-    with nullcontext() if report_only else _claimed(out):
-        if not report_only:
+    failed: list[Trial] = []
+    if not report_only:
+        with _claimed(out):
             checked = check(study, out)
             study = one_length(study, out)
-        parent = Parent(mlflow, out, study.name)
-        if not report_only:
+            parent = Parent(mlflow, out, study.name)
             told = study._asdict() | {"checked": checked}
-            record.write_text(json.dumps(told, indent=1, default=tuple))
+            (out / "study.json").write_text(json.dumps(told, indent=1, default=tuple))
             trials = len(study.trials())
             print(f"{study.name}: {trials} trials, {jobs} at a time, in {out}", flush=True)
-            failed = run_all(study, out, jobs=jobs, extra_env=parent.env(), keep=keep)
-    cells, missing = collect(study, out), unfinished(study, out)
-    if not cells:
-        first = f"; {missing[0]}" if failed else ""
-        raise UserError(f"{out} holds no finished trial of {study.name}{first}")
-    layers = sorted({key.point.layer for key in cells}, reverse=True)
-    shown = layers if len(layers) < 4 else [layers[0], layers[len(layers) // 2], layers[-1]]
-    notes = [*_checked(record), *provenance(study, out)]
-    text = markdown(study, cells, costs(study, out), shown, notes, missing)
-    (out / "study.md").write_text(text + "\n", encoding="utf-8")
-    write_csv(cells, out / "figures.csv")
-    study_page(study, cells, out, text)
+            with _ended(parent.run):
+                failed = run_all(study, out, jobs=jobs, extra_env=parent.env(), keep=keep)
+                text = _report(study, out, bool(failed))
+    else:
+        text = _report(study, out, False)
+        parent = Parent(mlflow, out, study.name)
     print(f"\n{text}\n\ntables: {out / 'study.md'}, figures: {out / 'figures.csv'}, page: "
           f"{out / 'report.html'}", flush=True)  # fmt: skip
     for name in ("study.md", "figures.csv", "report.html", "study.json"):
@@ -64,6 +58,30 @@ def conduct(
     parent.run.describe(text.partition("\n## ")[0])
     parent.run.close("FAILED" if failed else "FINISHED")
     return 1 if failed else EXIT_DONE
+
+
+def _report(study: Study, out: Path, failed: bool) -> str:
+    """Write study.md, figures.csv and report.html. -> study.md. UserError where nothing is done."""
+    cells, missing = collect(study, out), unfinished(study, out)
+    if not cells:
+        first = f"; {missing[0]}" if failed else ""
+        raise UserError(f"{out} holds no finished trial of {study.name}{first}")
+    notes = [*_checked(out / "study.json"), *provenance(study, out)]
+    text = markdown(study, cells, costs(study, out), notes, missing)
+    (out / "study.md").write_text(text + "\n", encoding="utf-8")
+    write_csv(cells, out / "figures.csv")
+    study_page(study, cells, out, text)
+    return text
+
+
+@contextmanager
+def _ended(run: Tracker) -> Iterator[None]:
+    """An error inside ends the study's run in MLflow too, where it would go on for ever."""
+    try:
+        yield
+    except BaseException as error:
+        run.close("FAILED" if isinstance(error, Exception) else "KILLED")
+        raise
 
 
 @contextmanager

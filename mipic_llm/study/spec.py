@@ -47,7 +47,7 @@ class Trial(NamedTuple):
 
 class Study(NamedTuple):
     """A study as read. settings, conditions, methods and evaluate hold flags by their names.
-    max_length: tokens of a text in every evaluation; None = see `runner.one_length`."""
+    max_length: tokens of a text in every evaluation; None = see `checks.one_length`."""
 
     name: str
     recipe: str

@@ -14,15 +14,14 @@ from mipic_llm.types import BITS
 
 
 def markdown(
-    study: Study, cells: dict[Key, Cell], cost: dict[tuple[str, str], Cost], layers: Sequence[int],
+    study: Study, cells: dict[Key, Cell], cost: dict[tuple[str, str], Cost],
     notes: Sequence[str] = (), missing: Sequence[str] = (),
 ) -> str:  # fmt: skip
-    """The whole report: verdicts and what is missing, averages, then each task, at the given layers
-    (deepest first)."""
-    found = verdict(study, cells, layers[0]) if layers else []
+    """The whole report: verdicts and what is missing, averages, then each task, at the layers of a
+    condition (of more than three the deepest, a middle one and the first)."""
     blocks = [
         f"# Study {study.name}\n",
-        *(f"- {line}" for line in [*summary(study, cells), *found, *missing]),
+        *(f"- {line}" for line in [*summary(study, cells), *verdict(study, cells), *missing]),
         f"\n{len(study.methods)} methods, {len(study.conditions)} condition(s), "
         f"{len(study.seeds)} seed(s). Figures are x 100: mean over seeds, +- standard deviation; "
         f"in brackets the 95 % interval of the difference from `{study.baseline}` (paired "
@@ -33,6 +32,9 @@ def markdown(
     tasks = dict.fromkeys([*study.averages, *(key.task for key in cells)])
     places = {(k.condition, k.task, k.metric, k.point.layer) for k in cells}
     for condition in study.conditions:
+        layers = sorted({k.point.layer for k in cells if k.condition == condition}, reverse=True)
+        if len(layers) > 3:
+            layers = [layers[0], layers[len(layers) // 2], layers[-1]]
         blocks += [f"## {condition}\n", *_cost_table(study, condition, cost)]
         for task in tasks:
             for metric in dict.fromkeys(k.metric for k in cells if k.task == task):
@@ -77,13 +79,18 @@ def summary(study: Study, cells: dict[Key, Cell]) -> list[str]:
     return lines
 
 
-def verdict(study: Study, cells: dict[Key, Cell], layer: int) -> list[str]:
+def verdict(study: Study, cells: dict[Key, Cell]) -> list[str]:
     """A sentence per condition, average (without averages: task) and method on its main metric at
-    the deepest layer: at which dims it is better than the baseline, or than the untrained model,
+    its deepest layer: at which dims it is better than the baseline, or than the untrained model,
     or worse, by more than chance."""
     told, found = _told(study, cells), []
     shown = dict.fromkeys(study.averages or (k.task for k in cells))
-    for condition, task, method in product(study.conditions, shown, study.methods):
+    last: dict[str, int] = {}  # other conditions may have other models
+    for key in cells:
+        last[key.condition] = max(key.point.layer, last.get(key.condition, 0))
+    known = [condition for condition in study.conditions if condition in last]
+    for condition, task, method in product(known, shown, study.methods):
+        layer = last[condition]
         mine = {k.point.dim: c for k, c in told.items()
                 if (k.condition, k.task, k.point.layer, k.method)
                 == (condition, task, layer, method)}  # fmt: skip
