@@ -16,7 +16,7 @@ from mipic_llm.commands.export import main as export
 from mipic_llm.config import load_config, read_record
 from mipic_llm.errors import UserError
 from mipic_llm.training.loop import train
-from mipic_llm.training.setup import schedule_of
+from mipic_llm.training.schedule import schedule_of
 
 FLAGS = [
     "--recipe", "quickstart", "--train.batch_size", "4", "--data.max_length", "24",

@@ -20,7 +20,8 @@ from mipic_llm.data.read.rows import Example, TextSource
 from mipic_llm.data.stages import StagedPlan
 from mipic_llm.errors import UserError
 from mipic_llm.objective import EmbeddingModule, build_objective
-from mipic_llm.training.setup import open_run, schedule_of, schedule_of_stages
+from mipic_llm.training.schedule import schedule_of, schedule_of_stages
+from mipic_llm.training.setup import open_run
 
 STAGES = """\
 stages:

@@ -21,7 +21,7 @@ def main(argv: list[str]) -> int:
     check_file("ds_config", "ds_configs", config.ds_config)
     check_files([*config.training_files, *config.data.validation])
     if config.data.check:
-        from mipic_llm.training.survey import check
+        from mipic_llm.training.data_check import check
 
         return check(config)
     from mipic_llm.training.loop import train

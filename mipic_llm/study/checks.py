@@ -15,7 +15,7 @@ from mipic_llm.model.directory import Source, open_source
 from mipic_llm.study import identity
 from mipic_llm.study.job import Job
 from mipic_llm.study.spec import Study
-from mipic_llm.training.feed import read_sources
+from mipic_llm.training.caches import read_sources
 from mipic_llm.training.survey import look
 
 

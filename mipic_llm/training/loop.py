@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import json
-import resource
 import signal
 import threading
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
-from functools import partial
-from itertools import islice
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from mipic_llm.config import Config, command_of, need, validate
-from mipic_llm.data.chunks import Prepared
-from mipic_llm.data.prefetch import prefetch
-from mipic_llm.errors import EXIT_DONE, EXIT_INCOMPLETE, EXIT_STOPPED, UserError
+from mipic_llm.config import Config, command_of, validate
+from mipic_llm.errors import EXIT_DONE, EXIT_INCOMPLETE, EXIT_STOPPED
 from mipic_llm.model.attention import choose
 from mipic_llm.model.dense import write_dense
 from mipic_llm.runtime import checkpoint
@@ -44,7 +36,7 @@ from mipic_llm.training.output import (
 )
 from mipic_llm.training.resume import check_resume, find_resume, fingerprint, past_batches, restore
 from mipic_llm.training.run import LiveRun
-from mipic_llm.training.step import UNREAD, NotFinite, StepRunner
+from mipic_llm.training.stepping import run_steps
 from mipic_llm.training.teacher import build
 from mipic_llm.types import TURNED, RunState
 
@@ -150,7 +142,7 @@ def _train(run: LiveRun, state: RunState, evaluator: Evaluator) -> int:
     if state.rng:
         checkpoint.set_rng_state(state.rng)
     with signals() as got:
-        code = _steps(run, state, evaluator, got)
+        code = run_steps(run, state, evaluator, got)
     if code == EXIT_DONE:
         after = evaluator.after()
         found = judge(run, before, after)
@@ -197,124 +189,3 @@ def _start(run: LiveRun) -> None:
         say(f"vectors: {reading}")
         say(f"attention: {about}" + (f"; layers: {layers}" if layers != "plain" else ""))
     run.settle()
-
-
-def _steps(run: LiveRun, state: RunState, evaluator: Evaluator, signals: list[int]) -> int:
-    """Steps until the last one, or until something stops the run. -> exit code."""
-    options, data, folder = run.config.train, run.data, run.out / "checkpoints"
-    runner, left = StepRunner(run.engine, run.config), run.total - run.step
-    module = run.engine.module
-    module.enter(min(state.epoch, len(module.objectives) - 1))
-    runner.objective.memory.restore(state.memory, run.engine.device)
-
-    def make(position):
-        return position, runner.prepare(data.step(position))
-
-    run.engine.train(True)
-    run.began = time.monotonic()
-    if state.rng and evaluator.missing():  # the signal came before this step's evaluation
-        evaluator.during(partial(_state, run, runner, state.epoch, state.cursor))
-    positions = islice(data.plan.steps(state.epoch, state.cursor), left)
-    with closing(prefetch(make, positions)) as batches:
-        for (epoch, cursor), batch in batches:
-            if run.config.stages:
-                module.enter(epoch)
-                if cursor == 0:
-                    say(_stage(run, epoch))
-            row = _step(run, runner, batch)
-            run.emit("on_step", run.step, row)
-            here, every = partial(_state, run, runner, epoch, cursor + 1), options.save_every
-            due = bool(every and run.step % every == 0 and run.step < run.total)
-            look = bool(row) or due or evaluator.due() or len(runner.unread) >= UNREAD
-            broken = runner.not_finite() if look else None
-            stopping, signalled, found = run.settle(bool(signals), broken)
-            if signalled and not look:
-                found = run.settle(broken=runner.not_finite())[2]
-            if found:
-                run.finish()
-                raise UserError(_poisoned(run, state, found, folder))
-            if evaluator.due() and not signalled:
-                evaluator.during(here)
-                stopping = run.settle()[0]
-            if due or signalled:
-                run.save(folder, here, keep=options.keep_checkpoints, then=partial(_saved, run))
-            if signalled:
-                need(
-                    run.finish() is not None, f"stopped by a signal at step {run.step}, but "
-                    f"{folder} took no checkpoint; make room and go on with --train.resume auto",
-                )  # fmt: skip
-                say(f"stopped by a signal at step {run.step}; go on with --train.resume auto")
-                return EXIT_STOPPED
-            if stopping:
-                say(f"stopping at step {run.step}: {run.stop_reason}")
-                break
-    run.finish()
-    return EXIT_DONE
-
-
-def _stage(run: LiveRun, number: int) -> str:
-    """The line for the begin of a stage."""
-    stage, rate = run.config.stages[number], run.config.train.learning_rate
-    own = "".join(f", {key} {value}" for key, value in stage.changes().items())
-    return (
-        f"stage {number + 1} of {len(run.config.stages)}{f' ({stage.name})' * bool(stage.name)}: "
-        f"{stage.steps:,} steps, peak rate {stage.learning_rate or rate:g}{own}, "
-        f"{', '.join(one if isinstance(one, str) else one.path for one in stage.training)}"
-    )
-
-
-def _saved(run: LiveRun, written: bool) -> None:
-    if written:
-        run.saved_best = run.best
-
-
-def _poisoned(run: LiveRun, state: RunState, found: list[NotFinite], folder: Path) -> str:
-    """The line for a loss or gradient that is not finite. state: where this process began."""
-    step, data = min(one.step for one in found), run.data
-    names = dict.fromkeys(name for one in found if one.step == step for name in one.names)
-    steps = data.plan.steps(state.epoch, state.cursor)
-    batch = data.plan.batch(*next(islice(steps, step - 1 - state.step, None)))
-    rows = ", ".join(str(i + 1) for _, i in batch[:8]) + " .." * (len(batch) > 8)
-    last = dist.from_first(checkpoint.newest(folder) if run.rank == 0 else None)
-    on = f"go on from {last} with --train.resume auto" if last else "start again"
-    return (
-        f"step {step}: {' and '.join(names)} not finite, on rows {rows} of "
-        f"{data.sources[batch[0][0]].name}; nothing was saved since; lower --train.learning_rate "
-        f"(now {run.config.train.learning_rate:g}) and {on}"
-    )
-
-
-def _step(run: LiveRun, runner: StepRunner, batch: Prepared) -> dict[str, float]:
-    """One optimizer step. -> its row of figures, the same on every rank; empty where it is not
-    logged, since reading figures means waiting for the device."""
-    begun, rate, step = time.perf_counter(), run.engine.learning_rate, run.step + 1
-    logged = step % run.config.train.log_every == 0 or step == run.total
-    row = runner.run(batch, run.step, logged)
-    run.step = step
-    if not logged:
-        return {}
-    if run.config.stages:
-        row["stage"] = 1 + run.data.plan.position(step - 1)[0]
-    if len(run.data.traits) > 1:
-        row[f"loss_source/{batch.batch.source.name}"] = row["loss"]
-    useful, padded = row.pop("useful"), row.pop("padded")
-    row.update(
-        lr=rate, tokens_per_second=useful / (time.perf_counter() - begun),
-        padding_share=padded / (useful + padded), memory_gib=memory_gib(),
-    )  # fmt: skip
-    return row
-
-
-def _state(run: LiveRun, runner: StepRunner, epoch: int, cursor: int) -> RunState:
-    """What a checkpoint keeps beside the engine; the next batch is (epoch, cursor)."""
-    if cursor >= run.data.plan.length(epoch):
-        epoch, cursor = epoch + 1, 0
-    rng, memory = checkpoint.rng_state(), runner.objective.memory.state()
-    return RunState(run.step, epoch, cursor, rng, run.mlflow_run_id, run.best, memory)
-
-
-def memory_gib() -> float:
-    """Peak memory so far: of the GPU, else of this process (resident set)."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -211,3 +211,16 @@ def as_list(data: Any) -> list[Any]:
     if not found:
         raise UserError("data.train names no data; give a file, a Hugging Face id or demo")
     return found
+
+
+def no_labels(column: str | None) -> str:
+    """The line for a `data.label_column` that no file has."""
+    return f"data.label_column: no file of data.train has text and a column {column}, or name none"
+
+
+def no_scores(column: str | None) -> str:
+    """The line for a `data.score_column` that no file has."""
+    return (
+        f"data.score_column: no file of data.train has pairs and a column {column}; give the "
+        "name of a column of theirs, or none"
+    )
