@@ -26,7 +26,8 @@ from mipic_llm.runtime import checkpoint, pickles
 from mipic_llm.runtime.engine import consolidated, start
 from mipic_llm.study.checks import check
 from mipic_llm.study.spec import read_study
-from mipic_llm.tracking.mlflow_run import MlflowTracker, _short
+from mipic_llm.tracking.mlflow_remote import short
+from mipic_llm.tracking.mlflow_run import MlflowTracker
 from mipic_llm.training import loop, output, setup
 from mipic_llm.training.loop import train
 from mipic_llm.training.output import claim_output, clear
@@ -545,10 +546,10 @@ def test_passwords_in_uris_are_shown_nowhere(tmp_path):
     texts = [dump(config), str(UserError(f"tracking.mlflow: {uri} is away"))]
     tracker = MlflowTracker(uri, "e", "r")
     sent = {}
-    tracker._send_params = sent.update  # what the worker would send
+    tracker.remote.params = sent.update  # what the worker would send
     tracker.params(flatten(config))
     tracker._jobs[0].send()
-    texts += [sent["tracking.mlflow"], _short(RuntimeError(f"500 from {uri}"))]
+    texts += [sent["tracking.mlflow"], short(RuntimeError(f"500 from {uri}"))]
     for text in texts:
         assert "cr@et" not in text and "ann" not in text and "***@host" in text, text
     assert masked("sqlite:///a@b/c.db https://host/x@y a@b.org") == (

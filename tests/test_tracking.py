@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -21,13 +22,16 @@ from mipic_llm.errors import UserError
 from mipic_llm.tracking import (
     JsonlTracker,
     MlflowTracker,
+    Parent,
     Tracker,
     environment,
+    follow,
     legal,
     make_trackers,
     mlflow_run,
 )
 from mipic_llm.tracking.environment import run_tags
+from mipic_llm.tracking.mlflow_remote import RemoteRun
 
 
 @pytest.fixture(autouse=True)
@@ -149,8 +153,8 @@ def test_default_store_gets_everything_and_resume_goes_on_in_the_same_run(
     (out / "config.yaml").write_text("seed: 1\n")
     (out / "export" / "weights.txt").write_text("w")
 
-    gate, connect = threading.Event(), MlflowTracker._connect
-    monkeypatch.setattr(MlflowTracker, "_connect", lambda self: gate.wait(60) and connect(self))
+    gate, connect = threading.Event(), RemoteRun.connect
+    monkeypatch.setattr(RemoteRun, "connect", lambda self: gate.wait(60) and connect(self))
     tracker = make_tracker(config, out)
     assert tracker.where() is None, "there is no run yet"
     tracker.params(params)
@@ -231,7 +235,7 @@ def test_lost_run_is_replaced_with_one_line(tmp_path, row, caplog):
 
 def test_worker_begins_with_the_first_row_of_training(tmp_path, row, monkeypatch):
     begun = []
-    monkeypatch.setattr(MlflowTracker, "_connect", lambda self: begun.append(1) or 1 / 0)
+    monkeypatch.setattr(RemoteRun, "connect", lambda self: begun.append(1) or 1 / 0)
     tracker = MlflowTracker(f"sqlite:///{tmp_path}/m.db", "e", None)
     tracker.params({"a": 1})
     tracker.evaluation({"eval/sts": 0.5}, 0)  # the table before training
@@ -248,8 +252,8 @@ def test_worker_begins_with_the_first_row_of_training(tmp_path, row, monkeypatch
 
 def test_absent_server_warns_once_and_waits_for_nothing(tmp_path, row, caplog, monkeypatch):
     monkeypatch.setattr(mlflow_run, "RETRY_SECONDS", 0.2)  # several attempts within the test
-    gate, connect = threading.Event(), MlflowTracker._connect
-    monkeypatch.setattr(MlflowTracker, "_connect", lambda self: gate.wait(60) and connect(self))
+    gate, connect = threading.Event(), RemoteRun.connect
+    monkeypatch.setattr(RemoteRun, "connect", lambda self: gate.wait(60) and connect(self))
     tracker = MlflowTracker(f"http://u:secret@127.0.0.1:{closed_port()}", "e", "r")
     tracker.params({"a": 1})
     tracker.metrics(row, 1)
@@ -401,14 +405,25 @@ def test_environment_variables_are_honoured(tmp_path, monkeypatch):
     tracker = make_tracker(Config(), tmp_path)
     inner = tracker.trackers[1]
     assert isinstance(inner, MlflowTracker)
-    assert (inner.uri, inner.experiment, inner.run_id) == ("http://host:1", "exp", "abc")
-    assert inner.tags | {"team": "a", "n_at_": "1"} == inner.tags and "backbone" in inner.tags
-    assert inner.artifact_location is None
+    assert (inner.remote.uri, inner.remote.experiment, inner.run_id) == (
+        "http://host:1",
+        "exp",
+        "abc",
+    )
+    assert (
+        inner.remote.tags | {"team": "a", "n_at_": "1"} == inner.remote.tags
+        and "backbone" in inner.remote.tags
+    )
+    assert inner.remote.artifact_location is None
     config = Config().replace(**{
         "tracking.mlflow": "sqlite:///x.db", "tracking.experiment": "mine"
     })  # fmt: skip
     inner = make_tracker(config, tmp_path, run_id="ck").trackers[1]  # type: ignore
-    assert (inner.uri, inner.experiment, inner.run_id) == ("sqlite:///x.db", "mine", "ck")
+    assert (inner.remote.uri, inner.remote.experiment, inner.run_id) == (
+        "sqlite:///x.db",
+        "mine",
+        "ck",
+    )
 
 
 def test_a_repository_a_launcher_and_an_older_store_are_noticed(tmp_path, monkeypatch):
@@ -424,14 +439,14 @@ def test_a_repository_a_launcher_and_an_older_store_are_noticed(tmp_path, monkey
     monkeypatch.setenv("MLFLOW_TAGS", '{"launcher": "mine"}')
     for text, dirty in (("1", "false"), ("2", "true")):
         (tmp_path / "file").write_text(text)
-        tags = make_tracker(Config(), tmp_path).trackers[1].tags
+        tags = make_tracker(Config(), tmp_path).trackers[1].remote.tags
         assert tags["mlflow.source.git.commit"] == head.stdout.strip()
         assert (tags["git.dirty"], tags["launcher"]) == (dirty, "mine")
     assert run_tags(Config())["launcher"] == "deepspeed"
     (tmp_path / "mlruns").mkdir()
     (tmp_path / "mlruns" / "mlflow.db").touch()
     inner = make_tracker(Config(), tmp_path).trackers[1]
-    assert inner.uri == f"sqlite:///{tmp_path / 'mlruns' / 'mlflow.db'}"
+    assert inner.remote.uri == f"sqlite:///{tmp_path / 'mlruns' / 'mlflow.db'}"
 
 
 @pytest.mark.parametrize("tags", ["{", "[1]", "a=b"])
@@ -445,6 +460,22 @@ def test_mistyped_store_is_the_users_error(tmp_path):
     config = Config().replace(**{"tracking.mlflow": "of"})
     with pytest.raises(UserError, match="'of' is no tracking URI"):
         make_tracker(config, tmp_path)
+    with pytest.raises(UserError, match="'of' is no tracking URI"):  # MLflow would make ./of
+        follow(config, "evaluate", tmp_path, tmp_path)
+    with pytest.raises(UserError, match="'of' is no tracking URI"):
+        Parent("of", tmp_path, "study")
+
+
+@pytest.mark.parametrize("text, kept", [
+    ("verdict\n\n**table**\n" + "- row\n" * 999, "verdict"),
+    ("- line\n" * 999, "- line\n" * 699 + "- line"), ("short", None),
+])  # fmt: skip
+def test_a_long_text_is_cut_where_it_may_be_and_says_so(text, kept):
+    tags: list[str] = []
+    run = RemoteRun("sqlite:///m.db", "e", None, "0", {}, None, False, lambda *_: None)
+    run.client = SimpleNamespace(set_tag=lambda *told: tags.append(told[-1]))
+    run.text(text)
+    assert tags == [f"{kept}\n\nThe rest is in the files of this run." if kept else text]
 
 
 def test_environment_names_versions_and_no_paths():

@@ -16,7 +16,8 @@ from mipic_llm.config import Config
 from mipic_llm.errors import UserError, masked
 from mipic_llm.tracking.base import JsonlTracker, Status, Tracker
 from mipic_llm.tracking.environment import environment, run_tags
-from mipic_llm.tracking.mlflow_run import MlflowTracker, legal, wait_for_import
+from mipic_llm.tracking.mlflow_remote import legal, wait_for_import
+from mipic_llm.tracking.mlflow_run import MlflowTracker
 
 RECORD = "mlflow.json"
 
@@ -37,11 +38,6 @@ def make_trackers(
     """
     out, settings, env = Path(output_dir).resolve(), config.tracking, os.environ
     store = _store(settings.mlflow, out)
-    if store and store[0] != "databricks" and not re.match(r"[./~]|[\w+.-]+:", store[0]):
-        raise UserError(
-            f"tracking.mlflow: {store[0]!r} is no tracking URI; give auto, off, or a URI such as "
-            "http://host:5000 or sqlite:///runs.db"
-        )
     try:
         tags = json.loads(env.get("MLFLOW_TAGS") or "{}")
         tags = {legal(k): str(v)[:5000] for k, v in [*run_tags(config).items(), *tags.items()]}
@@ -127,12 +123,18 @@ def _read_record(path: Path) -> dict[str, str] | None:
 
 
 def _store(option: str, out: Path) -> tuple[str, str | None] | None:
-    """(tracking URI, where a new experiment's files go if not at the server); None = off."""
+    """(tracking URI, where a new experiment's files go if not at the server); None = off. UserError
+    for what is no URI: MLflow would make a folder of that name."""
     uri = os.environ.get("MLFLOW_TRACKING_URI", "") if option == "auto" else option
     if uri == "off":
         return None
     own = out / "mlruns" / "mlflow.db"  # older runs had a store each: going on with one stays there
     uri = uri or f"sqlite:///{own if own.is_file() else Path.cwd() / 'mlruns.db'}"
+    if uri != "databricks" and not re.match(r"[./~]|[\w+.-]+:", uri):
+        raise UserError(
+            f"tracking.mlflow: {uri!r} is no tracking URI; give auto, off, or a URI such as "
+            "http://host:5000 or sqlite:///runs.db"
+        )
     if not uri.startswith("sqlite:///"):
         return uri, None
     folder = Path(uri.removeprefix("sqlite:///")).resolve().parent

@@ -1,5 +1,5 @@
 """An exported model as a model of MLflow, in its sentence-transformers flavour, and as a version in
-its registry. Beside mlflow_run.py the only file that imports mlflow; called by that file's worker.
+its registry. Beside mlflow_remote.py, which calls it, the only file that imports mlflow.
 """
 
 from __future__ import annotations
