@@ -129,6 +129,12 @@ def test_rows_on_disk_give_the_same_table(place, capsys, tmp_path, monkeypatch) 
     assert len(built) == len(names) and not list((tmp_path / "cache").iterdir())
 
 
+def test_a_label_column_that_no_file_has_is_bad(place, capsys) -> None:
+    more = {"data.label_column": "lable", "data.check": "true"}
+    assert run(flags(place, "good.jsonl", **more)) == 2
+    assert "data.label_column: no file of data.train has text and" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("streamed", ["false", "true"])
 def test_rows_are_those_of_the_training_where_positives_are_averaged(
     place, capsys, tmp_path, streamed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,18 @@ def test_mistakes_are_one_line(base, tmp_path, more, complaint) -> None:
     with pytest.raises(UserError, match=complaint) as told:
         loop.train(load_config(flags(base, tmp_path / "out", *more)))
     assert "\n" not in str(told.value)
+
+
+def test_a_resumed_run_with_a_misspelt_figure_stops_before_its_first_step(base, tmp_path, capfd):
+    out, more = tmp_path / "out", ["--train.save_every", "2", "--train.max_steps"]
+    loop.train(load_config(flags(base, out, *more, "3")))
+    shutil.rmtree(out / "adapter")
+    (out / "scores.jsonl.tmp").mkdir()  # nor does a disk that takes no file stop it
+    wrong = ["--eval.every", "2", "--eval.best", "pairs/spearmann@8@4", "--train.resume", "auto"]
+    with pytest.raises(UserError, match="did you mean pairs/spearman@8@4"):
+        loop.train(load_config(flags(base, out, *more, "6", *wrong)))
+    assert len(losses(out)) == 2
+    assert "scores.jsonl keeps rows of steps that are made again" in capfd.readouterr().out
 
 
 def test_key_is_what_mlflow_gets() -> None:

@@ -5,6 +5,7 @@ The runs are in this process, of a tiny model; each ends within seconds.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pickle
@@ -450,6 +451,43 @@ def test_a_start_killed_at_any_moment_can_be_made_again(base, copy, tmp_path, mo
         claim_output(load_config(flags(base, copy, "--overwrite", "true"))).close()
     monkeypatch.undo()
     assert run(base, copy, "--overwrite", "true", "--train.max_steps", "2") == EXIT_DONE
+
+
+def test_a_directory_is_free_again_after_an_error(base, tmp_path, monkeypatch, capsys):
+    """Where the error and its frames are kept, as in a notebook."""
+    bad, kept = tmp_path / "bad.jsonl", []
+    bad.write_text('{"anchor": 3, "positive": "x"}\n')
+    for _ in range(2):
+        with pytest.raises(UserError, match="line 1: anchor is a number") as error:
+            run(base, tmp_path / "out", "--data.train", str(bad))
+        kept.append(error)
+    (tmp_path / "out" / "notes.md").write_text("mine")
+    for _ in range(2):
+        with pytest.raises(UserError, match="holds another run") as error:
+            run(base, tmp_path / "out", "--data.train", str(bad))
+        kept.append(error)
+
+    def no_locks(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(output.fcntl, "flock", no_locks)
+    claim_output(load_config(flags(base, tmp_path / "other"))).close()
+    assert "knows no locks" in capsys.readouterr().out
+
+
+def test_a_resumed_run_checks_the_batch_that_comes_next(base, tmp_path):
+    """With larger batches the running epoch may have none left."""
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(
+        "".join(
+            json.dumps({"anchor": f"{a} boat", "positive": f"{a} ship"}) + "\n" for a in range(18)
+        )
+    )
+    more = ["--data.train", str(rows), "--train.save_every", "3", "--export.rehearse", "false"]
+    assert run(base, tmp_path / "out", *more, "--train.max_steps", "4") == EXIT_DONE
+    more += ["--train.resume", "auto", "--train.batch_size", "8", "--train.chunk_size", "6"]
+    assert run(base, tmp_path / "out", *more, "--train.max_steps", "5") == EXIT_DONE
+    assert list(losses(tmp_path / "out")) == [1, 2, 3, 4, 5]
 
 
 def test_a_mistake_in_the_data_deletes_nothing(base, copy, tmp_path):

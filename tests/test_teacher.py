@@ -177,6 +177,8 @@ def test_files_of_vectors(home, tmp_path):
         ({"text": ["a", "b"], "vector": [[1.0], [1.0, 2.0]]}, "lengths"),
         ({"text": ["a"], "vectors": [[1.0]]}, "its columns are text, vectors"),
         ({"text": TEXTS, "vector": [[np.nan]] * len(TEXTS)}, "not finite"),
+        ({"text": ["a"], "vector": ["[1.0]"]}, "its column vector holds string"),
+        ({"text": [1], "vector": [[1.0]]}, "its column text holds int64"),
         (np.ones((3, 2)), f"has 3 rows, and the data has {len(TEXTS)} distinct texts"),
         (np.ones(3), "a matrix is expected"),
         (None, "cannot read"),

@@ -44,8 +44,8 @@ def canary(run: LiveRun) -> None:
 
 
 def check_chunks(run: LiveRun) -> None:
-    """The self-check of GradCache on the shortest rows of this rank's first batch, in each stage
-    with an objective of its own."""
+    """The self-check of GradCache on the shortest rows of the batch that this rank has next, and of
+    the first batch of each stage."""
     module, worst = run.engine.module, [0.0, 0.0]
     for stage in range(len(module.objectives)):
         module.enter(stage)
@@ -57,7 +57,8 @@ def check_chunks(run: LiveRun) -> None:
 
 def _check_chunks(run: LiveRun, stage: int) -> tuple[float, float]:
     data = run.data
-    rows = data.plan.local(data.plan.batch(stage, 0), dist.rank())
+    place = (stage, 0) if run.config.stages else data.plan.position(run.step)
+    rows = data.plan.local(data.plan.batch(*place), dist.rank())
     source = rows[0][0]
     examples = [data.sources[s].examples[i] for s, i in rows]
     if most := data.sources[source].drawn:

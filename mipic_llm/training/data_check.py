@@ -13,7 +13,7 @@ from mipic_llm.data import stream
 from mipic_llm.data.growing import cache_home
 from mipic_llm.data.read.find import split_weight
 from mipic_llm.data.read.rows import ReadReport, TextSource
-from mipic_llm.data.read.training import no_scores, read_training, reading_of
+from mipic_llm.data.read.training import no_labels, no_scores, read_training, reading_of
 from mipic_llm.data.split import split_off
 from mipic_llm.errors import EXIT_DONE, EXIT_USER_ERROR, UserError
 from mipic_llm.evaluation.encode import make_encoder
@@ -41,7 +41,8 @@ def check(config: Config) -> int:
         else:
             tasks += mine
             _say(f"validation {spec}", [("read", line) for line in lines])
-    d, scored = config.data, config.data.score_column is None
+    d = config.data
+    scored, labelled = d.score_column is None, d.label_column is None
     read: list[TextSource] = []
     large = any(stream.wanted(spec, d.stream) for spec in config.training)
     with tempfile.TemporaryDirectory(dir=_aside(d.token_cache) if large else None) as aside:
@@ -55,6 +56,7 @@ def check(config: Config) -> int:
                 bad += _say(f"training {split_weight(name)[0]}", [("bad", str(error))])
             else:
                 scored |= rows.scored == d.score_column
+                labelled |= rows.labelled
                 _say(f"training {rows.name}", table(rows, reports, tasks, its))
                 bad += sum(len(report.rejected) for report in reports)
                 read.append(rows)
@@ -65,6 +67,8 @@ def check(config: Config) -> int:
                 bad += _say("validation split", [("bad", str(error))])
     if not scored:
         bad += _say("data.score_column", [("bad", no_scores(d.score_column))])
+    if not labelled:
+        bad += _say("data.label_column", [("bad", no_labels(d.label_column))])
     mend = "; mend them, or leave bad rows out with --data.on_bad_rows skip" * bool(bad)
     print(f"{bad:,} bad{mend}; nothing was trained (--data.check true)")
     return EXIT_USER_ERROR if bad else EXIT_DONE

@@ -62,15 +62,23 @@ class Evaluator:
             self._drop_later_rows()
             scores = read_scores(self.path, stage="before")
             self.first = {s[:3]: s.value for s in scores}
+            if {task.name for task in self.run.data.tasks} <= {s.task for s in scores}:
+                self._check_best(scores)
             return scores
         scores = self._score(self.points, "before")
         self.first = {s[:3]: s.value for s in scores}
-        if best := self.options.best:
-            names = [key_of(s) for s in scores if s.point in self.some]
-            hint = f"{nearest([best], names)}; there are: {', '.join(names[:6])} .."
-            need(best in names, f"eval.best: {best!r} is not measured{hint}")
+        self._check_best(scores)
         self._tell(scores)
         return scores
+
+    def _check_best(self, scores: list[Score]) -> None:
+        """UserError where eval.best is no figure of these tasks at the points that are looked at
+        during training."""
+        if best := self.options.best:
+            pairs = dict.fromkeys(s[:2] for s in scores)
+            names = [f"{task}/{metric}@{p}" for task, metric in pairs for p in self.some]
+            hint = f"{nearest([best], names)}; there are: {', '.join(names[:6])} .."
+            need(best in names, f"eval.best: {best!r} is not measured{hint}")
 
     def after(self) -> list[Score]:
         """Scores at all points, of the best checkpoint's weights where eval.best names a figure."""
@@ -108,6 +116,7 @@ class Evaluator:
         kept in <output_dir>/best."""
         run, scores, words = self.run, self._score(self.some, "during"), ""
         if self.options.best:
+            self._check_best(scores)
             run.finish()  # which decides what the best is
             value = {key_of(s): s.value for s in scores}[self.options.best]
             value = -math.inf if math.isnan(value) else value
@@ -205,8 +214,12 @@ class Evaluator:
             kept = [row for _, row in rows_of(self.path) if row.get("stage") == "before" or
                     (row.get("stage") == "during" and row["step"] <= self.run.step)]  # fmt: skip
             temporary = Path(f"{self.path}.tmp")
-            temporary.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
-            temporary.replace(self.path)
+            try:
+                temporary.write_text("".join(json.dumps(row) + "\n" for row in kept), "utf-8")
+                temporary.replace(self.path)
+            except OSError as error:
+                say(f"warning: {self.path} keeps rows of steps that are made again: "
+                    f"{error.strerror}")  # fmt: skip
 
 
 def _chosen(items: list[str], known: list[Point]) -> list[Point]:

@@ -6,7 +6,7 @@ import json
 import signal
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,13 @@ def train(
     check_callbacks(callbacks)
     start()
     validate(config, dist.world_size())
-    lock = claim_output(config)
+    # Given back however this ends: a notebook keeps the frames of an error, and what they hold.
+    with claim_output(config) or nullcontext():
+        return _run(config, callbacks, rows, validation)
+
+
+def _run(config: Config, callbacks: Sequence[Any], rows: Any, validation: Any) -> int:
+    """`train` in an output directory that is claimed."""
     out = Path(config.output_dir)
     resume_from = find_resume(config, out / "checkpoints")
     past = past_batches(resume_from) if resume_from else ()
@@ -117,8 +123,6 @@ def train(
     finally:
         run.saver.close()
         run.emit("on_end", status)
-        if lock:
-            lock.close()
     engine.close()
     run.settle()
     return code

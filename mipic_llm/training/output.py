@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -14,8 +15,12 @@ from mipic_llm.config import Config, dump, need, read_record
 from mipic_llm.errors import UserError
 from mipic_llm.runtime import checkpoint
 from mipic_llm.runtime import ranks as dist
+from mipic_llm.runtime.ranks import say
 from mipic_llm.training.run import LiveRun
 from mipic_llm.types import TURNED
+
+# What some disks of clusters answer to a lock.
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)
 
 
 def claim_output(config: Config) -> IO | None:
@@ -28,7 +33,12 @@ def claim_output(config: Config) -> IO | None:
             out.mkdir(parents=True, exist_ok=True)
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW  # a link would empty what it leads to
             lock = os.fdopen(os.open(out / ".lock", flags, 0o644), "r+")
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    raise
+                say(f"note: the disk of {out} knows no locks; start no second run there")
             problem = _other_run(out, config)
         except BlockingIOError:
             problem = (
@@ -39,6 +49,8 @@ def claim_output(config: Config) -> IO | None:
             problem = f"output_dir: cannot write to {out}: {reason}; name another"
     problem = dist.from_first(problem)
     if problem:
+        if lock:
+            lock.close()
         raise UserError(problem)
     return lock
 

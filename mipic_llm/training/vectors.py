@@ -131,11 +131,15 @@ def about_file(name: str) -> tuple[list[Any], int]:
 def _parquet(name: str) -> Any:
     """Texts and their vectors (n, K), batch by batch. ValueError for other columns or shapes."""
     import pyarrow.parquet
+    from pyarrow import types
 
     file, width = pyarrow.parquet.ParquetFile(name), None
     if not {"text", "vector"} <= set(file.schema_arrow.names):
         raise ValueError(f"its columns are {', '.join(file.schema_arrow.names)}; text and vector "
                          "are expected")  # fmt: skip
+    kind = file.schema_arrow.field("vector").type
+    if not (types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)):
+        raise ValueError(f"its column vector holds {kind}; lists of numbers are expected")
     for batch in file.iter_batches(columns=["text", "vector"]):
         rows = batch.column("vector")
         values = np.asarray(rows.flatten(), np.float32)
@@ -143,7 +147,10 @@ def _parquet(name: str) -> Any:
         lengths = set(rows.value_lengths().to_pylist())
         if lengths != {width}:
             raise ValueError(f"its vectors have lengths {sorted(map(str, lengths | {width}))}")
-        yield batch.column("text").to_pylist(), values.reshape(-1, width)
+        texts = batch.column("text").to_pylist()
+        if not all(text is None or isinstance(text, str) for text in texts):
+            raise ValueError(f"its column text holds {batch.column('text').type}; text is expected")
+        yield texts, values.reshape(-1, width)
 
 
 class FileVectors:
