@@ -5,19 +5,10 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mipic_llm.api import (
-        Model,
-        Run,
-        Scores,
-        compare,
-        evaluate,
-        export,
-        load,
-        merge,
-        mine,
-        train,
-    )
+    from mipic_llm.api import compare, evaluate, export, merge, mine, train
+    from mipic_llm.api.run import Model, Run, load
     from mipic_llm.errors import UserError
+    from mipic_llm.report.scores import Scores
     from mipic_llm.training.callbacks import Callback
 
 __version__ = "0.1.0"
@@ -36,7 +27,8 @@ __all__ = [
     "train",
 ]
 
-_HOMES = {"UserError": "errors", "Callback": "training.callbacks"}
+_HOMES = {"UserError": "errors", "Callback": "training.callbacks", "Scores": "report.scores",
+          "Model": "api.run", "Run": "api.run", "load": "api.run"}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -20,7 +20,8 @@ from ranks import ROOT, run_ranks
 from tiny_models import TEXTS, tiny_bert
 
 import mipic_llm
-from mipic_llm import UserError, api
+from mipic_llm import UserError
+from mipic_llm.api.arguments import splits_of
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
@@ -113,9 +114,7 @@ def test_several_sources_are_mixed(base, run, tmp_path, capsys):
 
 
 def test_a_validation_split_that_no_task_reads_is_said(base, tmp_path, capsys):
-    (found,) = api._splits(
-        [DatasetDict(train=Dataset.from_list(ROWS), dev=Dataset.from_list(ROWS))]
-    )
+    (found,) = splits_of([DatasetDict(train=Dataset.from_list(ROWS), dev=Dataset.from_list(ROWS))])
     assert found.name == "dev" and len(found.rows) == len(ROWS)  # of pairs one can be made
     texts = Dataset.from_list([{"text": row["anchor"]} for row in ROWS])
     data = DatasetDict(train=Dataset.from_list(ROWS), validation=texts)

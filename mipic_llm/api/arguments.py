@@ -1,0 +1,77 @@
+"""Arguments of the API as what commands take, and the process around a call."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mipic_llm.config import Config, from_settings
+from mipic_llm.data.read.containers import NamedRows
+from mipic_llm.data.read.training import as_list
+from mipic_llm.quiet import quiet
+
+_VALIDATION = ("validation", "valid", "val", "dev")
+
+
+def flat_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """{"train": {"epochs": 2}} and {"train.epochs": 2} as the latter."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        inner = value if isinstance(value, Mapping) else None
+        flat |= {key: value} if inner is None else {f"{key}.{k}": v for k, v in inner.items()}
+    return flat
+
+
+def config_of(flat: Mapping[str, Any], extra: Any = None) -> Config:
+    config = from_settings(flat)
+    return config.told(config, extra=extra)
+
+
+def by_name(found: list[Any] | None) -> bool:
+    return bool(found) and all(isinstance(one, str) for one in found or ())
+
+
+def splits_of(sources: Sequence[Any]) -> list[NamedRows] | None:
+    """The validation splits that DatasetDicts among the training data bring, if any."""
+    found = []
+    for n, source in enumerate(sources):
+        split = next((s for s in _VALIDATION if isinstance(source, Mapping) and s in source), None)
+        if split is None:
+            continue
+        from mipic_llm.evaluation.build import understood
+
+        columns = list(next(iter(source[split]), {}))
+        if understood(columns):
+            found.append(NamedRows(f"{split}-{n}" if n else split, source[split]))
+        elif os.environ.get("RANK", "0") == "0":
+            print(f"note: data[{n}]: its {split} split has the columns {', '.join(columns)} and is "
+                  "not used; evaluation understands none of them")  # fmt: skip
+    return found or None
+
+
+def tasks_of(data: Any) -> list[Any]:
+    """Evaluation data: names of files stay, rows in memory get a name; an empty list is none."""
+    sources = [] if isinstance(data, list | tuple) and not data else as_list(data)
+    return [
+        str(d) if isinstance(d, str | Path) else NamedRows(f"rows[{n}]", d)
+        for n, d in enumerate(sources)
+    ]
+
+
+@contextmanager
+def session() -> Iterator[None]:
+    """As a command starts: quiet libraries. Afterwards the caller's random state is as it was, and
+    what the run held is freed."""
+    quiet()
+    from mipic_llm.runtime import checkpoint
+
+    kept = checkpoint.rng_state()
+    try:
+        yield
+    finally:
+        checkpoint.set_rng_state(kept)
+        gc.collect()
