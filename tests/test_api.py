@@ -204,6 +204,18 @@ class Stop(mipic_llm.Callback):
         return "stop" if step == 2 else None
 
 
+def test_evaluate_takes_the_flags_of_the_command(run, tmp_path):
+    out = tmp_path / "out"
+    mipic_llm.evaluate(run, PAIRS, dims=[8], layers=[4], output_dir=out, pca_text=["demo"],
+                       bits=[1], centre=True, rows=False)  # fmt: skip
+    rows = [json.loads(line) for line in (out / "scores.jsonl").read_text().splitlines()]
+    assert {row["readout"] for row in rows} == {"prefix", "pca"} and not (out / "rows.npz").exists()
+    with pytest.raises(UserError, match="evaluate: pca_text: pca_text must be"):
+        mipic_llm.evaluate(run, PAIRS, pca_text=5)
+    with pytest.raises(UserError, match="unknown setting pca_tex"):
+        mipic_llm.evaluate(run, PAIRS, pca_tex=["demo"])
+
+
 def test_callbacks_and_signals_stop_a_run(base, tmp_path):
     run = mipic_llm.train(ROWS, output_dir=tmp_path / "a", callbacks=[Stop()], **settings(base))
     assert len(losses(run)) == 2 and run.encode("x").shape == (32,)

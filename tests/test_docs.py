@@ -14,8 +14,9 @@ import pytest
 from ranks import ROOT
 from test_readme import OWN
 
-from mipic_llm.commands import evaluate, export
+from mipic_llm.commands import export
 from mipic_llm.config import ALIASES, OPTIONS, load_config
+from mipic_llm.config.evaluating import EvaluateFlags
 from mipic_llm.config.merging import MergeFlags
 from mipic_llm.data.read.training import read_training
 from mipic_llm.mining.settings import MineFlags
@@ -46,7 +47,7 @@ def test_flags_exist(page: Path) -> None:
 def test_commands_are_read(monkeypatch, tmp_path) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my.yaml").write_text("seed: 1\n")
-    extras = {"train": None, "evaluate": evaluate.Flags, "export": export.Flags,
+    extras = {"train": None, "evaluate": EvaluateFlags, "export": export.Flags,
               "merge": MergeFlags, "mine": MineFlags}  # fmt: skip
     seen = set()
     for command in COMMANDS:

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from ranks import ROOT, run_command
 
-from mipic_llm.commands import compare, evaluate, export
+from mipic_llm.commands import compare, export
 from mipic_llm.config import ALIASES, OPTIONS
+from mipic_llm.config.evaluating import EvaluateFlags
 from mipic_llm.mining.settings import MineSettings
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -30,7 +31,7 @@ LINKS = re.compile(r"\]\((?!https?:)([^()#\s]*)#?([^()\s]*)\)")
 OWN = {"help", "study", "jobs", "print_config", "num_gpus", "num_accelerators", "hostfile",
        "output", "ranks", "module", "gpu", "sweep", "json", "keep", "write", "budget", "out",
        "mean_tokens", "runs", "how", "weights", "scale", "rule", "slack",
-       *(name for kind in (evaluate.Flags, compare.Flags, export.Flags)
+       *(name for kind in (EvaluateFlags, compare.Flags, export.Flags)
          for name in kind.model_fields),
        *(f"mine.{name}" for name in MineSettings.model_fields)}  # fmt: skip
 

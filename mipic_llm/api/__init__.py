@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from mipic_llm.api.arguments import by_name, config_of, flat_settings, session, splits_of, tasks_of
 from mipic_llm.api.run import Model, Run, model_path
 from mipic_llm.config import parse_point
+from mipic_llm.config.evaluating import EvaluateFlags, evaluate_flags
 from mipic_llm.config.fields import Row
 from mipic_llm.config.files import check_file
 from mipic_llm.config.merging import MergeFlags, check_merge
@@ -82,17 +83,17 @@ def evaluate(
 
     model: a Run, a Model, a directory or a Hugging Face id. data: as for `train`, with columns
     sentence1, sentence2, score | sentence1, sentence2, label | text, label | anchor, positive ..
-    bits: 8
-    (int8) and 1 (signs) beside float32. output_dir: where scores.jsonl goes; None =
-    outputs/evaluation. Other arguments as the flags of `mipic evaluate`.
+    bits: 8 (int8) and 1 (signs) beside float32. output_dir: where scores.jsonl goes; None =
+    outputs/evaluation. Other arguments as the flags of `mipic evaluate`, such as pca_text=[..].
     """
-    from mipic_llm.evaluation.judge import asked
     from mipic_llm.evaluation.judge import evaluate as judge
 
+    own = {k: settings.pop(k) for k in [*settings] if k in EvaluateFlags.model_fields}
     flat = flat_settings(settings | ({} if output_dir is None else {"output_dir": output_dir}))
-    config = config_of(flat, asked(
-        model=str(model_path(model)), data=[] if data is None else tasks_of(data), suite=suite,
+    config = config_of(flat, evaluate_flags(
+        [] if data is None else tasks_of(data), model=str(model_path(model)), suite=suite,
         mteb=list(mteb), layers=layers and list(layers), dims=dims and list(dims), bits=list(bits),
+        **own,
     ))  # fmt: skip
     with session():
         from mipic_llm.report import read_scores

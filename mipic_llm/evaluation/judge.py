@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from torch import Tensor
@@ -37,18 +36,6 @@ from mipic_llm.runtime.engine import start
 from mipic_llm.runtime.ranks import say
 from mipic_llm.tracking import follow
 from mipic_llm.types import BITS, Score
-
-_DEFAULTS: dict[str, Any] = {
-    "model": None, "data": [], "suite": None, "mteb": [], "rows": True, "pca_text": [],
-    "lens_text": [],
-    "bits": [], "bits_text": [], "centre": False, "asymmetric": False, "old": None,
-    "layers": None, "dims": None,
-}  # fmt: skip
-
-
-def asked(**told: Any) -> SimpleNamespace:
-    """The flags of `mipic evaluate` for a program, where not told their defaults."""
-    return SimpleNamespace(**_DEFAULTS | told)
 
 
 def evaluate(config: Config) -> int:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mipic_llm.config import Config
+from mipic_llm.config.evaluating import evaluate_flags
 from mipic_llm.errors import UserError
-from mipic_llm.evaluation.judge import asked, evaluate
+from mipic_llm.evaluation.judge import evaluate
 from mipic_llm.model.directory import read_model
 from mipic_llm.model.files import exported
 from mipic_llm.report import Evaluation, compare_two, read_evaluation, read_run
@@ -136,8 +137,8 @@ def _evaluated(config: Config, thing: str, name: str, out: Path, length: int | N
     """The model, or a run's, scored now."""
     flags, values = config.extra, {"output_dir": str(out)}
     values |= {} if length is None else {"data.max_length": length}
-    extra = asked(model=_export(Path(thing)), data=flags.data, suite=flags.suite,
-                  layers=flags.layers, dims=flags.dims, bits=flags.bits)  # fmt: skip
+    extra = evaluate_flags(flags.data, model=_export(Path(thing)), suite=flags.suite,
+                           layers=flags.layers, dims=flags.dims, bits=flags.bits)  # fmt: skip
     start()
     changed = config.replace("flag", **values)
     evaluate(changed.told(changed, extra=extra))
