@@ -74,7 +74,7 @@ def stepper(
 
 def throughput(case: list[Any], runs: int, warmup: int) -> list[dict[str, Any]]:
     """Two timings of one case (each version twice), with MFU and peak memory."""
-    from mipic_llm.runtime.engine import start
+    from mipic_llm.runtime.start import start
 
     start()
     c = Case(*case)
@@ -98,7 +98,7 @@ def throughput(case: list[Any], runs: int, warmup: int) -> list[dict[str, Any]]:
 
 def ratio(case: list[Any], runs: int, warmup: int) -> dict[str, Any]:
     """MIPIC over MRL in turn, on one batch."""
-    from mipic_llm.runtime.engine import start
+    from mipic_llm.runtime.start import start
 
     start()
     c = Case(*case)
@@ -155,7 +155,7 @@ def _ratio_rows(o: Options, dry: bool) -> list[Row]:
 
 def _peer_rows(o: Options, dry: bool, folder: Path) -> list[Row]:
     """sentence-transformers in its own bf16 (autocast) on random BGE-M3 weights, drawn lengths."""
-    from mipic_llm.runtime.engine import start
+    from mipic_llm.runtime.start import start
 
     start()
     shape = flops.TINY_XLMR if dry else flops.BGE_M3

@@ -55,7 +55,7 @@ class Run(NamedTuple):
 
 
 def device() -> torch.device:
-    from mipic_llm.runtime.engine import start
+    from mipic_llm.runtime.start import start
 
     torch.backends.cuda.matmul.allow_tf32 = False
     return start()

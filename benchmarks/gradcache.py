@@ -28,7 +28,7 @@ def peak(
     """Train `rows` rows in batches of B; -> peak and warm MiB, CPU ms and tokens per step."""
     from mipic_llm.data.batch import build_step
     from mipic_llm.evaluation.encode import make_encoder
-    from mipic_llm.runtime.engine import start
+    from mipic_llm.runtime.start import start
 
     start()
     examples, _ = data.triplets(path)

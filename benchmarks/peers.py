@@ -199,7 +199,7 @@ def _rows(case: Case, samples, ours: dict[str, Ours], recorder: Recorder, common
 
 
 def run(o: Options) -> list[Row]:
-    from mipic_llm.runtime.engine import start
+    from mipic_llm.runtime.start import start
 
     start()
     cases = [c for c in (QUICK if o.quick else CASES) if o.case in (None, c.name)]

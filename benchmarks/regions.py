@@ -142,7 +142,7 @@ VARIANTS = {"mrl": ("mrl", []), "mipic": ("mipic", []),
 def run(o: Options) -> list[Row]:
     from mipic_llm.data.batch import build_step
     from mipic_llm.evaluation.encode import make_encoder
-    from mipic_llm.runtime.engine import start
+    from mipic_llm.runtime.start import start
 
     start()
     B, runs = (4, 1) if o.quick else (32, o.runs or 5)

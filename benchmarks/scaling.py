@@ -51,7 +51,7 @@ def measure(
     lora_rank: int = 0, join: bool = True,
 ) -> dict[str, float]:  # fmt: skip
     """Time of a step of this point, of rank 0's process."""
-    from mipic_llm.runtime.engine import start
+    from mipic_llm.runtime.start import start
 
     if join:
         start()
@@ -97,7 +97,7 @@ def _row(axis: str, p: Point, got: dict[str, float], base_ms: float, suite: str,
 
 
 def run(o: Options, suite: str = "scaling", base: Point | None = None, **more: Any) -> list[Row]:
-    from mipic_llm.runtime.engine import start
+    from mipic_llm.runtime.start import start
 
     start()
     base = base or (Point("tiny-bert", 4, 12) if o.quick else Point())

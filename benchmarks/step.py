@@ -53,7 +53,7 @@ def stepper(case: Case, objective: str) -> models.Stepper:
 
 def peak(case: str, objective: str) -> float:
     """MiB of this (fresh) process after two steps."""
-    from mipic_llm.runtime.engine import start
+    from mipic_llm.runtime.start import start
 
     start()
     step = stepper({c.name: c for c in CASES + QUICK}[case], objective)
@@ -94,7 +94,7 @@ def bench(case: Case, o: Options, peaks: dict[str, float]) -> list[Row]:
 
 
 def run(o: Options) -> list[Row]:
-    from mipic_llm.runtime.engine import start
+    from mipic_llm.runtime.start import start
 
     cases = [c for c in (QUICK if o.quick else CASES) if o.case in (None, c.name)]
     peaks: list[dict[str, float]] = [

@@ -19,7 +19,8 @@ from mipic_llm.config import load_config
 from mipic_llm.errors import UserError
 from mipic_llm.runtime import checkpoint
 from mipic_llm.runtime import ranks as dist
-from mipic_llm.runtime.engine import Engine, start
+from mipic_llm.runtime.engine import Engine
+from mipic_llm.runtime.start import start
 from mipic_llm.training import selfcheck, setup
 from mipic_llm.training import step as step_module
 from mipic_llm.training.step import StepRunner

@@ -15,7 +15,7 @@ import torch
 from mipic_llm.config import load_config
 from mipic_llm.data.batch import build_step
 from mipic_llm.runtime import ranks as dist
-from mipic_llm.runtime.engine import start
+from mipic_llm.runtime.start import start
 from mipic_llm.training import setup
 from mipic_llm.training.step import StepRunner
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from mipic_llm.config import load_config
-from mipic_llm.runtime.engine import start
+from mipic_llm.runtime.start import start
 from mipic_llm.training import loop
 
 

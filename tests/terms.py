@@ -287,7 +287,7 @@ def judge(flags: list[str], naive: Naive, step: int = 0, kind: str = "pairs") ->
 def main() -> None:
     from test_terms import CASES
 
-    from mipic_llm.runtime.engine import start
+    from mipic_llm.runtime.start import start
 
     start()
     answers = {name: judge(*case) for name, case in CASES.items()}

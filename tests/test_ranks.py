@@ -48,14 +48,14 @@ def share(answers: str) -> None:
     import tempfile
 
     from mipic_llm.errors import UserError
-    from mipic_llm.runtime import engine, ranks
+    from mipic_llm.runtime import ranks, start
     from mipic_llm.runtime.shared import Shared
 
     def anonymous() -> int:  # KiB of this process that no file stands for
         lines = Path("/proc/self/status").read_text().splitlines()
         return int(next(x for x in lines if x.startswith("RssAnon")).split()[1])
 
-    engine.start()
+    start.start()
     rank, n = ranks.rank(), 200_000
     empty, small = Shared(2, 0, 3), Shared(2, 5, 3)
     small.tensor[:, [[0, 3], [4, 1, 2]][rank]] = float(rank + 1)
@@ -89,12 +89,12 @@ def work(group: str, answers: str) -> None:
     """One rank: what each call gives, or the error that it raises."""
     from torch.testing._internal.distributed import fake_pg  # noqa: F401  (registers `fake`)
 
-    from mipic_llm.runtime import engine, ranks
+    from mipic_llm.runtime import ranks, start
     from mipic_llm.runtime.saving import Saver
     from mipic_llm.training.run import LiveRun
 
-    engine.BACKENDS["cpu"] = group
-    engine.start()
+    start.BACKENDS["cpu"] = group
+    start.start()
     rank = ranks.rank()
     run: Any = SimpleNamespace(failure=None, stop_reason=None, saver=Saver(), saving=None)
     run.finish = lambda: LiveRun.finish(run)
@@ -152,7 +152,7 @@ def test_host_and_device_tensors_go_over_what_serves_them(group: str, tmp_path) 
 
 
 def test_a_gpu_gets_both_backends() -> None:
-    from mipic_llm.runtime.engine import BACKENDS
+    from mipic_llm.runtime.start import BACKENDS
 
     served = torch.distributed.distributed_c10d.BackendConfig(BACKENDS["cuda"])
     assert served.get_device_backend_map() == {"cpu": "gloo", "cuda": "nccl"}

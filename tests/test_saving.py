@@ -15,7 +15,7 @@ from tiny_models import tiny_bert
 
 from mipic_llm.config import load_config
 from mipic_llm.errors import EXIT_DONE
-from mipic_llm.runtime import checkpoint, saving
+from mipic_llm.runtime import checkpoint, copies, saving
 from mipic_llm.runtime.engine import consolidated
 from mipic_llm.training import loop
 
@@ -75,7 +75,7 @@ def test_a_late_write_holds_the_state_of_its_own_step(base, tmp_path, monkeypatc
     monkeypatch.setattr(loop, "report", lambda *_: None)
     assert loop.train(load_config(flags(base, tmp_path / "a", *more))) == EXIT_DONE
     hold, write = Hold(), saving._write
-    monkeypatch.setattr(saving, "_memory_left", lambda: room)
+    monkeypatch.setattr(copies, "_memory_left", lambda: room)
     monkeypatch.setattr(saving, "_write", lambda *a: (hold.go.wait(60), write(*a))[1])
     assert loop.train(load_config(flags(base, tmp_path / "b", *more)), [hold]) == EXIT_DONE
     assert hold.go.is_set() and hold.written == []

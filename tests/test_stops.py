@@ -24,7 +24,7 @@ import sys
 from mipic_llm.commands.run import run_main
 from mipic_llm.errors import UserError
 from mipic_llm.runtime import ranks
-from mipic_llm.runtime.engine import start
+from mipic_llm.runtime.start import start
 
 def main(argv):
     start()

@@ -22,7 +22,7 @@ from mipic_llm.data.read.cells import plain
 from mipic_llm.data.read.rows import Example, TextSource, key_of
 from mipic_llm.errors import UserError
 from mipic_llm.model.directory import open_source
-from mipic_llm.runtime.engine import start
+from mipic_llm.runtime.start import start
 from mipic_llm.training import loop, setup, vectors
 from mipic_llm.training import teacher as teachers
 

@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from mipic_llm.config import load_config
-from mipic_llm.runtime.engine import start
+from mipic_llm.runtime.start import start
 from mipic_llm.training import setup
 from mipic_llm.training.step import StepRunner
 

@@ -216,7 +216,7 @@ def mine(
 def _new_directory() -> str:
     """outputs/run-N, the first that does not exist; the same on every rank."""
     from mipic_llm.runtime import ranks
-    from mipic_llm.runtime.engine import start
+    from mipic_llm.runtime.start import start
 
     start()
     number = 1

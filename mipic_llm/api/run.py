@@ -126,7 +126,7 @@ def load(path: str | Path | Run, **settings: Any) -> Model:
     config = config_of(flat_settings(settings))
     with session():
         from mipic_llm.evaluation.open import open_finished
-        from mipic_llm.runtime.engine import start
+        from mipic_llm.runtime.start import start
 
         start()
         return Model(open_finished(config, str(model_path(path))), config.eval.batch_size)

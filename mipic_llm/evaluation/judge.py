@@ -32,8 +32,8 @@ from mipic_llm.report.index import index_table
 from mipic_llm.report.plots import save
 from mipic_llm.report.scores import PREFIX
 from mipic_llm.runtime import ranks as dist
-from mipic_llm.runtime.engine import start
 from mipic_llm.runtime.ranks import say
+from mipic_llm.runtime.start import start
 from mipic_llm.tracking import follow
 from mipic_llm.types import BITS, Score
 

@@ -16,8 +16,8 @@ from mipic_llm.report import Evaluation, compare_two, read_evaluation, read_run
 from mipic_llm.report.comparison import Comparison
 from mipic_llm.report.versus import as_text, write_page
 from mipic_llm.runtime import ranks as dist
-from mipic_llm.runtime.engine import start
 from mipic_llm.runtime.ranks import say
+from mipic_llm.runtime.start import start
 from mipic_llm.tracking import follow
 
 

@@ -23,8 +23,8 @@ from mipic_llm.model.backbone import base_of
 from mipic_llm.model.dense import trained
 from mipic_llm.model.directory import read_model
 from mipic_llm.model.files import KINDS, content_of, exported
-from mipic_llm.runtime.engine import start
 from mipic_llm.runtime.ranks import say, world_size
+from mipic_llm.runtime.start import start
 from mipic_llm.tracking import RECORD, follow, write_record
 
 

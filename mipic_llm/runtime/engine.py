@@ -1,13 +1,9 @@
-"""DeepSpeed, of which only this room knows: start-up, wrapping, backward, state in and out."""
+"""The module under DeepSpeed, which only this room knows: wrapping, backward, state in and out."""
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import io
-import logging
-import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,68 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from mipic_llm.config import Config
-from mipic_llm.errors import UserError
 from mipic_llm.runtime import pickles
-from mipic_llm.runtime.optimizer import (
-    make_optimizer,
-    one_norm,
-    parameter_groups,
-    undo_first_step,
-)
-from mipic_llm.runtime.ranks import leave
-from mipic_llm.runtime.watch import watch
-
-logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-if not torch.cuda.is_available():
-    os.environ.setdefault("DS_ACCELERATOR", "cpu")  # what it would find, with a warning
-
-
-# Its autotuner would import mlflow, and half of PyPI with it, for which training has no use.
-_hidden = sys.modules.setdefault("mlflow", None) is None  # type: ignore[arg-type]
-import deepspeed  # noqa: E402  (its logger must be quiet before it speaks)
-from deepspeed.utils import safe_get_full_grad  # noqa: E402
-
-if _hidden:
-    del sys.modules["mlflow"]
-# An op for its inference only, compiled at the first start on a CPU. Without it no compiler is
-# needed, and a start killed while compiling leaves no lock on which later ones wait for ever.
-deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-
-# What serves the tensors of each device in the process group: nccl alone would refuse host tensors.
-BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}
-
-
-def start() -> torch.device:
-    """Join the ranks of the launcher (deepspeed, torchrun), or be the only one. -> this device.
-
-    Raises UserError where the port at which several ranks meet is taken.
-    """
-    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
-    device = torch.device("cpu")
-    if torch.cuda.is_available():
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
-        torch.cuda.set_device(device)
-    backend = BACKENDS[device.type]
-    if not torch.distributed.is_initialized() and int(os.environ.get("WORLD_SIZE", 1)) == 1:
-        # One rank needs no port, so any number of such runs share a machine; and without a launcher
-        # no rank is left in the environment of children.
-        os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed insists
-        store = torch.distributed.HashStore()
-        torch.distributed.init_process_group(backend, store=store, rank=0, world_size=1)
-    try:
-        deepspeed.init_distributed(backend, verbose=False)
-    except torch.distributed.DistNetworkError as error:
-        if "EADDRINUSE" not in str(error):
-            raise
-        raise UserError(
-            f"port {os.environ.get('MASTER_PORT')} is taken, perhaps by another run on this "
-            "machine; give the launcher a free one: deepspeed --master_port N"
-        ) from error
-    watch()
-    return device
-
-
-atexit.register(leave)
+from mipic_llm.runtime.optimizer import make_optimizer, one_norm, parameter_groups, undo_first_step
+from mipic_llm.runtime.start import deepspeed
 
 
 @contextmanager
@@ -177,7 +114,7 @@ class Engine:
         call, between backward and step."""
         for name, parameter in self.module.named_parameters():
             if parameter.requires_grad:
-                grad = safe_get_full_grad(parameter)
+                grad = deepspeed.utils.safe_get_full_grad(parameter)
                 assert grad is not None, f"{name} has no gradient"
                 yield name, grad.detach().float()
 

@@ -7,23 +7,19 @@ directory. Until then it is no checkpoint, and the older ones are whole.
 
 from __future__ import annotations
 
-import io
 import json
-import pickle
 import shutil
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
-from torch import Tensor
 
 from mipic_llm.runtime import checkpoint
 from mipic_llm.runtime import ranks as dist
 from mipic_llm.runtime.checkpoint import MANIFEST, VERSION, fingerprint, remove, sync
+from mipic_llm.runtime.copies import Copies, Frozen
 from mipic_llm.runtime.engine import Engine
 from mipic_llm.types import RunState
 
@@ -36,7 +32,7 @@ class Saver:
     """Saves of one run, one at a time. All ranks call `start` and `wait` alike."""
 
     def __init__(self) -> None:
-        self._copies = _Copies()
+        self._copies = Copies()
         self._thread = ThreadPoolExecutor(1, "save")
         self._result: Future[Path] | None = None
 
@@ -76,7 +72,7 @@ class Saver:
             "zero_stage": engine.stage,
             "batches": batches,
         }
-        files: list[tuple[Path, _Frozen]] = []
+        files: list[tuple[Path, Frozen]] = []
         self._copies.begin()
 
         def begin() -> None:
@@ -111,7 +107,7 @@ class Saver:
 
 
 def _write(
-    fresh: Path, files: list[tuple[Path, _Frozen]], table: dict[str, Any],
+    fresh: Path, files: list[tuple[Path, Frozen]], table: dict[str, Any],
     identity: Callable[[], dict[str, str]], keep: int, also: int | None,
 ) -> Path:  # fmt: skip
     """Everything after the copies; in the thread of each rank."""
@@ -189,103 +185,3 @@ def _reason(error: Exception, folder: Path) -> str:
         probe.unlink(missing_ok=True)
         return found.strerror or str(found)
     return str(error).splitlines()[0]
-
-
-# ------------------------------------------------------------------------------ copies
-
-
-class _Frozen:
-    """What a file will hold: a pickle in which tensors are numbers, and these tensors."""
-
-    def __init__(self, content: Any) -> None:
-        stream = io.BytesIO()
-        pickler = _Pickler(stream)
-        pickler.dump(content)
-        self.rest, self.tensors = stream.getvalue(), pickler.tensors
-
-    def thaw(self) -> Any:
-        unpickler = _Unpickler(io.BytesIO(self.rest))  # made above, so it is no stranger's
-        unpickler.tensors = self.tensors
-        return unpickler.load()
-
-
-class _Pickler(pickle.Pickler):
-    def __init__(self, stream: io.BytesIO) -> None:
-        super().__init__(stream)
-        self.tensors: list[Tensor] = []
-        self.known: dict[tuple, int] = {}
-
-    def persistent_id(self, value: Any) -> int | None:
-        if not isinstance(value, Tensor):
-            return None
-        place = value.untyped_storage().data_ptr(), value.storage_offset()
-        key = (*place, value.dtype, value.shape, value.stride())
-        if key not in self.known:  # tied weights stay one
-            self.known[key] = len(self.tensors)
-            self.tensors.append(value.detach())
-        return self.known[key]
-
-
-class _Unpickler(pickle.Unpickler):
-    tensors: list[Tensor]
-
-    def persistent_load(self, number: int) -> Tensor:
-        return self.tensors[number]
-
-
-class _Copies:
-    """Copies of tensors in host memory (pinned, where they come from a GPU), which are used again
-    in the next save: fresh memory costs six times as long as the copy itself."""
-
-    def __init__(self) -> None:
-        self.free: dict[tuple, list[Tensor]] = defaultdict(list)
-        self.used: list[Tensor] = []
-        self.room = 0
-
-    def begin(self) -> None:
-        """The last save is over. Half of the memory left may be taken by the ranks here."""
-        for copy in self.used:
-            self.free[_kind(copy)].append(copy)
-        self.used.clear()
-        self.room = _memory_left() // 2 // dist.ranks_here()
-
-    def of(self, content: Any) -> _Frozen | None:
-        """content with copies of its tensors; None where there is no room for them."""
-        frozen = _Frozen(content)
-        want: dict[tuple, list[Tensor]] = defaultdict(list)
-        for tensor in frozen.tensors:
-            want[_kind(tensor)].append(tensor)
-        new = sum(x.nbytes for kind, all in want.items() for x in all[len(self.free[kind]) :])
-        if new > self.room:
-            return None
-        self.room -= new
-        frozen.tensors = [self._copy(x) for x in frozen.tensors]
-        return frozen
-
-    def end(self) -> None:
-        """Wait until the device has sent all."""
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-
-    def _copy(self, tensor: Tensor) -> Tensor:
-        free = self.free[_kind(tensor)]
-        copy = free.pop() if free else torch.empty(
-            tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda
-        )  # fmt: skip
-        self.used.append(copy)
-        return copy.copy_(tensor, non_blocking=True)
-
-
-def _kind(tensor: Tensor) -> tuple:
-    return tensor.shape, tensor.dtype
-
-
-def _memory_left() -> int:
-    """Bytes that this machine, or the container on it, can still give."""
-    left, group = psutil.virtual_memory().available, Path("/sys/fs/cgroup")
-    try:
-        limit, used = (int((group / f"memory.{n}").read_text()) for n in ("max", "current"))
-        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        return min(left, limit - used + int(stat["inactive_file"]))
-    except (OSError, ValueError, KeyError):  # no container, or one without a limit
-        return left

@@ -16,9 +16,9 @@ from mipic_llm.model.attention import choose
 from mipic_llm.model.dense import write_dense
 from mipic_llm.runtime import checkpoint
 from mipic_llm.runtime import ranks as dist
-from mipic_llm.runtime.engine import start
 from mipic_llm.runtime.packing import check_packing
 from mipic_llm.runtime.ranks import say
+from mipic_llm.runtime.start import start
 from mipic_llm.tracking import Status, environment, make_trackers
 from mipic_llm.training import selfcheck, setup
 from mipic_llm.training.callbacks import EarlyStopping, ShowProgress, Tracking, check_callbacks
