@@ -2,9 +2,15 @@
 # isort: skip_file
 
 from mipic_llm.config.check import idle_flags, need, validate
-from mipic_llm.config.derive import (
-    chain_hidden, derive_dims, derive_ladder, derive_ratios, narrow_dims, resolve, resolve_stages,
-    trained_dims)  # fmt: skip
+from mipic_llm.config.derive import resolve, resolve_stages
+from mipic_llm.config.sizes import (
+    chain_hidden,
+    derive_dims,
+    derive_ladder,
+    derive_ratios,
+    narrow_dims,
+    trained_dims,
+)
 from mipic_llm.config.fields import Section, nearest, opt
 from mipic_llm.config.help import command_of, dump
 from mipic_llm.config.points import figure_name, parse_ladder, parse_point

@@ -6,7 +6,6 @@ Nothing that a recipe or a flag gave is changed silently: each change is a line 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from mipic_llm.config.files import model_folder
 from mipic_llm.config.points import parse_ladder
 from mipic_llm.config.presets import OBJECTIVES, PRESETS
 from mipic_llm.config.schema import Config, flatten
+from mipic_llm.config.sizes import derive_dims, derive_ladder, derive_ratios
 from mipic_llm.config.sources import entry_of_stages
 from mipic_llm.types import Point
 
@@ -33,71 +33,6 @@ KNOWN = {
     "Qwen/Qwen3-Embedding-0.6B": (1024, 28, 32768), "Qwen/Qwen3-Embedding-4B": (2560, 36, 32768),
     "Qwen/Qwen3-Embedding-8B": (4096, 36, 32768),
 }  # fmt: skip
-
-
-# ---------------------------------------------------------------- what follows from the backbone
-
-
-def derive_dims(width: int) -> list[int]:
-    """16, 32, 64 ... doubling below `width`, then `width`."""
-    return [2**i for i in range(4, width.bit_length()) if 2**i < width] + [width]
-
-
-def derive_ladder(
-    dims: Sequence[int], n_layers: int, checkpoints: int | None = None
-) -> tuple[Point, ...]:
-    """So many checkpoints, None = one per dim; layers evenly spaced: layer i of n is
-    round(n_layers * i / n).
-
-    With fewer of them, or fewer layers, than dims, the dims are spread as widely as possible and
-    end at the full width (six layers, seven dims: METHOD.md's TinyBERT row).
-    """
-    n = min(len(dims), n_layers, checkpoints or len(dims))
-    last = len(dims) - 1
-    chosen = [dims[_round(i * last, n - 1)] for i in range(n)] if n > 1 else [dims[-1]]
-    return tuple(Point(_round(n_layers * (i + 1), n), dim) for i, dim in enumerate(chosen))
-
-
-def _round(numerator: int, denominator: int) -> int:
-    """Nearest integer, halves upwards (Python's round() would send 2.5 to 2 and 3.5 to 4)."""
-    return (2 * numerator + denominator) // (2 * denominator)
-
-
-def derive_ratios(n_prefixes: int) -> list[float]:
-    """gamma_i rising evenly from 0.2 to 0.7 (six prefixes: the paper's values); one: 0.7."""
-    if n_prefixes == 1:
-        return [0.7]
-    return [round(0.2 + 0.5 * i / (n_prefixes - 1), 4) for i in range(n_prefixes)]
-
-
-def chain_hidden(dim_in: int, dim_out: int, form: str) -> int:
-    """Hidden width of a link's head: half of its wider end (the paper's mlp), or an eighth."""
-    return max(1, max(dim_in, dim_out) // (8 if form == "residual" else 2))
-
-
-def trained_dims(config: Config) -> list[int]:
-    """The widths under the contrastive loss (after `resolve`), by the table of objectives.
-
-    objective.dims stays the list that evaluation and export use, whatever was trained.
-    """
-    dims = config.objective.dims
-    assert dims, "call resolve() first"
-    return {
-        "all": dims, "full": dims[-1:], "ese": [config.ese.k or dims[0], dims[-1]],
-    }[OBJECTIVES[config.objective.name].widths]  # fmt: skip
-
-
-def narrow_dims(config: Config) -> list[int]:
-    """The prefixes under the distillation between texts (after `resolve`), none where it is off:
-    at most a fifth of the full width, where a published negative result says that Matryoshka
-    training pays at all."""
-    if "sentences" not in OBJECTIVES[config.objective.name].terms or not config.sia.sentences:
-        return []
-    dims = trained_dims(config)
-    return [d for d in dims if 5 * d <= dims[-1]]
-
-
-# ------------------------------------------------------------------------------- flags over recipe
 
 
 def _asked_anew(config: Config) -> bool:
@@ -146,9 +81,6 @@ def _drop(c: Config, key: str, why: str) -> Config:
     note = f"{key} of the recipe is derived anew, since --objective.dims changed dims: {why}"
     new = c.replace(**{key: None})
     return new.told(new, note=note)
-
-
-# ----------------------------------------------------------------------------------------- resolve
 
 
 def resolve(

@@ -1,7 +1,8 @@
 """Every option: type, default, limits, and its meaning with unit.
 
 None means "not set": filled by the preset or derived from the model (config/derive.py). Rules that
-tie several options together are in config/check.py.
+tie several options together are in config/check.py. One file, since it is one table: an option's
+type, default, limits and help stand in one place, and all options can be looked through at once.
 """
 
 from __future__ import annotations
