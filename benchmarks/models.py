@@ -24,7 +24,8 @@ from transformers import BertConfig as Bert
 from benchmarks.flops import SHAPES, Shape
 from mipic_llm.config import Config, load_config
 from mipic_llm.data.batch import StepBatch
-from mipic_llm.model.directory import Source, open_source
+from mipic_llm.model.directory import open_source
+from mipic_llm.model.source import Source
 from mipic_llm.training.setup import build_module, resolve_for
 
 POSITIONS = 2048  # longest sequence of a random model

@@ -11,7 +11,7 @@ import sys
 import torch
 
 from mipic_llm.model import short_attention as short
-from mipic_llm.model.attention import reference_varlen
+from mipic_llm.model.varlen import reference_varlen
 
 LENGTHS = (200, 90, 64, 64, 33, 32, 20, 20, 17, 9, 9, 9, 5, 3, 1, 1)
 

@@ -10,7 +10,9 @@ from transformers import BertConfig, MPNetConfig, Qwen3Config, XLMRobertaConfig
 
 from mipic_llm.errors import UserError
 from mipic_llm.model import attention
-from mipic_llm.model.attention import choose, padded, reference_varlen, unpad, varlen
+from mipic_llm.model.attention import choose, padded
+from mipic_llm.model.packed import unpad
+from mipic_llm.model.varlen import reference_varlen, varlen
 
 LENGTHS = (5, 3, 3, 1, 4)
 WINDOWS = {"full": (-1, -1), "causal": (-1, 0), "local": (2, 0), "both": (1, 1), "left": (2, -1)}

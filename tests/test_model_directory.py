@@ -16,7 +16,8 @@ from tiny_models import SENTENCES, tiny_bert, tiny_qwen3, tiny_xlmr
 
 from mipic_llm.config import ModelConfig
 from mipic_llm.errors import UserError
-from mipic_llm.model.directory import is_causal, open_source, prompts_by_kind, read_model
+from mipic_llm.model.directory import is_causal, open_source, read_model
+from mipic_llm.model.source import prompts_by_kind
 
 COMMITS = {"main": "a" * 40, "v1": "b" * 40}
 BGE_PROMPTS = {"query": "Represent this sentence: ", "passage": "passage: ", "other": "Other: "}

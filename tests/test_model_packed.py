@@ -10,7 +10,7 @@ from transformers import AutoModel
 from mipic_llm.config import load_config, resolve
 from mipic_llm.data.tokenise import pack, pad
 from mipic_llm.errors import UserError
-from mipic_llm.model import attention
+from mipic_llm.model import varlen
 from mipic_llm.model.backbone import Backbone
 from mipic_llm.objective import EmbeddingModule, build_objective
 from mipic_llm.runtime.packing import check_packing
@@ -200,15 +200,15 @@ def test_the_check_before_a_run_passes(models, kind):
 def test_the_check_before_a_run_finds_faults(models, kind, fault, monkeypatch):
     net = module(models, kind, "varlen")
     if fault == "leak":
-        real = attention.reference_varlen
+        real = varlen.reference_varlen
         monkeypatch.setattr(
-            attention, "reference_varlen",
+            varlen, "reference_varlen",
             lambda q, k, v, lengths, **o: real(q, k, v, [sum(lengths)], **o),
         )  # fmt: skip
     elif kind == "qwen3":  # rotary: only differences of positions matter
         monkeypatch.setattr(
             "mipic_llm.model.backbone.keywords",
-            lambda p, *a: attention.keywords(p._replace(position_N=3 * p.position_N), *a),
+            lambda p, *a: varlen.keywords(p._replace(position_N=3 * p.position_N), *a),
         )
     else:
         net.backbone.first_position += 1

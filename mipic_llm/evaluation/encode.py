@@ -11,7 +11,7 @@ from torch import Tensor
 from mipic_llm.config import Config, need
 from mipic_llm.data.tokenise import TextEncoder, pad, resolve_eos
 from mipic_llm.errors import UserError
-from mipic_llm.model.directory import Source, prompts_by_kind
+from mipic_llm.model.source import Source, prompts_by_kind
 from mipic_llm.runtime import ranks as dist
 from mipic_llm.runtime.engine import Engine
 from mipic_llm.runtime.ranks import say

@@ -14,8 +14,9 @@ from mipic_llm.evaluation.encode import make_encoder
 from mipic_llm.model.attention import choose
 from mipic_llm.model.backbone import Backbone
 from mipic_llm.model.dense import make_dense
-from mipic_llm.model.directory import Source, read_model
+from mipic_llm.model.directory import read_model
 from mipic_llm.model.load import check_precision, dtype_of, load_model, read_adapter
+from mipic_llm.model.source import Source
 from mipic_llm.objective.module import EmbeddingModule
 from mipic_llm.runtime import ranks as dist
 from mipic_llm.runtime.ds_config import load_ds_config

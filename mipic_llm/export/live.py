@@ -19,8 +19,8 @@ from mipic_llm.export.verify import check_tokens, differences, prove, reload_vec
 from mipic_llm.export.write import Check, merge_adapter, write_adapter, write_merged
 from mipic_llm.model.backbone import base_of
 from mipic_llm.model.dense import trained
-from mipic_llm.model.directory import Source
 from mipic_llm.model.load import dtype_of
+from mipic_llm.model.source import Source
 from mipic_llm.runtime.ranks import say
 
 PROBES = 16  # texts whose vectors are compared

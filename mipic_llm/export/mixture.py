@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from mipic_llm.config import Config, need
 from mipic_llm.model.attention import padded
 from mipic_llm.model.dense import make_dense
-from mipic_llm.model.directory import Source
 from mipic_llm.model.load import dtype_of, load_model, plain_layout, read_adapter
+from mipic_llm.model.source import Source
 from mipic_llm.runtime.engine import Engine
 
 State = dict[str, Tensor]

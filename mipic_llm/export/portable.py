@@ -19,9 +19,10 @@ from mipic_llm.data.tokenise import TextEncoder
 from mipic_llm.errors import UserError
 from mipic_llm.export.card import Facts, model_card
 from mipic_llm.model.dense import Dense, write_dense
-from mipic_llm.model.directory import Source, lower_all, prompts_by_kind
+from mipic_llm.model.directory import lower_all
 from mipic_llm.model.files import QUICKSTART_HUB_ID
 from mipic_llm.model.load import nf4
+from mipic_llm.model.source import Source, prompts_by_kind
 
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt",

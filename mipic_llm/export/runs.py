@@ -21,9 +21,10 @@ from mipic_llm.export.portable import make_spec
 from mipic_llm.model.attention import padded
 from mipic_llm.model.backbone import Backbone
 from mipic_llm.model.dense import make_dense, read_dense
-from mipic_llm.model.directory import Source, open_source
+from mipic_llm.model.directory import open_source
 from mipic_llm.model.files import exported
 from mipic_llm.model.load import dtype_of, load_model, with_lora
+from mipic_llm.model.source import Source
 from mipic_llm.runtime import checkpoint
 from mipic_llm.runtime.engine import consolidated
 from mipic_llm.runtime.ranks import say

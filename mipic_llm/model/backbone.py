@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from mipic_llm.errors import UserError
-from mipic_llm.model.attention import PACKED, first_position, keywords, unpad
+from mipic_llm.model.attention import PACKED
+from mipic_llm.model.packed import first_position, unpad
 from mipic_llm.model.pooling import packed_readout, readout
+from mipic_llm.model.varlen import keywords
 from mipic_llm.types import Encoded, Packing
 
 NORM_NAMES = ("norm", "final_layer_norm", "final_layernorm", "final_norm", "ln_f", "norm_f",

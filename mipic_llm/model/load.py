@@ -13,8 +13,8 @@ from transformers.utils.logging import disable_progress_bar
 
 from mipic_llm.errors import UserError
 from mipic_llm.model.attention import choose, model_class
-from mipic_llm.model.directory import Source
 from mipic_llm.model.files import bad
+from mipic_llm.model.source import Source
 
 disable_progress_bar()  # weights load in a blink; the bar of a run is its steps
 

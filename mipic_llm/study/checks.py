@@ -11,7 +11,8 @@ from mipic_llm.data.read.training import read_training
 from mipic_llm.errors import UserError
 from mipic_llm.evaluation.read import load_suite, load_tasks
 from mipic_llm.evaluation.tasks.base import Task
-from mipic_llm.model.directory import Source, open_source
+from mipic_llm.model.directory import open_source
+from mipic_llm.model.source import Source
 from mipic_llm.study import identity
 from mipic_llm.study.job import Job
 from mipic_llm.study.spec import Study

@@ -26,7 +26,7 @@ from mipic_llm.evaluation.encode import make_encoder
 from mipic_llm.evaluation.names import name_specs
 from mipic_llm.evaluation.read import load_tasks
 from mipic_llm.evaluation.tasks.base import Task
-from mipic_llm.model.directory import Source
+from mipic_llm.model.source import Source
 from mipic_llm.runtime import ranks as dist
 from mipic_llm.runtime.ranks import say
 from mipic_llm.training.caches import open_tokens, read_sources

@@ -13,7 +13,7 @@ from mipic_llm.config.compare import Change, compare
 from mipic_llm.data.read.rows import TextSource
 from mipic_llm.data.row_store import digest_of
 from mipic_llm.errors import UserError
-from mipic_llm.model.directory import Source
+from mipic_llm.model.source import Source
 from mipic_llm.runtime import checkpoint
 from mipic_llm.runtime import ranks as dist
 from mipic_llm.runtime.engine import Engine

@@ -14,7 +14,7 @@ import torch
 from mipic_llm.config import Config, dump
 from mipic_llm.config.compare import Change
 from mipic_llm.errors import UserError
-from mipic_llm.model.directory import Source
+from mipic_llm.model.source import Source
 from mipic_llm.runtime import ranks as dist
 from mipic_llm.runtime.engine import Engine
 from mipic_llm.runtime.ranks import say

@@ -24,7 +24,7 @@ from mipic_llm.data.read.rows import TextSource
 from mipic_llm.model.attention import model_class
 from mipic_llm.model.backbone import Backbone
 from mipic_llm.model.dense import make_dense
-from mipic_llm.model.directory import Source, open_source
+from mipic_llm.model.directory import open_source
 from mipic_llm.model.fused import apply_liger, can_liger, compile_layers, fuse_lora
 from mipic_llm.model.load import (
     check_precision,
@@ -33,6 +33,7 @@ from mipic_llm.model.load import (
     lora_settings,
     with_lora,
 )
+from mipic_llm.model.source import Source
 from mipic_llm.objective import EmbeddingModule, build_objective
 from mipic_llm.runtime import ranks as dist
 from mipic_llm.runtime.ds_config import load_ds_config

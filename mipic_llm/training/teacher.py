@@ -23,7 +23,7 @@ from mipic_llm.config import Config, need
 from mipic_llm.data.batch import StepBatch
 from mipic_llm.data.growing import cache_home
 from mipic_llm.data.read.rows import TextSource
-from mipic_llm.model.directory import Source
+from mipic_llm.model.source import Source
 from mipic_llm.runtime import ranks as dist
 from mipic_llm.runtime.ranks import say
 from mipic_llm.training.distinct import DOCUMENT, Texts, distinct

@@ -18,7 +18,7 @@ from mipic_llm.evaluation.open import for_inference, load_frozen
 from mipic_llm.evaluation.pca import axes_module
 from mipic_llm.evaluation.tasks.base import SYMMETRIC
 from mipic_llm.model.dense import Dense, read_dense
-from mipic_llm.model.directory import Source
+from mipic_llm.model.source import Source
 from mipic_llm.runtime import ranks as dist
 from mipic_llm.runtime.ranks import say
 from mipic_llm.training.distinct import distinct

@@ -20,8 +20,9 @@ from mipic_llm.data.read.rows import key_of
 from mipic_llm.errors import UserError
 from mipic_llm.evaluation.encode import encode
 from mipic_llm.evaluation.open import open_finished
-from mipic_llm.model.directory import Source, prompts_by_kind, read_model
+from mipic_llm.model.directory import read_model
 from mipic_llm.model.files import content_of
+from mipic_llm.model.source import Source, prompts_by_kind
 from mipic_llm.runtime import ranks as dist
 from mipic_llm.training.distinct import Texts
 
