@@ -208,7 +208,7 @@ def check_ranks(only: str = "") -> list[Case]:
 
     from mipic_llm.config import load_config
     from mipic_llm.plan.advise import stages
-    from mipic_llm.plan.predict import load_of, work_of
+    from mipic_llm.plan.loads import load_of, works_of
 
     with tempfile.TemporaryDirectory() as folder:
         cases, answers = Path(folder, "cases.json"), Path(folder, "answers.json")
@@ -222,7 +222,7 @@ def check_ranks(only: str = "") -> list[Case]:
         found = json.loads(answers.read_text())
     rows = []
     for case in wanted:
-        config, work = work_of(load_config(case["args"]), SHAPES["quickstart"])
+        ((config, work),) = works_of(load_config(case["args"]), SHAPES["quickstart"])
         work = work._replace(cached="chunk" in case["name"])
         zeros, stage = stages(config.ds_config, work.shape.width)
         load = load_of(config, 16.0, work.shape.width, work.shape.layers)

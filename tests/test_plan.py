@@ -21,16 +21,8 @@ from mipic_llm.errors import UserError
 from mipic_llm.plan import formulas
 from mipic_llm.plan.advise import Setting, advise, lowest_that_fits, stages
 from mipic_llm.plan.formulas import Work, Zero
-from mipic_llm.plan.predict import (
-    GIB,
-    Load,
-    Machine,
-    head_parameters,
-    load_of,
-    predict,
-    work_of,
-    works_of,
-)
+from mipic_llm.plan.loads import Load, heads_of, load_of, works_of
+from mipic_llm.plan.predict import GIB, Machine, predict
 from mipic_llm.plan.shapes import SHAPES, find_shape, from_config
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -103,7 +95,8 @@ def test_head_parameters_are_those_of_the_module():
         c = resolve(c, width=64, n_layers=4)
         heads = build_objective(c, width=64, depth=4).heads()
         found = sum(p.numel() for each in heads.values() for p in each.parameters())
-        assert heads.keys() == {"lifts", "phis"} and head_parameters(c, 64) == found > 0
+        assert heads.keys() == {"lifts", "phis"}
+        assert sum(n for _, n in heads_of(c, 64)) == found > 0
 
 
 # ----------------------------------------------------------------- against PERFORMANCE's limits
@@ -169,7 +162,7 @@ def test_bytes_on_the_wire():
 def plan_of(*argv: str) -> tuple[Work, Load]:
     config = load_config(list(argv))
     shape = SHAPES[config.model.name]
-    config, w = work_of(config, shape)
+    ((config, w),) = works_of(config, shape)
     return w, load_of(config, 50.0, shape.width, shape.layers)
 
 

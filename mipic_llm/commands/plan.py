@@ -8,7 +8,8 @@ from typing import Literal
 from mipic_llm.config import Config, Section, load_config, need, opt
 from mipic_llm.plan.advise import Setting, advise, stages, sweep
 from mipic_llm.plan.formulas import Zero, flops_per_token
-from mipic_llm.plan.predict import GIB, Machine, Row, load_of, works_of
+from mipic_llm.plan.loads import load_of, works_of
+from mipic_llm.plan.predict import GIB, Machine, Row
 from mipic_llm.plan.shapes import find_shape
 from mipic_llm.plan.show import heading, record, table
 

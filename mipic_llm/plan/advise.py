@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 from mipic_llm.config.files import find_file
 from mipic_llm.errors import UserError
 from mipic_llm.plan.formulas import Work, Zero
-from mipic_llm.plan.predict import GIB, Load, Machine, Row, predict
+from mipic_llm.plan.loads import Load
+from mipic_llm.plan.predict import GIB, Machine, Row, predict
 
 RANKS = [2**i for i in range(11)]
 
