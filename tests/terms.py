@@ -23,7 +23,8 @@ from torch.nn.functional import cross_entropy, normalize
 
 from mipic_llm.config import load_config, resolve
 from mipic_llm.objective import Objective, build_objective
-from mipic_llm.objective.term import Inside, Margin
+from mipic_llm.objective.seen import Margin
+from mipic_llm.objective.term import Inside
 from mipic_llm.runtime import ranks
 from mipic_llm.runtime.rows import Rows
 from mipic_llm.training.step import metrics

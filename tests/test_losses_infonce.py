@@ -144,7 +144,7 @@ def test_directions_are_those_of_sentence_transformers(ways, hardness):
 
     from mipic_llm.config import load_config
     from mipic_llm.objective.mrl import Contrast
-    from mipic_llm.objective.term import Seen
+    from mipic_llm.objective.seen import Seen
     from mipic_llm.runtime.rows import Rows
     from mipic_llm.types import Known, Traits
 

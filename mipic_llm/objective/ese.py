@@ -11,7 +11,8 @@ from torch import Tensor
 from mipic_llm import losses
 from mipic_llm.config import Config, trained_dims
 from mipic_llm.objective.mrl import Contrast
-from mipic_llm.objective.term import Needs, Seen, Term, Value
+from mipic_llm.objective.seen import Seen
+from mipic_llm.objective.term import Needs, Term, Value
 
 
 class Ese(Term):

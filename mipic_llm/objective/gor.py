@@ -11,7 +11,8 @@ import torch
 
 from mipic_llm import losses
 from mipic_llm.config import Config
-from mipic_llm.objective.term import Seen, Term, Value, per_dim
+from mipic_llm.objective.seen import Seen
+from mipic_llm.objective.term import Term, Value, per_dim
 
 
 class Gor(Term):

@@ -17,7 +17,8 @@ from typing import NamedTuple
 from mipic_llm import losses
 from mipic_llm.config import Config, parse_ladder
 from mipic_llm.objective.mrl import Contrast
-from mipic_llm.objective.term import Needs, Seen, Term, Value, per_dim
+from mipic_llm.objective.seen import Seen
+from mipic_llm.objective.term import Needs, Term, Value, per_dim
 
 
 class _Level(NamedTuple):

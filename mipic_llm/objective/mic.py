@@ -14,7 +14,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from mipic_llm import losses
 from mipic_llm.config import Config
-from mipic_llm.objective.term import Inside, Needs, Seen, Term, Value, per_dim
+from mipic_llm.objective.seen import Seen
+from mipic_llm.objective.term import Inside, Needs, Term, Value, per_dim
 from mipic_llm.types import Packing, Traits
 
 

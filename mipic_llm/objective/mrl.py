@@ -17,11 +17,12 @@ from torch import Tensor, nn
 from mipic_llm import losses
 from mipic_llm.config import OBJECTIVES, Config, trained_dims
 from mipic_llm.objective.heads import Temperature
-from mipic_llm.objective.term import Inside, Needs, Seen, Term, Value, per_dim
+from mipic_llm.objective.seen import Seen
+from mipic_llm.objective.term import Inside, Needs, Term, Value, per_dim
 
 
 class Contrast:
-    """InfoNCE as the options say it. Each of `views` is (back, same), see `Seen.view`."""
+    """InfoNCE as the options say it. Each of `views` is (back, same), see `Seen.sides`."""
 
     def __init__(self, config: Config) -> None:
         self.hardness = config.objective.hardness

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from mipic_llm.losses import false_negatives
 from mipic_llm.objective.memory import Memory
-from mipic_llm.objective.term import Inside, Margin, Needs, Seen, Term, Value
+from mipic_llm.objective.seen import Margin, Seen
+from mipic_llm.objective.term import Inside, Needs, Term, Value
 from mipic_llm.runtime import ranks
 from mipic_llm.runtime.rows import Rows
 from mipic_llm.types import Known, Traits

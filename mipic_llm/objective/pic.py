@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from mipic_llm import losses
 from mipic_llm.config import Config, parse_ladder, trained_dims
 from mipic_llm.objective.heads import ChainHead
-from mipic_llm.objective.term import Inside, Needs, Seen, Term, Value
+from mipic_llm.objective.seen import Seen
+from mipic_llm.objective.term import Inside, Needs, Term, Value
 
 
 class Pic(Term):

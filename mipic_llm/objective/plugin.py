@@ -25,7 +25,8 @@ from torch.nn.functional import normalize
 
 from mipic_llm.config import Config, nearest, trained_dims
 from mipic_llm.errors import UserError
-from mipic_llm.objective.term import Seen, Term, Value, per_dim
+from mipic_llm.objective.seen import Seen
+from mipic_llm.objective.term import Term, Value, per_dim
 
 GROUP = "mipic_llm.terms"
 

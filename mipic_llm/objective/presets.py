@@ -19,9 +19,10 @@ from mipic_llm.objective.pic import Pic
 from mipic_llm.objective.plugin import plugins
 from mipic_llm.objective.relation import Sentences, TeacherRelation
 from mipic_llm.objective.scored import Scored
+from mipic_llm.objective.seen import Margin
 from mipic_llm.objective.sia import Sia
 from mipic_llm.objective.teacher import TeacherScores, TeacherVector
-from mipic_llm.objective.term import Margin, Term
+from mipic_llm.objective.term import Term
 from mipic_llm.objective.twodmse import TwoDMse
 
 

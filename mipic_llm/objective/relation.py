@@ -17,7 +17,8 @@ from torch import Tensor
 
 from mipic_llm import losses
 from mipic_llm.config import Config, narrow_dims, parse_ladder
-from mipic_llm.objective.term import Needs, Seen, Term, Value, per_dim
+from mipic_llm.objective.seen import Seen
+from mipic_llm.objective.term import Needs, Term, Value, per_dim
 from mipic_llm.types import Traits
 
 

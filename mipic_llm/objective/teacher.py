@@ -17,7 +17,8 @@ from mipic_llm import losses
 from mipic_llm.config import Config
 from mipic_llm.losses.numerics import moved
 from mipic_llm.objective.heads import VectorMap
-from mipic_llm.objective.term import Inside, Needs, Seen, Term, Value, per_dim
+from mipic_llm.objective.seen import Seen
+from mipic_llm.objective.term import Inside, Needs, Term, Value, per_dim
 from mipic_llm.types import Traits
 
 

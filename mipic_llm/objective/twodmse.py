@@ -10,7 +10,8 @@ import torch
 from mipic_llm import losses
 from mipic_llm.config import Config
 from mipic_llm.objective.mrl import Contrast
-from mipic_llm.objective.term import Needs, Seen, Term, Value, per_dim, pick
+from mipic_llm.objective.seen import Seen
+from mipic_llm.objective.term import Needs, Term, Value, per_dim, pick
 
 
 class TwoDMse(Term):
