@@ -203,9 +203,14 @@ def test_missing_directory_and_binary(tmp_path):
     ):
         with pytest.raises(UserError, match=message):
             load_ds_config(path, config_with(), world_size=1, hidden_size=8)
-    (tmp_path / "b.json").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UserError, match="not UTF-8"):
-        load_ds_config(tmp_path / "b.json", config_with(), world_size=1, hidden_size=8)
+    for data, message in (
+        (b"\xff\xfe\x00", "not UTF-8"),
+        (b"[" * 99_999, "brackets too deep"),
+        (b'{"train_batch_size": ' + b"1" * 5_000 + b"}", "too many digits"),
+    ):
+        (tmp_path / "b.json").write_bytes(data)
+        with pytest.raises(UserError, match=message):
+            load_ds_config(tmp_path / "b.json", config_with(), world_size=1, hidden_size=8)
 
 
 def test_a_byte_order_mark_is_fine(tmp_path):

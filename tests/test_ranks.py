@@ -7,6 +7,7 @@ no one who takes a tensor of the host.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -198,3 +199,15 @@ if __name__ == "__main__":
         kinds[sys.argv[1]](sys.argv[2])
     else:
         work(*sys.argv[1:])
+
+
+def test_a_letter_that_the_output_cannot_show_ends_nothing(monkeypatch) -> None:
+    """Of a column or a path that is no text, or on a terminal of another encoding."""
+    from mipic_llm.runtime.ranks import say
+
+    for code in ("utf-8", "ascii"):
+        made = io.TextIOWrapper(io.BytesIO(), encoding=code)
+        monkeypatch.setattr(sys, "stdout", made)
+        say("a boat \xe9 \udce9")
+        made.seek(0)
+        assert made.read() == ("a boat \xe9" if code == "utf-8" else "a boat \\xe9") + " \\udce9\n"

@@ -85,8 +85,10 @@ def _read(path: Path) -> dict[str, Any]:
         ds = json.loads(text, object_pairs_hook=unique)
     except json.JSONDecodeError as error:
         raise _Refused(f"not valid JSON at line {error.lineno}: {error.msg}") from None
-    except (UnicodeDecodeError, RecursionError):
+    except UnicodeDecodeError:
         raise _Refused("not UTF-8 text; give a DeepSpeed JSON file") from None
+    except (ValueError, RecursionError):
+        raise _Refused("a number of too many digits, or brackets too deep; mend the file") from None
     except OSError as error:
         ready = " ".join(sorted(p.stem for p in shipped("ds_configs").glob("*.json")))
         what = f"cannot be read: {error.strerror}; shipped ones, in ds_configs/: {ready}"

@@ -38,10 +38,11 @@ def ranks_here() -> int:
 
 def say(text: str) -> None:
     """One line for the user, from rank 0, above the progress bar if there is one. A reader that
-    went away (a closed terminal, a dead tee) ends no run."""
+    went away (a closed terminal, a dead tee) ends no run, nor does a letter that it cannot show."""
     if rank() == 0:
+        code = getattr(sys.stdout, "encoding", None) or "utf-8"
         try:
-            tqdm.write(text)
+            tqdm.write(text.encode(code, "backslashreplace").decode(code))
             sys.stdout.flush()
         except OSError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
