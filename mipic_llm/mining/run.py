@@ -178,7 +178,9 @@ def _free(config: Config, path: Path, data: Any) -> None:
     """UserError where the output exists, is read, or cannot be written. All ranks call."""
     problem = None
     if dist.rank() == 0:
-        specs = [] if data else [split_weight(spec)[0] for spec in config.training_files]
+        specs = (
+            [] if data is not None else [split_weight(spec)[0] for spec in config.training_files]
+        )
         specs += config.extra.mine.corpus
         read = {file.resolve() for spec in specs for file in (files_of(spec) or ([],))[0]}
         there = [file for file in (path, *beside(path)) if file.exists()]

@@ -22,53 +22,31 @@ USES = (
     "eval.batch_size", "eval.symmetric_prompt", "tracking.mlflow", "tracking.experiment",
     "tracking.run_name",
 )  # fmt: skip
-# fmt: off
 
 
 class MineSettings(Section):
-    output: str = opt(
-        "outputs/mined.jsonl",
-        "rows to write, .jsonl or .parquet; beside it a "
-        "report (.md) and what it was made with (.yaml)",
-    )
-    corpus: list[str] = opt(
-        [],
-        "texts to choose from: files, folders (BEIR's too) or Hugging Face "
+    # fmt: off
+    output: str = opt("outputs/mined.jsonl", "rows to write, .jsonl or .parquet; beside it a "
+        "report (.md) and what it was made with (.yaml)")
+    corpus: list[str] = opt([], "texts to choose from: files, folders (BEIR's too) or Hugging Face "
         "ids with text (and title) or sentence; empty = positives, negatives and bare texts of "
-        "data.train",
-    )
+        "data.train")
     negatives: int = opt(4, "negatives per row", ge=1)
-    range: str = opt(
-        "0:100",
-        "LOW:HIGH: of a query's nearest texts, leave out the LOW nearest and "
-        "look no further than the HIGH-th",
-    )
+    range: str = opt("0:100", "LOW:HIGH: of a query's nearest texts, leave out the LOW nearest and "
+        "look no further than the HIGH-th")
     absolute: float | None = opt(None, "a negative's score is at most this")
-    relative: float | None = opt(
-        0.95,
-        "it is at most this share of the positive's score (NV-"
-        "Retriever, arXiv 2407.15831); none = no such limit",
-        gt=0,
-    )
+    relative: float | None = opt(0.95, "it is at most this share of the positive's score (NV-"
+        "Retriever, arXiv 2407.15831); none = no such limit", gt=0)
     margin: float | None = opt(None, "it is at most the positive's score less this", ge=0)
-    sampling: Literal["top", "random", "strata"] = opt(
-        "top",
-        "of those within all limits: the "
-        "nearest; any, by seed; or one from each of as many equal parts of their scores' span",
-    )
+    sampling: Literal["top", "random", "strata"] = opt("top", "of those within all limits: the "
+        "nearest; any, by seed; or one from each of as many equal parts of their scores' span")
     short: Literal["keep", "drop"] = opt("keep", "rows that get fewer negatives than asked for")
-    positives: str | None = opt(
-        None,
-        "LOW:HIGH: gives each unlabelled text the nearest text whose "
-        "score is between these as its positive",
-    )
-    rescore: str | None = opt(
-        None,
-        "a second model whose scores then decide: an embedding model, "
-        "or a cross-encoder (through sentence-transformers)",
-    )
-
+    positives: str | None = opt(None, "LOW:HIGH: gives each unlabelled text the nearest text whose "
+        "score is between these as its positive")
+    rescore: str | None = opt(None, "a second model whose scores then decide: an embedding model, "
+        "or a cross-encoder (through sentence-transformers)")
     # fmt: on
+
     @property
     def ranks(self) -> tuple[int, int]:
         return tuple(map(int, _span(self.range, r"\d{1,9}", "range", "10:50")))  # type: ignore
