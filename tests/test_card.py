@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import yaml
 from api_worker import ROWS, settings
 from huggingface_hub import EvalResult, ModelCard
 from scipy.stats import norm
@@ -19,6 +20,8 @@ from tiny_models import TEXTS, tiny_bert
 import mipic_llm
 from mipic_llm.config import command_of, from_settings
 from mipic_llm.export import card, portable, verify
+from mipic_llm.export.card import Facts
+from mipic_llm.export.portable import EmbeddingSpec
 from mipic_llm.export.write import ExportError
 from mipic_llm.types import Point, Score
 
@@ -119,6 +122,19 @@ def test_intervals_are_those_of_fishers_z():
     for score in (("t", "accuracy", Point(1, 8), 0.8, 103), ("t", "spearman", Point(1, 8), 1.0, 99),
                   ("t", "spearman", Point(1, 8), float("nan"), 99)):  # fmt: skip
         assert card.interval(Score(*score)) is None
+
+
+def test_figures_are_of_the_kind_of_their_task():
+    """accuracy@1 is a search's."""
+    metrics = {"search": ("ndcg@10", "accuracy@1"), "topics": ("macro_f1", "accuracy"),
+               "same": ("accuracy", "average_precision"), "sts": ("spearman",)}  # fmt: skip
+    scores = [Score(task, metric, Point(1, 8), 0.5, 99)
+              for task, many in metrics.items() for metric in many]  # fmt: skip
+    spec = EmbeddingSpec("org/base", "mean", 8, 1, (8,), 16, {}, facts=Facts(scores=tuple(scores)))
+    head = yaml.safe_load(card.model_card(spec).split("---")[1])
+    kinds = {r["dataset"]["name"]: r["task"]["type"] for r in head["model-index"][0]["results"]}
+    assert kinds == {"search": "text-retrieval", "topics": "text-classification",
+                     "same": "text-classification", "sts": "sentence-similarity"}  # fmt: skip
 
 
 def test_the_command_is_what_was_typed():

@@ -59,9 +59,9 @@ class Route(NamedTuple):
 
     def has(self, point: Point) -> bool:
         return (
-            point.layer in (self.layers or (point.layer,))
-            and point.bits in (self.bits or (point.bits,))
-            and point.dim <= (self.widest or point.dim)
+            (self.layers is None or point.layer in self.layers)
+            and (self.bits is None or point.bits in self.bits)
+            and (self.widest is None or point.dim <= self.widest)
         )
 
     def of(self, kind: str) -> Side:

@@ -21,6 +21,7 @@ from mipic_llm.report import (
     label,
     markdown_table,
 )
+from mipic_llm.report.paired import kind_of
 from mipic_llm.types import Point, Score
 
 if TYPE_CHECKING:
@@ -28,9 +29,9 @@ if TYPE_CHECKING:
 
 _VERSIONS = ("mipic_llm", "python", "torch", "transformers", "peft", "tokenizers", "deepspeed",
              "sentence-transformers")  # fmt: skip
-_TASKS = {"spearman": "sentence-similarity", "ndcg": "text-retrieval", "recall": "text-retrieval",
-          "mrr": "text-retrieval", "map": "text-retrieval", "accuracy": "text-classification",
-          "f1": "text-classification"}  # fmt: skip
+_TASKS = {"STS": "sentence-similarity", "retrieval": "text-retrieval",
+          "classification": "text-classification", "pairs": "text-classification",
+          "task": "feature-extraction"}  # fmt: skip
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 NOT_RUN = "<!-- not run -->"  # takes the place of the line that says that the snippet was run
 PATH = "PATH"  # in the snippet, for wherever the model lies
@@ -122,7 +123,7 @@ def model_card(spec: EmbeddingSpec) -> str:
         tags=["sentence-transformers", "sentence-similarity", "feature-extraction", "matryoshka",
               "mipic_llm"],
         eval_results=[EvalResult(
-            task_type=next((v for k, v in _TASKS.items() if k in s.metric), "feature-extraction"),
+            task_type=_TASKS[kind_of(other.metric for other in scores if other.task == s.task)],
             dataset_type=s.task, dataset_name=s.task, metric_type=s.metric,
             metric_value=round(s.value, 6),
             metric_name=f"{label(s.metric)}, {s.point.dim} channels, layer {s.point.layer}",

@@ -133,7 +133,7 @@ def find_shape(name: str, revision: str | None = None, trust: bool = False) -> t
 
     Raises UserError where none of them has the model.
     """
-    local = Path(name).is_dir()
+    local = Path(name).expanduser().is_dir()
     if name in SHAPES and not local:
         return SHAPES[name], BUILT_IN
     try:
