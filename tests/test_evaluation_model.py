@@ -16,9 +16,11 @@ from ranks import ROOT, run_ranks
 from tiny_models import tiny_bert, tiny_qwen3, tiny_xlmr
 from transformers import AutoModel
 
+from mipic_llm.commands import evaluate
 from mipic_llm.config import load_config
 from mipic_llm.data.demo import demo_path
 from mipic_llm.errors import UserError
+from mipic_llm.evaluation import show
 from mipic_llm.evaluation.encode import encode
 from mipic_llm.evaluation.open import open_finished
 from mipic_llm.export import EmbeddingSpec, merge_adapter, write_adapter, write_merged
@@ -217,6 +219,17 @@ def test_vectors_that_are_not_finite_are_no_figures(models, tmp_path) -> None:
             else (nullcontext())
         ):
             encode(opened.engine, opened.encoder, texts, [2], batch_size=2)
+
+
+def test_a_full_disk_leaves_the_figures_on_the_screen(models, data, tmp_path, monkeypatch, capsys):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(show, "write_scores", full)
+    with pytest.raises(UserError, match="No space left on device: not all was written"):
+        evaluate.main(["--model", models["bert"], "--data", str(data), "--layers", "1", "--dims",
+                       "8", "--output_dir", str(tmp_path)])  # fmt: skip
+    assert "pairs: spearman x 100, 60 rows, " in capsys.readouterr().out
 
 
 def test_no_model_is_told(tmp_path) -> None:

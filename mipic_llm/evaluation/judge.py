@@ -89,23 +89,35 @@ def evaluate(config: Config) -> int:
                                    name=Path(name).name)  # fmt: skip
     scores = {family: found for family, found in scores.items() if found}
     if dist.rank() == 0:
-        for of_another_model in ("rows.npz", "bytes.png", "asymmetric.png"):
-            (out / of_another_model).unlink(missing_ok=True)
-        write_and_show(out, scores, opened.encoder.max_length)
-        if found := asymmetric_tables(scores) if flags.asymmetric else "":
-            save(depth_figure(scores), out / "asymmetric.png")
-            print(f"\n{found}\n\nplot: {out / 'asymmetric.png'}", flush=True)
-        if flags.old:
-            print(f"\nnew: {name}, old: {flags.old}\n\n{index_table(scores, rows)}", flush=True)
-        if rows is not None:
-            facts = about(tasks, opened.encoder, name)
-            facts |= {"old": flags.old} if flags.old else {}
-            if len(bits) > 1:
-                facts["bits"] = {"fitted_on": list(flags.bits_text or flags.pca_text) or "the data",
-                                 "texts": len(fitted) or None, "centred": flags.centre}  # fmt: skip
-            write_rows(out / "rows.npz", rows, facts)
+        facts = about(tasks, opened.encoder, name)
+        facts |= {"old": flags.old} if flags.old else {}
+        if len(bits) > 1:
+            facts["bits"] = {"fitted_on": list(flags.bits_text or flags.pca_text) or "the data",
+                             "texts": len(fitted) or None, "centred": flags.centre}  # fmt: skip
+        try:
+            _write(flags, name, out, scores, rows, facts)
+        except OSError as error:
+            raise UserError(f"output_dir: {out}: {error.strerror}: not all was written; the "
+                            "figures stand above") from None  # fmt: skip
         _track(config, name, out, scores)
     return EXIT_DONE
+
+
+def _write(
+    flags: Any, name: str, out: Path, scores: dict[str, list[Score]], rows: Rows | None,
+    facts: dict[str, Any],
+) -> None:  # fmt: skip
+    """Tables, scores.jsonl, pictures and rows.npz, in place of another model's."""
+    for old in ("rows.npz", "bytes.png", "asymmetric.png"):
+        (out / old).unlink(missing_ok=True)
+    write_and_show(out, scores, facts["max_length"])
+    if found := asymmetric_tables(scores) if flags.asymmetric else "":
+        save(depth_figure(scores), out / "asymmetric.png")
+        print(f"\n{found}\n\nplot: {out / 'asymmetric.png'}", flush=True)
+    if flags.old:
+        print(f"\nnew: {name}, old: {flags.old}\n\n{index_table(scores, rows)}", flush=True)
+    if rows is not None:
+        write_rows(out / "rows.npz", rows, facts)
 
 
 def _track(config: Config, name: str, out: Path, scores: dict[str, list[Score]]) -> None:

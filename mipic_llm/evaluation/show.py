@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mipic_llm.evaluation.searches import (
-    by_query_layer,
-)
+from mipic_llm.evaluation.searches import by_query_layer
 from mipic_llm.report import write_scores
 from mipic_llm.report.curves import Estimate, bytes_figure, bytes_table, curves_figure
 from mipic_llm.report.plots import save
@@ -17,11 +15,12 @@ from mipic_llm.types import BITS, Point, Score
 
 
 def write_and_show(out: Path, scores: dict[str, list[Score]], length: int) -> None:
-    """All families into one file, and onto the screen."""
+    """All families onto the screen, then into one file: a full disk does not take the figures."""
+    for family, found in scores.items():
+        words = f", {length} tokens" + (f", {family}" if len(scores) > 1 else "")
+        print("\n" + points_table(found, words), flush=True)
     for i, (family, found) in enumerate(scores.items()):
         write_scores(out / "scores.jsonl", found, append=i > 0, readout=family, max_length=length)
-        words = f", {length} tokens" + (f", {family}" if len(scores) > 1 else "")
-        print("\n" + points_table(found, words))
     if figure := bytes_figure(scores):
         save(figure, out / "bytes.png")
         print("\n" + bytes_table(scores) + f"\n\nplot: {out / 'bytes.png'}")
