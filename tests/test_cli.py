@@ -11,18 +11,9 @@ import yaml
 
 from mipic_llm.commands import export, train
 from mipic_llm.commands.run import dispatch, run_main
-from mipic_llm.config import (
-    ALIASES,
-    OPTIONS,
-    Config,
-    Section,
-    dump,
-    files,
-    flatten,
-    load_config,
-    opt,
-    resolve,
-)
+from mipic_llm.config import Config, Section, dump, files, flatten, load_config, opt, resolve
+from mipic_llm.config.read import ALIASES
+from mipic_llm.config.schema import OPTIONS
 from mipic_llm.errors import UserError
 
 

@@ -8,14 +8,10 @@ import pytest
 
 from mipic_llm.config import (
     OBJECTIVES,
-    OPTIONS,
     PRESETS,
     Config,
     derive_dims,
-    derive_ladder,
-    derive_ratios,
     dump,
-    figure_name,
     flatten,
     from_settings,
     idle_flags,
@@ -26,6 +22,9 @@ from mipic_llm.config import (
     trained_dims,
     validate,
 )
+from mipic_llm.config.points import figure_name
+from mipic_llm.config.schema import OPTIONS
+from mipic_llm.config.sizes import derive_ladder, derive_ratios
 from mipic_llm.errors import UserError
 from mipic_llm.types import Point
 

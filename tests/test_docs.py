@@ -15,9 +15,11 @@ from ranks import ROOT
 from test_readme import OWN
 
 from mipic_llm.commands import export
-from mipic_llm.config import ALIASES, OPTIONS, load_config
+from mipic_llm.config import load_config
 from mipic_llm.config.evaluating import EvaluateFlags
 from mipic_llm.config.merging import MergeFlags
+from mipic_llm.config.read import ALIASES
+from mipic_llm.config.schema import OPTIONS
 from mipic_llm.data.read.training import read_training
 from mipic_llm.mining.settings import MineFlags
 

@@ -23,7 +23,8 @@ from mipic_llm.errors import UserError
 from mipic_llm.evaluation import show
 from mipic_llm.evaluation.encode import encode
 from mipic_llm.evaluation.open import open_finished
-from mipic_llm.export import EmbeddingSpec, merge_adapter, write_adapter, write_merged
+from mipic_llm.export.portable import EmbeddingSpec
+from mipic_llm.export.write import merge_adapter, write_adapter, write_merged
 from mipic_llm.model.directory import read_model
 from mipic_llm.runtime.start import start
 

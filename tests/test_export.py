@@ -14,20 +14,18 @@ from torch.nn.functional import normalize
 from mipic_llm.config import load_config
 from mipic_llm.data.tokenise import TextEncoder, pad
 from mipic_llm.errors import UserError
-from mipic_llm.export import (
+from mipic_llm.export.fitted import still_here
+from mipic_llm.export.live import export_model
+from mipic_llm.export.portable import make_spec
+from mipic_llm.export.verify import compare, reload_vectors, rounding_limits
+from mipic_llm.export.write import (
     ExportError,
     check_weights,
-    compare,
-    make_spec,
     merge_adapter,
-    reload_vectors,
-    rounding_limits,
+    replacing,
     write_adapter,
     write_merged,
 )
-from mipic_llm.export.fitted import still_here
-from mipic_llm.export.live import export_model
-from mipic_llm.export.write import replacing
 from mipic_llm.training import setup
 
 TEXTS = [*SENTENCES[:5], "Yes.", SENTENCES[5] + " " + SENTENCES[6]]

@@ -18,7 +18,7 @@ from torch import nn
 from transformers import AutoModel
 from transformers.models.qwen3 import modeling_qwen3
 
-from mipic_llm.config import LoraSettings
+from mipic_llm.config.schema import LoraSettings
 from mipic_llm.errors import UserError
 from mipic_llm.model import fused
 from mipic_llm.model.backbone import Backbone

@@ -14,7 +14,7 @@ import transformers
 from ranks import ROOT
 from tiny_models import SENTENCES, tiny_bert, tiny_qwen3, tiny_xlmr
 
-from mipic_llm.config import ModelConfig
+from mipic_llm.config.schema import ModelConfig
 from mipic_llm.errors import UserError
 from mipic_llm.model.directory import is_causal, open_source, read_model
 from mipic_llm.model.source import prompts_by_kind

@@ -13,8 +13,9 @@ import pytest
 from ranks import ROOT, run_command
 
 from mipic_llm.commands import compare, export
-from mipic_llm.config import ALIASES, OPTIONS
 from mipic_llm.config.evaluating import EvaluateFlags
+from mipic_llm.config.read import ALIASES
+from mipic_llm.config.schema import OPTIONS
 from mipic_llm.mining.settings import MineSettings
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")

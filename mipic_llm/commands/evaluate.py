@@ -15,27 +15,12 @@ ABOUT = """Score a finished model at every layer and size.
 
 # What it reads of a training's options: how vectors are made, and how many at a time.
 USES = (
-    "ds_config",
-    "output_dir",
-    "overwrite",
-    "model.name",
-    "model.revision",
-    "model.trust_remote_code",
-    "model.attn",
-    "model.pooling",
-    "model.append_eos",
-    "model.padding_side",
-    "model.inner_norm",
-    "data.max_length",
-    "data.query_prompt",
-    "data.document_prompt",
-    "train.precision",
-    "eval.batch_size",
-    "eval.symmetric_prompt",
-    "tracking.mlflow",
-    "tracking.experiment",
-    "tracking.run_name",
-)
+    "ds_config", "output_dir", "overwrite", "model.name", "model.revision",
+    "model.trust_remote_code", "model.attn", "model.pooling", "model.append_eos",
+    "model.padding_side", "model.inner_norm", "data.max_length", "data.query_prompt",
+    "data.document_prompt", "train.precision", "eval.batch_size", "eval.symmetric_prompt",
+    "tracking.mlflow", "tracking.experiment", "tracking.run_name",
+)  # fmt: skip
 
 
 def main(argv: list[str]) -> int:

@@ -18,26 +18,8 @@ from mipic_llm.report.scores import before_and_after, read_scores, write_scores
 from mipic_llm.report.tables import families_table, figures_table, label, markdown_table
 
 __all__ = [
-    "ROWS",
-    "Comparison",
-    "Evaluation",
-    "before_and_after",
-    "compare_two",
-    "comparison_plot",
-    "families_of",
-    "families_table",
-    "figures_table",
-    "index_of",
-    "label",
-    "loss_plot",
-    "markdown_table",
-    "principal_line",
-    "quality_plot",
-    "read_evaluation",
-    "read_rows",
-    "read_run",
-    "read_scores",
-    "write_record",
-    "write_rows",
-    "write_scores",
-]
+    "ROWS", "Comparison", "Evaluation", "before_and_after", "compare_two", "comparison_plot",
+    "families_of", "families_table", "figures_table", "index_of", "label", "loss_plot",
+    "markdown_table", "principal_line", "quality_plot", "read_evaluation", "read_rows", "read_run",
+    "read_scores", "write_record", "write_rows", "write_scores",
+]  # fmt: skip

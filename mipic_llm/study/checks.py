@@ -15,7 +15,7 @@ from mipic_llm.model.directory import open_source
 from mipic_llm.model.source import Source
 from mipic_llm.study import identity
 from mipic_llm.study.job import Job
-from mipic_llm.study.spec import Study
+from mipic_llm.study.spec import TEXTS, Study
 from mipic_llm.training.caches import read_sources
 from mipic_llm.training.survey import look
 
@@ -60,9 +60,9 @@ def _check_data(study: Study, sources: Sequence[tuple[Config, list[str]]]) -> li
         try:
             mine, lines = load_tasks(e.get("data") or [])
             more, more_lines = load_suite(e["suite"]) if e.get("suite") else ([], [])
-            for spec in ("pca_text", "lens_text", "bits_text"):
-                if e.get(spec):
-                    read_training(e[spec], negatives=0)
+            for key in TEXTS[1:]:
+                if e.get(key):
+                    read_training(e[key], negatives=0)
         except UserError as error:
             raise UserError(f"study {study.name}, evaluation {number}: {error}") from None
         for line in lines + more_lines:

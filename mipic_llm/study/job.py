@@ -15,7 +15,7 @@ from mipic_llm.config import Config, load_config, need
 from mipic_llm.config.files import find_file
 from mipic_llm.evaluation.read import suite_specs
 from mipic_llm.model.files import exported
-from mipic_llm.study.spec import Study, Trial
+from mipic_llm.study.spec import TEXTS, Study, Trial
 
 
 class Job:
@@ -82,14 +82,7 @@ class Job:
             return [*found, *config.training_files, *config.data.validation]
         e = self.study.evaluate[int(step.removeprefix("evaluate"))]
         suite = suite_specs(e["suite"]) if e.get("suite") else []
-        return [
-            *found,
-            *(e.get("data") or []),
-            *(e.get("pca_text") or []),
-            *(e.get("lens_text") or []),
-            *(e.get("bits_text") or []),
-            *suite,
-        ]
+        return [*found, *(spec for key in TEXTS for spec in e.get(key) or ()), *suite]
 
 
 def as_flags(values: dict[str, Any]) -> list[str]:

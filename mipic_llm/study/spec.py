@@ -18,17 +18,10 @@ from mipic_llm.errors import UserError
 KEYS = ("name", "recipe", "settings", "conditions", "methods", "seeds", "evaluate", "averages",
         "baseline", "untrained", "max_length", "ranks", "ds_config")  # fmt: skip
 EVALUATE_KEYS = (
-    "data",
-    "suite",
-    "layers",
-    "dims",
-    "pca_text",
-    "lens_text",
-    "bits",
-    "bits_text",
-    "centre",
+    "data", "suite", "layers", "dims", "pca_text", "lens_text", "bits", "bits_text", "centre",
     "asymmetric",
-)
+)  # fmt: skip
+TEXTS = ("data", "pca_text", "lens_text", "bits_text")  # of an evaluation, that name files
 UNTRAINED = "untrained"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 
@@ -153,15 +146,7 @@ def _evaluation(tree: Any, folder: Path, where: str) -> dict[str, Any]:
 def _located(flags: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The flags with data paths as the runs, started from here, will find them."""
     found = dict(flags)
-    for key in (
-        "data.train",
-        "data.validation",
-        "data",
-        "pca_text",
-        "lens_text",
-        "bits_text",
-        "suite",
-    ):
+    for key in ("data.train", "data.validation", *TEXTS, "suite"):
         if value := flags.get(key):
             texts = [value] if isinstance(value, str) else [str(v) for v in value]
             texts = [_locate(text, folder) for text in texts]

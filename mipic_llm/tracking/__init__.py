@@ -56,14 +56,9 @@ def make_trackers(
     experiment = settings.experiment or env.get("MLFLOW_EXPERIMENT_NAME") or "mipic_llm"
     name, run_id = settings.run_name or out.name, run_id or env.get("MLFLOW_RUN_ID") or None
     mlflow = MlflowTracker(
-        store[0],
-        experiment,
-        name,
-        run_id,
-        tags=tags,
-        artifact_location=store[1],
+        store[0], experiment, name, run_id, tags=tags, artifact_location=store[1],
         system=settings.system_metrics,
-    )
+    )  # fmt: skip
     return [jsonl, mlflow]
 
 
