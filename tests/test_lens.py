@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,11 +21,13 @@ import mipic_llm
 from mipic_llm import UserError
 from mipic_llm.commands.evaluate import main as judge
 from mipic_llm.commands.export import main
+from mipic_llm.config import load_config
 from mipic_llm.evaluation.lens import RIDGES, fit_lens
 from mipic_llm.evaluation.read import load_tasks
 from mipic_llm.evaluation.searches import by_query_layer
 from mipic_llm.evaluation.suite import run_suite
 from mipic_llm.evaluation.tasks.base import DOCUMENT
+from mipic_llm.export import fitted
 from mipic_llm.report.scores import read_families
 from mipic_llm.types import Point
 
@@ -110,6 +113,32 @@ def test_evaluate_scores_a_lens_as_its_export_does(run, text, tmp_path) -> None:
     for s in found:
         (same,) = (a for a in again if a[:2] == s[:2] and a.point == s.point._replace(bits=32))
         assert s.value == pytest.approx(same.value, abs=2e-4 if s.point.bits == 32 else 3e-2)
+
+
+def test_the_gains_are_of_validation_rows(tmp_path, monkeypatch) -> None:
+    """Test rows of a folder are for a finished model alone; it may well have none."""
+    for split, rows in (("train", 9), ("validation", 7)):
+        lines = [
+            {"sentence1": TEXTS[i], "sentence2": TEXTS[i + 9], "score": i} for i in range(rows)
+        ]
+        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
+    config = SimpleNamespace(data=SimpleNamespace(validation=[str(tmp_path)]))
+    monkeypatch.setattr(fitted, "read_texts", lambda _, __, texts, *___: torch.randn(
+        1, len(texts), 8))  # fmt: skip
+    scores, notes = fitted.judged_with(config, None, None, 2, [8], lambda z: z)
+    assert [s.n for s in scores] == [7] and notes
+
+
+def test_training_data_is_read_as_the_training_read_it(tmp_path) -> None:
+    path = tmp_path / "train.csv"
+    path.write_text(
+        "anchor,positive,label\n" + "".join(f"{x},{x} too,1\n" for x in LINES[:9]) + ",,\n"
+    )
+    argv = ["--data.train", str(path), "--data.ignore_columns", "label", "--data.on_bad_rows",
+            "skip"]  # fmt: skip
+    assert len(fitted.text_to_fit(load_config(argv), [], 99, "lens")) == 18
+    with pytest.raises(UserError, match="train.csv"):
+        fitted.text_to_fit(load_config(argv), [str(path)], 99, "lens")  # as any other text
 
 
 def test_queries_of_a_cut_model_meet_documents_of_the_whole_one(run, text, tmp_path) -> None:

@@ -5,17 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mipic_llm.data.read.training import read_training
+from mipic_llm.config import DataConfig
+from mipic_llm.data.read.training import read_training, reading_of
 from mipic_llm.runtime.ranks import say
 
 PCA_TEXTS = 10  # per channel; a covariance wants no more, and encoding them takes the most time
 
 
-def texts_for_pca(specs: Sequence[Any], most: int, what: str = "PCA") -> list[str]:
-    """At most so many distinct texts of training data, evenly spread, to fit `what` on."""
+def texts_for_pca(
+    specs: Sequence[Any], most: int, what: str, data: DataConfig | None = None
+) -> list[str]:
+    """At most so many distinct texts of training data, evenly spread, to fit `what` on. data: of
+    the run that trained on it, which says how it is read."""
     if not specs:
         return []
-    sources, reports = read_training(specs, negatives=0)
+    options = {} if data is None else reading_of(data) | {"draw": False, "together": False}
+    sources, reports = read_training(specs, **options | {"negatives": 0})
     texts = list(dict.fromkeys(
         text for source in sources for e in source.examples for text in (e.anchor, e.positive)
         if text is not None

@@ -43,7 +43,7 @@ def text_to_fit(config: Config, specs: Sequence[str], most: int, what: str) -> l
     own = [s for s in config.training if still_here(s if isinstance(s, str) else s.path)]
     if not (wanted := list(specs) or own):
         raise UserError(f"{what}: the run's training data are not here; give --pca_text FILE ..")
-    return texts_for_pca(wanted, most, what)
+    return texts_for_pca(wanted, most, what, None if specs else config.data)
 
 
 def judged_with(
@@ -55,7 +55,7 @@ def judged_with(
     specs = [spec for spec in config.data.validation if still_here(spec)]
     if not specs:
         return (), []
-    tasks, _ = load_tasks(specs)
+    tasks, _ = load_tasks(specs, split="validation")
     found: list[list[Score]] = []
     for made in (lambda z_ND: z_ND, change):
 
