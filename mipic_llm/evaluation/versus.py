@@ -75,7 +75,7 @@ def _track(
     tracker = follow(config, "compare", models, out, told)
     for one in found:
         group = "difference" if len(found) == 1 else f"difference {one.new}"
-        tracker.evaluation({f"{group}/{d.task}/{d.metric}@{d.point}": d.span.gap
+        tracker.evaluation({f"{group}/{d.name}": d.span.gap
                             for d in one.differences}, 0)  # fmt: skip
     tracker.describe(as_text(found, markdown=True))
     for name in ("html", "md", "png", "json"):

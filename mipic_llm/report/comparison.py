@@ -45,6 +45,10 @@ class Difference(NamedTuple):
     span: Span
     n: int
 
+    @property
+    def name(self) -> str:
+        return f"{self.task}/{self.metric}@{self.point}"
+
 
 class Family(NamedTuple):
     """Tasks of one kind: the mean over them of the main metric's difference, at each size and over
@@ -123,8 +127,7 @@ class Comparison(NamedTuple):
         worse = [d for d in self.mains() if d.span.sign < 0]
         if worse and self.whole.sign >= 0:
             most = min(worse, key=lambda d: d.span.gap)
-            lines.append(f"worse at {len(worse)} sizes, most at {most.task}/{most.metric}@"
-                         f"{most.point}: {most.span}")  # fmt: skip
+            lines.append(f"worse at {len(worse)} sizes, most at {most.name}: {most.span}")
         return lines
 
     def mains(self) -> list[Difference]:
@@ -164,13 +167,27 @@ def families_of(record: Mapping[str, Any]) -> dict[str, Family]:
     """The families of a comparison from its `record`; empty for a record of an older version."""
 
     def span(found: Mapping[str, Any]) -> Span:
-        return Span(*(math.nan if found[k] is None else found[k] for k in Span._fields))
+        return Span(*_numbers(found, *Span._fields))
 
     return {
         name: Family({Point(s["layer"], s["dim"]): span(s) for s in found["sizes"]},
                      span(found["mean"]))
         for name, found in record.get("families", {}).items()
     }  # fmt: skip
+
+
+def differences_of(record: Mapping[str, Any]) -> list[Difference]:
+    """The figures of a comparison from its `record`."""
+    return [
+        Difference(f["task"], f["metric"], Point(f["layer"], f["dim"], f.get("bits", 32)),
+                   *_numbers(f, "old", "new"), Span(*_numbers(f, "difference", "low", "high")),
+                   f["n"])
+        for f in record["figures"]
+    ]  # fmt: skip
+
+
+def _numbers(found: Mapping[str, Any], *keys: str) -> list[float]:
+    return [math.nan if found[key] is None else found[key] for key in keys]
 
 
 def write_record(path: str | Path, found: Iterable[Comparison]) -> None:

@@ -32,7 +32,7 @@ def principal_line(run: Path) -> str:
     most = min(worse, key=lambda d: d.span.gap)
     return (
         f"note: at {len(worse)} of {len(mains)} sizes the trained model is worse than principal "
-        f"components of the untrained one, most at {most.task}/{most.metric}@{most.point}: "
+        f"components of the untrained one, most at {most.name}: "
         f"{100 * most.new:.2f} against {100 * most.old:.2f}, {most.span}; a training begins with "
         "those axes with --model.rotate centred"
     )
