@@ -13,6 +13,7 @@ Shape legend: S texts of this rank, T tokens, D width, d a prefix of P, N texts 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -26,6 +27,20 @@ _TEXTS = 16  # whose D x D correlations are there at a time
 SPREAD = 2.0
 
 
+@lru_cache(maxsize=4)  # the same at every step
+def _shares(
+    dims: tuple[int, ...], D: int, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """How much each pair of channels counts in cross, and each channel in floor. Not to be written
+    to."""
+    with torch.inference_mode(False):
+        inside_PD = (torch.arange(D) < torch.tensor(dims)[:, None]).double()
+        share_PD, rest_PD = (x / x.sum(1, keepdim=True) for x in (inside_PD, 1 - inside_PD))
+        pairs_DD = share_PD.T @ rest_PD / len(dims)
+        channels_D = (share_PD + rest_PD / 2).mean(0)
+        return pairs_DD.to(device, dtype), channels_D.to(device, dtype)
+
+
 def decorrelation(
     tokens_STD: Tensor, mask_ST: Tensor, dims: Sequence[int], threshold: float
 ) -> tuple[Tensor, Tensor]:
@@ -35,10 +50,7 @@ def decorrelation(
     again in the backward pass, a few texts at a time. float32, or float64 for float64 inputs.
     """
     dtype, D = compute_dtype(tokens_STD), tokens_STD.shape[2]
-    inside_PD = (torch.arange(D) < torch.tensor(dims)[:, None]).double()
-    share_PD, rest_PD = (x / x.sum(1, keepdim=True) for x in (inside_PD, 1 - inside_PD))
-    pairs_DD = (share_PD.T @ rest_PD / len(dims)).to(tokens_STD.device, dtype)
-    channels_D = (share_PD + rest_PD / 2).mean(0).to(tokens_STD.device, dtype)
+    pairs_DD, channels_D = _shares(tuple(dims), D, dtype, tokens_STD.device)
 
     def block(h_STD: Tensor, real_ST: Tensor) -> Tensor:
         real_ST1 = real_ST[..., None].to(dtype)
