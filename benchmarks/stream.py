@@ -21,6 +21,7 @@ import numpy as np
 from benchmarks import harness
 from benchmarks.harness import Options, Row
 
+LIMIT = 4 * 3600  # seconds
 ROWS, COMPARED, BATCH, WORLD = 10_000_000, 100_000, 256, 8
 
 
@@ -68,7 +69,8 @@ def watched(found: dict[str, Any], name: str, base: float) -> Iterator[None]:
 
 
 def measure(path: str, folder: str, tokens: bool = True) -> dict[str, Any]:
-    """All stages in this process, one rank of WORLD; without `tokens` rows and plan alone."""
+    """All stages in this process, one rank of WORLD; without `tokens` (`--case plan`) rows and plan
+    alone."""
     from mipic_llm.config import load_config
     from mipic_llm.data import stream, token_cache
     from mipic_llm.data.plan import BatchPlan
@@ -119,7 +121,8 @@ def run(o: Options) -> list[Row]:
         write(path, rows)
         size = path.stat().st_size / 2**30
         call: Callable[..., Any] = harness.in_child
-        got = call("benchmarks.stream:measure", path=str(path), folder=folder, threads=o.threads)
+        got = call("benchmarks.stream:measure", timeout=LIMIT, path=str(path), folder=folder,
+                   tokens=o.case != "plan", threads=o.threads)  # fmt: skip
     count = got.pop("rows of the source")
     return [
         harness.row(

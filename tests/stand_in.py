@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 from torch.utils._device import _device_constructors
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.backend_registration import (
@@ -87,16 +86,35 @@ def _is_device(device: Any) -> bool:
     return device is not None and torch.device(device).type == DEVICE.type
 
 
+def _tensors(values: Any) -> Iterator[Tensor]:
+    """Those among the arguments of an operation, in lists too."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, (list, tuple)):
+            yield from _tensors(value)
+
+
+def _each(change: Callable[[Tensor], Tensor], value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, (list, tuple)):
+        return type(value)([_each(change, one) for one in value])
+    return value
+
+
 def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    flat = pytree.tree_leaves((args, kwargs))
-    there = any(isinstance(x, There) for x in flat)
-    here = [x for x in flat if isinstance(x, Tensor) and not isinstance(x, There) and x.dim()]
-    target = there
+    tensors = list(_tensors((*args, *kwargs.values())))
+    known = {id(x.inner): x for x in tensors if isinstance(x, There)}
+    target = there = bool(known)
     if kwargs.get("device") is not None:
         target = _is_device(kwargs["device"])
         kwargs = {**kwargs, "device": torch.device("cpu")} if target else kwargs
+    if not there and not target:
+        return func(*args, **kwargs)
+    here = [x for x in tensors if not isinstance(x, There) and x.dim()]
     if func is aten._to_copy.default:
-        if there != target and not kwargs.get("non_blocking") and flat[0].numel():
+        if there != target and not kwargs.get("non_blocking") and tensors[0].numel():
             _note("copy to the device" if target else "copy to the host")
     elif func is aten.copy_.default:
         target = isinstance(args[0], There)
@@ -108,21 +126,20 @@ def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             shapes = [tuple(x.shape) for x in here]
             raise RuntimeError(f"{func}: tensors of two devices, {DEVICE} and cpu {shapes}")
         _note("index on the host")
-    masks = (x for x in flat if isinstance(x, Tensor) and x.dtype == torch.bool and x.dim())
-    if func is aten.repeat_interleave.Tensor and there and kwargs.get("output_size") is None:
+    masks = (x for x in tensors if x.dtype == torch.bool and x.dim() and x is not args[0])
+    counted = func is aten.repeat_interleave.Tensor and kwargs.get("output_size") is None
+    if there and (func in READS or counted or (func in INDEXING and next(masks, None) is not None)):
         _note(func)
-    if there and (func in READS or (func in INDEXING and any(x is not args[0] for x in masks))):
-        _note(func)
-    known = {id(x.inner): x for x in flat if isinstance(x, There)}
+
+    def inner(x: Tensor) -> Tensor:
+        return x.inner if isinstance(x, There) else x
 
     def wrapped(x: Tensor) -> Tensor:
         return known[id(x)] if id(x) in known else There(x)
 
-    args, kwargs = pytree.tree_map_only(There, lambda x: x.inner, (args, kwargs))
-    out = func(*args, **kwargs)
-    if not target:
-        return out
-    return pytree.tree_map_only(Tensor, wrapped, out)
+    kwargs = {name: _each(inner, value) for name, value in kwargs.items()}
+    out = func(*_each(inner, tuple(args)), **kwargs)
+    return _each(wrapped, out) if target else out
 
 
 class _Mode(TorchDispatchMode):

@@ -23,6 +23,7 @@ from mipic_llm.evaluation import judge
 from mipic_llm.evaluation import open as opening
 from mipic_llm.mining import run as mining
 from mipic_llm.runtime import engine
+from mipic_llm.runtime import start as starting
 from mipic_llm.runtime.optimizer import parameter_groups
 from mipic_llm.training import loop, setup
 from mipic_llm.training.step import StepRunner
@@ -84,7 +85,7 @@ def on_device() -> torch.device:
     return stand_in.DEVICE
 
 
-started, plainly, steps = engine.start, StepRunner.gradients, []
+started, plainly, steps = starting.start, StepRunner.gradients, []
 
 
 def watched(self: StepRunner, *args: Any, **kwargs: Any) -> Any:

@@ -14,7 +14,7 @@ from tiny_models import tiny_bert, tiny_qwen3
 WORKER = Path(__file__).with_name("stand_in_worker.py")
 # Not ours: transformers looks whether a padded batch has pads. Ours, for CPUs alone: the reference
 # that takes the place of a kernel for packed texts, which exists on GPUs.
-KNOWN = ("model/backbone.py", "model/attention.py")
+KNOWN = ("model/backbone.py", "model/varlen.py")
 RUN = ["train", "--train.precision", "fp32", "--train.batch_size", "4", "--train.max_steps", "2",
        "--data.max_length", "16", "--tracking.mlflow", "off", "--overwrite", "--eval.pca", "0",
        "--data.validation", "none", "--export.rehearse", "false"]  # fmt: skip
