@@ -17,7 +17,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from mipic_llm.config import Config
+from mipic_llm.config import Config, load_config
 from mipic_llm.errors import UserError
 from mipic_llm.tracking import (
     JsonlTracker,
@@ -464,6 +464,8 @@ def test_mistyped_store_is_the_users_error(tmp_path):
         follow(config, "evaluate", tmp_path, tmp_path)
     with pytest.raises(UserError, match="'of' is no tracking URI"):
         Parent("of", tmp_path, "study")
+    with pytest.raises(UserError, match="'of' is no tracking URI"):  # before hours of work
+        load_config(["--tracking.mlflow", "of"])
 
 
 @pytest.mark.parametrize("text, kept", [

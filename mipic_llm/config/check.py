@@ -4,6 +4,7 @@ are at the fields. Each refusal is one line: what, where, what to do."""
 from __future__ import annotations
 
 import os
+import re
 from importlib.util import find_spec
 from itertools import pairwise
 from typing import Any
@@ -23,6 +24,13 @@ def need(ok: bool, message: str) -> None:
         raise UserError(message)
 
 
+def check_store(uri: str) -> None:
+    """UserError for what is no tracking URI: MLflow would make a folder of that name."""
+    need(uri == "databricks" or re.match(r"[./~]|[\w+.-]+:", uri) is not None, "tracking.mlflow: "
+         f"{uri!r} is no tracking URI; give auto, off, or a URI such as http://host:5000 or "
+         "sqlite:///runs.db")
+
+
 def validate(c: Config, world_size: int | None = None, *, stage: bool = False) -> None:
     """Refuse everything that can be refused without the model. Raises UserError.
 
@@ -34,6 +42,8 @@ def validate(c: Config, world_size: int | None = None, *, stage: bool = False) -
     m, e, lora, batch = c.model, c.eval, c.lora, c.train.batch_size
     need(batch * world >= 2, f"train.batch_size is {batch} on {world} rank: no other sentence in "
          "the batch, so no negatives; give --train.batch_size 2 or more")
+    if c.tracking.mlflow not in ("auto", "off", ""):
+        check_store(c.tracking.mlflow)
     need(bool(c.output_dir), "output_dir is empty; give --output_dir DIRECTORY")
     need(bool(m.name), "model.name is empty; give a directory or a Hugging Face id")
     need(bool(c.training), "data.train is empty; give files, or demo for the built-in text")

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mipic_llm.config import Config
+from mipic_llm.config.check import check_store
 from mipic_llm.errors import UserError, masked
 from mipic_llm.tracking.base import JsonlTracker, Status, Tracker
 from mipic_llm.tracking.environment import environment, run_tags
@@ -118,18 +118,14 @@ def _read_record(path: Path) -> dict[str, str] | None:
 
 
 def _store(option: str, out: Path) -> tuple[str, str | None] | None:
-    """(tracking URI, where a new experiment's files go if not at the server); None = off. UserError
-    for what is no URI: MLflow would make a folder of that name."""
+    """(tracking URI, where a new experiment's files go if not at the server); None = off.
+    UserError for what is no URI."""
     uri = os.environ.get("MLFLOW_TRACKING_URI", "") if option == "auto" else option
     if uri == "off":
         return None
     own = out / "mlruns" / "mlflow.db"  # older runs had a store each: going on with one stays there
     uri = uri or f"sqlite:///{own if own.is_file() else Path.cwd() / 'mlruns.db'}"
-    if uri != "databricks" and not re.match(r"[./~]|[\w+.-]+:", uri):
-        raise UserError(
-            f"tracking.mlflow: {uri!r} is no tracking URI; give auto, off, or a URI such as "
-            "http://host:5000 or sqlite:///runs.db"
-        )
+    check_store(uri)
     if not uri.startswith("sqlite:///"):
         return uri, None
     folder = Path(uri.removeprefix("sqlite:///")).resolve().parent
