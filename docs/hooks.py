@@ -17,7 +17,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 def options() -> str:
     """A table of each section of options."""
-    from mipic_llm.config import OPTIONS
+    from mipic_llm.config.schema import OPTIONS
 
     lines: list[str] = []
     section = ""
