@@ -540,6 +540,23 @@ def test_run_main_turns_a_user_error_into_one_line(rank, local, said, capsys, mo
     assert capsys.readouterr().err == (f"{said} no such thing\n" if said else "")
 
 
+def test_a_place_that_cannot_be_written_is_one_line(capsys):
+    for kind, place in ((OSError(28, "No space left on device"), ""),
+                        (PermissionError(13, "Permission denied", "/x"), "/x: ")):  # fmt: skip
+
+        def main(argv, kind=kind):
+            raise kind
+
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            run_main(main, [])
+        assert stopped.value.code == 2
+        assert capsys.readouterr().err == (f"error: {place}{kind.strerror}; free it, or name "
+                                           "another place (such as --output_dir)\n")  # fmt: skip
+    with pytest.raises(FileNotFoundError):  # a bug of ours keeps its traceback
+        run_main(lambda argv: open("/nowhere/at/all"), [])
+
+
 def test_run_main_interrupt_and_bugs():
     def interrupt(argv):
         raise KeyboardInterrupt

@@ -7,6 +7,7 @@ imports what is slow, so that --help and a wrong flag answer at once.
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import os
 import sys
@@ -29,6 +30,9 @@ COMMANDS = {
     "study": "compare methods: methods x seeds x conditions, with confidence intervals",
     "plan": "predict memory, speed and traffic of a training, without running it",
 }
+# What an operating system says of a place: no right, no room, a file where a folder should be.
+_PLACES = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR,
+           errno.EISDIR, errno.EEXIST)  # fmt: skip
 SYNOPSIS = f"""\
 usage: mipic COMMAND [flags]        (the same: python -m mipic_llm COMMAND [flags])
 
@@ -78,8 +82,9 @@ def _main_of(command: str) -> Callable[[list[str]], int | None]:
 
 
 def run_main(main: Callable[[list[str]], int | None], argv: list[str] | None = None) -> NoReturn:
-    """Run main(argv) and exit: its code, 2 after UserError (one line, from the first rank that has
-    one), 130 after ^C, 141 when whoever reads the output went away.
+    """Run main(argv) and exit: its code, 2 after UserError or a place that cannot be written (one
+    line, from the first rank that has one), 130 after ^C, 141 when whoever reads the output went
+    away.
 
     Every rank exits with the same code. Other exceptions propagate with their traceback, but for
     those that follow from another rank's UserError.
@@ -88,28 +93,38 @@ def run_main(main: Callable[[list[str]], int | None], argv: list[str] | None = N
     try:
         code = main(sys.argv[1:] if argv is None else argv)
     except UserError as error:
-        ranks = _joined()
-        # Before ranks are joined, they differ by their machine at most.
-        if ranks.first_error() if ranks else os.environ.get("LOCAL_RANK", "0") in ("", "0"):
-            sys.stdout.flush()
-            own = os.environ.get("RANK", "0")
-            where = "" if own in ("", "0") else f" (rank {own})"
-            print(f"error{where}: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
-        if ranks:
-            ranks.part()
-        code = EXIT_USER_ERROR
+        code = _told(error)
     except KeyboardInterrupt:
         code = 130
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141
-    except Exception:
+    except Exception as error:
         ranks = _joined()
+        if isinstance(error, OSError) and error.errno in _PLACES:
+            place = f"{error.filename}: " if error.filename else ""
+            raise SystemExit(_told(UserError(
+                f"{place}{error.strerror}; free it, or name another place (such as --output_dir)"
+            ))) from error  # fmt: skip
         if not (ranks and ranks.error_elsewhere()):
             raise
         ranks.part()
         code = EXIT_USER_ERROR
     raise SystemExit(code or EXIT_DONE)
+
+
+def _told(error: UserError) -> int:
+    """Print the line of an error, end the collectives. -> the exit code."""
+    ranks = _joined()
+    # Before ranks are joined, they differ by their machine at most.
+    if ranks.first_error() if ranks else os.environ.get("LOCAL_RANK", "0") in ("", "0"):
+        sys.stdout.flush()
+        own = os.environ.get("RANK", "0")
+        where = "" if own in ("", "0") else f" (rank {own})"
+        print(f"error{where}: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+    if ranks:
+        ranks.part()
+    return EXIT_USER_ERROR
 
 
 def _joined() -> Any:
