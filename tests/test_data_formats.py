@@ -73,6 +73,14 @@ FORMATS = {
         [{"query": "a", "pos": ["p", "q"], "neg": ["n"], "prompt": "x"}],
         [("a", "p", ("n",)), ("a", "q", ("n",))],
     ),
+    "query/positives/negatives": (
+        [{"query": "a", "positives": ["p", "q"], "negatives": ["n"], "pos_scores": [1, 0.9]}],
+        [("a", "p", ("n",)), ("a", "q", ("n",))],
+    ),
+    "question/positive/negatives": (
+        [{"question": "a", "positive": "p", "negatives": ["n"]}],
+        [("a", "p", ("n",))],
+    ),
     "query/positive/negatives": (
         [{"query": "a", "positive": "p", "negatives": ["n"]}],
         [("a", "p", ("n",))],

@@ -43,6 +43,8 @@ class Columns(NamedTuple):
 PAIRS = (
     ("anchor", "positive"), ("query", "pos"), ("query", "positive"), ("query", "positive_passages"),
     ("query", "pos_doc"), ("question", "pos_doc"), ("messages", "positive_messages"),
+    ("question", "positive"), ("anchor", "positives"), ("query", "positives"),
+    ("question", "positives"),
     ("query", "response"), ("query", "answer"), ("question", "answer"), ("sentence1", "sentence2"),
     ("text1", "text2"),
 )  # fmt: skip
