@@ -56,11 +56,10 @@ def read_rows(
     split: str,
     parse: Callable[[dict, Any], Any],
     pick: Callable[[dict], Any] = lambda row: None,
-    cache_dir: str | None = None,
 ) -> list[Any]:
     """parse(row, pick(its file's first row)) of every row of every file of a spec; any bad row is a
     UserError."""
-    parts = containers(spec, split, cache_dir)
+    parts = containers(spec, split, None)
     return [row for part in parts for row in collect_rows(part, pick, parse, skip=False).parsed]
 
 

@@ -33,16 +33,14 @@ def columns_of(spec: str) -> list[str]:
     raise UserError(f"{spec} is empty; give a file with at least one row")
 
 
-def read_scored_pairs(
-    spec: Any, *, cache_dir: str | None = None
-) -> tuple[list[ScoredPair], ReadReport]:
+def read_scored_pairs(spec: Any) -> tuple[list[ScoredPair], ReadReport]:
     """Reads sentence1, sentence2 and a numeric score (or label), as in STS.
 
     Any container of `read_training`; a Hugging Face id without [split] means its validation
     split. Several files make one list and one report. Any bad row is a UserError.
     """
-    names, split = ("sentence1", "sentence2"), "validation"
-    pairs = list(starmap(ScoredPair, _read(spec, names, SCORES, to_number, split, cache_dir)))
+    names = ("sentence1", "sentence2")
+    pairs = list(starmap(ScoredPair, _read(spec, names, SCORES, to_number)))
     if len({pair.score for pair in pairs}) < 2:
         raise UserError(
             f"{spec}: every pair has the same score, so no correlation can be computed; give pairs "
@@ -51,24 +49,17 @@ def read_scored_pairs(
     return pairs, ReadReport(spec, "sentence1/sentence2/score", len(pairs), len(pairs), [])
 
 
-def read_labelled(
-    spec: str, texts: Sequence[str], label: str = "label", *, split: str = "validation"
-) -> list[tuple[str, ...]]:
+def read_labelled(spec: str, texts: Sequence[str], label: str = "label") -> list[tuple[str, ...]]:
     """(text, ..., label) of every row, the label as text (1, 1.0 and "1" are one label).
 
-    texts: the columns to read. split: of a Hugging Face id that names none.
+    texts: the columns to read. A Hugging Face id without [split] means its validation split.
     Raises UserError for a bad row, naming file, line and what is wrong.
     """
-    return _read(spec, texts, (label,), to_label, split)
+    return _read(spec, texts, (label,), to_label)
 
 
 def _read(
-    spec: Any,
-    texts: Sequence[str],
-    labels: Sequence[str],
-    convert: Callable[[Any, str], Any],
-    split: str,
-    cache_dir: str | None = None,
+    spec: Any, texts: Sequence[str], labels: Sequence[str], convert: Callable[[Any, str], Any]
 ) -> list[tuple]:
     """The columns `texts` and, converted, the first of the columns `labels` that is there."""
 
@@ -86,7 +77,7 @@ def _read(
     def parse(row: dict, label: str) -> tuple:
         return (*(one_text(row, name) for name in texts), convert(row.get(label), label))
 
-    return read_rows(spec, split, parse, pick, cache_dir)
+    return read_rows(spec, "validation", parse, pick)
 
 
 def read_beir(
