@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 from mipic_llm.data.read.cells import BadRow, one_text, to_label, to_number
 from mipic_llm.data.read.columns import SCORES
-from mipic_llm.data.read.containers import Numbered, containers, guarded
+from mipic_llm.data.read.containers import containers
 from mipic_llm.data.read.formats import read_rows
+from mipic_llm.data.read.readers import Numbered, guarded
 from mipic_llm.data.read.rows import ReadReport
 from mipic_llm.errors import UserError
 

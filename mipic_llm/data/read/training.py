@@ -11,9 +11,10 @@ from typing import Any
 from mipic_llm.config import DataConfig, SourceConfig
 from mipic_llm.data.read.cells import BadRow, plain
 from mipic_llm.data.read.columns import Columns
-from mipic_llm.data.read.containers import Numbered, containers
+from mipic_llm.data.read.containers import containers
 from mipic_llm.data.read.find import split_weight
 from mipic_llm.data.read.formats import read_part
+from mipic_llm.data.read.readers import Numbered
 from mipic_llm.data.read.rows import ALL, Example, ReadReport, Row, TextSource
 from mipic_llm.errors import UserError
 

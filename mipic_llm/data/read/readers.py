@@ -1,0 +1,179 @@
+"""A file of each kind as its numbered rows, one at a time."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import re
+import zlib
+from collections.abc import Callable, Iterator
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+from mipic_llm.data.read.cells import NEGATIVE, BadRow, nothing
+from mipic_llm.data.read.find import suffix_of
+from mipic_llm.errors import UserError
+
+Numbered = Iterator[tuple[int, Any]]  # a BadRow in place of a row that cannot even be decoded
+
+
+def guarded(path: Path, reader: Callable[[Path], Numbered]) -> Numbered:
+    """A reader whose failures of the file itself are the user's to mend."""
+    try:
+        yield from reader(path)
+    except UnicodeDecodeError as bad:
+        raise UserError(f"{path} is not UTF-8 text ({bad.reason}); convert it to UTF-8") from None
+    except (OSError, EOFError, zlib.error, csv.Error) as bad:
+        raise UserError(f"{path} cannot be read: {one_line(bad)}; check the file") from None
+
+
+def _open(path: Path):
+    """Text, with or without gzip and BOM; line ends are left to the csv reader."""
+    opener = gzip.open if path.name.lower().endswith(".gz") else open
+    return opener(path, "rt", encoding="utf-8-sig", newline="" if "sv" in suffix_of(path) else None)
+
+
+def one_line(bad: Exception) -> str:
+    return " ".join(str(bad).split())[:300] or type(bad).__name__
+
+
+def _txt(path: Path) -> Numbered:
+    """Blank lines at the end of the file are no rows; elsewhere they are bad ones."""
+    blank: list[int] = []
+    with _open(path) as file:
+        head = list(islice(file, 5))
+        tabs = {line.count("\t") for line in head}
+        looks = ".tsv" if len(head) > 1 and len(tabs) == 1 and 0 not in tabs else None
+        looks = ".jsonl" if head and all(re.match(r'\{\s*"', line) for line in head) else looks
+        if looks:
+            raise UserError(
+                f"{path}: a .txt file has one text per line, and this looks like {looks[1:]}; "
+                f"rename it to {path.stem}{looks}"
+            )
+        file.seek(0)
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                blank.append(number)
+                continue
+            yield from ((n, {"text": ""}) for n in blank)
+            blank.clear()
+            yield number, {"text": line.rstrip("\n")}
+
+
+def _csv(path: Path) -> Numbered:
+    """A .tsv has no quotes: they are text, and no field runs over a line end. A .csv has one mark
+    between cells, of those below the one that its header has most of."""
+    csv.field_size_limit(2**31 - 1)
+    tsv = suffix_of(path) == ".tsv"
+    with _open(path) as file:
+        head = file.readline()
+        marks = "\t" if tsv else ",;\t|"
+        mark = max(marks, key=lambda m: len(next(csv.reader([head], delimiter=m), [])))
+        # strict: a stray quote is an error, not a field that swallows the lines below it.
+        reader = csv.reader(chain([head], file), delimiter=mark, strict=True,
+                            quoting=csv.QUOTE_NONE if tsv else csv.QUOTE_MINIMAL)  # fmt: skip
+        names, ends = None, False
+        while not ends:
+            try:
+                row = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as bad:
+                ends = "end of data" in str(bad)  # a quote that is never closed
+                yield reader.line_num, BadRow(f"a quote where none can be ({bad})")
+                continue
+            if names is None and row:
+                names = [name.strip() for name in row]
+                _check_names(path, names)
+            elif names and len(row) == len(names):
+                yield reader.line_num, _cells(names, row)
+            elif names and row:
+                what = f"not {len(names)} cells, as in the header, but {len(row)}"
+                hint = "; in a .tsv no text can run over a line end" if tsv else ""
+                yield reader.line_num, BadRow(what + hint)
+
+
+def _check_names(path: Path, names: list[str]) -> None:
+    twice = {n for n in names if names.count(n) > 1 and n and not NEGATIVE.fullmatch(n)}
+    if twice:
+        raise UserError(f"{path}: two columns are named {min(twice)}; rename one of them")
+
+
+def _cells(names: list[str], row: list[str]) -> dict[str, Any]:
+    """Columns of negatives with one name are one list."""
+    cells: dict[str, Any] = {}
+    for name, cell in zip(names, row, strict=True):
+        if NEGATIVE.fullmatch(name):
+            cells.setdefault(name, []).append(None if nothing(cell) else cell)
+        else:
+            cells[name] = None if nothing(cell) else cell
+    return cells
+
+
+def is_list(path: Path) -> bool:
+    """Is a .json file one list (else it is read as JSON lines)?"""
+    try:
+        with _open(path) as file:
+            return suffix_of(path) == ".json" and file.read(4096).lstrip().startswith("[")
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError):
+        return False  # the reader will meet the same and say so
+
+
+def read_json(path: Path) -> Numbered:
+    with _open(path) as file:
+        if is_list(path):
+            content = file.read()
+            try:
+                rows = json.loads(content)
+            except json.JSONDecodeError as bad:
+                what = f"{path}, line {bad.lineno}: broken JSON ({bad.msg})"
+                raise UserError(f"{what}; mend the file") from None
+            except (ValueError, RecursionError) as bad:
+                raise UserError(f"{path}: {_odd_json(bad)}; mend the file") from None
+            del content
+            yield from enumerate(rows, 1)
+            return
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                try:
+                    row = json.loads(line)
+                except json.JSONDecodeError as bad:
+                    row = BadRow(f"broken JSON ({bad.msg} at column {bad.colno})")
+                except (ValueError, RecursionError) as bad:
+                    row = BadRow(_odd_json(bad))
+                yield number, row
+
+
+def _odd_json(bad: Exception) -> str:
+    """What Python cannot read, though it is JSON."""
+    deep = isinstance(bad, RecursionError)
+    return "lists or objects too deep in one another" if deep else "a number of too many digits"
+
+
+def _arrow(path: Path) -> Numbered:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        if suffix_of(path) == ".parquet":
+            batches = pyarrow.parquet.ParquetFile(path).iter_batches()
+        else:
+            mapped = pyarrow.memory_map(str(path))
+            try:
+                batches = pyarrow.ipc.open_file(mapped).read_all().to_batches()
+            except pyarrow.ArrowInvalid:  # not the file format: datasets writes streams
+                batches = pyarrow.ipc.open_stream(mapped)
+        yield from enumerate((row for batch in batches for row in batch.to_pylist()), 1)
+    except pyarrow.ArrowException as bad:
+        raise UserError(f"{path} cannot be read: {one_line(bad)}; check the file") from None
+
+
+READERS = {
+    ".parquet": _arrow,
+    ".arrow": _arrow,
+    ".txt": _txt,
+    ".csv": _csv,
+    ".tsv": _csv,
+}  # others: JSON
