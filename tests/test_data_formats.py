@@ -406,7 +406,7 @@ def test_report_line():
 def test_bad_columns_and_mixed_sources(tmp_path):
     path = write_jsonl(tmp_path / "x.jsonl", [{"anker": "a", "positive": "p"}])
     text = error(read, path)
-    assert "found columns anker, positive; rename them to: text | sentence | anchor" in text
+    assert "found columns anker, positive; rename them to: text | anchor, positive |" in text
     write_jsonl(tmp_path / "x.jsonl", [{"text": "a"}])
     write_jsonl(tmp_path / "y.jsonl", [{"anchor": "a", "positive": "p"}])
     text = error(read_training, [str(tmp_path)], negatives=1)

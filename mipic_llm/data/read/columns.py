@@ -51,7 +51,7 @@ PAIRS = (
 SCORES = ("score", "label", "similarity_score", "similarity")
 _STS = (("sentence1", "sentence2"), ("text1", "text2"))
 NLI = (("premise", "hypothesis"), ("sentence1", "sentence2"))
-_ACCEPTED = " | ".join(["text", "sentence", *map(", ".join, PAIRS), "premise, hypothesis, label"])
+_ACCEPTED = " | ".join(["text", *map(", ".join, PAIRS[:3]), "premise, hypothesis, label"])
 SCORE_COLUMNS = {name for names in cells.SCORES_OF.values() for name in names}
 # A word of these in a column's name makes it one of labels or scores.
 _LABEL = {
@@ -111,7 +111,9 @@ def detect(
 
 def _unknown(path: str, have: Sequence[str]) -> UserError:
     return UserError(
-        f"{path}: found columns {', '.join(have) or 'none'}; rename them to: {_ACCEPTED}"
+        f"{path}: found columns {', '.join(have) or 'none'}; rename them to: {_ACCEPTED} (others: "
+        "docs/reference/formats.md), or say in a recipe which is which: data.sources with columns: "
+        "{anchor: .., positive: ..}"
     )
 
 
