@@ -58,14 +58,15 @@ def watched(found: dict[str, Any], name: str, base: float) -> Iterator[None]:
         while not done.wait(0.05):
             peak[0] = max(peak[0], anonymous())
 
-    thread, begun = threading.Thread(target=look), time.perf_counter()
+    thread, begun, used = threading.Thread(target=look), time.perf_counter(), time.process_time()
     thread.start()
     try:
         yield
     finally:
         done.set()
         thread.join()
-        found[name] = {"seconds": time.perf_counter() - begun, "mib": peak[0] - base}
+        found[name] = {"seconds": time.perf_counter() - begun, "mib": peak[0] - base,
+                       "cpu": time.process_time() - used}  # fmt: skip
 
 
 def measure(path: str, folder: str, tokens: bool = True) -> dict[str, Any]:
@@ -127,8 +128,8 @@ def run(o: Options) -> list[Row]:
     return [
         harness.row(
             "stream", f"{count:,} rows", stage, wall_ms=1e3 * one["seconds"], peak_mib=one["mib"],
-            note=f"{size:.2f} GiB of JSON lines; {count / one['seconds']:,.0f} rows/s; first "
-            f"batches of {min(count, COMPARED):,} rows as in memory",
+            note=f"{size:.2f} GiB of JSON lines; {count / one['seconds']:,.0f} rows/s, "
+            f"{one['cpu']:,.0f} s of one core; first batches of {min(count, COMPARED):,} rows as in memory",
         )
         for stage, one in got.items()
     ]  # fmt: skip
