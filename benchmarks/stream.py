@@ -129,7 +129,8 @@ def run(o: Options) -> list[Row]:
         harness.row(
             "stream", f"{count:,} rows", stage, wall_ms=1e3 * one["seconds"], peak_mib=one["mib"],
             note=f"{size:.2f} GiB of JSON lines; {count / one['seconds']:,.0f} rows/s, "
-            f"{one['cpu']:,.0f} s of one core; first batches of {min(count, COMPARED):,} rows as in memory",
+            f"{one['cpu']:,.0f} s of one core; "
+            f"first batches of {min(count, COMPARED):,} rows as in memory",
         )
         for stage, one in got.items()
     ]  # fmt: skip
