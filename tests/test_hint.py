@@ -88,3 +88,12 @@ def test_auto_is_filled_with_it(tmp_path) -> None:
     ds = load_ds_config(path, config, world_size=1, hidden_size=1024)  # type: ignore[arg-type]
     # 4 * 1024 * 16 elements: the largest of LoRA's tensors at an inner width of 4 D
     assert ds["zero_optimization"]["stage3_param_persistence_threshold"] == 65536
+
+
+def test_a_container_has_the_memory_of_its_limit(monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(hint.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(hint, "LIMIT", tmp_path / "max")
+    whole, _ = hint.device_memory()
+    for said, memory in (("max", whole), (str(2**28), 2**28), (str(2**62), whole)):
+        (tmp_path / "max").write_text(said + "\n")
+        assert hint.device_memory() == (memory, "RAM per rank")

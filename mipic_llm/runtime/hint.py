@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -10,6 +11,7 @@ from torch import nn
 from mipic_llm.runtime import ranks as dist
 
 GIB = 2**30
+LIMIT = Path("/sys/fs/cgroup/memory.max")  # of the container that this is, bytes
 MOST = 0.5  # of the memory for these states; the rest is for activations, which are not counted
 
 
@@ -41,4 +43,9 @@ def device_memory() -> tuple[float, str]:
     if torch.cuda.is_available():
         found = torch.cuda.get_device_properties(torch.cuda.current_device())
         return float(found.total_memory), "GPU"
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / ranks, "RAM per rank"
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        memory = min(memory, int(LIMIT.read_text()))
+    except (OSError, ValueError):  # no container, or one without a limit
+        pass
+    return memory / ranks, "RAM per rank"
