@@ -13,18 +13,21 @@ from tiny_models import tiny_bert, tiny_qwen3
 
 WORKER = Path(__file__).with_name("stand_in_worker.py")
 # Not ours: transformers looks whether a padded batch has pads. Ours, for CPUs alone: the reference
-# that takes the place of a kernel for packed texts, which exists on GPUs.
-KNOWN = ("model/backbone.py", "model/varlen.py")
+# that takes the place of a kernel for packed texts, which exists on GPUs; and ESE's SVD.
+KNOWN = ("model/backbone.py", "model/varlen.py", "losses/ese.py")
 RUN = ["train", "--train.precision", "fp32", "--train.batch_size", "4", "--train.max_steps", "2",
        "--data.max_length", "16", "--tracking.mlflow", "off", "--overwrite", "--eval.pca", "0",
        "--data.validation", "none", "--export.rehearse", "false"]  # fmt: skip
 OBJECTIVES = {
     "mipic in chunks": ["--train.chunk_size", "3", "--objective.tau_learnable", "true"],
     "paper": ["--objective.preset", "paper", "--lora.rank", "0"],
+    "simcse": ["--objective.name", "simcse"],
     "gor": ["--objective.name", "mrl", "--objective.gor", "0.1"],
+    "ese": ["--objective.name", "ese"],
     "2dmse": ["--objective.name", "2dmse"],
     "mic": ["--objective.name", "mic"],
     "starbucks": ["--objective.name", "starbucks"],
+    "3dml": ["--objective.name", "3dml"],
 }  # fmt: skip
 
 
