@@ -77,7 +77,8 @@ def measure(run: Run, versions: dict[str, Timed], runs: int = 16, warmup: int = 
 
 
 def kernels(run: Run, name: str, version: Timed, steps: int = 3) -> dict[str, Any]:
-    """A profile of a few steps: the top of its table into profile.txt; launches and idle share."""
+    """A profile of a few steps: the tops of its tables (kernels; the host's operations) into
+    profile.txt; launches, idle share, and how long the host needs for each phase of a step."""
     from torch.profiler import ProfilerActivity, profile
 
     cuda = torch.cuda.is_available()
@@ -91,7 +92,7 @@ def kernels(run: Run, name: str, version: Timed, steps: int = 3) -> dict[str, An
             torch.cuda.synchronize()
     wall = 1e6 * (time.perf_counter() - began)
     sort = "self_cuda_time_total" if cuda else "self_cpu_time_total"
-    table = found.key_averages().table(sort_by=sort, row_limit=25, max_name_column_width=90)
+    tables = [found.key_averages().table(sort_by=sort, row_limit=40, max_name_column_width=90)]
     events = [e for e in found.events() if "cuda" in str(e.device_type).lower()]
     spans = sorted((e.time_range.start, e.time_range.end) for e in events)
     busy, end, begin = 0.0, float("-inf"), spans[0][0] if spans else 0.0
@@ -99,10 +100,45 @@ def kernels(run: Run, name: str, version: Timed, steps: int = 3) -> dict[str, An
         busy += max(0.0, b - max(a, end))
         end = max(end, b)
     span = end - begin if spans else wall
+    if cuda:
+        with profile(activities=[ProfilerActivity.CPU]) as found:
+            runner.run(batch, steps, False)
+        table = found.key_averages().table(
+            sort_by="self_cpu_time_total", row_limit=40, max_name_column_width=60
+        )
+        tables.append(table)
     with (run.out / "profile.txt").open("a", encoding="utf-8") as file:
-        file.write(f"==== {name}, {steps} steps\n{table}\n")
+        file.write("\n".join([f"==== {name}, {steps} steps", *tables, ""]))
     return {"kernels_per_step": len(spans) / steps, "busy_share": busy / span if spans else None,
-            "device_ms_per_step": span / steps / 1e3}  # fmt: skip
+            "device_ms_per_step": span / steps / 1e3, "kernel_ms_per_step": busy / steps / 1e3,
+            **host(runner, batch)}  # fmt: skip
+
+
+def host(runner: Any, batch: Any, steps: int = 4) -> dict[str, float]:
+    """Milliseconds of the host in the phases of a step, the device waited for before each."""
+    spent: dict[str, list[float]] = {}
+
+    def clocked(what: str, call: Any) -> Any:
+        def timed_call(*args: Any, **named: Any) -> Any:
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            began = time.perf_counter()
+            result = call(*args, **named)
+            spent.setdefault(what, []).append(1e3 * (time.perf_counter() - began))
+            return result
+
+        return timed_call
+
+    parts = {"forward": (runner, "_forward"), "terms": (runner.objective, "across"),
+             "backward": (runner.engine, "backward"),
+             "update": (runner.engine, "step")}  # fmt: skip
+    for what, (owner, method) in parts.items():
+        setattr(owner, method, clocked(what, getattr(owner, method)))
+    for step in range(steps):
+        runner.run(batch, step, False)
+    for owner, method in parts.values():
+        delattr(owner, method)
+    return {f"host_ms_{what}": statistics.median(times) for what, times in spent.items()}
 
 
 def big(run: Run, name: str) -> tuple[Path, Shape]:
