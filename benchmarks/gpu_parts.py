@@ -239,16 +239,18 @@ def syncs(run: Run) -> Rows:
 
 
 def fused(run: Run) -> Rows:
-    """liger and torch.compile, full and LoRA: as far from float32 as without them."""
+    """Our nodes, liger and torch.compile, full and LoRA: as far from float32 as without them."""
     device()
     shape = flops.TINY_QWEN3 if run.dry else SMALL_QWEN3
     path = models.write_model(shape, run.folder / shape.name, "bf16")
     B = 6 if run.dry else 48
-    options = {"liger": ["--model.liger", "true"], "compile": ["--train.compile", "true"]}
+    off = ["--model.fused", "false", "--model.liger", "false"]
+    options = {"fused": ["--model.fused", "true"], "liger": ["--model.liger", "true"],
+               "compile": ["--train.compile", "true"]}  # fmt: skip
     for mode in (["--lora.rank", "0"], ["--lora.rank", "16"]):
         more = ["--objective.name", "mipic", *mode]
         _, truth = one_step(built(path, [*more, "--model.attn", "sdpa"], "fp32", B))
-        base = apart(one_step(built(path, more, run.half, B))[1], truth)
+        base = apart(one_step(built(path, [*more, *off], run.half, B))[1], truth)
         yield " ".join(["plain", *mode]), {"ok": base < 6e-2, "gradient": base}
         for name, own in [] if run.dry else options.items():
             gap = apart(one_step(built(path, [*more, *own], run.half, B))[1], truth)

@@ -11,6 +11,7 @@ import sys
 import torch
 
 from mipic_llm.model import short_attention as short
+from mipic_llm.model.mixed_attention import MixedAttention, few_long
 from mipic_llm.model.varlen import reference_varlen
 
 LENGTHS = (200, 90, 64, 64, 33, 32, 20, 20, 17, 9, 9, 9, 5, 3, 1, 1)
@@ -36,16 +37,23 @@ def apart(H: int, G: int, c: int, causal: bool, lengths: tuple[int, ...]) -> flo
         )
         return torch.cat([before, out])
 
+    def mixed(*sides: torch.Tensor) -> torch.Tensor:
+        def long(*few: torch.Tensor) -> torch.Tensor:
+            return reference_varlen(*few, lengths[: cut.long_texts], window=window)
+
+        return MixedAttention.apply(*sides, position_N[at:], cut, long, c**-0.5, causal)
+
     def reference(*sides: torch.Tensor) -> torch.Tensor:
         return reference_varlen(*sides, lengths, window=window)
 
     found = []
-    for attention in (ours, reference):
+    for attention in (ours, mixed, reference):
         leaves = [x.clone().requires_grad_() for x in sides]
         out = attention(*leaves)
         out.sin().sum().backward()
         found.append([out.detach(), *(x.grad for x in leaves)])
-    return max(float((a - b).abs().max()) for a, b in zip(*found, strict=True))
+    *got, want = found
+    return max(float((a - b).abs().max()) for one in got for a, b in zip(one, want, strict=True))
 
 
 if __name__ == "__main__":
@@ -63,4 +71,6 @@ if __name__ == "__main__":
     )  # fmt: skip
     found = {name: apart(*case) for name, case in cases.items()}
     found["right"] = [short.fault("cpu", t) is None for t in (torch.float32, torch.float16)]
+    cut = short.tiles((100, 60, 40), torch.device("cpu"))
+    assert few_long(cut, 200) and not few_long(cut, 199)
     json.dump(found, sys.stdout)

@@ -72,8 +72,10 @@ def validate(c: Config, world_size: int | None = None, *, stage: bool = False) -
          "lora.rank is 0: 4-bit weights cannot be trained; give --lora.rank 16")
     need(not lora.use_dora or lora.rank > 0,
          "lora.use_dora is true and lora.rank is 0; give --lora.rank 16")
-    need(m.liger != "true" or not c.train.compile, "model.liger and train.compile are both on: "
-         "compiling fuses the same layers itself; give --model.liger auto")
+    ways = {"model.fused": m.fused == "true", "model.liger": m.liger == "true",
+            "train.compile": c.train.compile}  # fmt: skip
+    need(sum(ways.values()) < 2, f"{' and '.join(k for k, on in ways.items() if on)} are on, and "
+         "each fuses the same layers: give one of them")
     need(not (c.tracking.log_model or c.tracking.register) or find_spec("sentence_transformers"),
          "tracking.log_model and tracking.register write a model that sentence-transformers loads, "
          "and it is not installed: pip install sentence-transformers")

@@ -42,9 +42,12 @@ class ModelConfig(Section):
         "for unlabelled data, 0 for labelled data", ge=0, lt=1)
     view_noise: float = opt(0.0, "dropout probability on the input embeddings, so that two views "
         "of unlabelled text differ on backbones without dropout", ge=0, lt=1)
+    fused: Literal["auto", "true", "false"] = opt("auto", "layers by our own kernels, in two "
+        "autograd nodes; auto = for Qwen3 in packed batches on CUDA, not at ZeRO-3, nor with "
+        "train.compile or model.liger true")
     liger: Literal["auto", "true", "false"] = opt("auto", "fused RMSNorm, SwiGLU and RoPE of "
-        "liger-kernel; auto = for Qwen3 on CUDA where it is installed (extra [liger]) and "
-        "train.compile, which fuses the same itself, is off")
+        "liger-kernel; auto = for Qwen3 on CUDA where it is installed (extra [liger]), and "
+        "model.fused and train.compile, which fuse the same, are not in use")
     quantization: Literal["none", "nf4"] = opt("none", "frozen base in 4 bits (QLoRA)")
     rotate: Literal["none", "pca", "centred"] = opt("none", "begin turned onto the principal axes "
         "of the training texts, by one more Dense module that is trained and exported: whole "

@@ -94,6 +94,7 @@ class Backbone(nn.Module):
         self.norm_known = (
             inner_norm == "raw"
         )  # else compared in the first forward with inner layers
+        self.about_layers = "plain"  # how they run, for the user
         self.own_positions = False  # True: leave positions to the model (one packed sequence only)
 
     def forward(

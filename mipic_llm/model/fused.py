@@ -20,6 +20,7 @@ from torch.autograd.function import once_differentiable
 
 from mipic_llm.errors import UserError
 from mipic_llm.model.backbone import base_of, layers_of
+from mipic_llm.model.lora_layer import plain_lora
 
 LIGER_TYPES = ("qwen3",)
 
@@ -125,7 +126,6 @@ def fuse_lora(model: nn.Module) -> int:
     A layer with dropout, DoRA, a quantised base or a bias of its own keeps peft's. Not for ZeRO-3,
     whose hooks on the layers inside gather the weights.
     """
-    from peft.tuners.lora.layer import Linear
 
     def forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         (name,) = self.lora_A
@@ -138,12 +138,7 @@ def fuse_lora(model: nn.Module) -> int:
 
     found = 0
     for layer in model.modules():
-        if type(layer) is not Linear or type(layer.base_layer) is not nn.Linear:
-            continue
-        frozen = not any(p.requires_grad for p in layer.base_layer.parameters())
-        dropout = any(getattr(m, "p", 0) for m in layer.lora_dropout.values())
-        biased = any(m.bias is not None for m in layer.lora_B.values())
-        if frozen and len(layer.lora_A) == 1 and not (layer.lora_variant or dropout or biased):
+        if plain_lora(layer):
             layer.forward = types.MethodType(forward, layer)
             found += 1
     return found

@@ -112,6 +112,36 @@ def _backward(
     tl.store(DV + at * dk_n + kv * dk_h + here, dv.to(v.dtype), mask=real[:, None])
 
 
+def forward_into(
+    out_NHc: Tensor, q_NHc: Tensor, k_NGc: Tensor, v_NGc: Tensor, start_t1: Tensor,
+    position_N: Tensor, scale: float, causal: bool,
+) -> None:  # fmt: skip
+    """See `short_attention`; no gradient."""
+    H, G, c = q_NHc.shape[1], k_NGc.shape[1], q_NHc.shape[2]
+    _forward[(len(start_t1) - 1, H)](
+        q_NHc, k_NGc, v_NGc, out_NHc, start_t1, position_N, scale, *q_NHc.stride()[:2],
+        *k_NGc.stride()[:2], *v_NGc.stride()[:2], *out_NHc.stride()[:2],
+        GROUP=H // G, M=ROWS, C=c, CAUSAL=causal, num_warps=4,
+    )  # fmt: skip
+
+
+def backward_into(
+    found: tuple[Tensor, Tensor, Tensor], grad_NHc: Tensor, sides: tuple[Tensor, Tensor, Tensor],
+    start_t1: Tensor, position_N: Tensor, scale: float, causal: bool,
+) -> None:  # fmt: skip
+    """Gradients of query, key and value (`sides`) into `found`; those of key and value have the
+    same strides."""
+    q_NHc, k_NGc, v_NGc = sides
+    grad_NHc = grad_NHc if grad_NHc.stride(2) == 1 else grad_NHc.contiguous()
+    H, G, c = q_NHc.shape[1], k_NGc.shape[1], q_NHc.shape[2]
+    _backward[(len(start_t1) - 1, G)](
+        *sides, grad_NHc, *found, start_t1, position_N, scale,
+        *q_NHc.stride()[:2], *k_NGc.stride()[:2], *v_NGc.stride()[:2], *grad_NHc.stride()[:2],
+        *found[0].stride()[:2], *found[1].stride()[:2],
+        GROUP=H // G, M=ROWS, C=c, CAUSAL=causal, num_warps=8,
+    )  # fmt: skip
+
+
 @torch.library.custom_op("mipic_llm::short_attention", mutates_args={})
 def short_attention(
     q_NHc: Tensor, k_NGc: Tensor, v_NGc: Tensor, start_t1: Tensor, position_N: Tensor, scale: float,
@@ -123,12 +153,7 @@ def short_attention(
     start_t1: see `Tiles`; position_N: place of each token in its text, int64.
     """
     out_NHc = q_NHc.new_empty(q_NHc.shape)
-    H, G, c = q_NHc.shape[1], k_NGc.shape[1], q_NHc.shape[2]
-    _forward[(len(start_t1) - 1, H)](
-        q_NHc, k_NGc, v_NGc, out_NHc, start_t1, position_N, scale, *q_NHc.stride()[:2],
-        *k_NGc.stride()[:2], *v_NGc.stride()[:2], *out_NHc.stride()[:2],
-        GROUP=H // G, M=ROWS, C=c, CAUSAL=causal, num_warps=4,
-    )  # fmt: skip
+    forward_into(out_NHc, q_NHc, k_NGc, v_NGc, start_t1, position_N, scale, causal)
     return out_NHc
 
 
@@ -137,17 +162,10 @@ def _short_attention_backward(
     grad_NHc: Tensor, q_NHc: Tensor, k_NGc: Tensor, v_NGc: Tensor, start_t1: Tensor,
     position_N: Tensor, scale: float, causal: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    grad_NHc = grad_NHc if grad_NHc.stride(2) == 1 else grad_NHc.contiguous()
-    dq_NHc = q_NHc.new_empty(q_NHc.shape)
-    dk_NGc, dv_NGc = (k_NGc.new_empty(k_NGc.shape) for _ in range(2))
-    H, G, c = q_NHc.shape[1], k_NGc.shape[1], q_NHc.shape[2]
-    _backward[(len(start_t1) - 1, G)](
-        q_NHc, k_NGc, v_NGc, grad_NHc, dq_NHc, dk_NGc, dv_NGc, start_t1, position_N, scale,
-        *q_NHc.stride()[:2], *k_NGc.stride()[:2], *v_NGc.stride()[:2], *grad_NHc.stride()[:2],
-        *dq_NHc.stride()[:2], *dk_NGc.stride()[:2],
-        GROUP=H // G, M=ROWS, C=c, CAUSAL=causal, num_warps=8,
-    )  # fmt: skip
-    return dq_NHc, dk_NGc, dv_NGc
+    found = q_NHc.new_empty(q_NHc.shape), *(k_NGc.new_empty(k_NGc.shape) for _ in range(2))
+    sides = q_NHc, k_NGc, v_NGc
+    backward_into(found, grad_NHc, sides, start_t1, position_N, scale, causal)
+    return found
 
 
 @short_attention.register_fake

@@ -148,7 +148,7 @@ def varlen(
     if cu_seq_lens_q is None or max_length_q is None or attention_mask is not None or wanted:
         why = f"uses {wanted[0]}" if wanted else "does not hand packed sequences to its attention"
         raise UserError(f"model.attn: {type(module).__name__} {why}; use --model.attn sdpa")
-    q_NHc, k_NGc, v_NGc = (x[0].transpose(0, 1) for x in (query, key, value))
+    q_NHc, k_NGc, v_NGc = (x.squeeze(0).transpose(0, 1) for x in (query, key, value))
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     # as transformers' flash path: a window of w keys, the own one among them
     left = -1 if sliding_window is None else sliding_window - 1
@@ -160,21 +160,38 @@ def varlen(
             out_NHc = _flash(*sides, cu_S1, longest, scaling, window)
         else:
             assert _short is not None
-            tiles, position_N = short_texts
-            at, scale = tiles.long_rows, q_NHc.shape[2] ** -0.5 if scaling is None else scaling
-            cut = [x.split((at, len(x) - at)) for x in sides] if at else [(x, x) for x in sides]
-            short = [x if x.stride(2) == 1 else x.contiguous() for _, x in cut]
-            out_NHc = _short.short_attention(*short, tiles.start_t1, position_N, scale, causal)
-            if at:
-                cu_S1, longest = cu_S1[: tiles.long_texts + 1], tiles.longest
-                long_NHc = _flash(*(x for x, _ in cut), cu_S1, longest, scaling, window)
-                out_NHc = torch.cat([long_NHc, out_NHc])
+            scale = q_NHc.shape[2] ** -0.5 if scaling is None else scaling
+            out_NHc = _in_tiles(sides, short_texts, cu_S1, scale, window)
     else:
         lengths = cu_seq_lens_q.diff().tolist()
         out_NHc = reference_varlen(
             q_NHc, k_NGc, v_NGc, lengths, scale=scaling, window=window, dropout=dropout
         )
-    return out_NHc[None], None
+    return out_NHc.unsqueeze(0), None
+
+
+def _in_tiles(
+    sides: tuple[Tensor, Tensor, Tensor], short_texts: tuple[Any, Tensor], cu_S1: Tensor,
+    scale: float, window: tuple[int, int],
+) -> Tensor:  # fmt: skip
+    """Short texts in tiles, the long ones before them by torch's varlen_attn."""
+    (tiles, position_N), causal = short_texts, window[1] == 0
+    at, cu_S1 = tiles.long_rows, cu_S1[: tiles.long_texts + 1]
+
+    def long(*sides: Tensor) -> Tensor:
+        return _flash(*sides, cu_S1, tiles.longest, scale, window)
+
+    dense = [x if x.stride(2) == 1 else x.contiguous() for x in sides]
+    if not torch.compiler.is_compiling():
+        from mipic_llm.model.mixed_attention import MixedAttention, few_long
+
+        if few_long(tiles, len(dense[0])):
+            return MixedAttention.apply(*dense, position_N, tiles, long, scale, causal)
+    cut = [x.split((at, len(x) - at)) for x in dense] if at else [(x, x) for x in dense]
+    out_NHc = _short.short_attention(
+        *(x for _, x in cut), tiles.start_t1, position_N, scale, causal
+    )
+    return torch.cat([long(*(x for x, _ in cut)), out_NHc]) if at else out_NHc
 
 
 def _flash(

@@ -171,7 +171,7 @@ def _start(run: LiveRun) -> None:
     config, fresh = run.config, run.step == 0
     about = choose(config.model.attn, config.train.precision, run.source.config).about
     reading = run.source.reading(config.model.inner_norm or "raw", run.data.encoder)
-    layers = setup.layer_kind(config, run.engine.module.backbone.model)
+    layers = run.engine.module.backbone.about_layers
     run.facts |= {"attention": about, "vectors": reading, "layers": layers}
     with writing(run.out):
         path = run.out / "environment.json"

@@ -21,6 +21,7 @@ from mipic_llm.config import (
     resolve_stages,
 )
 from mipic_llm.data.read.rows import TextSource
+from mipic_llm.model import blocks
 from mipic_llm.model.attention import model_class
 from mipic_llm.model.backbone import Backbone
 from mipic_llm.model.dense import make_dense
@@ -62,12 +63,25 @@ def resolve_for(config: Config, source: Source) -> Config:
     return found
 
 
-def layer_kind(config: Config, model: Any) -> str:
-    """How the layers of a model run: compiled, with liger-kernel's fused parts, or plain."""
+def fuse_layers(config: Config, model: Any, stage: int) -> str:
+    """Make the layers of a model fast, in place, after LoRA; stage: of ZeRO. -> how they run, for
+    the user; "plain" as transformers runs them."""
+    m = config.model
     if config.train.compile:
+        compile_layers(model, stage=stage)
         return "compiled"
-    wanted = config.model.liger
-    return "liger" if wanted == "true" or (wanted == "auto" and can_liger(model)) else "plain"
+    if config.lora.rank and stage < 3:
+        fuse_lora(model)
+    why = "" if m.fused == "false" or m.liger == "true" else blocks.obstacle(model, stage)
+    if why is None:
+        blocks.apply(model)
+        return "fused"
+    need(m.fused != "true", f"model.fused {why}; use --model.fused auto")
+    kind = "plain"
+    if m.liger == "true" or (m.liger == "auto" and can_liger(model)):
+        apply_liger(model)
+        kind = "liger"
+    return f"{kind} (model.fused {why})" if why.startswith(blocks.BROKEN) else kind
 
 
 def build_module(
@@ -88,18 +102,13 @@ def build_module(
         if config.lora.rank:
             model = with_lora(model, config, source)
     stage = ds_config["zero_optimization"]["stage"]
-    kind = layer_kind(config, model)
-    if kind == "liger":
-        apply_liger(model)
-    if kind == "compiled":
-        compile_layers(model, stage=stage)
-    elif config.lora.rank and stage < 3:
-        fuse_lora(model)
+    layers = fuse_layers(config, model, stage)
     backbone = Backbone(
         model, pooling=source.pooling, inner_norm=config.model.inner_norm or "raw",
         view_noise=config.model.view_noise,
         dense=make_dense(source.dense, dtype_of(config.train.precision)),
     )  # fmt: skip
+    backbone.about_layers = layers
     width, depth = backbone.width, backbone.n_layers
     objectives = [build_objective(c, width=width, depth=depth, teacher_width=teacher_width)
                   for c in resolve_stages(config, width=width, n_layers=depth)]  # fmt: skip

@@ -1,0 +1,129 @@
+"""Linear layers that read the same input, with their LoRA, as one matrix product.
+
+Shape legend: N tokens; i width of the input; o_j width of output j, O their sum; r_j rank of the
+LoRA of j, R their sum; P R rounded up to whole columns of memory (PAD).
+
+    y_j = x W_j^T + s_j (x A_j^T) B_j^T          (Hu et al. 2021, arXiv 2106.09685)
+    y   = [x | low] [W | E]^T                     low = x A^T (N, R),  E the s_j B_j in a diagonal
+    dx  = [g | slope] [W ; A]                     slope = g E (N, R)
+    dA  = slope^T x,   dB_j = s_j g_j^T low_j,   dW = g^T x
+So the low-rank parts and the sum over j cost no passes over (N, o) or (N, i) of their own: x and g
+are written with P free columns at their right (`room`), which take low and slope.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+PAD = 16
+
+
+class Linears(NamedTuple):
+    """W: (o_j, i) each. A: (r_j, i), B: (o_j, r_j), None where a layer has no LoRA. scale: s_j."""
+
+    W: Sequence[Tensor]
+    A: Sequence[Tensor | None]
+    B: Sequence[Tensor | None]
+    scale: Sequence[float]
+
+    @property
+    def rank(self) -> int:
+        return sum(len(A) for A in self.A if A is not None)
+
+    @property
+    def room(self) -> int:
+        """P: free columns at the right of the input, and of the output's gradient."""
+        return -(-self.rank // PAD) * PAD
+
+    @property
+    def outputs(self) -> int:
+        return sum(map(len, self.W))
+
+    @property
+    def inputs(self) -> int:
+        return self.W[0].shape[1]
+
+    def spread(self, out_OP: Tensor) -> Tensor:
+        """E into `out_OP`, with zeros to its right."""
+        out_OP.zero_()
+        row = column = 0
+        for W, B, scale in zip(self.W, self.B, self.scale, strict=True):
+            if B is not None:
+                here = out_OP[row : row + len(W), column : column + B.shape[1]]
+                torch.mul(B, scale, out=here)
+                column += B.shape[1]
+            row += len(W)
+        return out_OP
+
+    def widened(self) -> Tensor:
+        """[W | E]: (O, i + P)."""
+        i = self.inputs
+        found = self.W[0].new_empty(self.outputs, i + self.room)
+        torch.cat(list(self.W), out=found[:, :i])
+        self.spread(found[:, i:])
+        return found
+
+    def down(self) -> Tensor:
+        """A of all, one below the other: (R, i)."""
+        return torch.cat([A for A in self.A if A is not None])
+
+
+def roomy(rows: int, columns: int, linears: Linears, like: Tensor) -> Tensor:
+    """An empty (N, columns + P)."""
+    return like.new_empty(rows, columns + linears.room)
+
+
+def _fill(wide: Tensor, columns: int, low_NR: Tensor) -> None:
+    wide[:, columns : columns + low_NR.shape[1]] = low_NR
+    wide[:, columns + low_NR.shape[1] :] = 0
+
+
+def forward(x_NiP: Tensor, linears: Linears, more_NO: Tensor | None = None) -> Tensor:
+    """y (N, O), added to `more_NO`. x in the left i columns of x_NiP; low goes into the others."""
+    i = linears.inputs
+    if linears.rank:
+        _fill(x_NiP, i, x_NiP[:, :i] @ linears.down().T)
+        weight = linears.widened()
+    else:
+        weight = torch.cat(list(linears.W)) if len(linears.W) > 1 else linears.W[0]
+    return x_NiP @ weight.T if more_NO is None else torch.addmm(more_NO, x_NiP, weight.T)
+
+
+def input_gradient(g_NOP: Tensor, linears: Linears) -> Tensor:
+    """dx (N, i). g in the left O columns of g_NOP; slope goes into the others."""
+    outputs, weights = linears.outputs, list(linears.W)
+    if linears.rank:
+        E_OP = linears.spread(weights[0].new_empty(outputs, linears.room))
+        _fill(g_NOP, outputs, g_NOP[:, :outputs] @ E_OP[:, : linears.rank])
+        weights += [A for A in linears.A if A is not None]
+        if linears.room > linears.rank:
+            weights.append(weights[0].new_zeros(linears.room - linears.rank, linears.inputs))
+    return g_NOP @ (torch.cat(weights) if len(weights) > 1 else weights[0])
+
+
+def weight_gradients(
+    g_NOP: Tensor, x_NiP: Tensor, linears: Linears, train: bool, low_NP: Tensor | None = None
+) -> tuple[list[Tensor | None], list[Tensor | None], list[Tensor | None]]:
+    """dW, dA and dB of each layer, after `input_gradient`. train: W is trained. low_NP: low, where
+    x has no columns for it."""
+    outputs, i, R = linears.outputs, linears.inputs, linears.rank
+    g_NO, x_Ni = g_NOP[:, :outputs], x_NiP[:, :i]
+    none: list[Tensor | None] = [None] * len(linears.W)
+    dW = list((g_NO.T @ x_Ni).split([len(W) for W in linears.W])) if train else none
+    if not R:
+        return dW, none, none
+    dA_Ri = g_NOP[:, outputs : outputs + R].T @ x_Ni
+    low_NR = x_NiP[:, i : i + R] if low_NP is None else low_NP[:, :R]
+    dE_OR = g_NO.T @ low_NR
+    dA, dB, row, column = list(none), list(none), 0, 0
+    for j, (W, A, scale) in enumerate(zip(linears.W, linears.A, linears.scale, strict=True)):
+        if A is not None:
+            here = slice(column, column + len(A))
+            dA[j], dB[j] = dA_Ri[here], dE_OR[row : row + len(W), here] * scale
+            column += len(A)
+        row += len(W)
+    return dW, dA, dB
