@@ -1,10 +1,12 @@
-"""One norm over all gradients at ZeRO-1 and 2 is DeepSpeed's own, and refuses what it refuses."""
+"""One norm over all gradients at ZeRO-1 and 2 is DeepSpeed's own, clipping too, and refuses what
+it refuses, without waiting for the device."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mipic_llm.config import load_config, resolve
 from mipic_llm.runtime.ds_config import load_ds_config
@@ -30,13 +32,26 @@ def test_one_norm_is_deepspeeds_own(stage: str) -> None:
                  for i in range(len(optimizer.bit16_groups))]  # fmt: skip
         return [[optimizer.get_grad_norm_direct(*g), own(optimizer, *g)] for g in given]
 
+    class Waits(TorchDispatchMode):
+        def __torch_dispatch__(self, op, types, args=(), kwargs=None):
+            assert "local_scalar" not in str(op), "an update waits for the device"
+            return op(*args, **(kwargs or {}))
+
     found = norms()
     assert len(found) == 2  # weights and biases
     for ours, theirs in found:
         assert ours > 0.1
         torch.testing.assert_close(ours, theirs)
     before = [p.detach().clone() for p in module.parameters()]
-    engine.step()
+    total = optimizer.scaled_global_norm()
+    flat = torch.randn(9)
+    ours, theirs = [flat.clone()], [flat.clone()]
+    optimizer.unscale_and_clip_grads(ours, total)
+    type(optimizer).unscale_and_clip_grads(optimizer, theirs, total)
+    assert total > 2 and not torch.equal(ours[0], flat)  # it was clipped
+    torch.testing.assert_close(ours, theirs)
+    with Waits():
+        engine.step()
     assert any(not torch.equal(a, b) for a, b in zip(before, module.parameters(), strict=True))
 
     before = [p.detach().clone() for p in module.parameters()]

@@ -14,7 +14,13 @@ from torch import Tensor, nn
 
 from mipic_llm.config import Config
 from mipic_llm.runtime import pickles
-from mipic_llm.runtime.optimizer import make_optimizer, one_norm, parameter_groups, undo_first_step
+from mipic_llm.runtime.optimizer import (
+    make_optimizer,
+    no_wait,
+    one_norm,
+    parameter_groups,
+    undo_first_step,
+)
 from mipic_llm.runtime.start import deepspeed
 
 
@@ -83,6 +89,8 @@ class Engine:
         made = self.ds.optimizer
         if self.stage in (1, 2) and config and made.compute_grad_norm and not made.cpu_offload:
             one_norm(made)
+            if made.dtype == torch.bfloat16 and config.train.optimizer == "adamw":
+                no_wait(made)
 
     def close(self) -> None:
         """Free the memory of the module and the optimizer, for another engine in this process."""

@@ -85,3 +85,23 @@ def one_norm(optimizer: Any) -> None:
 
     optimizer.check_overflow = lambda *_, **__: None
     optimizer.get_grad_norm_direct = norm
+
+
+def no_wait(optimizer: Any) -> None:
+    """ZeRO-1 and 2 in bf16 look at the norm on the host, once and then for each group of weights,
+    to skip an update that is not finite. A GPU has nothing to do meanwhile, nor until the next step
+    has been launched. Here clipping stays on the device, and so does the refusal: fused AdamW
+    leaves weights and state alone where its `found_inf` is 1."""
+
+    def clip(gradients: list[Tensor], norm: Tensor) -> None:
+        scale = optimizer.loss_scale
+        norm = torch.as_tensor(norm, device=gradients[0].device)  # infinite where one was refused
+        optimizer.optimizer.found_inf = (~torch.isfinite(norm)).float()
+        if optimizer.clip_grad > 0:
+            over = (norm / scale + 1e-6) / optimizer.clip_grad
+            torch._foreach_mul_(gradients, 1 / (over.clamp(min=1) * scale))
+        elif scale != 1:
+            torch._foreach_mul_(gradients, 1 / scale)
+
+    optimizer.check_grad_overflow = False
+    optimizer.unscale_and_clip_grads = clip

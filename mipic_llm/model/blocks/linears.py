@@ -47,24 +47,25 @@ class Linears(NamedTuple):
     def inputs(self) -> int:
         return self.W[0].shape[1]
 
-    def spread(self, out_OP: Tensor) -> Tensor:
-        """E into `out_OP`, with zeros to its right."""
-        out_OP.zero_()
-        row = column = 0
+    def spread(self) -> Tensor | None:
+        """E with zeros to its right, (O, P); None without LoRA."""
+        if not self.rank:
+            return None
+        E_OP, row, column = self.W[0].new_zeros(self.outputs, self.room), 0, 0
         for W, B, scale in zip(self.W, self.B, self.scale, strict=True):
             if B is not None:
-                here = out_OP[row : row + len(W), column : column + B.shape[1]]
+                here = E_OP[row : row + len(W), column : column + B.shape[1]]
                 torch.mul(B, scale, out=here)
                 column += B.shape[1]
             row += len(W)
-        return out_OP
+        return E_OP
 
-    def widened(self) -> Tensor:
+    def widened(self, E_OP: Tensor) -> Tensor:
         """[W | E]: (O, i + P)."""
         i = self.inputs
-        found = self.W[0].new_empty(self.outputs, i + self.room)
+        found = E_OP.new_empty(self.outputs, i + self.room)
         torch.cat(list(self.W), out=found[:, :i])
-        self.spread(found[:, i:])
+        found[:, i:] = E_OP
         return found
 
     def down(self) -> Tensor:
@@ -78,26 +79,30 @@ def roomy(rows: int, columns: int, linears: Linears, like: Tensor) -> Tensor:
 
 
 def _fill(wide: Tensor, columns: int, low_NR: Tensor) -> None:
-    wide[:, columns : columns + low_NR.shape[1]] = low_NR
-    wide[:, columns + low_NR.shape[1] :] = 0
+    end = columns + low_NR.shape[1]
+    wide[:, columns:end] = low_NR
+    if end < wide.shape[1]:
+        wide[:, end:] = 0
 
 
-def forward(x_NiP: Tensor, linears: Linears, more_NO: Tensor | None = None) -> Tensor:
-    """y (N, O), added to `more_NO`. x in the left i columns of x_NiP; low goes into the others."""
+def forward(
+    x_NiP: Tensor, linears: Linears, E_OP: Tensor | None, more_NO: Tensor | None = None
+) -> Tensor:
+    """y (N, O), added to `more_NO`. x in the left i columns of x_NiP; low goes into the others.
+    E_OP: `linears.spread()`."""
     i = linears.inputs
-    if linears.rank:
+    if E_OP is not None:
         _fill(x_NiP, i, x_NiP[:, :i] @ linears.down().T)
-        weight = linears.widened()
+        weight = linears.widened(E_OP)
     else:
         weight = torch.cat(list(linears.W)) if len(linears.W) > 1 else linears.W[0]
     return x_NiP @ weight.T if more_NO is None else torch.addmm(more_NO, x_NiP, weight.T)
 
 
-def input_gradient(g_NOP: Tensor, linears: Linears) -> Tensor:
+def input_gradient(g_NOP: Tensor, linears: Linears, E_OP: Tensor | None) -> Tensor:
     """dx (N, i). g in the left O columns of g_NOP; slope goes into the others."""
     outputs, weights = linears.outputs, list(linears.W)
-    if linears.rank:
-        E_OP = linears.spread(weights[0].new_empty(outputs, linears.room))
+    if E_OP is not None:
         _fill(g_NOP, outputs, g_NOP[:, :outputs] @ E_OP[:, : linears.rank])
         weights += [A for A in linears.A if A is not None]
         if linears.room > linears.rank:
@@ -118,12 +123,17 @@ def weight_gradients(
         return dW, none, none
     dA_Ri = g_NOP[:, outputs : outputs + R].T @ x_Ni
     low_NR = x_NiP[:, i : i + R] if low_NP is None else low_NP[:, :R]
-    dE_OR = g_NO.T @ low_NR
+    one = len(set(linears.scale)) == 1
+    dE_OR = torch.addmm(
+        low_NR.new_empty(R), g_NO.T, low_NR, beta=0, alpha=linears.scale[0] if one else 1
+    )
     dA, dB, row, column = list(none), list(none), 0, 0
     for j, (W, A, scale) in enumerate(zip(linears.W, linears.A, linears.scale, strict=True)):
         if A is not None:
             here = slice(column, column + len(A))
-            dA[j], dB[j] = dA_Ri[here], dE_OR[row : row + len(W), here] * scale
+            dA[j], dB[j] = dA_Ri[here], dE_OR[row : row + len(W), here]
+            if not one:
+                dB[j] = dB[j] * scale
             column += len(A)
         row += len(W)
     return dW, dA, dB

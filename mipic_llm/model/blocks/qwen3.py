@@ -65,13 +65,14 @@ class ProjectFunction(torch.autograd.Function):
         E, own = o.H * o.c, _linears(three, o.scale)
         n_NDP = roomy(N, D, own, h_ND)
         rstd_N = kernels.rms_norm(h_ND, w_D, o.eps, n_NDP[:, :D])
-        y_NO = linears.forward(n_NDP, own)
+        E_OP = own.spread()
+        y_NO = linears.forward(n_NDP, own, E_OP)
         q_NHc, k_NGc = h_ND.new_empty(N, o.H, o.c), h_ND.new_empty(N, o.G, o.c)
         kernels.rotate(y_NO, wq_c, cos_Nc, sin_Nc, o.eps, q_NHc)
         kernels.rotate(y_NO[:, E:], wk_c, cos_Nc, sin_Nc, o.eps, k_NGc)
         v_NGc = y_NO[:, E + o.G * o.c :].unflatten(1, (o.G, o.c))
         ctx.save_for_backward(
-            h_ND, cos_Nc, sin_Nc, w_D, wq_c, wk_c, rstd_N, n_NDP, y_NO, *three
+            h_ND, cos_Nc, sin_Nc, w_D, wq_c, wk_c, rstd_N, n_NDP, y_NO, E_OP, *three
         )  # fmt: skip
         ctx.o = o
         return h_ND, q_NHc, k_NGc, v_NGc
@@ -80,7 +81,7 @@ class ProjectFunction(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dh_ND: Tensor, dq_NHc: Tensor, dk_NGc: Tensor, dv_NGc: Tensor) -> Any:
         o, need = ctx.o, ctx.needs_input_grad
-        h_ND, cos_Nc, sin_Nc, w_D, wq_c, wk_c, rstd_N, n_NDP, y_NO, *three = ctx.saved_tensors
+        h_ND, cos_Nc, sin_Nc, w_D, wq_c, wk_c, rstd_N, n_NDP, y_NO, E_OP, *three = ctx.saved_tensors
         N, E, own = len(h_ND), o.H * o.c, _linears(three, o.scale)
         V = E + o.G * o.c
         g_NOP = roomy(N, own.outputs, own, h_ND)
@@ -89,7 +90,7 @@ class ProjectFunction(torch.autograd.Function):
         dwq = kernels.rotate_gradient(y_NO, wq_c, *turn, dq_NHc, g_NOP, need[5])
         dwk = kernels.rotate_gradient(y_NO[:, E:], wk_c, *turn, dk_NGc, g_NOP[:, E:], need[6])
         g_NOP[:, V : own.outputs].unflatten(1, (o.G, o.c)).copy_(dv_NGc)
-        dn_ND = linears.input_gradient(g_NOP, own)
+        dn_ND = linears.input_gradient(g_NOP, own, E_OP)
         found = linears.weight_gradients(g_NOP, n_NDP, own, need[7])
         dx_ND = torch.empty_like(h_ND)
         dw = kernels.rms_norm_gradient(h_ND, w_D, rstd_N, dn_ND, dh_ND, dx_ND, need[4])
@@ -111,14 +112,15 @@ class FinishFunction(torch.autograd.Function):
             h2_ND.addmm_(low_Nr, out.B[0].T, alpha=out.scale[0])  # type: ignore[union-attr]
         n_NDP = roomy(N, D, wide, h_ND)
         rstd_N = kernels.rms_norm(h2_ND, w_D, o.eps, n_NDP[:, :D])
-        y_N2F = linears.forward(n_NDP, wide)
+        spread = [part.spread() for part in (out, wide, down)]
+        y_N2F = linears.forward(n_NDP, wide, spread[1])
         F = down.inputs
         x_NFP = roomy(N, F, down, h_ND)
         kernels.swiglu(y_N2F, x_NFP[:, :F])
-        h3_ND = linears.forward(x_NFP, down, h2_ND)
+        h3_ND = linears.forward(x_NFP, down, spread[2], h2_ND)
         kept_NP = x_NFP[:, F:].clone() if down.rank else None
         ctx.save_for_backward(
-            a_NE, low_Nr, h2_ND, w_D, rstd_N, n_NDP, y_N2F, kept_NP, *four
+            a_NE, low_Nr, h2_ND, w_D, rstd_N, n_NDP, y_N2F, kept_NP, *spread, *four
         )  # fmt: skip
         ctx.o = o
         return h3_ND
@@ -127,7 +129,8 @@ class FinishFunction(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dh3_ND: Tensor) -> Any:
         o, need = ctx.o, ctx.needs_input_grad
-        a_NE, low_Nr, h2_ND, w_D, rstd_N, n_NDP, y_N2F, kept_NP, *four = ctx.saved_tensors
+        a_NE, low_Nr, h2_ND, w_D, rstd_N, n_NDP, y_N2F, kept_NP, *more = ctx.saved_tensors
+        spread, four = more[:3], more[3:]
         out, wide, down = _parts(o, four)
         (N, D), F = h2_ND.shape, down.inputs
         dh3_ND = _dense(dh3_ND)
@@ -135,19 +138,21 @@ class FinishFunction(torch.autograd.Function):
         if down.rank:
             g_NDP = roomy(N, D, down, h2_ND)
             g_NDP[:, :D] = dh3_ND
-        x_NF = linears.input_gradient(g_NDP, down)  # the gradient, then what was there forward
+        x_NF = linears.input_gradient(
+            g_NDP, down, spread[2]
+        )  # the gradient, then what was there forward
         dy_NFP = roomy(N, 2 * F, wide, h2_ND)
         kernels.swiglu_gradient(y_N2F, x_NF, dy_NFP)
         of_down = linears.weight_gradients(g_NDP, x_NF, down, need[13], kept_NP)
         del x_NF
-        dn_ND = linears.input_gradient(dy_NFP, wide)
+        dn_ND = linears.input_gradient(dy_NFP, wide, spread[1])
         of_wide = linears.weight_gradients(dy_NFP, n_NDP, wide, need[7])
         dh2_NDP = roomy(N, D, out, h2_ND)
         dw = kernels.rms_norm_gradient(h2_ND, w_D, rstd_N, dn_ND, dh3_ND, dh2_NDP[:, :D], need[3])
-        da_NE = linears.input_gradient(dh2_NDP, out)
+        da_NE = linears.input_gradient(dh2_NDP, out, spread[0])
         of_out = linears.weight_gradients(dh2_NDP, a_NE, out, need[4], low_Nr)
-        more = [x for found in (of_out, of_wide, of_down) for x in _in_turn(found)]
-        return None, dh2_NDP[:, :D], da_NE, dw, *more
+        rest = [x for found in (of_out, of_wide, of_down) for x in _in_turn(found)]
+        return None, dh2_NDP[:, :D], da_NE, dw, *rest
 
 
 def _parts(o: Finish, four: Sequence[Any]) -> tuple[Linears, Linears, Linears]:
