@@ -83,6 +83,7 @@ def kernels(run: Run, name: str, version: Timed, steps: int = 3) -> dict[str, An
 
     cuda = torch.cuda.is_available()
     runner, batch = version.stepper.made.runner, version.stepper.batches[0]
+    clocks = host(runner, batch)  # first: what a profiler leaves behind slows launches
     kinds = [ProfilerActivity.CUDA if cuda else ProfilerActivity.CPU]
     began = time.perf_counter()
     with profile(activities=kinds) as found:
@@ -111,7 +112,7 @@ def kernels(run: Run, name: str, version: Timed, steps: int = 3) -> dict[str, An
         file.write("\n".join([f"==== {name}, {steps} steps", *tables, ""]))
     return {"kernels_per_step": len(spans) / steps, "busy_share": busy / span if spans else None,
             "device_ms_per_step": span / steps / 1e3, "kernel_ms_per_step": busy / steps / 1e3,
-            **host(runner, batch)}  # fmt: skip
+            **clocks}  # fmt: skip
 
 
 def host(runner: Any, batch: Any, steps: int = 4) -> dict[str, float]:
@@ -165,15 +166,15 @@ def _built(
             yield name, {"ok": False, "note": f"{type(error).__name__}: {error}"[:1500]}
 
 
-def _qwen3(run: Run, mode: str, others: dict[str, list[str]]) -> Rows:
+def _qwen3(run: Run, mode: str) -> Rows:
     """Qwen3-0.6B, packed drawn lengths, at least 32k tokens a step: MRL and MIPIC in turn, their
-    kernels, the plan; then other ways to run the layers beside MRL."""
+    kernels, the plan."""
     device()
     path, shape = big(run, "qwen3-0.6b")
     versions: dict[str, Timed] = {}
     yield from _built(run, path, shape, mode, {"mrl": [], "mipic": []}, versions)
     found = {}
-    for name, row in measure(run, versions, runs=8, warmup=2):
+    for name, row in measure(run, versions):
         found[name.split()[2]] = row
         yield name, row
     ratio = found["mipic"]["ms"] / found["mrl"]["ms"]
@@ -184,10 +185,6 @@ def _qwen3(run: Run, mode: str, others: dict[str, list[str]]) -> Rows:
     for name in versions:
         yield f"{name} profile", kernels(run, name, versions[name])
     yield f"{shape.name} {mode} plan", plan(run, path, mode, 6 if run.dry else 640, versions)
-    beside = {n: v for n, v in versions.items() if n.endswith("mrl")}
-    yield from _built(run, path, shape, mode, {} if run.dry else others, beside)
-    if len(beside) > 1:
-        yield from measure(run, beside, runs=6, warmup=2)
 
 
 def plan(run: Run, path: Path, mode: str, B: int, versions: dict[str, Timed]) -> dict[str, Any]:
@@ -207,13 +204,11 @@ def plan(run: Run, path: Path, mode: str, B: int, versions: dict[str, Timed]) ->
 
 
 def qwen3_lora(run: Run) -> Rows:
-    plain = ["--model.fused", "false", "--model.liger", "false"]
-    yield from _qwen3(run, "lora", {"mrl plain": plain, "mrl liger": ["--model.liger", "true"],
-                                    "mrl compiled": ["--train.compile", "true"]})  # fmt: skip
+    yield from _qwen3(run, "lora")
 
 
 def qwen3_full(run: Run) -> Rows:
-    yield from _qwen3(run, "full", {"mrl compiled": ["--train.compile", "true"]})
+    yield from _qwen3(run, "full")
 
 
 def shapes(run: Run) -> Rows:
@@ -232,14 +227,21 @@ def shapes(run: Run) -> Rows:
 
 
 def faster(run: Run) -> Rows:
-    """Options that should pay, beside the default in turn."""
+    """Other ways to run Qwen3's layers, beside the default in turn."""
     device()
     path, shape = big(run, "qwen3-0.6b")
-    options = {"mrl": [], "mrl checkpointing": ["--train.gradient_checkpointing", "true"]}
+    options = {
+        "mrl": [],
+        "mrl checkpointing": ["--train.gradient_checkpointing", "true"],
+        "mrl plain": ["--model.fused", "false", "--model.liger", "false"],
+        "mrl liger": ["--model.liger", "true"],
+        "mrl compiled": ["--train.compile", "true"],
+    }
     for mode in ("lora", "full"):
         versions: dict[str, Timed] = {}
-        yield from _built(run, path, shape, mode, options, versions)
-        yield from measure(run, versions, runs=8, warmup=3)
+        chosen = dict(list(options.items())[: 2 if run.dry else None])
+        yield from _built(run, path, shape, mode, chosen, versions)
+        yield from measure(run, versions, runs=8, warmup=2)
         del versions
 
 

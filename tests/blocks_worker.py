@@ -99,10 +99,12 @@ if __name__ == "__main__":
         "LoRA of 20, checkpointing": apart(
             build((6, 2, 16), 64, 96, **{**all_linear, "r": 20}), checkpointing=True
         ),
-        "LoRA of some": apart(
-            build((4, 2, 16), 64, 96, r=4, target_modules=["q_proj", "v_proj", "up_proj"])
-        ),
     }  # fmt: skip
+    some = build((4, 2, 16), 64, 96, r=4, target_modules=["q_proj", "v_proj", "up_proj"])
+    for name, module in some.named_modules():
+        if name.endswith("v_proj"):
+            module.scaling["default"] = 3.0
+    cases["LoRA of some, not alike"] = apart(some)
     cases |= switched(build((4, 2, 16), 64, 96, **all_linear))
     cases["right"] = fault("cpu") is None
     json.dump(cases, sys.stdout)

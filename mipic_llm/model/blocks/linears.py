@@ -123,16 +123,15 @@ def weight_gradients(
         return dW, none, none
     dA_Ri = g_NOP[:, outputs : outputs + R].T @ x_Ni
     low_NR = x_NiP[:, i : i + R] if low_NP is None else low_NP[:, :R]
-    one = len(set(linears.scale)) == 1
-    dE_OR = torch.addmm(
-        low_NR.new_empty(R), g_NO.T, low_NR, beta=0, alpha=linears.scale[0] if one else 1
-    )
+    scales = {s for s, A in zip(linears.scale, linears.A, strict=True) if A is not None}
+    alpha = scales.pop() if len(scales) == 1 else None
+    dE_OR = torch.addmm(low_NR.new_empty(R), g_NO.T, low_NR, beta=0, alpha=alpha or 1)
     dA, dB, row, column = list(none), list(none), 0, 0
     for j, (W, A, scale) in enumerate(zip(linears.W, linears.A, linears.scale, strict=True)):
         if A is not None:
             here = slice(column, column + len(A))
             dA[j], dB[j] = dA_Ri[here], dE_OR[row : row + len(W), here]
-            if not one:
+            if alpha is None:
                 dB[j] = dB[j] * scale
             column += len(A)
         row += len(W)
