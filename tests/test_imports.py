@@ -7,6 +7,8 @@ count too. `python tests/test_imports.py` prints the graph with the lines of eac
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -148,8 +150,19 @@ def test_heavy_packages_have_one_home(path):
 def test_losses_are_torch_only(path):
     known = {"torch", "mipic_llm", "__future__", "typing", "math", "collections", "functools",
              "itertools"}  # fmt: skip
+    if path.name in ("kernels.py", "tile.py"):  # imported by sia/choice.py, on a GPU alone
+        known |= {"triton"}
     for name, line in imports(path):
         assert name.split(".")[0] in known, f"{path.name}:{line} imports {name}"
+
+
+def test_losses_do_not_load_triton():
+    code = "import sys, mipic_llm.losses, torch\n" + (
+        "mipic_llm.losses.sia_about(torch.device('cpu'), torch.float32)\n"
+        "kernels = [n for n in sys.modules if n.startswith('mipic_llm.losses.sia.kernels')]\n"
+        "assert 'triton' not in sys.modules and not kernels"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "launch").glob("*.py")), ids=lambda p: p.name)

@@ -8,6 +8,7 @@ from mipic_llm.losses.infonce import FalseNegatives, false_negatives, mrl_per_di
 from mipic_llm.losses.mic import decorrelation, isotropy
 from mipic_llm.losses.relation import LeftOut, Teacher, neighbourhood_kl
 from mipic_llm.losses.sia.api import sia_per_example
+from mipic_llm.losses.sia.choice import sia_about
 
 __all__ = [
     "FalseNegatives",
@@ -27,6 +28,7 @@ __all__ = [
     "mrl_per_dim",
     "neighbourhood_kl",
     "pca_target",
+    "sia_about",
     "sia_per_example",
     "too_near",
     "vector_loss",

@@ -35,6 +35,10 @@ class Sia(Term):
             for _ in self.layers
         )
 
+    def about(self, device: torch.device, dtype: torch.dtype) -> str:
+        kernels = losses.sia_about(device, dtype)
+        return f"SIA: {kernels}" if kernels else ""
+
     def needs(self, drawn: tuple[int, ...]) -> Needs:
         return Needs(tokens=tuple(self.layers[k] for k in drawn))
 

@@ -95,6 +95,10 @@ class Term:
         self.local: tuple[tuple[str, float], ...] = ()
         self.heads: dict[str, nn.ModuleList] = {}
 
+    def about(self, device: torch.device, dtype: torch.dtype) -> str:
+        """How it is computed there, in a line for the user; "" where there is but one way."""
+        return ""
+
     def takes(self, source: Traits) -> bool:
         """Whether its values across examples make sense for rows of this kind, in which others are
         left out: InfoNCE wants pairs that belong together."""

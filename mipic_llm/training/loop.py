@@ -167,12 +167,15 @@ def _facts(run: LiveRun) -> dict[str, Any]:
 
 
 def _start(run: LiveRun) -> None:
-    """What this run is: environment.json (of a first start), three lines."""
+    """What this run is: environment.json (of a first start), some lines."""
     config, fresh = run.config, run.step == 0
     about = choose(config.model.attn, config.train.precision, run.source.config).about
     reading = run.source.reading(config.model.inner_norm or "raw", run.data.encoder)
     layers = run.engine.module.backbone.about_layers
-    run.facts |= {"attention": about, "vectors": reading, "layers": layers}
+    dtype = setup.dtype_of(config.train.precision)
+    lines = {line: None for objective in run.engine.module.objectives for term in objective.terms
+             if (line := term.about(run.engine.device, dtype))}  # fmt: skip
+    run.facts |= {"attention": about, "vectors": reading, "layers": layers, "terms": [*lines]}
     with writing(run.out):
         path = run.out / "environment.json"
         if run.rank == 0 and (fresh or not path.is_file()):
@@ -192,4 +195,6 @@ def _start(run: LiveRun) -> None:
         )
         say(f"vectors: {reading}")
         say(f"attention: {about}" + (f"; layers: {layers}" if layers != "plain" else ""))
+        for line in lines:
+            say(line)
     run.settle()

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from mipic_llm.losses.numerics import check_tau
+from mipic_llm.losses.sia.choice import short_kernels
 from mipic_llm.losses.sia.function import SiaFunction, SiaOptions
 from mipic_llm.losses.sia.layout import Layout
 
@@ -63,8 +64,15 @@ def sia_per_example(
         relation=relation, geometry=geometry,
     )  # fmt: skip
     _check(tokens, query_LSD, mask_ST, lengths, lifted_LSK, options)
-    layout = Layout(None if mask_ST is None else mask_ST.bool(), lengths, query_LSD)
+    mask_ST = None if mask_ST is None else mask_ST.bool()
     flat = [t.reshape(-1, t.shape[-1]) for t in tokens]
+    if short := short_kernels(query_LSD.device, flat[0].dtype):
+        long = short.long_texts(lengths, mask_ST)
+        if short.takes(options, query_LSD, lifted_LSK, flat, long):
+            return short.ShortSia.apply(
+                options, lengths, mask_ST, long, query_LSD, lifted_LSK, *flat
+            )
+    layout = Layout(mask_ST, lengths, query_LSD)
     return SiaFunction.apply(options, layout, query_LSD, lifted_LSK, *flat)
 
 

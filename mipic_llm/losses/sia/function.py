@@ -41,69 +41,96 @@ class SiaOptions(NamedTuple):
     geometry: bool
 
 
+class Kept(NamedTuple):
+    """What the backward needs beside the inputs: scores and ranking."""
+
+    s_LSRT: Tensor
+    order_LSk: Tensor | None
+
+
 class SiaFunction(torch.autograd.Function):
     """(relation_LS, geometry_LS) of tokens (N, D) per layer. One node for both terms and all
     layers, so that each layer's token gradient is one tensor."""
 
     @staticmethod
     def forward(  # type: ignore[override]
-        ctx: Any,
-        o: SiaOptions,
-        layout: Layout,
-        query_LSD: Tensor,
-        lifted_LSK: Tensor,
+        ctx: Any, o: SiaOptions, layout: Layout, query_LSD: Tensor, lifted_LSK: Tensor,
         *tokens: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        dtype = compute_dtype(query_LSD, lifted_LSK, *tokens)
-        L, S = len(tokens), layout.S
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
         with full_precision(query_LSD.device):
-            scores = []
-            for tok_ND, q_SD, p_SK in zip(tokens, query_LSD, lifted_LSK, strict=True):
-                vec_SRD = relation.stack_vectors(q_SD, p_SK, o.dims, dtype)
-                scores.append(_scores(layout, tok_ND, vec_SRD))
-            s_LSRT = torch.stack(scores)
-            s_GRT, mask_GT = s_LSRT.flatten(0, 1), layout.mask_ST.repeat(L, 1)
-            relation_LS, geometry_LS = s_LSRT.new_zeros(L, S), s_LSRT.new_zeros(L, S)
-            order_LSk = None
-            if o.relation:
-                relation_LS = relation.kl_rows(s_GRT, mask_GT, o.tau, o.student_first).view(L, S)
-            if o.geometry:
-                k = max(geometry.largest_sets(layout.T, o.ratios, o.min_k))
-                order_LSk = geometry.choose(s_GRT[:, 0], mask_GT, k).view(L, S, k)
-                geometry_LS = _Geometry(tokens, order_LSk, layout, o, dtype).loss()
-        ctx.save_for_backward(query_LSD, lifted_LSK, s_LSRT, order_LSk, *tokens)
+            *found, kept = values(o, layout, query_LSD, lifted_LSK, tokens)
+        ctx.save_for_backward(query_LSD, lifted_LSK, *kept, *tokens)
         ctx.o, ctx.layout = o, layout
-        return relation_LS, geometry_LS
+        return found[0], found[1]
 
     @staticmethod
     @once_differentiable
     def backward(  # type: ignore[override]
         ctx: Any, grad_relation_LS: Tensor, grad_geometry_LS: Tensor
     ) -> tuple[Any, ...]:
-        o, layout = ctx.o, ctx.layout
         query_LSD, lifted_LSK, s_LSRT, order_LSk, *tokens = ctx.saved_tensors
-        L, S, dtype = len(tokens), layout.S, s_LSRT.dtype
-        dquery_LSD, dlifted_LSK = torch.zeros_like(query_LSD), torch.zeros_like(lifted_LSK)
-        dtok = [query_LSD] * L  # each is replaced
         with full_precision(query_LSD.device):
-            geo = _Geometry(tokens, order_LSk, layout, o, dtype) if o.geometry else None
-            for pieces in geo.chunks if geo else [[_Piece(i, 0, S, 0)] for i in range(L)]:
-                for i in [p.layer for p in pieces if p.start == 0]:
-                    if not o.relation:
-                        dtok[i] = s_LSRT.new_zeros(layout.n_rows, layout.width)
-                        continue
-                    vec_SRD = relation.stack_vectors(query_LSD[i], lifted_LSK[i], o.dims, dtype)
-                    dtok[i], dvec_SRD = _relation_gradient(
-                        o, layout, vec_SRD, s_LSRT[i], tokens[i], grad_relation_LS[i].to(dtype)
-                    )
-                    dquery_LSD[i], dlifted_LSK[i] = relation.unstack_vectors(dvec_SRD, o.dims)
-                if geo:
-                    geo.add_gradient(pieces, grad_geometry_LS, dtok)
-                # a finished layer goes back to its own dtype at once: bf16 tokens never hold
-                # fp32 gradients of all layers
-                for i in [p.layer for p in pieces if p.stop == S]:
-                    dtok[i] = dtok[i][: layout.n_real].to(tokens[i].dtype)
+            dquery_LSD, dlifted_LSK, dtok = gradients(
+                ctx.o, ctx.layout, query_LSD, lifted_LSK, tokens, Kept(s_LSRT, order_LSk),
+                (grad_relation_LS, grad_geometry_LS),
+            )  # fmt: skip
         return None, None, dquery_LSD, dlifted_LSK, *dtok
+
+
+def values(
+    o: SiaOptions, layout: Layout, query_LSD: Tensor, lifted_LSK: Tensor, tokens: Sequence[Tensor],
+) -> tuple[Tensor, Tensor, Kept]:  # fmt: skip
+    """(relation_LS, geometry_LS, what `gradients` needs)."""
+    dtype = compute_dtype(query_LSD, lifted_LSK, *tokens)
+    L, S = len(tokens), layout.S
+    scores = []
+    for tok_ND, q_SD, p_SK in zip(tokens, query_LSD, lifted_LSK, strict=True):
+        vec_SRD = relation.stack_vectors(q_SD, p_SK, o.dims, dtype)
+        scores.append(_scores(layout, tok_ND, vec_SRD))
+    s_LSRT = torch.stack(scores)
+    s_GRT, mask_GT = s_LSRT.flatten(0, 1), layout.mask_ST.repeat(L, 1)
+    relation_LS, geometry_LS = s_LSRT.new_zeros(L, S), s_LSRT.new_zeros(L, S)
+    order_LSk = None
+    if o.relation:
+        relation_LS = relation.kl_rows(s_GRT, mask_GT, o.tau, o.student_first).view(L, S)
+    if o.geometry:
+        k = max(geometry.largest_sets(layout.T, o.ratios, o.min_k))
+        order_LSk = geometry.choose(s_GRT[:, 0], mask_GT, k).view(L, S, k)
+        geometry_LS = _Geometry(tokens, order_LSk, layout, o, dtype).loss()
+    return relation_LS, geometry_LS, Kept(s_LSRT, order_LSk)
+
+
+def gradients(
+    o: SiaOptions, layout: Layout, query_LSD: Tensor, lifted_LSK: Tensor, tokens: Sequence[Tensor],
+    kept: Kept, grads_LS: tuple[Tensor, Tensor],
+) -> tuple[Tensor, Tensor, list[Tensor]]:  # fmt: skip
+    """Gradients of query_LSD, lifted_LSK and of each layer's tokens, in their own dtypes."""
+    s_LSRT, order_LSk = kept
+    grad_relation_LS, grad_geometry_LS = grads_LS
+    L, S, dtype = len(tokens), layout.S, s_LSRT.dtype
+    dquery_LSD, dlifted_LSK = torch.zeros_like(query_LSD), torch.zeros_like(lifted_LSK)
+    dtok = [query_LSD] * L  # each is replaced
+    geo = None
+    if o.geometry:
+        assert order_LSk is not None
+        geo = _Geometry(tokens, order_LSk, layout, o, dtype)
+    for pieces in geo.chunks if geo else [[_Piece(i, 0, S, 0)] for i in range(L)]:
+        for i in [p.layer for p in pieces if p.start == 0]:
+            if not o.relation:
+                dtok[i] = s_LSRT.new_zeros(layout.n_rows, layout.width)
+                continue
+            vec_SRD = relation.stack_vectors(query_LSD[i], lifted_LSK[i], o.dims, dtype)
+            dtok[i], dvec_SRD = _relation_gradient(
+                o, layout, vec_SRD, s_LSRT[i], tokens[i], grad_relation_LS[i].to(dtype)
+            )
+            dquery_LSD[i], dlifted_LSK[i] = relation.unstack_vectors(dvec_SRD, o.dims)
+        if geo:
+            geo.add_gradient(pieces, grad_geometry_LS, dtok)
+        # a finished layer goes back to its own dtype at once: bf16 tokens never hold
+        # fp32 gradients of all layers
+        for i in [p.layer for p in pieces if p.stop == S]:
+            dtok[i] = dtok[i][: layout.n_real].to(tokens[i].dtype)
+    return dquery_LSD, dlifted_LSK, dtok
 
 
 def _scores(layout: Layout, tok_ND: Tensor, vec_SRD: Tensor) -> Tensor:

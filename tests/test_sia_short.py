@@ -1,0 +1,66 @@
+"""The Triton kernels of SIA for short texts, in Triton's interpreter (sia_short_worker.py), and
+who gets them. Package triton: see test_short_attention.py.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from test_short_attention import pytestmark, python  # noqa: F401
+
+from mipic_llm.losses.sia import choice
+
+WORKER = Path(__file__).with_name("sia_short_worker.py")
+
+
+def test_kernels_equal_sia_in_float64() -> None:
+    found = json.loads(python(str(WORKER)).splitlines()[-1])
+    assert found.pop("right") == [None, None]
+    assert found.pop("wrong") == "they differ from plain products"
+    assert len(found) == 16
+    for case, difference in found.items():
+        limit = 1e-2 if case == "bf16" else 2e-5 if case == "offset" else 3e-6
+        assert difference < limit, (case, difference)
+
+
+def test_long_texts_and_other_types_go_the_other_way() -> None:
+    code = """
+import torch
+from mipic_llm.losses.sia.function import SiaOptions
+from mipic_llm.losses.sia.short import long_texts, takes
+assert long_texts((70, 40, 65, 30, 64), None) == 3  # up to the last long one
+assert long_texts((64, 3), None) == 0
+assert long_texts(None, torch.ones(5, 64)) == 0 and long_texts(None, torch.ones(5, 65)) == 5
+
+def kind(*dtypes, dims=(4,), long=0):
+    query, lifted, *tokens = (torch.zeros(1, 2, 8, dtype=t) for t in dtypes)
+    o = SiaOptions(dims, (0.5,) * len(dims), 1.0, 8, True, True, True, True)
+    return takes(o, query, lifted, [t[0] for t in tokens], long)
+
+half, full = torch.bfloat16, torch.float32
+assert kind(full, full, half) and kind(half, full, half, half) and kind(full, full, full)
+assert not kind(full, torch.float64, half) and not kind(full, full, half, full)
+assert kind(full, full, full, dims=tuple(range(1, 16)))
+assert not kind(full, full, full, dims=tuple(range(1, 17)))
+assert kind(full, full, full, long=1) and not kind(full, full, full, long=2)
+"""
+    python("-c", code)
+
+
+def test_a_cpu_has_none_and_says_nothing() -> None:
+    here = torch.device("cpu")
+    assert choice.short_kernels(here, torch.float32) is None
+    assert choice.sia_about(here, torch.float32) == ""
+
+
+@pytest.mark.parametrize(
+    "answer, line",
+    [((None, "why"), "short texts not in Triton kernels: why"),
+     ((object(), ""), "short texts in Triton kernels"), ((None, ""), "")],
+)  # fmt: skip
+def test_the_user_is_told(monkeypatch: pytest.MonkeyPatch, answer: tuple, line: str) -> None:
+    monkeypatch.setattr(choice, "_asked", lambda device, dtype: answer)
+    assert choice.sia_about(torch.device("cuda"), torch.bfloat16) == line
