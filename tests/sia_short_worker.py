@@ -20,7 +20,7 @@ from mipic_llm.losses.sia import api, launches, short
 
 DIMS, D, L = (5, 16, 30), 70, 2
 BASE: dict[str, Any] = {"dims": DIMS, "ratios": (0.2, 0.5, 0.7), "tau": 0.5, "min_k": 3}
-PACKED = (20, 17, 9, 3, 2, 1)
+PACKED, FEW = (18, 5, 3, 2, 1), (17, 9, 4)
 
 _patch = interpreter._patch_lang_tensor
 
@@ -91,16 +91,16 @@ def apart(
 CASES: dict[str, dict[str, Any]] = {
     **{f"{kl}, detached {detach}": {"kl": kl, "detach_teacher": detach}
        for kl, detach in product(("student_teacher", "teacher_student"), (True, False))},
-    "every tile": {"lengths": (64, 33, 20, 5), "detach_teacher": False},
-    "unsorted": {"lengths": (2, 9, 1, 40, 18)},
+    "every tile": {"lengths": (64, 33, 20), "detach_teacher": False},
+    "unsorted": {"lengths": (2, 9, 40, 18)},
     "padded": {"padded": True, "lengths": (14, 5, 0, 1), "detach_teacher": False},
     "longer than a tile": {"lengths": (70, 66, 12, 2), "detach_teacher": False},
     "a long one between": {"lengths": (9, 65, 12, 2)},
-    "equal": {"change": "equal", "detach_teacher": False},
-    "ties": {"change": "ties"},
-    "offset": {"change": "offset", "detach_teacher": False},
+    "equal": {"change": "equal", "lengths": FEW, "detach_teacher": False},
+    "ties": {"change": "ties", "lengths": FEW},
+    "offset": {"change": "offset", "lengths": FEW, "detach_teacher": False},
     "relation": {"geometry": False},
-    "geometry": {"relation": False, "detach_teacher": False},
+    "geometry": {"relation": False, "lengths": FEW, "detach_teacher": False},
     "workspace": {"lengths": (12, 5, 4, 3), "slopes": 2**14, "detach_teacher": False},
     "bf16": {"dtype": torch.bfloat16, "lengths": (66, 17, 9)},
 }  # fmt: skip
