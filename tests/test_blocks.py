@@ -3,9 +3,24 @@
 from __future__ import annotations
 
 import json
+from functools import partial
+from importlib.util import find_spec
 
 import pytest
-from test_short_attention import HERE, pytestmark, python  # noqa: F401
+from peft import LoraConfig, get_peft_model
+from test_short_attention import ASIDE, HERE, python
+from tiny_models import tiny_bert, tiny_qwen3
+from transformers import AutoModel
+
+from mipic_llm.config import load_config
+from mipic_llm.errors import UserError
+from mipic_llm.model import blocks
+from mipic_llm.training.setup import fuse_layers
+
+needs_triton = pytest.mark.skipif(
+    not (ASIDE / "triton").is_dir() and find_spec("triton") is None,
+    reason="no package triton; make install brings one",
+)
 
 
 @pytest.fixture(scope="module")
@@ -13,8 +28,49 @@ def found() -> dict[str, float]:
     return json.loads(python(str(HERE / "blocks_worker.py")).splitlines()[-1])
 
 
+@needs_triton
 def test_layers_equal_transformers_with_gradients(found) -> None:
     assert found.pop("right") is True
     assert len(found) == 8
     for case, difference in found.items():
         assert difference < 1e-5, case
+
+
+def layers(tmp_path, monkeypatch, make, *flags: str, why: str | None = "", stage: int = 1) -> str:
+    """How the layers of a tiny model run with these flags, where the nodes say `why` not."""
+    model = AutoModel.from_pretrained(make(tmp_path / "m"), attn_implementation="varlen")
+    config = load_config(["--lora.rank", "0", *flags])
+    if why != "":
+        monkeypatch.setattr(blocks, "obstacle", lambda model, stage: why)
+    monkeypatch.setattr(blocks, "apply", lambda model: None)
+    return fuse_layers(config, model, stage)
+
+
+def test_how_layers_run(tmp_path, monkeypatch) -> None:
+    run = partial(layers, tmp_path, monkeypatch)
+    assert run(tiny_qwen3) == "plain"  # no GPU
+    with pytest.raises(UserError, match="model.fused needs a CUDA device; use --model.fused auto"):
+        run(tiny_qwen3, "--model.fused", "true")
+    with pytest.raises(UserError, match="model.fused is for qwen3 only, and the model is bert"):
+        run(tiny_bert, "--model.fused", "true")
+    with pytest.raises(UserError, match="model.fused cannot follow ZeRO-3"):
+        run(tiny_qwen3, "--model.fused", "true", stage=3)
+    with pytest.raises(UserError, match="model.fused and train.compile are on"):
+        run(tiny_qwen3, "--model.fused", "true", "--train.compile", "true")
+    assert run(tiny_qwen3, why=None) == "fused"
+    assert run(tiny_qwen3, "--model.fused", "false", why=None) == "plain"
+    assert "no ptxas" in run(tiny_qwen3, why="fails here: no ptxas")  # a fault is said
+
+
+@pytest.mark.parametrize(
+    "options", [{"lora_dropout": 0.1}, {"use_dora": True}, {"exclude": "k_proj"}]
+)
+def test_other_linear_layers_are_left_to_transformers(tmp_path, monkeypatch, options) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    model = AutoModel.from_pretrained(tiny_qwen3(tmp_path / "m"), attn_implementation="varlen")
+    if "exclude" in options:  # trained beside LoRA
+        model = get_peft_model(model, LoraConfig(target_modules=["q_proj"]))
+        model.base_model.layers[0].self_attn.k_proj.weight.requires_grad_(True)
+    else:
+        model = get_peft_model(model, LoraConfig(target_modules="all-linear", **options))
+    assert blocks.obstacle(model, 1).startswith("needs ")
