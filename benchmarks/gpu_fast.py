@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import statistics
-import subprocess
-import sys
-from pathlib import Path
-from typing import Any
+import torch
 
 from benchmarks import data, flops, harness, models
-from benchmarks.gpu_parts import ROOT, Rows, Run, device
+from benchmarks.gpu_parts import Rows, Run, device
 from benchmarks.gpu_timing import Timed, big, built, kernels, measure, timed
 
 
 def _qwen3(run: Run, mode: str) -> Rows:
-    """Qwen3-0.6B, packed drawn lengths, at least 32k tokens a step: MRL and MIPIC in turn, their
-    kernels, the plan."""
-    device()
+    """Qwen3-0.6B, packed drawn lengths, at least 32k tokens a step: MRL and MIPIC in turn, and
+    their kernels."""
+    here = device()
     path, shape = big(run, "qwen3-0.6b")
     versions: dict[str, Timed] = {}
     yield from built(run, path, shape, mode, {"mrl": [], "mipic": []}, versions)
@@ -25,6 +20,10 @@ def _qwen3(run: Run, mode: str) -> Rows:
     for name, row in measure(run, versions):
         found[name.split()[2]] = row
         yield name, row
+    module = versions[f"{shape.name} {mode} mipic"].stepper.made.runner.engine.module
+    terms = [term.about(here, torch.bfloat16) for term in module.objective.terms]
+    yield f"{shape.name} {mode} how", {"layers": module.backbone.about_layers,
+                                       "note": "; ".join(filter(None, terms))}  # fmt: skip
     ratio = found["mipic"]["ms"] / found["mrl"]["ms"]
     mfu = found["mrl"].get("mfu", 0.0)
     limits = {} if run.dry else {"ok": mfu >= 0.45 and ratio <= 1.03,
@@ -32,23 +31,6 @@ def _qwen3(run: Run, mode: str) -> Rows:
     yield f"{shape.name} {mode} targets", {"mfu": mfu, "mipic_over_mrl": ratio, **limits}
     for name in versions:
         yield f"{name} profile", kernels(run, name, versions[name])
-    yield f"{shape.name} {mode} plan", plan(run, path, mode, 6 if run.dry else 640, versions)
-
-
-def plan(run: Run, path: Path, mode: str, B: int, versions: dict[str, Timed]) -> dict[str, Any]:
-    """The plan's memory for this run (a workspace of 1 GiB left out)."""
-    version = versions[list(versions)[-1]]
-    tokens = statistics.mean(version.lengths)
-    lora = "16" if mode == "lora" else "0"
-    done = subprocess.run(
-        [sys.executable, "-m", "mipic_llm", "plan", "--model.name", str(path), "--json", "true",
-         "--ranks", "1", "--ds_config", "zero1", "--mean_tokens", f"{tokens:.2f}",
-         "--train.batch_size", str(B), "--lora.rank", lora, "--train.precision", "bf16",
-         "--data.max_length", "512"],
-        cwd=ROOT, capture_output=True, text=True, check=False)  # fmt: skip
-    if done.returncode:
-        return {"ok": False, "note": done.stderr[-800:]}
-    return {"note": json.dumps(json.loads(done.stdout)["rows"])[:1500]}
 
 
 def qwen3_lora(run: Run) -> Rows:
