@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 
 import torch
 
 from mipic_llm.model import short_attention as short
-from mipic_llm.model.mixed_attention import MixedAttention, few_long
+from mipic_llm.model.mixed_attention import MixedAttention
+from mipic_llm.model.tiles import WIDE, tiles
 from mipic_llm.model.varlen import reference_varlen
 
 LENGTHS = (200, 90, 64, 64, 33, 32, 20, 20, 17, 9, 9, 9, 5, 3, 1, 1)
@@ -19,7 +21,7 @@ LENGTHS = (200, 90, 64, 64, 33, 32, 20, 20, 17, 9, 9, 9, 5, 3, 1, 1)
 
 def apart(H: int, G: int, c: int, causal: bool, lengths: tuple[int, ...]) -> float:
     """Largest difference of output and gradients; longer texts by the reference on both sides."""
-    cut = short.tiles(lengths, torch.device("cpu"))
+    cut = tiles(lengths, torch.device("cpu"))
     assert cut is not None
     at, window = cut.long_rows, (-1, 0 if causal else -1)
     torch.manual_seed(0)
@@ -37,17 +39,20 @@ def apart(H: int, G: int, c: int, causal: bool, lengths: tuple[int, ...]) -> flo
         )
         return torch.cat([before, out])
 
-    def mixed(*sides: torch.Tensor) -> torch.Tensor:
-        def long(*few: torch.Tensor) -> torch.Tensor:
-            return reference_varlen(*few, lengths[: cut.long_texts], window=window)
+    def mixed(wide: bool, *sides: torch.Tensor) -> torch.Tensor:
+        cut = tiles(lengths, torch.device("cpu"), wide)
+        assert cut is not None
 
-        return MixedAttention.apply(*sides, position_N[at:], cut, long, c**-0.5, causal)
+        def far(*few: torch.Tensor) -> torch.Tensor:
+            return reference_varlen(*few, lengths[: cut.far[1]], window=window)
+
+        return MixedAttention.apply(*sides, position_N, cut, far, c**-0.5, causal)
 
     def reference(*sides: torch.Tensor) -> torch.Tensor:
         return reference_varlen(*sides, lengths, window=window)
 
     found = []
-    for attention in (ours, mixed, reference):
+    for attention in (ours, partial(mixed, False), partial(mixed, True), reference):
         leaves = [x.clone().requires_grad_() for x in sides]
         out = attention(*leaves)
         out.sin().sum().backward()
@@ -70,7 +75,6 @@ if __name__ == "__main__":
         test_utils=("test_schema", "test_faketensor"),
     )  # fmt: skip
     found = {name: apart(*case) for name, case in cases.items()}
-    found["right"] = [short.fault("cpu", t) is None for t in (torch.float32, torch.float16)]
-    cut = short.tiles((100, 60, 40), torch.device("cpu"))
-    assert few_long(cut, 200) and not few_long(cut, 199)
+    kinds = ((torch.float32, 64, 64), (torch.float16, 64, 64), (torch.float32, 32, WIDE))
+    found["right"] = [short.fault("cpu", t, c, rows) is None for t, c, rows in kinds]
     json.dump(found, sys.stdout)

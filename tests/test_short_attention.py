@@ -34,7 +34,7 @@ def python(*command: str) -> str:
 
 def test_kernels_equal_attention_text_by_text() -> None:
     found = json.loads(python(str(HERE / "short_attention_worker.py")).splitlines()[-1])
-    assert found.pop("right") == [True, True]
+    assert found.pop("right") == [True, True, True]
     assert len(found) == 4
     for case, difference in found.items():
         assert difference < 3e-5, case
@@ -43,12 +43,19 @@ def test_kernels_equal_attention_text_by_text() -> None:
 def test_tiles_hold_whole_texts() -> None:
     code = """
 import torch
-from mipic_llm.model.short_attention import ROWS, tiles
+from mipic_llm.model.tiles import tiles
 cut = tiles((70, 40, 65, 30, 30, 4, 60, 64, 1), torch.device("cpu"))
 assert (cut.long_rows, cut.long_texts, cut.longest) == (175, 3, 70)  # up to the last long one
 assert cut.start_t1.tolist() == [0, 64, 124, 188, 189]
 cut = tiles((64,) * 3, torch.device("cpu"))
-assert cut.start_t1.tolist() == [0, 64, 128, 192] and cut[1:] == (0, 0, 0)
+assert cut.start_t1.tolist() == [0, 64, 128, 192] and cut[1:4] == (0, 0, 0)
+assert cut.wide_t1 is None and cut.far == (0, 0, 0)
 assert tiles((10, 65), torch.device("cpu")) is None
+lengths = (300, 129, 128, 70, 50, 90, 64, 3)  # 50 lies between two that are too long for a tile
+cut = tiles(lengths, torch.device("cpu"), wide=True)
+assert cut[1:4] == (767, 6, 300) and cut.start_t1.tolist() == [0, 64, 67]
+assert cut.far == (429, 2, 300) and cut.wide_t1.tolist() == [429, 557, 677, 767]
+cut = tiles(lengths, torch.device("cpu"))
+assert cut.wide_t1 is None and cut.far == cut[1:4]
 """
     python("-c", code)

@@ -11,7 +11,7 @@ from transformers import MODEL_MAPPING
 from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
 from mipic_llm.errors import UserError
-from mipic_llm.model.varlen import tiles_about, varlen_obstacle
+from mipic_llm.model.gpu_kernels import tiles_about, varlen_obstacle
 
 FLASH = ("flash_attention_2", "flash_attention_3")
 PACKED = ("varlen", *FLASH)  # kernels that take a packed batch

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mipic_llm.errors import UserError
 from mipic_llm.model.attention import PACKED
+from mipic_llm.model.gpu_kernels import channels_of
 from mipic_llm.model.packed import first_position, unpad
 from mipic_llm.model.pooling import packed_readout, readout
 from mipic_llm.model.varlen import keywords
@@ -90,6 +91,7 @@ class Backbone(nn.Module):
         self.width = base_of(model).config.hidden_size if dense is None else dense[-2].out_features
         self.kernel = base_of(model).config._attn_implementation
         self.packed = self.kernel in PACKED
+        self.channels = channels_of(base_of(model).config) if self.packed else 0
         self.first_position = first_position(base_of(model))
         self.norm_known = (
             inner_norm == "raw"
@@ -112,7 +114,7 @@ class Backbone(nn.Module):
         inner = [layer for layer in layers if layer != self.n_layers]
         if isinstance(mask_ST, Packing):
             first = None if self.own_positions else self.first_position
-            options = keywords(mask_ST, first, self.kernel)
+            options = keywords(mask_ST, first, self.kernel, self.channels)
         else:
             options = {"attention_mask": (mask_ST != 0).to(mask_ST.dtype)}
         compare = bool(inner) and not self.norm_known

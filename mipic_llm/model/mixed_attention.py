@@ -1,8 +1,9 @@
-"""Attention of a packed batch whose long texts come first and whose short ones share tiles.
+"""Attention of a packed batch sorted by length: the longest texts by another kernel, those of up
+to 128 tokens in wide tiles, those of up to 64 in small ones.
 
-Cutting the batch in two in autograd costs passes over all of it, in the backward as well (a
-concatenation of each side's gradients). Here both parts write into one tensor. Long texts run
-forward again in the backward, so they should be the smaller part (`few_long`).
+Cutting the batch in autograd costs passes over all of it, in the backward as well (a concatenation
+of each side's gradients). Here all parts write into one tensor. The longest texts run forward again
+in the backward, so they should be the smaller part.
 
 Shape legend: N tokens; H query heads, G key heads, c channels of a head.
 """
@@ -17,45 +18,48 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mipic_llm.model import short_attention as short
+from mipic_llm.model.tiles import WIDE, Tiles
 
-Long = Callable[[Tensor, Tensor, Tensor], Tensor]  # attention of the long texts
-
-
-def few_long(tiles: short.Tiles, n_rows: int) -> bool:
-    return 2 * tiles.long_rows <= n_rows
+Far = Callable[[Tensor, Tensor, Tensor], Tensor]  # attention of the longest texts
 
 
 class MixedAttention(torch.autograd.Function):
     """(N, H, c) of query (N, H, c), key and value (N, G, c), channels side by side. position_N: of
-    the short texts' tokens."""
+    all tokens in their text."""
 
     @staticmethod
     def forward(ctx: Any, q_NHc: Tensor, k_NGc: Tensor, v_NGc: Tensor, position_N: Tensor,
-                tiles: short.Tiles, long: Long, scale: float, causal: bool) -> Tensor:  # fmt: skip
-        sides, at = (q_NHc, k_NGc, v_NGc), tiles.long_rows
+                tiles: Tiles, far: Far, scale: float, causal: bool) -> Tensor:  # fmt: skip
+        sides, at, n = (q_NHc, k_NGc, v_NGc), tiles.long_rows, tiles.far[0]
         out_NHc = q_NHc.new_empty(q_NHc.shape)
-        if at:
-            out_NHc[:at] = long(*(x[:at] for x in sides))
+        if n:
+            out_NHc[:n] = far(*(x[:n] for x in sides))
+        if tiles.wide_t1 is not None:
+            short.forward_into(out_NHc, *sides, tiles.wide_t1, position_N, scale, causal, WIDE)
         cut = (x[at:] for x in sides)
-        short.forward_into(out_NHc[at:], *cut, tiles.start_t1, position_N, scale, causal)
+        short.forward_into(out_NHc[at:], *cut, tiles.start_t1, position_N[at:], scale, causal)
         ctx.save_for_backward(*sides, position_N)
-        ctx.options = tiles, long, scale, causal
+        ctx.options = tiles, far, scale, causal
         return out_NHc
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_NHc: Tensor) -> tuple[Any, ...]:
         *sides, position_N = ctx.saved_tensors
-        tiles, long, scale, causal = ctx.options
-        at, found = tiles.long_rows, [x.new_empty(x.shape) for x in sides]
-        if at:
+        tiles, far, scale, causal = ctx.options
+        at, n, found = tiles.long_rows, tiles.far[0], [x.new_empty(x.shape) for x in sides]
+        if n:
             with torch.enable_grad():
-                leaves = [x[:at].detach().requires_grad_() for x in sides]
-                grads = torch.autograd.grad(long(*leaves), leaves, grad_NHc[:at])
+                leaves = [x[:n].detach().requires_grad_() for x in sides]
+                grads = torch.autograd.grad(far(*leaves), leaves, grad_NHc[:n])
             for whole, part in zip(found, grads, strict=True):
-                whole[:at] = part
+                whole[:n] = part
+        if tiles.wide_t1 is not None:
+            short.backward_into(
+                found, grad_NHc, sides, tiles.wide_t1, position_N, scale, causal, WIDE
+            )
         short.backward_into(
-            tuple(x[at:] for x in found), grad_NHc[at:], tuple(x[at:] for x in sides),
-            tiles.start_t1, position_N, scale, causal,
+            [x[at:] for x in found], grad_NHc[at:], [x[at:] for x in sides], tiles.start_t1,
+            position_N[at:], scale, causal,
         )  # fmt: skip
         return *found, None, None, None, None, None

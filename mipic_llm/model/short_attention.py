@@ -12,43 +12,15 @@ Shape legend: N tokens; H query heads, G key heads, c channels of a head; t tile
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor, nn
 
-ROWS = 64
+from mipic_llm.model.tiles import ROWS, cut
+
 CHANNELS = (32, 64, 128)  # of a head
-
-
-class Tiles(NamedTuple):
-    """start_t1: row of each tile among those after the long texts, and the end; int32, on the
-    device. long_rows, long_texts, longest: of the texts before, and the most tokens of one."""
-
-    start_t1: Tensor
-    long_rows: int
-    long_texts: int
-    longest: int
-
-
-def tiles(lengths: Sequence[int], device: torch.device) -> Tiles | None:
-    """The tiles of a packed batch; None where its last text is longer than one. Long are all texts
-    up to the last that is longer than a tile."""
-    long_texts = max((i + 1 for i, n in enumerate(lengths) if n > ROWS), default=0)
-    if long_texts == len(lengths):
-        return None
-    starts, row = [0], 0
-    for n in lengths[long_texts:]:
-        if row + n - starts[-1] > ROWS:
-            starts.append(row)
-        row += n
-    before = lengths[:long_texts]
-    start_t1 = torch.tensor([*starts, row], dtype=torch.int32)
-    if device.type == "cuda":
-        start_t1 = start_t1.pin_memory().to(device, non_blocking=True)
-    return Tiles(start_t1, sum(before), long_texts, max(before, default=0))
 
 
 @triton.jit
@@ -114,20 +86,20 @@ def _backward(
 
 def forward_into(
     out_NHc: Tensor, q_NHc: Tensor, k_NGc: Tensor, v_NGc: Tensor, start_t1: Tensor,
-    position_N: Tensor, scale: float, causal: bool,
+    position_N: Tensor, scale: float, causal: bool, rows: int = ROWS,
 ) -> None:  # fmt: skip
-    """See `short_attention`; no gradient."""
+    """See `short_attention`; no gradient. rows: of a tile."""
     H, G, c = q_NHc.shape[1], k_NGc.shape[1], q_NHc.shape[2]
     _forward[(len(start_t1) - 1, H)](
         q_NHc, k_NGc, v_NGc, out_NHc, start_t1, position_N, scale, *q_NHc.stride()[:2],
         *k_NGc.stride()[:2], *v_NGc.stride()[:2], *out_NHc.stride()[:2],
-        GROUP=H // G, M=ROWS, C=c, CAUSAL=causal, num_warps=4,
+        GROUP=H // G, M=rows, C=c, CAUSAL=causal, num_warps=rows // 16,
     )  # fmt: skip
 
 
 def backward_into(
-    found: tuple[Tensor, Tensor, Tensor], grad_NHc: Tensor, sides: tuple[Tensor, Tensor, Tensor],
-    start_t1: Tensor, position_N: Tensor, scale: float, causal: bool,
+    found: Sequence[Tensor], grad_NHc: Tensor, sides: Sequence[Tensor],
+    start_t1: Tensor, position_N: Tensor, scale: float, causal: bool, rows: int = ROWS,
 ) -> None:  # fmt: skip
     """Gradients of query, key and value (`sides`) into `found`; those of key and value have the
     same strides."""
@@ -138,7 +110,7 @@ def backward_into(
         *sides, grad_NHc, *found, start_t1, position_N, scale,
         *q_NHc.stride()[:2], *k_NGc.stride()[:2], *v_NGc.stride()[:2], *grad_NHc.stride()[:2],
         *found[0].stride()[:2], *found[1].stride()[:2],
-        GROUP=H // G, M=ROWS, C=c, CAUSAL=causal, num_warps=8,
+        GROUP=H // G, M=rows, C=c, CAUSAL=causal, num_warps=16 if rows * c > 8192 else 8,
     )  # fmt: skip
 
 
@@ -191,10 +163,30 @@ def _gradient(ctx, grad_NHc: Tensor):
 short_attention.register_autograd(_gradient, setup_context=_keep)
 
 
-def fault(device: str, dtype: torch.dtype) -> str | None:
+class _Tiled(torch.autograd.Function):
+    """The kernels in tiles of so many rows, as `MixedAttention` uses them."""
+
+    @staticmethod
+    def forward(ctx, q_NHc, k_NGc, v_NGc, *options):  # type: ignore[override]
+        ctx.save_for_backward(q_NHc, k_NGc, v_NGc)
+        ctx.options = options
+        out_NHc = torch.empty_like(q_NHc)
+        forward_into(out_NHc, q_NHc, k_NGc, v_NGc, *options)
+        return out_NHc
+
+    @staticmethod
+    def backward(ctx, grad_NHc):  # type: ignore[override]
+        q_NHc, k_NGc, v_NGc = sides = ctx.saved_tensors
+        found = torch.empty_like(q_NHc), torch.empty_like(k_NGc), torch.empty_like(v_NGc)
+        backward_into(found, grad_NHc, sides, *ctx.options)
+        return *found, None, None, None, None, None
+
+
+def fault(device: str, dtype: torch.dtype, c: int = 64, rows: int = ROWS) -> str | None:
     """Why the kernels cannot be used here: what a compiler or driver said, or that they differ from
-    plain attention, gradients too. None where they are right."""
-    lengths, (H, G, c), at = (40, 30, 9, 1), (4, 2, 64), 0.05
+    plain attention, gradients too. None where they are right. c: channels of a head; rows: of a
+    tile."""
+    lengths, (H, G), at = (rows - 24, rows // 2 - 2, 9, 1), (4, 2), 0.05
 
     def plain(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         rows = [x.split(lengths) for x in (q, *(x.repeat_interleave(H // G, 1) for x in (k, v)))]
@@ -203,10 +195,9 @@ def fault(device: str, dtype: torch.dtype) -> str | None:
         return torch.cat([x.transpose(0, 1) for x in found])
 
     def ours(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        cut = tiles(lengths, q.device)
-        assert cut is not None
-        position_N = torch.cat([torch.arange(n) for n in lengths]).to(device)
-        return short_attention(q, k, v, cut.start_t1, position_N, c**-0.5, True)
+        place = torch.cat([torch.arange(n) for n in lengths]).to(device)
+        start_t1 = cut(lengths, rows, 0, q.device)
+        return _Tiled.apply(q, k, v, start_t1, place, c**-0.5, True, rows)
 
     generator, found = torch.Generator().manual_seed(0), []
     try:

@@ -10,9 +10,7 @@ and builds no mask for a name that it does not know, so that neither pads nor an
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
-from functools import lru_cache
 from itertools import groupby
 from typing import Any
 
@@ -21,105 +19,19 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 
 from mipic_llm.errors import UserError
+from mipic_llm.model import gpu_kernels as gpu
+from mipic_llm.model.tiles import tiles as tiles_of
 from mipic_llm.types import Packing
 
 # What some classes hand to their kernel and ours does not do: none may be set.
 _FOREIGN = ("softcap", "s_aux", "position_bias", "head_mask")
 
 
-def varlen_obstacle(config: Any) -> str | None:
-    if torch.cuda.get_device_capability() < (8, 0):
-        return "needs a GPU of compute capability 8.0 or more"
-    try:
-        from torch.nn.attention.varlen import varlen_attn
-    except ImportError:
-        return "needs a newer torch"
-    if "window_size" not in inspect.signature(varlen_attn).parameters:
-        return "needs a newer torch (whose varlen_attn takes window_size)"
-    head = _channels(config)
-    if head % 8 or head > 256:
-        return f"takes heads of up to 256 channels, a multiple of 8, and these have {head}"
-    drops = {k: v for k, v in config.to_dict().items() if "att" in k and "drop" in k}
-    on = [k for k, v in drops.items() if isinstance(v, (int, float)) and v > 0]
-    if on:
-        return f"has no dropout and {on[0]} is {drops[on[0]]}: give --model.dropout 0 too"
-    _ask_for_groups()
-    _ask_for_tiles()
-    return None
-
-
-# How torch's varlen_attn is told of fewer key than query heads; None: it is given as many.
-_groups: dict[str, Any] | None = None
-
-
-@lru_cache(maxsize=1)
-def _ask_for_groups() -> None:
-    """Does this torch's kernel share key heads among query heads? It says so by its argument
-    enable_gqa; without one (torch 2.11) it is tried, gradients too."""
-    from torch.nn.attention.varlen import varlen_attn
-
-    global _groups
-    if "enable_gqa" in inspect.signature(varlen_attn).parameters:
-        _groups = {"enable_gqa": True}
-    elif _shares_heads(varlen_attn):
-        _groups = {}
-
-
-# The module short_attention, once its kernels were seen to be right on this GPU; else why not.
-_short: Any = None
-_no_tiles = ""
-
-
-@lru_cache(maxsize=1)
-def _ask_for_tiles() -> None:
-    """Compile the kernels for short texts and compare them with plain attention, gradients too;
-    where they fail, or Triton is missing, varlen_attn takes all texts."""
-    global _short, _no_tiles
-    try:
-        from mipic_llm.model import short_attention
-    except ImportError:
-        return
-    _no_tiles = short_attention.fault("cuda", torch.bfloat16) or ""
-    _short = None if _no_tiles else short_attention
-
-
-def tiles_about(config: Any) -> str:
-    """What becomes of short texts, as the end of the kernel's name."""
-    if _no_tiles:
-        return f", short texts not in tiles: {_no_tiles}"
-    fits = _short is not None and _channels(config) in _short.CHANNELS
-    return ", short texts in tiles" if fits else ""
-
-
-def _channels(config: Any) -> int:
-    """Of an attention head."""
-    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-
-
-def _shares_heads(varlen_attn: Any) -> bool:
-    generator = torch.Generator().manual_seed(0)
-    q, k, v = (torch.randn(24, heads, 64, generator=generator).to("cuda", torch.bfloat16)
-               for heads in (4, 2, 2))  # fmt: skip
-    cu = torch.tensor([0, 9, 24], dtype=torch.int32, device="cuda")
-
-    def run(repeat: int) -> list[Tensor]:
-        with torch.inference_mode(False), torch.enable_grad():
-            leaves = [x.clone().requires_grad_() for x in (q, k, v)]
-            few = [leaves[0], *(x.repeat_interleave(repeat, 1) for x in leaves[1:])]
-            out = varlen_attn(*few, cu, cu, 15, 15, window_size=(-1, 0))
-            out.float().square().sum().backward()
-        return [out.detach(), *(x.grad for x in leaves)]  # type: ignore[list-item]
-
-    try:
-        pairs = zip(run(1), run(2), strict=True)
-        return all(torch.allclose(a.float(), b.float(), rtol=0.05, atol=0.05) for a, b in pairs)
-    except RuntimeError:
-        return False
-
-
-def keywords(packing: Packing, first_position: int | None, kernel: str) -> dict[str, Any]:
+def keywords(
+    packing: Packing, first_position: int | None, kernel: str, channels: int = 0
+) -> dict[str, Any]:
     """What a transformers model with this kernel is called with beside the ids of a packed batch.
-    first_position None: no positions."""
+    first_position None: no positions. channels: of a head."""
     longest = max(packing.lengths)
     positions = None if first_position is None else packing.position_N[None] + first_position
     found = {
@@ -127,10 +39,10 @@ def keywords(packing: Packing, first_position: int | None, kernel: str) -> dict[
         "cu_seq_lens_q": packing.cu_S1, "cu_seq_lens_k": packing.cu_S1,
         "max_length_q": longest, "max_length_k": longest,
     }  # fmt: skip
-    if kernel != "varlen" or _short is None or not packing.cu_S1.is_cuda:
+    if kernel != "varlen" or gpu.short is None or not packing.cu_S1.is_cuda:
         return found
-    if tiles := _short.tiles(packing.lengths, packing.cu_S1.device):
-        found["short_texts"] = (tiles, packing.position_N[tiles.long_rows :])
+    if tiles := tiles_of(packing.lengths, packing.cu_S1.device, channels in gpu.wide):
+        found["short_texts"] = (tiles, packing.position_N)
     return found
 
 
@@ -159,7 +71,7 @@ def varlen(
         if short_texts is None or sliding_window is not None or not _fits_tiles(q_NHc):
             out_NHc = _flash(*sides, cu_S1, longest, scaling, window)
         else:
-            assert _short is not None
+            assert gpu.short is not None
             scale = q_NHc.shape[2] ** -0.5 if scaling is None else scaling
             out_NHc = _in_tiles(sides, short_texts, cu_S1, scale, window)
     else:
@@ -176,22 +88,22 @@ def _in_tiles(
 ) -> Tensor:  # fmt: skip
     """Short texts in tiles, the long ones before them by torch's varlen_attn."""
     (tiles, position_N), causal = short_texts, window[1] == 0
-    at, cu_S1 = tiles.long_rows, cu_S1[: tiles.long_texts + 1]
+    mixed = not torch.compiler.is_compiling() and 2 * tiles.far[0] <= len(sides[0])
+    at, texts, longest = tiles.far if mixed else tiles[1:4]
 
-    def long(*sides: Tensor) -> Tensor:
-        return _flash(*sides, cu_S1, tiles.longest, scale, window)
+    def far(*sides: Tensor) -> Tensor:
+        return _flash(*sides, cu_S1[: texts + 1], longest, scale, window)
 
     dense = [x if x.stride(2) == 1 else x.contiguous() for x in sides]
-    if not torch.compiler.is_compiling():
-        from mipic_llm.model.mixed_attention import MixedAttention, few_long
+    if mixed:
+        from mipic_llm.model.mixed_attention import MixedAttention
 
-        if few_long(tiles, len(dense[0])):
-            return MixedAttention.apply(*dense, position_N, tiles, long, scale, causal)
+        return MixedAttention.apply(*dense, position_N, tiles, far, scale, causal)
     cut = [x.split((at, len(x) - at)) for x in dense] if at else [(x, x) for x in dense]
-    out_NHc = _short.short_attention(
-        *(x for _, x in cut), tiles.start_t1, position_N, scale, causal
+    out_NHc = gpu.short.short_attention(
+        *(x for _, x in cut), tiles.start_t1, position_N[at:], scale, causal
     )
-    return torch.cat([long(*(x for x, _ in cut)), out_NHc]) if at else out_NHc
+    return torch.cat([far(*(x for x, _ in cut)), out_NHc]) if at else out_NHc
 
 
 def _flash(
@@ -202,9 +114,9 @@ def _flash(
     from torch.nn.attention.varlen import varlen_attn
 
     times = q_NHc.shape[1] // k_NGc.shape[1]
-    if times > 1 and _groups is None:
+    if times > 1 and gpu.groups is None:
         k_NGc, v_NGc = (x.repeat_interleave(times, 1) for x in (k_NGc, v_NGc))
-    grouped = _groups or {} if times > 1 else {}
+    grouped = gpu.groups or {} if times > 1 else {}
     return varlen_attn(
         q_NHc, k_NGc, v_NGc, cu_S1, cu_S1, longest, longest, scale=scale, window_size=window,
         **grouped,
@@ -212,7 +124,7 @@ def _flash(
 
 
 def _fits_tiles(q_NHc: Tensor) -> bool:
-    return _short is not None and q_NHc.shape[2] in _short.CHANNELS
+    return gpu.short is not None and q_NHc.shape[2] in gpu.short.CHANNELS
 
 
 def reference_varlen(

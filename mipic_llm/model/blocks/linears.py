@@ -32,7 +32,7 @@ class Linears(NamedTuple):
 
     @property
     def rank(self) -> int:
-        return sum(len(A) for A in self.A if A is not None)
+        return sum(A.shape[0] for A in self.A if A is not None)
 
     @property
     def room(self) -> int:
@@ -41,7 +41,7 @@ class Linears(NamedTuple):
 
     @property
     def outputs(self) -> int:
-        return sum(map(len, self.W))
+        return sum(W.shape[0] for W in self.W)
 
     @property
     def inputs(self) -> int:
@@ -54,23 +54,27 @@ class Linears(NamedTuple):
         E_OP, row, column = self.W[0].new_zeros(self.outputs, self.room), 0, 0
         for W, B, scale in zip(self.W, self.B, self.scale, strict=True):
             if B is not None:
-                here = E_OP[row : row + len(W), column : column + B.shape[1]]
+                here = E_OP[row : row + W.shape[0], column : column + B.shape[1]]
                 torch.mul(B, scale, out=here)
                 column += B.shape[1]
-            row += len(W)
+            row += W.shape[0]
         return E_OP
 
     def widened(self, E_OP: Tensor) -> Tensor:
         """[W | E]: (O, i + P)."""
         i = self.inputs
         found = E_OP.new_empty(self.outputs, i + self.room)
-        torch.cat(list(self.W), out=found[:, :i])
+        row = 0
+        for W in self.W:
+            found[row : row + W.shape[0], :i] = W
+            row += W.shape[0]
         found[:, i:] = E_OP
         return found
 
     def down(self) -> Tensor:
         """A of all, one below the other: (R, i)."""
-        return torch.cat([A for A in self.A if A is not None])
+        own = [A for A in self.A if A is not None]
+        return torch.cat(own) if len(own) > 1 else own[0]
 
 
 def roomy(rows: int, columns: int, linears: Linears, like: Tensor) -> Tensor:
@@ -118,7 +122,7 @@ def weight_gradients(
     outputs, i, R = linears.outputs, linears.inputs, linears.rank
     g_NO, x_Ni = g_NOP[:, :outputs], x_NiP[:, :i]
     none: list[Tensor | None] = [None] * len(linears.W)
-    dW = list((g_NO.T @ x_Ni).split([len(W) for W in linears.W])) if train else none
+    dW = list((g_NO.T @ x_Ni).split([W.shape[0] for W in linears.W])) if train else none
     if not R:
         return dW, none, none
     dA_Ri = g_NOP[:, outputs : outputs + R].T @ x_Ni
@@ -129,10 +133,10 @@ def weight_gradients(
     dA, dB, row, column = list(none), list(none), 0, 0
     for j, (W, A, scale) in enumerate(zip(linears.W, linears.A, linears.scale, strict=True)):
         if A is not None:
-            here = slice(column, column + len(A))
-            dA[j], dB[j] = dA_Ri[here], dE_OR[row : row + len(W), here]
+            here = slice(column, column + A.shape[0])
+            dA[j], dB[j] = dA_Ri[here], dE_OR[row : row + W.shape[0], here]
             if alpha is None:
                 dB[j] = dB[j] * scale
-            column += len(A)
-        row += len(W)
+            column += A.shape[0]
+        row += W.shape[0]
     return dW, dA, dB
