@@ -35,6 +35,7 @@ def timed(path: Path, shape: Shape, B: int, T: int, more: Sequence[str], mode: s
     half = "bf16" if torch.cuda.is_available() else "fp32"
     stepper, real = gpu.stepper(case, "mrl", path, [*more, "--model.dropout", "0"], half)
     stepper.batches = [stepper.made.runner.prepare(stepper.batches[0])]
+    stepper.made.runner.run(stepper.batches[0], 0)  # Adam's moments are there from now on
     lora = gpu.RANK if mode == "lora" else 0
     work = flops.step_flops(shape, real, checkpointing=again, lora_rank=lora)
     held = torch.cuda.memory_allocated() - before if torch.cuda.is_available() else 0

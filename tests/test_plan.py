@@ -120,6 +120,20 @@ def test_the_published_limits(name, full, lora, states, none, checkpointed):
     assert formulas.activation_bytes(again) == pytest.approx(checkpointed, rel=0.12)
 
 
+@pytest.mark.parametrize("objective, mib", [("mrl", 37_149), ("mipic", 37_891)])
+def test_memory_measured_on_an_h200(objective, mib):
+    """Qwen3-0.6B's shape, LoRA 16, 1,920 texts of 17.41 tokens packed, ZeRO-1:
+    benchmarks/gpu_rows.jsonl, commit 4db0cad."""
+    flags = ["--recipe", "qwen3-0.6b", "--objective.name", objective, "--lora.rank", "16"]
+    flags += ["--train.batch_size", "640", "--data.negatives", "1", "--train.precision", "bf16"]
+    shape = SHAPES["Qwen/Qwen3-Embedding-0.6B"]
+    ((config, w),) = works_of(load_config(flags), shape)
+    assert w.nodes
+    load = load_of(config, 17.41, shape.width, shape.layers)
+    row = predict(w, load, Zero(1), 1, H200, 4e11, 0.55)
+    assert (row.total - 2**30) / 2**20 == pytest.approx(mib, rel=0.04)
+
+
 def test_states_by_stage():
     w = work("Qwen/Qwen3-Embedding-0.6B")
     p = w.parameters

@@ -23,7 +23,8 @@ class Work(NamedTuple):
     transformer layer. heads: parameters of the trainable heads. cached: GradCache, one more forward
     pass. bytes: b. kernel: FUSED or EAGER attention. causal_half: the kernel skips what a causal
     mask hides. tokens_layers: layers whose tokens SIA or MIC read; mic_layers: those that MIC does.
-    inner_norm: inner layers pass through the final norm (decoders only).
+    inner_norm: inner layers pass through the final norm (decoders only). nodes: layers run in the
+    two nodes of model/blocks.
     """
 
     shape: Shape
@@ -40,6 +41,7 @@ class Work(NamedTuple):
     inner_norm: bool = False
     dora: bool = False
     mic_layers: int = 0
+    nodes: bool = False
 
     @property
     def lora_parameters(self) -> int:
@@ -100,10 +102,14 @@ def layer_bytes(w: Work) -> float:
     Decoder: RMSNorm keeps its input in fp32, and the normed input where its own weight is
     trained; linear layers keep their input; attention keeps q, k, v and its output; SwiGLU four
     times the inner width. Encoder: LayerNorm keeps its input, linear layers theirs, attention q, k,
-    v and its output, GELU its input and output. Both: a few numbers of norms and softmax.
+    v and its output, GELU its input and output. Both: a few numbers of norms and softmax. In nodes:
+    both norms' inputs and outputs, q, k, v before and after they are normed and rotated (v once),
+    attention's output, gate and up.
     """
     s, b, full = w.shape, w.bytes, 0 if w.lora else 1
     low_rank = w.lora * len(w.lora_linears) * b
+    if w.nodes:
+        return b * (4 * s.width + 3 * (s.q + s.kv) + 2 * s.inner) + 8 + low_rank
     if not s.decoder:
         return b * (4 * s.width + 4 * s.q + 2 * s.inner + 4) + 4 * s.heads + low_rank
     upcast = 4  # bytes: norms run in fp32

@@ -72,9 +72,18 @@ def works_of(config: Config, shape: Shape) -> list[tuple[Config, Work]]:
             bool(t.chunk_size or t.chunk_tokens), 2 if t.precision == "bf16" else 4,
             tokens_layers=(sia and (c.sia.layers_per_step or sia)) + mic,
             dims=tuple(trained_dims(c)), inner_norm=c.model.inner_norm == "final",
-            dora=c.lora.use_dora, mic_layers=mic,
+            dora=c.lora.use_dora, mic_layers=mic, nodes=_in_nodes(c, shape),
         ))  # fmt: skip
     return list(zip(configs, works, strict=True))
+
+
+def _in_nodes(config: Config, shape: Shape) -> bool:
+    """Whether layers will run in the nodes of model/blocks, on a GPU, below ZeRO-3."""
+    m, lora = config.model, config.lora
+    off = m.fused == "false" or m.liger == "true" or m.quantization != "none" or lora.use_dora
+    qwen3 = shape.decoder and shape.qk_norm > 0 and not shape.qkv_bias
+    fits = config.train.precision == "bf16" and not config.train.compile and not lora.dropout
+    return qwen3 and fits and not off
 
 
 def terms_of(config: Config) -> set[str]:

@@ -11,11 +11,11 @@ from mipic_llm.plan.loads import Load
 GIB = 2**30
 WORKSPACE = 1.0 * GIB  # of a CUDA context, NCCL and libraries, beside what tensors take
 RELATION_TILE = 512 * 2**20  # of the relation between texts, at most (losses/relation.py)
-# Host time of one pass over one layer with its share of the update, s: 282 ms a step of the 28
-# layers of Qwen3-0.6B under LoRA, measured on an H200's host (docs/notes/log.md, 2026-11-26;
-# ZeRO-1, before the norms of gradients became one). Operations a layer: LoRA 210, full 163.
-HOST_LORA = 0.282 / 28
-HOST_FULL = HOST_LORA * 163 / 210
+# Host time of one pass over one layer with its share of the update, s, on an H200's host, ZeRO-1:
+# compiled layers of Qwen3-0.6B under LoRA took 224 ms a step, those in two nodes each 181 (on a
+# slower host 294; docs/notes/log.md, 2026-11-27). Operations a layer: LoRA 210, full 163.
+HOST_LORA, HOST_NODES = 0.224 / 28, 0.181 / 28
+FULL_OVER_LORA = 163 / 210
 
 
 class Machine(NamedTuple):
@@ -67,12 +67,13 @@ def predict(
     Compute and the weights' traffic overlap (overlap_comm), so the longer counts; readouts, and
     what ZeRO-1 and 2 gather after the update, do not. Latency of collectives is not modelled.
     """
-    work = work._replace(cached=load.passes > 1)
+    work = work._replace(cached=load.passes > 1, nodes=work.nodes and zero.stage < 3)
     per_token = formulas.flops_per_token(work, load.tokens)
     per_token += (3 + work.cached) * formulas.token_flops(work, load.tokens)
     sent = formulas.wire(work, zero, ranks, load.passes, load.pairs, load.columns, load.links,
                          load.gathered, load.taught)  # fmt: skip
-    host = (HOST_LORA if work.lora else HOST_FULL) * work.shape.layers * load.passes
+    host = (HOST_NODES if work.nodes else HOST_LORA) * (1 if work.lora else FULL_OVER_LORA)
+    host *= work.shape.layers * load.passes
     share = 1 / ranks if zero.stage else 1
     gathered = sent.weights / (2 + zero.all_reduce)
     late = sent.readouts + (gathered if zero.stage in (1, 2) else 0)
