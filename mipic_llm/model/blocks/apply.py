@@ -123,40 +123,47 @@ def _layer(
 @lru_cache(maxsize=1)
 def fault(device: str) -> str | None:
     """Why the nodes cannot be used on this device, as the end of a sentence: what a compiler or
-    driver said, or that a layer differs from transformers' own, gradients too. None where they are
-    right."""
+    driver said, or that a layer differs from transformers' own, LoRA on it or not, gradients too.
+    None where they are right."""
+    from peft import LoraConfig, get_peft_model
     from transformers import Qwen3Config, Qwen3Model
-
-    from mipic_llm.model.varlen import keywords
-    from mipic_llm.types import Packing
 
     config = Qwen3Config(
         vocab_size=32, hidden_size=64, num_hidden_layers=1, num_attention_heads=4, head_dim=32,
         num_key_value_heads=2, intermediate_size=96, attn_implementation="varlen",
     )  # fmt: skip
-    state, lengths = torch.random.get_rng_state(), (9, 5, 1)
+    lora = LoraConfig(r=8, target_modules="all-linear", task_type="FEATURE_EXTRACTION")
+    state = torch.random.get_rng_state()
     try:
         with torch.inference_mode(False), torch.enable_grad():
             torch.manual_seed(0)
-            model = Qwen3Model(config).to(device)
-            for p in model.parameters():
-                p.data = p.data + 0.1 * torch.randn(p.shape).to(device)
-            ids = torch.randint(0, 32, (1, sum(lengths))).to(device)
-            cu = torch.tensor([0, 9, 14, 15], dtype=torch.int32)
-            place = torch.cat([torch.arange(n) for n in lengths])
-            packing = Packing(cu, place, lengths, None).to(torch.device(device))
-            found = []
-            for ours in (False, True):
-                if ours:
-                    apply(model)
-                model.zero_grad()
-                out = model(ids, use_cache=False, **keywords(packing, 0, "sdpa")).last_hidden_state
-                out.sin().sum().backward()
-                found.append([out.detach(), *(p.grad for p in model.parameters())])
-        if all(torch.allclose(a, b, rtol=1e-3, atol=1e-3) for a, b in zip(*found, strict=True)):
-            return None
+            models: list[nn.Module] = [Qwen3Model(config) for _ in range(2)]
+            models[1] = get_peft_model(models[1], lora)
+            if all(_right(model.to(device), device) for model in models):
+                return None
     except Exception as error:  # whatever is wrong there: the run goes on without, and says so
-        return f"fails here: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        return f"{BROKEN[0]}: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
     finally:
         torch.random.set_rng_state(state)
-    return "differs here from transformers' own layer"
+    return f"{BROKEN[1]} from transformers' own layer"
+
+
+def _right(model: nn.Module, device: str) -> bool:
+    """Whether our nodes do what this model of one layer does by itself."""
+    from mipic_llm.model.varlen import keywords
+    from mipic_llm.types import Packing
+
+    for p in model.parameters():
+        p.data += 0.1 * torch.randn(p.shape).to(device)
+    cu, lengths = torch.tensor([0, 9, 14, 15], dtype=torch.int32), (9, 5, 1)
+    place = torch.cat([torch.arange(n) for n in lengths])
+    options = keywords(Packing(cu, place, lengths, None).to(torch.device(device)), 0, "sdpa")
+    ids, found = torch.randint(0, 32, (1, 15)).to(device), []
+    for ours in (False, True):
+        if ours:
+            apply(model)
+        model.zero_grad()
+        out = model(input_ids=ids, use_cache=False, **options).last_hidden_state
+        out.sin().sum().backward()
+        found.append([out.detach(), *(p.grad for p in model.parameters() if p.grad is not None)])
+    return all(torch.allclose(a, b, rtol=1e-3, atol=1e-3) for a, b in zip(*found, strict=True))

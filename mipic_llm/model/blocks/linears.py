@@ -82,9 +82,10 @@ def roomy(rows: int, columns: int, linears: Linears, like: Tensor) -> Tensor:
     return like.new_empty(rows, columns + linears.room)
 
 
-def _fill(wide: Tensor, columns: int, low_NR: Tensor) -> None:
-    end = columns + low_NR.shape[1]
-    wide[:, columns:end] = low_NR
+def _fill(wide: Tensor, columns: int, left: Tensor, right: Tensor) -> None:
+    """left @ right into the columns after the first `columns`, zeros into what is left over."""
+    end = columns + right.shape[1]
+    torch.mm(left, right, out=wide[:, columns:end])
     if end < wide.shape[1]:
         wide[:, end:] = 0
 
@@ -96,7 +97,7 @@ def forward(
     E_OP: `linears.spread()`."""
     i = linears.inputs
     if E_OP is not None:
-        _fill(x_NiP, i, x_NiP[:, :i] @ linears.down().T)
+        _fill(x_NiP, i, x_NiP[:, :i], linears.down().T)
         weight = linears.widened(E_OP)
     else:
         weight = torch.cat(list(linears.W)) if len(linears.W) > 1 else linears.W[0]
@@ -107,7 +108,7 @@ def input_gradient(g_NOP: Tensor, linears: Linears, E_OP: Tensor | None) -> Tens
     """dx (N, i). g in the left O columns of g_NOP; slope goes into the others."""
     outputs, weights = linears.outputs, list(linears.W)
     if E_OP is not None:
-        _fill(g_NOP, outputs, g_NOP[:, :outputs] @ E_OP[:, : linears.rank])
+        _fill(g_NOP, outputs, g_NOP[:, :outputs], E_OP[:, : linears.rank])
         weights += [A for A in linears.A if A is not None]
         if linears.room > linears.rank:
             weights.append(weights[0].new_zeros(linears.room - linears.rank, linears.inputs))
