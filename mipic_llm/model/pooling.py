@@ -33,16 +33,18 @@ def readout(tokens_STD: Tensor, mask_ST: Tensor, pooling: str) -> Tensor:
 
 def packed_readout(tokens_ND: Tensor, packing: Packing, pooling: str) -> Tensor:
     """(S, D) readouts of (N, D) packed tokens: the same rule."""
-    length_S, skip_S = packing.cu_S1.diff().long(), packing.skip_S
+    skip_S = packing.skip_S
     if pooling == "mean":
+        length_S = packing.cu_S1.diff().long()
         return _SegmentMean.apply(tokens_ND, length_S, skip_S, packing.position_N)
     if pooling == "cls":
-        at_S = packing.cu_S1[:-1].long()
+        at_S = packing.cu_S1[:-1]
         if skip_S is not None:
-            at_S = at_S + torch.where(length_S > skip_S, skip_S, 0)
-        return tokens_ND[at_S]
+            at_S = at_S + torch.where(packing.cu_S1.diff() > skip_S, skip_S, 0).int()
+        # not by indexing, whose backward sorts the rows on a GPU: no row is there twice
+        return tokens_ND.index_select(0, at_S)
     if pooling == "last":
-        return tokens_ND[packing.cu_S1[1:].long() - 1]
+        return tokens_ND.index_select(0, packing.cu_S1[1:] - 1)
     raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}, got {pooling!r}")
 
 

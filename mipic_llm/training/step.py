@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from mipic_llm.config import Config
 from mipic_llm.data.batch import StepBatch
@@ -113,13 +114,13 @@ class StepRunner:
         drawn = self.objective.draw(step)
         sequences = rows.total / ranks.world_size()
         cached = cached and len(pieces) > 1
-        whole = _Whole(len(batch.ids), self.objective.limits(drawn, rows))
+        whole = _Whole(len(batch.ids), self.objective.limits(drawn, rows), self.engine.device)
         states, kept, sums = [], [], 0.0
         for piece in pieces:
             states.append(_rng_state())
             with torch.set_grad_enabled(not cached):
                 out = self._forward(piece, drawn, sequences)
-            whole.place(out, piece)
+            whole.put(out, piece)
             sums = sums + out.sums.double() * piece.weight
             kept.append(None if cached else out)
         del out
@@ -135,7 +136,7 @@ class StepRunner:
                 if out is None:
                     _set_rng_state(state)  # the same dropout as in the first pass
                     out = self._forward(piece, drawn, sequences)
-                yield _surrogate(out, grads, piece)
+                yield whole.surrogate(out, grads, piece)
 
         if cached:
             self.engine.backward(totals(), len(pieces))
@@ -165,28 +166,49 @@ def metrics(parts: list[Part], counts: dict[str, float | Tensor]) -> dict[str, f
     return row | dict(zip(counts, means[len(parts) :], strict=True))
 
 
-def _surrogate(out: Reps, grads: list[Tensor], piece: Chunk) -> Tensor:
-    """A chunk's scalar whose gradient is that of the whole loss. A dummy's is 0: under ZeRO-3 its
-    backward is a collective too."""
-    total = out.local
-    for value, grad in zip(out.outputs, grads, strict=True):
-        if piece.weight:
-            here, there = _rows_within(piece, len(grad), grad.device)
-            total = total + (value[here].float() * grad[there]).sum()
-        else:
-            total = total + 0.0 * value.float().sum()
-    return total
+class _Surrogate(torch.autograd.Function):
+    """A chunk's own terms as a scalar, whose backward also brings each output its gradient among
+    the step's rows: that of the whole loss. Nobody reads its value.
+
+    A dummy's gradients are 0: under ZeRO-3 its backward is a collective too.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, local: Tensor, grads: list[Tensor], places: list[Place | None], *outputs: Tensor
+    ) -> Tensor:
+        ctx.grads, ctx.places = grads, places
+        ctx.like = [(value.shape, value.dtype) for value in outputs]
+        return local.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
+        found = []
+        for grad, place, (shape, dtype) in zip(ctx.grads, ctx.places, ctx.like, strict=True):
+            if place is None:
+                found.append(grad.new_zeros(shape, dtype=dtype))
+                continue
+            here, there = place
+            mine = (grad.index_select(0, there) * slope).to(dtype)
+            whole = isinstance(here, slice)
+            found.append(mine if whole else mine.new_zeros(shape).index_copy_(0, here, mine))
+        return slope, None, None, *found
+
+
+Place = tuple[slice | Tensor, Tensor]  # rows of a chunk's output, and theirs in the step
 
 
 class _Whole:
     """The readouts of all chunks in the step's order of sequences, without graphs."""
 
-    def __init__(self, n: int, limits: list[int]) -> None:
-        self.n, self.limits = n, limits
+    def __init__(self, n: int, limits: list[int], device: torch.device) -> None:
+        self.n, self.limits, self.device = n, limits, device
         self.outputs: list[Tensor] = []
         self.constants: list[Tensor] = []
+        self._places: dict[tuple[int, int], Place] = {}
 
-    def place(self, out: Reps, piece: Chunk) -> None:
+    def put(self, out: Reps, piece: Chunk) -> None:
         """Put a chunk's readouts at their places; the first chunk makes room."""
         if not self.outputs:
             pairs = zip(out.outputs, self.limits, strict=True)
@@ -198,14 +220,22 @@ class _Whole:
             for there, value in zip(
                 (*self.outputs, *self.constants), (*out.outputs, *out.constants), strict=True
             ):
-                here, at = _rows_within(piece, len(there), value.device)
+                here, at = self.place(piece, len(there))
                 there[at] = value[here]
 
+    def place(self, piece: Chunk, n: int) -> Place:
+        """`Chunk.rows_within` on the device, asked once; a slice for all of a chunk's rows."""
+        found = self._places.get((id(piece), n))
+        if found is None:
+            here, there = (x.to(self.device, non_blocking=True) for x in piece.rows_within(n))
+            found = slice(None) if len(here) == len(piece.index_S) else here, there
+            self._places[id(piece), n] = found
+        return found
 
-def _rows_within(piece: Chunk, n: int, device: torch.device) -> tuple[slice | Tensor, Tensor]:
-    """`Chunk.rows_within` on the device; a slice where all of a chunk's rows are."""
-    here, there = (x.to(device, non_blocking=True) for x in piece.rows_within(n))
-    return slice(None) if len(here) == len(piece.index_S) else here, there
+    def surrogate(self, out: Reps, grads: list[Tensor], piece: Chunk) -> Tensor:
+        """See `_Surrogate`."""
+        places = [self.place(piece, len(g)) if piece.weight else None for g in grads]
+        return _Surrogate.apply(out.local, grads, places, *out.outputs)
 
 
 def _rng_state() -> tuple:
