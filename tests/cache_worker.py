@@ -14,6 +14,7 @@ from pathlib import Path
 from unittest import mock
 
 import torch
+from ranks import set_apart
 
 from mipic_llm.config import load_config
 from mipic_llm.errors import UserError
@@ -44,6 +45,7 @@ def fault(name: str | None):
 
 
 def run(case: dict) -> dict:
+    set_apart()
     config, source, data = setup.open_run(load_config(case["args"]))
     engine = setup.open_engine(config, source, data, 25)
     runner = StepRunner(engine, config)

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import torch
+from ranks import set_apart
 
 from mipic_llm.config import load_config
 from mipic_llm.data.batch import build_step
@@ -21,6 +22,7 @@ from mipic_llm.training.step import StepRunner
 
 
 def run(args: list[str], steps: int) -> dict:
+    set_apart()
     config, source, data = setup.open_run(load_config(args))
     engine = setup.open_engine(config, source, data, 10)
     runner = StepRunner(engine, config)

@@ -145,8 +145,9 @@ def cases() -> list[Case]:
             if stage == "-":
                 continue
             flags = ["--recipe", "quickstart", "--ds_config", f"ds_configs/zero{stage}.json",
-                     "--data.validation", "none", "--data.token_cache", "off",
-                     "--train.precision", "fp32", "--train.batch_size", str(ANCHORS // world),
+                     "--data.validation", "none", "--data.token_cache", "{models}/tokens",
+                     "--data.balance_tokens", "false", "--train.precision", "fp32",
+                     "--train.batch_size", str(ANCHORS // world),
                      *TINY, *(FULL if tuning == "full" else LORA), *MODELS[model],
                      *OBJECTIVES[objective], *PASSES[passes]]  # fmt: skip
             name = f"{objective}-{model}-{tuning}-{passes}-zero{stage}-ranks{world}"

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import torch
+from ranks import set_apart
 
 from mipic_llm.config import load_config
 from mipic_llm.data.batch import build_step
@@ -22,6 +23,7 @@ from mipic_llm.training.step import StepRunner
 
 def train(flags: list[str], steps: int) -> list[dict[str, float]]:
     """Optimizer steps from command-line flags. -> metrics of each step: loss, its parts, norm."""
+    set_apart()
     config, source, data = setup.open_run(load_config(flags))
     engine = setup.open_engine(config, source, data, 10)
     runner = StepRunner(engine, config)

@@ -8,6 +8,8 @@ import json
 import sys
 from pathlib import Path
 
+from ranks import set_apart
+
 from mipic_llm.config import load_config
 from mipic_llm.runtime.start import start
 from mipic_llm.training import loop
@@ -25,4 +27,5 @@ if __name__ == "__main__":
     start()
     loop.export = loop.report = lambda *_: None
     for flags, last in json.loads(Path(sys.argv[1]).read_text()):
+        set_apart()
         assert loop.train(load_config(flags), [Stop(last)]) == 0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from ranks import ROOT, train_cases
-from tiny_models import tiny_bert
+from tiny_models import few, tiny_bert
 
 STEPS = 2  # the second follows an update, and what the first left behind would show in it
 BATCH = 8  # anchors over all ranks
@@ -34,6 +34,7 @@ def arguments(model: Path, world: int, stage: int, lora: int, precision: str, *e
     return [
         "--recipe", "quickstart", "--model.name", str(model), "--ds_config",
         str(ROOT / "ds_configs" / f"zero{stage}.json"), "--objective.dims", "4,16,32",
+        "--data.train", str(model.parent / "train" / "demo.jsonl"),
         "--sia.layers", "1,2,4", "--pic.ladder", "4@1,16@2,32@4", "--data.validation", "none",
         "--train.batch_size", str(BATCH // world), "--lora.rank", str(lora),
         "--train.precision", precision, "--train.learning_rate", "2e-4",
@@ -91,6 +92,7 @@ def answers(request, tmp_path_factory) -> dict[int, dict[str, dict[str, dict]]]:
         if item.path == request.path
     }
     folder = tmp_path_factory.mktemp("ranks")
+    few(folder)
     model = tiny_bert(folder / "bert")
     found: dict[int, dict[str, dict[str, dict]]] = {}
     for world in (1, 2):

@@ -36,6 +36,7 @@ data:
     - {{path: {place}/bare.txt, name: bare}}
 train:
   {{batch_size: 4, chunk_size: 9, max_steps: {steps}, save_every: {every}, learning_rate: 0.001}}
+export: {{rehearse: false}}
 tracking: {{mlflow: "off"}}
 """
 

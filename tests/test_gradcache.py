@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from ranks import ROOT, run_ranks
-from tiny_models import tiny_bert
+from tiny_models import few, tiny_bert
 
 from mipic_llm.training import selfcheck
 
@@ -21,6 +21,7 @@ def arguments(model: Path, stage: int, *extra: str) -> list[str]:
     return [
         "--recipe", "quickstart", "--model.name", str(model), "--ds_config",
         str(ROOT / "ds_configs" / f"zero{stage}.json"), "--objective.dims", "4,16,32",
+        "--data.train", str(model.parent / "train" / "demo.jsonl"),
         "--sia.layers", "none", "--lora.rank", "4", "--data.max_length", "24",
         "--train.batch_size", "8", "--train.precision", "fp32", "--data.validation", "none", *extra,
     ]  # fmt: skip
@@ -56,6 +57,7 @@ def cases_for(model: Path) -> list[dict]:
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory):
     folder = tmp_path_factory.mktemp("gradcache")
+    few(folder)
     (folder / "cases.json").write_text(json.dumps(cases_for(tiny_bert(folder / "bert", layers=2))))
     script, paths = ROOT / "tests" / "cache_worker.py", ("cases.json", "answers.json")
     code, output = run_ranks(2, script, [str(folder / p) for p in paths], timeout=900)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_models import tiny_bert
+from tiny_models import few, tiny_bert
 
 from mipic_llm.commands.export import main as export_main
 from mipic_llm.config import dump, flatten, from_settings, load_config
@@ -39,13 +39,14 @@ from mipic_llm.training.resume import check_resume
 @pytest.fixture(scope="module")
 def base(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("base")
-    tiny_bert(folder)
-    return folder
+    few(folder), few(folder, "validation", 40)
+    return tiny_bert(folder / "base")
 
 
 def flags(base: Path, out: Path, *more: str) -> list[str]:
     return ["--ds_config", "zero1", "--model.name", str(base), "--objective.dims", "8", "32",
-            "--data.max_length", "16", "--data.validation", "none", "--train.batch_size", "4",
+            "--data.train", str(base.parent / "train" / "demo.jsonl"), "--data.max_length", "16",
+            "--data.validation", "none", "--train.batch_size", "4", "--export.rehearse", "false",
             "--train.max_steps", "8", "--train.save_every", "2", "--train.keep_checkpoints", "0",
             "--tracking.mlflow", "off", "--output_dir", str(out), *more]  # fmt: skip
 
@@ -188,10 +189,8 @@ def test_rows_and_base_are_compared_by_content(base, done, tmp_path):
     other.write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(UserError, match=r"data.train \(other rows\)"):
         checked(load_config(flags(base, done, "--data.train", str(other))), path)
-    from mipic_llm.data.demo import demo_path
-
     same, moved = tmp_path / "demo.jsonl", tmp_path / "moved"
-    shutil.copy(demo_path("train"), same)
+    shutil.copy(base.parent / "train" / "demo.jsonl", same)
     shutil.copytree(base, moved)
     argv = flags(moved, tmp_path, "--data.train", str(same))
     assert {c.key for c in checked(load_config(argv), path)} == {"data.train", "model.name"}
@@ -335,7 +334,7 @@ def test_a_disk_that_is_full_at_the_start_is_one_line(base, tmp_path):
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (10, resource.RLIM_INFINITY))
         with pytest.raises(UserError, match="output_dir: .*File too large"):
-            run(base, out, "--export.rehearse", "false")
+            run(base, out)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
 
@@ -398,8 +397,9 @@ def test_a_strangers_checkpoint_runs_nothing(base, copy, tmp_path, monkeypatch, 
 def test_honest_checkpoints_are_read(base, tmp_path, stage):
     """With a best checkpoint in the state, which is one of our own types; stage 1 is above."""
     out = tmp_path / "out"
-    more = ["--ds_config", f"zero{stage}", "--train.max_steps", "4", "--data.validation", "demo",
-            "--eval.every", "2", "--eval.best", "demo/spearman@32@4"]  # fmt: skip
+    more = ["--ds_config", f"zero{stage}", "--train.max_steps", "4", "--data.validation",
+            str(base.parent / "validation" / "demo.jsonl"), "--eval.every", "2",
+            "--eval.best", "demo/spearman@32@4"]  # fmt: skip
     assert run(base, out, *more) == EXIT_DONE
     assert consolidated(out / "checkpoints" / "step-00000002", trainable_only=True)
     before = losses(out)
@@ -439,7 +439,7 @@ def test_a_start_killed_at_any_moment_can_be_made_again(base, copy, tmp_path, mo
     with monkeypatch.context() as patch:  # or after it
         patch.setattr(loop, "make_trackers", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            run(base, out)
+            run(base, out, "--export.rehearse", "true")
     with pytest.raises(UserError, match="--overwrite true"):
         run(base, out)
     claim_output(load_config(flags(base, out, "--overwrite", "true"))).close()
@@ -484,7 +484,7 @@ def test_a_resumed_run_checks_the_batch_that_comes_next(base, tmp_path):
             json.dumps({"anchor": f"{a} boat", "positive": f"{a} ship"}) + "\n" for a in range(18)
         )
     )
-    more = ["--data.train", str(rows), "--train.save_every", "3", "--export.rehearse", "false"]
+    more = ["--data.train", str(rows), "--train.save_every", "3"]
     assert run(base, tmp_path / "out", *more, "--train.max_steps", "4") == EXIT_DONE
     more += ["--train.resume", "auto", "--train.batch_size", "8", "--train.chunk_size", "6"]
     assert run(base, tmp_path / "out", *more, "--train.max_steps", "5") == EXIT_DONE

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from ranks import ROOT, run_ranks, train_cases
-from tiny_models import tiny_bert, tiny_qwen3, tiny_xlmr
+from tiny_models import few, tiny_bert, tiny_qwen3, tiny_xlmr
 
 MODELS = {"bert": tiny_bert, "xlmr": tiny_xlmr, "qwen3": tiny_qwen3}
 STEPS = {"bert": 4, "xlmr": 4, "qwen3": 20}
@@ -19,7 +19,8 @@ MORE = {  # beside plain: all of them packed
 
 def arguments(model: Path, attn: str, world: int, stage: int, *extra: str) -> list[str]:
     return [
-        "--recipe", "quickstart", "--model.name", str(model), "--model.attn", attn, "--ds_config",
+        "--recipe", "quickstart", "--data.train", str(model.parent / "train" / "demo.jsonl"),
+        "--model.name", str(model), "--model.attn", attn, "--ds_config",
         str(ROOT / "ds_configs" / f"zero{stage}.json"), "--objective.dims", "8,16,32",
         "--sia.layers", "1,2,4", "--pic.ladder", "8@1,16@2,32@4", "--data.validation", "none",
         "--data.max_length", "48", "--data.token_cache", str(model.parent / "tokens"),
@@ -31,6 +32,7 @@ def arguments(model: Path, attn: str, world: int, stage: int, *extra: str) -> li
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory):
     folder = tmp_path_factory.mktemp("packed")
+    few(folder)
     one, two = [], []
     for kind, make in MODELS.items():
         model = make(folder / kind)
@@ -87,6 +89,7 @@ def test_a_whole_run_and_its_evaluation(tmp_path):
         return said
 
     run, scores = tmp_path / "run", tmp_path / "scores"
+    few(tmp_path)
     base = arguments(tiny_xlmr(tmp_path / "xlmr"), "varlen", 1, 0)
     said = command(
         "train.py", *base, "--output_dir", str(run), "--train.max_steps", "2",

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from ranks import ROOT, run_ranks, start_ranks
-from tiny_models import tiny_bert
+from tiny_models import few, tiny_bert
 
 from mipic_llm.config import load_config
 from mipic_llm.errors import EXIT_STOPPED, UserError
@@ -32,6 +32,7 @@ TAUGHT = [  # at ZeRO-3: in chunks, with every term of a teacher, and a memory o
 def flags(base: Path, out: Path, stage: int) -> list[str]:
     taught = [*TAUGHT, "--data.token_cache", str(base.parent / "cache")] if stage == 3 else []
     return [
+        "--data.train", str(base.parent / "train" / "demo.jsonl"), "--export.rehearse", "false",
         "--ds_config", str(ROOT / "ds_configs" / f"zero{stage}.json"), "--model.name", str(base),
         "--objective.dims", "4", "16", "32", "--data.max_length", "24", "--data.validation", "none",
         "--train.batch_size", "4", "--train.max_steps", str(STEPS), "--train.save_every",
@@ -76,6 +77,7 @@ def whole(request, tmp_path_factory):
     """The uninterrupted run: (stage, base model, its output directory)."""
     folder = tmp_path_factory.mktemp(f"zero{request.param}")
     base = folder / "base"
+    few(folder, rows=100)  # an epoch ends at step 12
     tiny_bert(base, layers=2)
     code, text = run_ranks(2, SCRIPT, flags(base, folder / "whole", request.param))
     assert code == 0, text[-4000:]

@@ -39,6 +39,7 @@ model: {{name: {folder}/base, dropout: 0.1}}
 objective: {{dims: [4, 16, 32]}}
 data: {{max_length: 24, validation: []}}
 train: {{batch_size: 4, save_every: 5, keep_checkpoints: 0, learning_rate: 5e-4}}
+export: {{rehearse: false}}
 tracking: {{mlflow: "off"}}
 """
 

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from unittest import mock
 
 import torch
+from ranks import set_apart
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -334,6 +335,7 @@ def everyone(mine: list[Text]) -> list[Text]:
 def compare(flags: list[str], steps: int) -> list[dict[str, Any]]:
     """Of each step: {part: [real, reference]} and {parameter: [norm of the difference of gradients,
     norm of the reference's]}; rank 0 computes the reference."""
+    set_apart()
     training, first = Training(flags), torch.distributed.get_rank() == 0
     config, found = training.config, []
     memory_MD = torch.zeros(0, config.objective.dims[-1], dtype=torch.float64)
