@@ -7,6 +7,7 @@ count too. `python tests/test_imports.py` prints the graph with the lines of eac
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from graphlib import TopologicalSorter
@@ -134,6 +135,22 @@ def test_a_training_starts_without_plan_or_study(tmp_path):
     )
     code, said = run_ranks(1, tmp_path / "look.py", [])
     assert code == 0, said
+
+
+def test_bitsandbytes_comes_without_the_compiler():
+    code = (
+        "import os, sys, mipic_llm.quiet\n"
+        "mipic_llm.quiet.import_bitsandbytes()\n"
+        "assert {'bitsandbytes', 'torch._dynamo'} <= sys.modules.keys()\n"
+        "assert 'torch._inductor.compile_fx' not in sys.modules\n"
+        "assert 'TORCHDYNAMO_DISABLE' not in os.environ\n"
+    )
+    env = {k: v for k, v in os.environ.items() if k != "TORCHDYNAMO_DISABLE"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env | {"PYTHONPATH": str(ROOT)}, capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))

@@ -16,6 +16,9 @@ MORE = {  # beside plain: all of them packed
     "tokens": ["--train.chunk_tokens", "120", "--train.gradient_checkpointing", "true"],
 }
 
+# Two or three chunks of a rank: in the second step of bert and qwen3 not as many as of the other.
+UNLIKE = ["--train.chunk_tokens", "260", "--train.gradient_checkpointing", "true"]
+
 
 def arguments(model: Path, attn: str, world: int, stage: int, *extra: str) -> list[str]:
     return [
@@ -32,14 +35,14 @@ def arguments(model: Path, attn: str, world: int, stage: int, *extra: str) -> li
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory):
     folder = tmp_path_factory.mktemp("packed")
-    few(folder)
+    few(folder, rows=160)
     one, two = [], []
     for kind, make in MODELS.items():
         model = make(folder / kind)
         for attn in ("sdpa", "varlen"):
             args = arguments(model, attn, 1, 0)
             one.append({"name": f"{kind}-{attn}", "args": args, "steps": STEPS[kind]})
-        args = arguments(model, "varlen", 2, 3, *MORE["tokens"], "--lora.rank", "4")
+        args = arguments(model, "varlen", 2, 3, *UNLIKE, "--lora.rank", "4")
         two.append({"name": kind, "args": args, "steps": 2})
         for name, extra in MORE.items():
             args = arguments(model, "varlen", 1, 1, *extra)

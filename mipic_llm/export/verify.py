@@ -20,6 +20,7 @@ from mipic_llm.export.portable import EmbeddingSpec
 from mipic_llm.export.write import ExportError
 from mipic_llm.model.dense import make_dense, read_dense
 from mipic_llm.model.load import plain_layout
+from mipic_llm.quiet import import_bitsandbytes
 
 ROUNDING, ROUNDING_CAP = 3.0, 0.1  # two roundings, live and reloaded, and some room
 
@@ -35,6 +36,7 @@ def reload_vectors(
     folder: Path, texts: Sequence[str], spec: EmbeddingSpec, *, loader: str, dtype: torch.dtype
 ) -> Tensor:
     """(N, D) float32 unit vectors of texts (no prompt), from the files in folder, on CPU."""
+    import_bitsandbytes()
     if loader == "sentence-transformers":
         from sentence_transformers import SentenceTransformer
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from mipic_llm.errors import UserError
 from mipic_llm.export.portable import EmbeddingSpec, write_json, write_portable
+from mipic_llm.quiet import import_bitsandbytes
 
 Check = Callable[[Path], None]  # of the files, before they take their place; raises
 
@@ -168,6 +169,7 @@ def for_older_loaders(settings: Mapping[str, Any]) -> dict[str, Any]:
 def merge_adapter(spec: EmbeddingSpec, adapter: Path, dtype: torch.dtype) -> Any:
     """The base loaded afresh on CPU with the adapter merged in fp32, cast to dtype. Of a base in 4
     bits these values are taken, not the original ones: the adapter was trained on them."""
+    import_bitsandbytes()
     from peft import PeftModel
     from transformers import AutoModel
 

@@ -15,6 +15,7 @@ from mipic_llm.errors import UserError
 from mipic_llm.model.attention import choose, model_class
 from mipic_llm.model.files import bad
 from mipic_llm.model.source import Source
+from mipic_llm.quiet import import_bitsandbytes
 
 disable_progress_bar()  # weights load in a blink; the bar of a run is its steps
 
@@ -36,6 +37,7 @@ def load_model(source: Source, model: Any, *, precision: str, dropout: float | N
     the config; None leaves them. Under ZeRO-3 call inside `runtime.engine.loading`, where each rank
     keeps only its part.
     """
+    import_bitsandbytes()
     config = deepcopy(source.config)  # of others who load it too
     if dropout is not None:
         for key, value in config.to_dict().items():
@@ -114,6 +116,7 @@ def _without_head(weights: dict[str, Tensor], model: nn.Module) -> dict[str, Ten
 def lora_settings(adapter: str) -> dict[str, Any]:
     """Options of a run that the adapter of a directory decides. UserError for what is no LoRA, or
     trains more than LoRA's weights."""
+    import_bitsandbytes()
     from peft import PeftConfig
 
     try:
