@@ -21,6 +21,7 @@ def settings(base: str) -> dict:
         "model": base, "objective": {"dims": [8, 16, 32]}, "sia.layers": [1, 2, 4],
         "pic": {"ladder": ["8@1", "16@2", "32@4"]}, "tracking": {"mlflow": "off"},
         "train": {"max_steps": 3, "batch_size": 4}, "validation": PAIRS,
+        "export.rehearse": False,
     }  # fmt: skip
 
 

@@ -17,6 +17,14 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_runtest_makereport(call) -> None:
+    """Nor among what a test that took its time has imported and left: a fifth of test_api's time
+    was the collections of later runs."""
+    if call.duration > 0.3:
+        gc.collect()
+        gc.freeze()
+
+
 # The longest first, so that none is left for the end, when one worker has nothing else to do.
 LONG = ("distributed", "benchmarks", "package", "gradcache", "resume", "stages", "guards",
         "packed_training", "golden", "readme", "everything", "cluster", "study")  # fmt: skip

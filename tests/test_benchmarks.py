@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from ranks import run_command
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -120,23 +121,19 @@ def test_a_suite_is_a_script_too():
 
 
 @pytest.mark.parametrize("suite", ["step", "profile", "gpu"])
-def test_quick_suites_run_end_to_end_and_leave_the_csv_alone(suite):
+def test_quick_suites_run_end_to_end_and_leave_the_csv_alone(suite, tmp_path):
     before = harness.RESULTS.read_bytes()
-    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks" / "run.py"), suite, "--quick"],
-        env=env, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
+    code, said = run_command(["benchmarks/run.py", suite, "--quick"], ROOT, tmp_path / "log")
+    assert code == 0, said[-3000:]
     assert harness.RESULTS.read_bytes() == before
-    lines = [line for line in done.stdout.splitlines() if line.startswith(suite)]
+    lines = [line for line in said.splitlines() if line.startswith(suite)]
     if suite == "step":
         assert any("mipic time" in line for line in lines)
         return
     if suite == "profile":  # its naive form must agree with ours, or it ends with an error
         assert any("mipic before  SIA forward" in line for line in lines)
         return
-    assert "DRY RUN" in done.stdout
+    assert "DRY RUN" in said
     rows = [line for line in lines if not line.startswith("gpu:")]
     assert rows and all("dry run" in line for line in rows)
     for part in ("tiny-qwen3 lora", "tiny-xlmr full", "mipic over mrl", "peers", "sia", "scaling"):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from ranks import ROOT, run_ranks
-from tiny_models import SENTENCES, tiny_bert, tiny_qwen3
+from tiny_models import SENTENCES, few, tiny_bert, tiny_qwen3
 
 from mipic_llm.config import load_config
 from mipic_llm.errors import EXIT_DONE, EXIT_STOPPED, UserError
@@ -27,6 +27,7 @@ def base(tmp_path_factory) -> tuple[Path, Path]:
         for i, (a, b) in enumerate(zip(SENTENCES, SENTENCES[1:], strict=False))
     ]
     (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pairs))
+    few(folder)
     return tiny_bert(folder / "bert"), folder / "pairs.jsonl"
 
 
@@ -35,6 +36,7 @@ def flags(base: tuple[Path, Path], out: Path, *more: str) -> list[str]:
         "--model.name", str(base[0]), "--objective.dims", "8,16,32", "--data.max_length", "16",
         "--data.validation", str(base[1]), "--train.batch_size", "4", "--sia.layers", "1,2,4",
         "--pic.ladder", "8@1,16@2,32@4", "--tracking.mlflow", "off", "--train.max_steps", "6",
+        "--data.train", str(base[0].parent / "train" / "demo.jsonl"), "--export.rehearse", "false",
         "--output_dir", str(out), *more,
     ]  # fmt: skip
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from ranks import ROOT, free_port
-from tiny_models import tiny_bert
+from tiny_models import few, tiny_bert
 
 SCRIPT = ROOT / "launch" / "cluster" / "slurm.sbatch"
 WORLD, STEPS, EVERY = 2, 24, 4
@@ -49,7 +49,8 @@ def slurm(tmp_path) -> dict[str, str]:
 
 
 def job(env: dict[str, str], out: Path, base: Path, log: Path) -> subprocess.Popen:
-    flags = ["--model.name", str(base), "--objective.dims", "8", "16", "32", "--train.batch_size",
+    flags = ["--data.train", str(few(base.parent)), "--export.rehearse", "false",
+             "--model.name", str(base), "--objective.dims", "8", "16", "32", "--train.batch_size",
              "4", "--data.validation", "none", "--tracking.mlflow", "off", "--train.max_steps",
              str(STEPS), "--train.save_every", str(EVERY)]  # fmt: skip
     with log.open("a") as stream:

@@ -41,7 +41,8 @@ def in_library(folder, dim=None) -> np.ndarray:
 
 
 def train(base, out, **more):
-    return mipic_llm.train(ROWS, output_dir=out, **settings(base) | OWN | {"validation": []} | more)
+    own = settings(base) | OWN | {"validation": [], "export.rehearse": True} | more
+    return mipic_llm.train(ROWS, output_dir=out, **own)
 
 
 def test_a_base_with_dense_modules_is_read_as_the_library_does(base):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from ranks import ROOT, run_ranks
-from tiny_models import SENTENCES, tiny_bert, tiny_qwen3
+from tiny_models import SENTENCES, few, tiny_bert, tiny_qwen3
 
 from mipic_llm.config import load_config
 from mipic_llm.errors import UserError
@@ -25,6 +25,7 @@ BEST = "pairs/spearman@8@4"
 @pytest.fixture(scope="module")
 def base(tmp_path_factory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("base")
+    few(folder)
     model = tiny_bert(folder / "bert")
     pairs = folder / "pairs.jsonl"
     words = "red blue green cold warm soft hard tall".split()
@@ -39,6 +40,7 @@ def base(tmp_path_factory) -> tuple[Path, Path]:
 def flags(base: tuple[Path, Path], out: Path, *more: str) -> list[str]:
     model, pairs = base
     return [
+        "--data.train", str(model.parent / "train" / "demo.jsonl"), "--export.rehearse", "false",
         "--model.name", str(model), "--objective.dims", "8,16,32", "--data.max_length", "16",
         "--data.validation", str(pairs), "--train.batch_size", "4", "--train.learning_rate", "5e-3",
         "--sia.layers", "1,2,4", "--pic.ladder", "8@1,16@2,32@4", "--tracking.mlflow", "off",

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 
-from ranks import ROOT
+from ranks import ROOT, run_ranks
 
 
 def test_readers_answer_or_refuse():
-    command = [sys.executable, str(ROOT / "tests" / "fuzz.py"), "--cases", "2000"]
-    env = dict(os.environ, OMP_NUM_THREADS="1", PYTHONPATH=str(ROOT))
-    done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=ROOT, check=False)
-    assert done.returncode == 0, done.stderr[-6000:]
-    assert int(re.findall(r"([0-9]+) cases in", done.stdout)[0]) >= 1990
+    code, said = run_ranks(1, ROOT / "tests" / "fuzz.py", ["--cases", "2000"])
+    assert code == 0, said[-6000:]
+    assert int(re.findall(r"([0-9]+) cases in", said)[0]) >= 1990

@@ -12,7 +12,7 @@ import torch
 from ranks import ROOT, run_ranks
 from readers import served
 from safetensors.torch import load_file
-from tiny_models import SENTENCES, tiny_bert, tiny_qwen3
+from tiny_models import SENTENCES, few, tiny_bert, tiny_qwen3
 
 from mipic_llm.commands import export as launcher
 from mipic_llm.errors import UserError
@@ -24,7 +24,8 @@ def train(folder: Path, make, world: int, stage: int, *more: str) -> Path:
     arguments = [
         "--ds_config", str(ROOT / "ds_configs" / f"zero{stage}.json"), "--objective.dims", "8",
         "16", "32", "--model.name", str(folder / "base"), "--data.max_length", "24",
-        "--data.validation", "demo", "--train.batch_size", str(8 // world), "--train.max_steps",
+        "--data.train", str(few(folder)), "--data.validation", str(few(folder, "validation", 40)),
+        "--train.batch_size", str(8 // world), "--train.max_steps",
         "3", "--train.save_every", "2", "--tracking.mlflow", "off", "--output_dir", str(out),
         "--train.learning_rate", "1e-3", *more,
     ]  # fmt: skip

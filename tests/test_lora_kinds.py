@@ -21,7 +21,8 @@ DORA = {"lora.use_dora": True}
 
 
 def train(tmp_path, make, stage: str, more: dict, precision: str = "fp32"):
-    own = settings(str(make(tmp_path / "base"))) | {"validation": [], "export.merged": True} | more
+    own = settings(str(make(tmp_path / "base"))) | {"validation": [], "export.rehearse": True}
+    own |= {"export.merged": True} | more
     own["train"] = own["train"] | {"precision": precision, "learning_rate": 1e-2}
     return mipic_llm.train(ROWS, output_dir=tmp_path / "run", ds_config=stage, **own)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from ranks import ROOT, run_command
+from tiny_models import few
 
 from mipic_llm.commands import compare, export
 from mipic_llm.config.evaluating import EvaluateFlags
@@ -71,11 +72,12 @@ def test_make_targets_exist():
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
-    """The README's training command, two steps long, in a directory of its own."""
+    """The README's training command, two steps and 60 graded pairs long, in its own directory."""
     out = tmp_path_factory.mktemp("readme") / "outputs" / "quickstart"
     (command,) = [c for c in COMMANDS if c == "deepspeed launch/train.py "
                   "--ds_config ds_configs/zero3.json"]  # fmt: skip
     short = ["--train.max_steps", "2", "--train.batch_size", "8", "--output_dir", str(out),
+             "--data.validation", str(few(out.parent, "validation", 60)),
              "--tracking.mlflow", "off"]  # fmt: skip
     run([*shlex.split(command), *short])
     return out

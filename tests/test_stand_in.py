@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from ranks import run_ranks
-from tiny_models import tiny_bert, tiny_qwen3
+from tiny_models import few, tiny_bert, tiny_qwen3
 
 WORKER = Path(__file__).with_name("stand_in_worker.py")
 # Not ours: transformers looks whether a padded batch has pads. Ours, for CPUs alone: the reference
@@ -17,7 +17,7 @@ WORKER = Path(__file__).with_name("stand_in_worker.py")
 KNOWN = ("model/backbone.py", "model/varlen.py", "losses/ese.py")
 RUN = ["train", "--train.precision", "fp32", "--train.batch_size", "4", "--train.max_steps", "2",
        "--data.max_length", "16", "--tracking.mlflow", "off", "--overwrite", "--eval.pca", "0",
-       "--data.validation", "none", "--export.rehearse", "false"]  # fmt: skip
+       "--data.validation", "none", "--export.rehearse", "false", "--data.train"]  # fmt: skip
 OBJECTIVES = {
     "mipic in chunks": ["--train.chunk_size", "3", "--objective.tau_learnable", "true"],
     "paper": ["--objective.preset", "paper", "--lora.rank", "0"],
@@ -40,6 +40,7 @@ def rows(path: Path, *made: dict[str, Any]) -> str:
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("stand_in")
     bert, qwen3 = str(tiny_bert(folder / "bert")), str(tiny_qwen3(folder / "qwen3"))
+    demo = str(few(folder))
     scored = rows(folder / "scored.jsonl", *(
         {"sentence1": f"word {i}", "sentence2": f"the word {i % 7}", "score": i % 5}
         for i in range(12)))  # fmt: skip
@@ -49,7 +50,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     text = rows(folder / "text.jsonl", *({"text": f"text of number {i}"} for i in range(48)))
 
     def run(name: str, model: str, *more: str) -> list[str]:
-        return [*RUN, "--model.name", model, "--output_dir", str(folder / name), *more]
+        return [*RUN, demo, "--model.name", model, "--output_dir", str(folder / name), *more]
 
     jobs = {name: run(name, qwen3, *more) for name, more in OBJECTIVES.items()}
     jobs["packed"] = run("packed", bert, "--model.attn", "varlen", "--train.precision", "bf16")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from ranks import ROOT, free_port, run_ranks
-from tiny_models import tiny_bert
+from tiny_models import few, tiny_bert
 
 from mipic_llm.config import load_config
 from mipic_llm.errors import EXIT_STOPPED, EXIT_USER_ERROR
@@ -64,6 +64,7 @@ def test_a_lost_launcher_ends_the_ranks_with_a_checkpoint(tmp_path):
     tiny_bert(base)
     command = [str(Path(sys.executable).parent / "deepspeed"), "--num_accelerators", "2",
                "--master_port", str(free_port()), str(ROOT / "launch" / "train.py"),
+               "--data.train", str(few(tmp_path)), "--export.rehearse", "false",
                "--model.name", str(base), "--objective.dims", "8", "32", "--data.validation",
                "none", "--train.batch_size", "4", "--train.max_steps", "100000",
                "--tracking.mlflow", "off", "--output_dir", str(out)]  # fmt: skip
@@ -109,7 +110,8 @@ def test_a_signal_in_an_evaluation_saves_and_one_in_the_export_ends_the_run(tmp_
     """And then the handlers are what they were."""
     before = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)]
     flags = ["--model.name", str(tiny_bert(tmp_path / "base")), "--objective.dims", "8", "32",
-             "--data.validation", "demo", "--eval.every", "3", "--train.batch_size", "4",
+             "--data.train", str(few(tmp_path)), "--data.validation",
+             str(few(tmp_path, "validation", 40)), "--eval.every", "3", "--train.batch_size", "4",
              "--train.max_steps", "6", "--train.selfcheck", "false", "--export.rehearse", "false",
              "--tracking.mlflow", "off", "--output_dir", str(tmp_path / "out")]  # fmt: skip
     more = ["--train.resume", "auto"]

@@ -21,7 +21,8 @@ from mipic_llm.training import finish
 
 
 def train(base, out, **more):
-    return mipic_llm.train(ROWS, output_dir=out, **settings(str(base)) | {"validation": []} | more)
+    own = settings(str(base)) | {"validation": [], "export.rehearse": True} | more
+    return mipic_llm.train(ROWS, output_dir=out, **own)
 
 
 LOSSES = {
