@@ -14,13 +14,7 @@ from torch import Tensor, nn
 
 from mipic_llm.config import Config
 from mipic_llm.runtime import pickles
-from mipic_llm.runtime.optimizer import (
-    make_optimizer,
-    no_wait,
-    one_norm,
-    parameter_groups,
-    undo_first_step,
-)
+from mipic_llm.runtime.optimizer import make_optimizer, parameter_groups, quicken, undo_first_step
 from mipic_llm.runtime.start import deepspeed
 
 
@@ -86,11 +80,8 @@ class Engine:
         self.device = self.ds.device
         if self.stage == 0 and config is not None:
             undo_first_step(self.ds.optimizer)
-        made = self.ds.optimizer
-        if self.stage in (1, 2) and config and made.compute_grad_norm and not made.cpu_offload:
-            one_norm(made)
-            if made.dtype == torch.bfloat16 and config.train.optimizer == "adamw":
-                no_wait(made)
+        if self.stage in (1, 2) and config is not None:
+            quicken(self.ds.optimizer, config.train.optimizer)
 
     def close(self) -> None:
         """Free the memory of the module and the optimizer, for another engine in this process."""

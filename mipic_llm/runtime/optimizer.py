@@ -67,7 +67,16 @@ def undo_first_step(optimizer: Any) -> None:
             torch._foreach_copy_([p.data for p in full], [p.data for p in low])
 
 
-def one_norm(optimizer: Any) -> None:
+def quicken(optimizer: Any, kind: str) -> None:
+    """DeepSpeed's optimizer of ZeRO-1 or 2, for `train.optimizer`, without what costs it many
+    kernels or waits; with offload or without a norm it stays as it is."""
+    if optimizer.compute_grad_norm and not optimizer.cpu_offload:
+        _one_norm(optimizer)
+        if optimizer.dtype == torch.bfloat16 and kind == "adamw":
+            _no_wait(optimizer)
+
+
+def _one_norm(optimizer: Any) -> None:
     """ZeRO-1 and 2 ask each gradient for inf and nan, and then for its norm: some 20 kernels a
     tensor and a wait for the device, and LoRA has hundreds of small tensors. The norm of all of
     them, of which DeepSpeed refuses inf and nan as well, says the same in a few kernels."""
@@ -87,7 +96,7 @@ def one_norm(optimizer: Any) -> None:
     optimizer.get_grad_norm_direct = norm
 
 
-def no_wait(optimizer: Any) -> None:
+def _no_wait(optimizer: Any) -> None:
     """ZeRO-1 and 2 in bf16 look at the norm on the host, once and then for each group of weights,
     to skip an update that is not finite. A GPU has nothing to do meanwhile, nor until the next step
     has been launched. Here clipping stays on the device, and so does the refusal: fused AdamW
