@@ -27,8 +27,9 @@ def pytest_runtest_makereport(call) -> None:
 
 # The longest first, so that none is left for the end, when one worker has nothing else to do.
 LONG = ("distributed", "package", "benchmarks", "api", "stages", "resume", "readme", "guards",
-        "study", "everything", "gradcache", "packed_training", "blocks", "fused", "golden", "cluster",
-        "notebook", "stops", "stand_in", "model_classes", "merge", "export_forms")  # fmt: skip
+        "study", "everything", "gradcache", "packed_training", "blocks", "fused", "golden",
+        "cluster", "notebook", "stops", "stand_in", "model_classes", "merge",
+        "export_forms")  # fmt: skip
 
 
 def pytest_configure(config) -> None:

@@ -243,7 +243,8 @@ def test_a_run_from_its_training_to_its_comparison(base, tmp_path, capsys) -> No
     faq.write_text("".join(json.dumps(row) + "\n" for row in rows))
     more = ("--train.max_steps", "6", "--eval.every", "3", "--eval.best", "pairs/spearman@8@4",
             "--data.validation", str(pairs), str(faq), "--data.validation_split", "20",
-            "--teacher.name", "base", "--data.token_cache", "off")  # fmt: skip
+            "--teacher.name", "base", "--data.token_cache", "off",
+            "--data.train", "demo")  # fmt: skip
     code, text = run_ranks(1, ROOT / "launch" / "train.py", flags(base, out, *more))
     assert code == 0, text[-3000:]
     assert "step 3: pairs/spearman@8@4 " in text and "a new best" in text

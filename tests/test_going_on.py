@@ -10,7 +10,7 @@ import torch
 from ranks import ROOT, train_cases
 from safetensors.torch import load_file
 from test_distributed import arguments
-from tiny_models import tiny_bert
+from tiny_models import few, tiny_bert
 
 from mipic_llm.commands.export import main as export
 from mipic_llm.config import load_config, read_record
@@ -106,6 +106,7 @@ def test_schedules_are_what_their_names_say() -> None:
 def optimised(tmp_path_factory) -> dict[int, dict[str, dict]]:
     """[ranks][optimiser and stage], trained in one start of the ranks."""
     place = tmp_path_factory.mktemp("optimised")
+    few(place)
     model, patch = tiny_bert(place / "bert"), pytest.MonkeyPatch()
     patch.setenv("TORCHDYNAMO_DISABLE", "1")  # Muon compiles itself, which takes a minute
     found = {}
