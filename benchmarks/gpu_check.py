@@ -48,7 +48,8 @@ PARTS = [
     Part("attention", 120), Part("objectives", 150), Part("chunks", 120), Part("stages", 240),
     Part("syncs", 120), Part("resume", 240), Part("fused", 150), Part("offload", 240),
     Part("losses", 120),
-    Part("qwen3_lora", 80, True), Part("qwen3_full", 80, True), Part("peers", 120, True),
+    Part("machine", 60, True), Part("qwen3_lora", 80, True), Part("qwen3_full", 80, True),
+    Part("peers", 120, True),
     Part("shapes", 80, True), Part("bge", 100, True), Part("faster", 200, True),
 ]  # fmt: skip
 

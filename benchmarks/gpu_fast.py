@@ -2,11 +2,35 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from pathlib import Path
+
 import torch
 
 from benchmarks import data, flops, harness, models
 from benchmarks.gpu_parts import Rows, Run, device
 from benchmarks.gpu_timing import Timed, big, built, kernels, measure, timed
+
+
+def machine(run: Run) -> Rows:
+    """The host, on which small steps depend: its processor, a loop in Python, a launch."""
+    here = device()
+    name = [line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")]  # fmt: skip
+    small = torch.ones(8, device=here)
+
+    def seconds(work: Callable[[], object]) -> float:
+        work()
+        began = time.perf_counter()
+        work()
+        return time.perf_counter() - began
+
+    n = 100 if run.dry else 5000
+    loop = seconds(lambda: sum(i & 1 for i in range(100 * n)))
+    launch = seconds(lambda: [small.add_(1.0) for _ in range(n)])
+    yield "host", {"note": name[0] if name else "", "python_ns": 1e9 * loop / (100 * n),
+                   "launch_us": 1e6 * launch / n}  # fmt: skip
 
 
 def _qwen3(run: Run, mode: str) -> Rows:
