@@ -8,8 +8,9 @@ from importlib.util import find_spec
 
 import pytest
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file
 from test_short_attention import ASIDE, HERE, python
-from tiny_models import tiny_bert, tiny_qwen3
+from tiny_models import few, tiny_bert, tiny_qwen3
 from transformers import AutoModel
 
 from mipic_llm.config import load_config
@@ -74,3 +75,28 @@ def test_other_linear_layers_are_left_to_transformers(tmp_path, monkeypatch, opt
     else:
         model = get_peft_model(model, LoraConfig(target_modules="all-linear", **options))
     assert blocks.obstacle(model, 1).startswith("needs ")
+
+
+@needs_triton
+def test_a_run_with_nodes_trains_what_a_run_without_does(tmp_path) -> None:
+    """By the command line, LoRA at ZeRO-2 in chunks, to an adapter that was read again."""
+    flags = [
+        "--model.name", str(tiny_qwen3(tmp_path / "m", layers=2)), "--data.train",
+        str(few(tmp_path, rows=12)), "--data.validation", "none", "--data.max_length", "5",
+        "--train.batch_size", "2", "--train.chunk_size", "3", "--train.max_steps", "2",
+        "--train.log_every", "1", "--objective.name", "mrl", "--objective.dims", "8", "32",
+        "--model.attn", "varlen", "--ds_config", "zero2", "--export.rehearse", "false",
+        "--tracking.mlflow", "off", "--train.precision", "fp32",
+    ]  # fmt: skip
+    rows, adapters = {}, {}
+    for fused in ("true", "false"):
+        out = tmp_path / fused
+        told = python(str(HERE.parent / "launch" / "train.py"), *flags, "--model.fused", fused,
+                      "--output_dir", str(out))  # fmt: skip
+        assert ("layers: fused" in told) is (fused == "true")
+        rows[fused] = [json.loads(row) for row in (out / "metrics.jsonl").read_text().splitlines()]
+        adapters[fused] = load_file(out / "adapter" / "adapter_model.safetensors")
+    losses = {k: [row["loss"] for row in found if "loss" in row] for k, found in rows.items()}
+    assert losses["true"] == pytest.approx(losses["false"], rel=1e-5) and len(losses["true"]) == 2
+    for name, value in adapters["false"].items():
+        assert (adapters["true"][name] - value).norm() < 1e-3 * value.norm(), name
