@@ -12,8 +12,8 @@ from functools import partial
 import torch
 
 from mipic_llm.model import short_attention as short
-from mipic_llm.model.mixed_attention import MixedAttention
-from mipic_llm.model.tiles import WIDE, tiles
+from mipic_llm.model.mixed_attention import MixedAttention, fault
+from mipic_llm.model.tiles import tiles
 from mipic_llm.model.varlen import reference_varlen
 
 LENGTHS = (200, 90, 64, 64, 33, 32, 20, 20, 17, 9, 9, 9, 5, 3, 1, 1)
@@ -75,6 +75,6 @@ if __name__ == "__main__":
         test_utils=("test_schema", "test_faketensor"),
     )  # fmt: skip
     found = {name: apart(*case) for name, case in cases.items()}
-    kinds = ((torch.float32, 64, 64), (torch.float16, 64, 64), (torch.float32, 32, WIDE))
-    found["right"] = [short.fault("cpu", t, c, rows) is None for t, c, rows in kinds]
+    kinds = ((torch.float32, 64, False), (torch.float16, 64, False), (torch.float32, 32, True))
+    found["right"] = [fault("cpu", t, c, wide) is None for t, c, wide in kinds]
     json.dump(found, sys.stdout)

@@ -12,7 +12,7 @@ from tiny_models import few, tiny_bert
 
 from mipic_llm.training import selfcheck
 
-STEPS = {1: 6, 2: 20, 3: 3}  # of each ZeRO stage
+STEPS = {1: 6, 2: 20, 3: 6}  # of each ZeRO stage
 PAPER = ["--objective.preset", "paper"]
 BF16 = ["--train.precision", "bf16"]
 

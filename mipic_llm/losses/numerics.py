@@ -35,11 +35,15 @@ def check_tau(tau: float) -> None:
         raise ValueError(f"tau must be positive, got {tau}")
 
 
+def sent(host: Tensor, device: torch.device) -> Tensor:
+    """This tensor of the host on the device; the host does not wait for it."""
+    host = host.pin_memory() if device.type == "cuda" else host
+    return host.to(device, non_blocking=True)
+
+
 def moved(values: Sequence[float], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """These numbers on the device; the host does not wait for it."""
-    made = torch.tensor(values, dtype=dtype)
-    made = made.pin_memory() if device.type == "cuda" else made
-    return made.to(device, non_blocking=True)
+    """These numbers on the device, in the same way."""
+    return sent(torch.tensor(values, dtype=dtype), device)
 
 
 @lru_cache(maxsize=128)

@@ -12,8 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mipic_llm.model.tiles import WIDE
-
 
 def varlen_obstacle(config: Any) -> str | None:
     if torch.cuda.get_device_capability() < (8, 0):
@@ -65,10 +63,10 @@ def _ask_for_tiles() -> None:
     where they fail, or Triton is missing, varlen_attn takes all texts."""
     global short, no_tiles
     try:
-        from mipic_llm.model import short_attention
+        from mipic_llm.model import mixed_attention, short_attention
     except ImportError:
         return
-    no_tiles = short_attention.fault("cuda", torch.bfloat16) or ""
+    no_tiles = mixed_attention.fault("cuda", torch.bfloat16) or ""
     short = None if no_tiles else short_attention
 
 
@@ -81,7 +79,9 @@ def _ask_for_wide_tiles(channels: int) -> None:
     """They want more shared memory than some GPUs have; then varlen_attn takes longer texts."""
     if short is None or channels not in short.CHANNELS:
         return
-    if short.fault("cuda", torch.bfloat16, channels, WIDE) is None:
+    from mipic_llm.model.mixed_attention import fault
+
+    if fault("cuda", torch.bfloat16, channels, wide=True) is None:
         wide.add(channels)
 
 

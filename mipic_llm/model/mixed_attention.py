@@ -14,22 +14,23 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from mipic_llm.model import short_attention as short
 from mipic_llm.model.tiles import WIDE, Tiles
+from mipic_llm.model.tiles import tiles as tiles_of
 
 Far = Callable[[Tensor, Tensor, Tensor], Tensor]  # attention of the longest texts
 
 
 class MixedAttention(torch.autograd.Function):
     """(N, H, c) of query (N, H, c), key and value (N, G, c), channels side by side. position_N: of
-    all tokens in their text."""
+    all tokens in their text. far: None where no text is longer than a tile."""
 
     @staticmethod
     def forward(ctx: Any, q_NHc: Tensor, k_NGc: Tensor, v_NGc: Tensor, position_N: Tensor,
-                tiles: Tiles, far: Far, scale: float, causal: bool) -> Tensor:  # fmt: skip
+                tiles: Tiles, far: Far | None, scale: float, causal: bool) -> Tensor:  # fmt: skip
         sides, at, n = (q_NHc, k_NGc, v_NGc), tiles.long_rows, tiles.far[0]
         out_NHc = q_NHc.new_empty(q_NHc.shape)
         if n:
@@ -63,3 +64,40 @@ class MixedAttention(torch.autograd.Function):
             position_N[at:], scale, causal,
         )  # fmt: skip
         return *found, None, None, None, None, None
+
+
+def fault(device: str, dtype: torch.dtype, c: int = 64, wide: bool = False) -> str | None:
+    """Why the kernels cannot be used here: what a compiler or driver said, or that they differ from
+    plain attention, gradients too. None where they are right. c: channels of a head; wide: wide
+    tiles too."""
+    lengths, (H, G), at = (40, 30, 9, 1), (4, 2), 0.05
+    if wide:
+        lengths = (104, 70, 50, 66, *lengths)
+
+    def plain(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        rows = [x.split(lengths) for x in (q, *(x.repeat_interleave(H // G, 1) for x in (k, v)))]
+        texts = ((x.transpose(0, 1) for x in text) for text in zip(*rows, strict=True))
+        found = [nn.functional.scaled_dot_product_attention(*t, is_causal=True) for t in texts]
+        return torch.cat([x.transpose(0, 1) for x in found])
+
+    def ours(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        place = torch.cat([torch.arange(n) for n in lengths]).to(device)
+        cut = tiles_of(lengths, q.device, wide)
+        return MixedAttention.apply(q, k, v, place, cut, None, c**-0.5, True)
+
+    generator, found = torch.Generator().manual_seed(0), []
+    try:
+        *sides, grad = (torch.randn(sum(lengths), heads, c, generator=generator).to(device, dtype)
+                        for heads in (H, G, G, H))  # fmt: skip
+        with torch.inference_mode(False), torch.enable_grad():
+            for attention, to in ((plain, torch.float32), (ours, dtype)):
+                leaves = [x.detach().to(to).requires_grad_() for x in sides]
+                out = attention(*leaves)
+                out.backward(grad.to(to))
+                found.append([out, *(x.grad for x in leaves)])
+    except Exception as error:  # whatever is wrong there: the run goes on without, and says so
+        return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    pairs = zip(*found, strict=True)
+    if all(torch.allclose(a, b.float(), rtol=at, atol=at) for a, b in pairs):
+        return None
+    return "they differ from plain attention"

@@ -16,9 +16,9 @@ from collections.abc import Sequence
 import torch
 import triton
 import triton.language as tl
-from torch import Tensor, nn
+from torch import Tensor
 
-from mipic_llm.model.tiles import ROWS, cut
+from mipic_llm.model.tiles import ROWS
 
 CHANNELS = (32, 64, 128)  # of a head
 
@@ -161,57 +161,3 @@ def _gradient(ctx, grad_NHc: Tensor):
 
 
 short_attention.register_autograd(_gradient, setup_context=_keep)
-
-
-class _Tiled(torch.autograd.Function):
-    """The kernels in tiles of so many rows, as `MixedAttention` uses them."""
-
-    @staticmethod
-    def forward(ctx, q_NHc, k_NGc, v_NGc, *options):  # type: ignore[override]
-        ctx.save_for_backward(q_NHc, k_NGc, v_NGc)
-        ctx.options = options
-        out_NHc = torch.empty_like(q_NHc)
-        forward_into(out_NHc, q_NHc, k_NGc, v_NGc, *options)
-        return out_NHc
-
-    @staticmethod
-    def backward(ctx, grad_NHc):  # type: ignore[override]
-        q_NHc, k_NGc, v_NGc = sides = ctx.saved_tensors
-        found = torch.empty_like(q_NHc), torch.empty_like(k_NGc), torch.empty_like(v_NGc)
-        backward_into(found, grad_NHc, sides, *ctx.options)
-        return *found, None, None, None, None, None
-
-
-def fault(device: str, dtype: torch.dtype, c: int = 64, rows: int = ROWS) -> str | None:
-    """Why the kernels cannot be used here: what a compiler or driver said, or that they differ from
-    plain attention, gradients too. None where they are right. c: channels of a head; rows: of a
-    tile."""
-    lengths, (H, G), at = (rows - 24, rows // 2 - 2, 9, 1), (4, 2), 0.05
-
-    def plain(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        rows = [x.split(lengths) for x in (q, *(x.repeat_interleave(H // G, 1) for x in (k, v)))]
-        texts = ((x.transpose(0, 1) for x in text) for text in zip(*rows, strict=True))
-        found = [nn.functional.scaled_dot_product_attention(*t, is_causal=True) for t in texts]
-        return torch.cat([x.transpose(0, 1) for x in found])
-
-    def ours(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        place = torch.cat([torch.arange(n) for n in lengths]).to(device)
-        start_t1 = cut(lengths, rows, 0, q.device)
-        return _Tiled.apply(q, k, v, start_t1, place, c**-0.5, True, rows)
-
-    generator, found = torch.Generator().manual_seed(0), []
-    try:
-        *sides, grad = (torch.randn(sum(lengths), heads, c, generator=generator).to(device, dtype)
-                        for heads in (H, G, G, H))  # fmt: skip
-        with torch.inference_mode(False), torch.enable_grad():
-            for attention, to in ((plain, torch.float32), (ours, dtype)):
-                leaves = [x.detach().to(to).requires_grad_() for x in sides]
-                out = attention(*leaves)
-                out.backward(grad.to(to))
-                found.append([out, *(x.grad for x in leaves)])
-    except Exception as error:  # whatever is wrong there: the run goes on without, and says so
-        return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-    pairs = zip(*found, strict=True)
-    if all(torch.allclose(a, b.float(), rtol=at, atol=at) for a, b in pairs):
-        return None
-    return "they differ from plain attention"

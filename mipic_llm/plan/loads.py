@@ -78,7 +78,8 @@ def works_of(config: Config, shape: Shape) -> list[tuple[Config, Work]]:
 
 
 def _in_nodes(config: Config, shape: Shape) -> bool:
-    """Whether layers will run in the nodes of model/blocks, on a GPU, below ZeRO-3."""
+    """Whether layers will run in the nodes of model/blocks, on a GPU, below ZeRO-3: what its
+    `obstacle` asks of a model, here of shapes and options."""
     m, lora = config.model, config.lora
     off = m.fused == "false" or m.liger == "true" or m.quantization != "none" or lora.use_dora
     qwen3 = shape.decoder and shape.qk_norm > 0 and not shape.qkv_bias

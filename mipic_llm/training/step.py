@@ -166,6 +166,9 @@ def metrics(parts: list[Part], counts: dict[str, float | Tensor]) -> dict[str, f
     return row | dict(zip(counts, means[len(parts) :], strict=True))
 
 
+Place = tuple[slice | Tensor, Tensor]  # rows of a chunk's output, and theirs in the step
+
+
 class _Surrogate(torch.autograd.Function):
     """A chunk's own terms as a scalar, whose backward also brings each output its gradient among
     the step's rows: that of the whole loss. Nobody reads its value.
@@ -194,9 +197,6 @@ class _Surrogate(torch.autograd.Function):
             whole = isinstance(here, slice)
             found.append(mine if whole else mine.new_zeros(shape).index_copy_(0, here, mine))
         return slope, None, None, *found
-
-
-Place = tuple[slice | Tensor, Tensor]  # rows of a chunk's output, and theirs in the step
 
 
 class _Whole:

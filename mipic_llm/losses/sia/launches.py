@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from mipic_llm.losses.numerics import constant, moved
+from mipic_llm.losses.numerics import constant, moved, sent
 from mipic_llm.losses.sia import geometry, kernels
 from mipic_llm.losses.sia.function import SiaOptions
 
@@ -57,23 +57,17 @@ class Texts:
         else:
             self.mask_N, size_S = None, torch.tensor(lengths)
             sets_SP = geometry.set_sizes(size_S, o.ratios, o.min_k)
-            self.sets_SP = _sent(sets_SP.int().contiguous(), device)
+            self.sets_SP = sent(sets_SP.int().contiguous(), device)
         first_S1 = torch.zeros(len(size_S) + 1, dtype=torch.int64)
         torch.cumsum(size_S, 0, out=first_S1[1:])
-        self.first_S1 = _sent(first_S1, device)
+        self.first_S1 = sent(first_S1, device)
         kind_s = torch.bucketize(size_S[skip:], torch.tensor(TILES))
-        self.sentence_s = _sent((kind_s.argsort(stable=True) + skip).int(), device)
+        self.sentence_s = sent((kind_s.argsort(stable=True) + skip).int(), device)
         self.launches, at = [], 0
         for rows, n in zip(TILES, kind_s.bincount(minlength=len(TILES)).tolist(), strict=True):
             if n:
                 self.launches.append(Launch(at, n, rows))
             at += n
-
-
-def _sent(host: Tensor, device: torch.device) -> Tensor:
-    """This tensor of the host on the device; the host does not wait for it."""
-    host = host.pin_memory() if device.type == "cuda" else host
-    return host.to(device, non_blocking=True)
 
 
 class Call:

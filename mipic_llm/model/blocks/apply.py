@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from mipic_llm.model.attention import PACKED
 from mipic_llm.model.backbone import base_of, layers_of
@@ -88,8 +89,6 @@ def _layer(
             past_key_values=past_key_values, use_cache=use_cache,
             position_embeddings=position_embeddings, **kwargs,
         )  # fmt: skip
-    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-
     from mipic_llm.model.blocks import qwen3
 
     assert position_embeddings is not None

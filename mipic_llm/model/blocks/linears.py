@@ -130,7 +130,8 @@ def weight_gradients(
     low_NR = x_NiP[:, i : i + R] if low_NP is None else low_NP[:, :R]
     scales = {s for s, A in zip(linears.scale, linears.A, strict=True) if A is not None}
     alpha = scales.pop() if len(scales) == 1 else None
-    dE_OR = torch.addmm(low_NR.new_empty(R), g_NO.T, low_NR, beta=0, alpha=alpha or 1)
+    each = 1 if alpha is None else alpha
+    dE_OR = torch.addmm(low_NR.new_empty(R), g_NO.T, low_NR, beta=0, alpha=each)
     dA, dB, row, column = list(none), list(none), 0, 0
     for j, (W, A, scale) in enumerate(zip(linears.W, linears.A, linears.scale, strict=True)):
         if A is not None:

@@ -138,9 +138,8 @@ class FinishFunction(torch.autograd.Function):
         if down.rank:
             g_NDP = roomy(N, D, down, h2_ND)
             g_NDP[:, :D] = dh3_ND
-        x_NF = linears.input_gradient(
-            g_NDP, down, spread[2]
-        )  # the gradient, then what was there forward
+        # first the gradient of SwiGLU's output, then, in its place, that output again
+        x_NF = linears.input_gradient(g_NDP, down, spread[2])
         dy_NFP = roomy(N, 2 * F, wide, h2_ND)
         kernels.swiglu_gradient(y_N2F, x_NF, dy_NFP)
         of_down = linears.weight_gradients(g_NDP, x_NF, down, need[13], kept_NP)
