@@ -50,7 +50,7 @@ PARTS = [
     Part("losses", 120),
     Part("machine", 60, True), Part("qwen3_lora", 80, True), Part("qwen3_full", 80, True),
     Part("peers", 120, True),
-    Part("shapes", 80, True), Part("bge", 100, True), Part("faster", 200, True),
+    Part("shapes", 80, True), Part("bge", 120, True), Part("faster", 200, True),
 ]  # fmt: skip
 
 

@@ -110,6 +110,8 @@ def bge(run: Run) -> Rows:
             for terms in ("mrl", "mipic")
         }
         yield from measure(run, versions, runs=8, warmup=3)
+        for name in versions:
+            yield f"{name} profile", kernels(run, name, versions[name])
         del versions
 
 
