@@ -47,14 +47,14 @@ def scores(
     layer, s = tl.program_id(1).to(tl.int64), tl.load(SENTENCE + at + tl.program_id(0))
     rows, inside, real = own_rows(FIRST, MASK, s, PADDED, M)
     tokens = layer_tokens(LAYERS, layer, LIKE, ALIGN)
-    found = tl.zeros([R, M], dtype=tl.float32)
+    found, r = tl.zeros([R, M], dtype=tl.float32), tl.arange(0, R)
+    off, wide = tl.load(AT + r), tl.load(WIDE + r)
     for c in range(0, D, C):
         cols = c + tl.arange(0, C)
-        v = read_vectors(QUERY, LIFTED, AT, WIDE, layer * S + s, cols, D, K)
+        v = read_vectors(QUERY, LIFTED, off, wide, layer * S + s, cols, D, K)
         x = read_tile(tokens, rows, inside, cols, D, D)
         found = tl.dot(v, tl.trans(x), found, input_precision=EXACT)
     found *= scale
-    r = tl.arange(0, R)
     here = SCORE + (layer * (P + 1) + r)[:, None] * N + rows[None, :]
     tl.store(here, found, mask=(r <= P)[:, None] & inside[None, :])
     if RELATED:
@@ -156,7 +156,7 @@ def gradients(
             if SHAPED:
                 dx = tl.dot(G, centred(x, chosen, most), dx, input_precision=EXACT)
             if RELATED:
-                v = read_vectors(QUERY, LIFTED, AT, WIDE, text, cols, D, K)
+                v = read_vectors(QUERY, LIFTED, off, wide, text, cols, D, K)
                 dx = tl.dot(tl.trans(ds), v, dx, input_precision=EXACT)
                 dv = tl.dot(ds, x, input_precision=EXACT)
                 kept = (cols < stop)[None, :] & (cols[None, :] < wide[:, None])

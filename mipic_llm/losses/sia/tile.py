@@ -41,10 +41,12 @@ def read_tile(tokens, rows, real, cols, stop, D):
 
 
 @triton.jit
-def read_vectors(QUERY, LIFTED, AT, WIDE, text, cols, D, K):
-    """The vectors of the score rows: the query, then P_i h_q, zero from d_i on: (R, c) float32."""
+def read_vectors(QUERY, LIFTED, at, wide, text, cols, D, K):
+    """The vectors of the score rows: the query, then P_i h_q, zero from d_i on: (R, c) float32.
+
+    at, wide: of each row (kernels.py), read before any loop over columns: within one, the compiler
+    fetches them ahead through shared memory, and then addresses that come from there."""
     r = tl.arange(0, R)
-    at, wide = tl.load(AT + r), tl.load(WIDE + r)
     query = tl.load(QUERY + text * D + cols, mask=cols < D, other=0.0).to(tl.float32)
     kept = cols[None, :] < wide[:, None]
     lifted = tl.load(LIFTED + text * K + at[:, None] + cols[None, :], mask=kept, other=0.0)
