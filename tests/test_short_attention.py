@@ -24,9 +24,9 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def python(*command: str) -> str:
+def python(*command: str, **variables: str) -> str:
     path = os.pathsep.join([str(HERE.parent), str(ASIDE), os.environ.get("PYTHONPATH", "")])
-    env = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": path}
+    env = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": path} | variables
     done = subprocess.run([sys.executable, *command], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout

@@ -26,6 +26,30 @@ def test_kernels_equal_sia_in_float64() -> None:
         assert difference < limit, (case, difference)
 
 
+def test_gradients_have_no_wgmma() -> None:
+    """Compiled for an H100 or H200 without one, the largest tile: see `kernels.gradients`."""
+    code = """
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from mipic_llm.losses.sia import kernels, launches
+
+numbers = {n: "i32" for n in "at S N D K P bands".split()} | {"tau": "fp32", "scale": "fp32"}
+types = {"LAYERS": "*i64", "DLAYERS": "*i64", "LIKE": "*bf16", "FIRST": "*i64", "MASK": "*i64"}
+types |= {n: "*i32" for n in "SENTENCE SETS EDGE AT WIDE".split()} | numbers
+for teacher in (True, False):
+    const = dict(STUDENT_FIRST=True, RELATED=True, SHAPED=True, TEACHER=teacher, PADDED=False,
+                 ALIGN=16, HINT=16, M=launches.TILES[-1], C=launches.COLUMNS)
+    names = kernels.gradients.arg_names
+    signature = {n: "constexpr" if n in const else types.get(n, "*fp32") for n in names}
+    source = ASTSource(fn=kernels.gradients, signature=signature, constexprs=const)
+    made = triton.compile(source, target=GPUTarget("cuda", 90, 32),
+                          options={"num_warps": launches.WARPS_BACK[launches.TILES[-1]]})
+    assert "mma.sync" in made.asm["ptx"] and "wgmma" not in made.asm["ptx"]
+"""
+    python("-c", code, TRITON_INTERPRET="0")
+
+
 def test_long_texts_and_other_types_go_the_other_way() -> None:
     code = """
 import torch

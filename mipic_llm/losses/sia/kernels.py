@@ -120,7 +120,10 @@ def gradients(
     M: tl.constexpr, C: tl.constexpr,
 ):  # fmt: skip
     """Gradient of a sentence's tokens, whole rows, and of its vectors, from the scores (relation:
-    RELATED) and the slopes (geometry: SHAPED). Columns of the first `bands` bands have one."""
+    RELATED) and the slopes (geometry: SHAPED). Columns of the first `bands` bands have one.
+
+    Tokens' gradients are made as (c, M); the slopes are symmetric. As (M, c) their products would
+    be wgmma on 64 rows, and with that of Triton 3.6 an H200 said "illegal memory access"."""
     layer, s = tl.program_id(1).to(tl.int64), tl.load(SENTENCE + at + tl.program_id(0))
     rows, inside, real = own_rows(FIRST, MASK, s, PADDED, M)
     tokens = layer_tokens(LAYERS, layer, LIKE, ALIGN)
@@ -152,12 +155,12 @@ def gradients(
         for c in range(start, stop, C):
             cols = c + tl.arange(0, C)
             x = read_tile(tokens, rows, real, cols, stop, D)
-            dx = tl.zeros([M, C], dtype=tl.float32)
+            dx = tl.zeros([C, M], dtype=tl.float32)
             if SHAPED:
-                dx = tl.dot(G, centred(x, chosen, most), dx, input_precision=EXACT)
+                dx = tl.dot(tl.trans(centred(x, chosen, most)), G, dx, input_precision=EXACT)
             if RELATED:
                 v = read_vectors(QUERY, LIFTED, off, wide, text, cols, D, K)
-                dx = tl.dot(tl.trans(ds), v, dx, input_precision=EXACT)
+                dx = tl.dot(tl.trans(v), ds, dx, input_precision=EXACT)
                 dv = tl.dot(ds, x, input_precision=EXACT)
                 kept = (cols < stop)[None, :] & (cols[None, :] < wide[:, None])
                 tl.store(DLIFTED + text * K + off[:, None] + cols[None, :],
@@ -166,8 +169,8 @@ def gradients(
                     dq = tl.sum(tl.where((r == 0)[:, None], dv, 0.0), 0)
                     tl.store(DQUERY + text * D + cols, dq.to(DQUERY.dtype.element_ty),
                              mask=cols < stop)  # fmt: skip
-            tl.store(dtokens + rows[:, None] * D + cols[None, :], dx.to(LIKE.dtype.element_ty),
-                     mask=inside[:, None] & (cols < stop)[None, :])  # fmt: skip
+            tl.store(dtokens + rows[None, :] * D + cols[:, None], dx.to(LIKE.dtype.element_ty),
+                     mask=inside[None, :] & (cols < stop)[:, None])  # fmt: skip
     start = tl.multiple_of(tl.load(EDGE + bands), HINT)
     for c in range(start, D, C):
         cols = c + tl.arange(0, C)
