@@ -1,5 +1,5 @@
-"""One norm over all gradients at ZeRO-1 and 2 is DeepSpeed's own, clipping too, and refuses what
-it refuses, without waiting for the device."""
+"""What is quickened in DeepSpeed's ZeRO-1 and 2 is DeepSpeed's own: one norm over all gradients,
+clipping, what is refused, without waiting for the device; gradients moved together."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mipic_llm.config import load_config, resolve
+from mipic_llm.runtime import optimizer as quickened
 from mipic_llm.runtime.ds_config import load_ds_config
 from mipic_llm.runtime.engine import Engine
 from mipic_llm.runtime.start import start
@@ -60,3 +61,40 @@ def test_one_norm_is_deepspeeds_own(stage: str) -> None:
     assert not torch.isfinite(torch.as_tensor(engine.step()))
     assert all(torch.equal(a, b) for a, b in zip(before, module.parameters(), strict=True))
     engine.close()
+
+
+@pytest.mark.parametrize("chunks", [1, 3])
+@pytest.mark.parametrize("bucket", [1000, 20, 7])  # all gradients fit; some; the largest does not
+@pytest.mark.parametrize("stage", ["zero1", "zero2"])
+def test_gradients_together_are_those_one_by_one(stage, bucket, chunks, monkeypatch) -> None:
+    start()
+    config = load_config(["--train.precision", "bf16", "--train.batch_size", "4"])
+    config = resolve(config, width=384, n_layers=6)
+
+    def trained() -> tuple[list[torch.Tensor], bool, int]:
+        torch.manual_seed(0)
+        module = nn.Sequential(nn.Linear(6, 5), nn.Linear(5, 3), nn.Linear(3, 2)).bfloat16()
+        ds = load_ds_config(stage, config, world_size=1, hidden_size=6)
+        ds["zero_optimization"]["reduce_bucket_size"] = bucket
+        engine = Engine(module, ds, config, lambda n: 1.0)
+        waits, copies = engine.ds.optimizer.overlap_comm, []
+        one = torch.Tensor.copy_
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.Tensor, "copy_", lambda *a, **k: copies.append(a) or one(*a, **k))
+            for step in range(3):
+                x = torch.randn(chunks, 4, 6, dtype=torch.bfloat16)
+                losses = (engine.forward(part).float().square().sum() for part in x)
+                engine.backward(losses, chunks)
+                if step == 1:
+                    engine.forget_gradients()
+                else:
+                    engine.step()
+        return [p.detach().clone() for p in module.parameters()], waits, len(copies)
+
+    ours, waits, copies = trained()
+    monkeypatch.setattr(quickened, "simplify", lambda optimizer: None)
+    theirs, theirs_wait, theirs_copies = trained()
+    assert not waits and theirs_wait
+    assert (copies < theirs_copies) is (bucket == 1000)
+    for a, b in zip(ours, theirs, strict=True):
+        assert torch.equal(a, b)

@@ -1,4 +1,4 @@
-"""What trains under DeepSpeed: groups of parameters, optimizers, and two of its habits mended."""
+"""What trains under DeepSpeed: groups of parameters, optimizers, and some of its habits mended."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mipic_llm.config import Config
 from mipic_llm.errors import UserError
+from mipic_llm.runtime.reduction import simplify
 
 
 def parameter_groups(module: nn.Module, config: Config) -> list[dict[str, Any]]:
@@ -71,6 +72,7 @@ def quicken(optimizer: Any, kind: str) -> None:
     """DeepSpeed's optimizer of ZeRO-1 or 2, for `train.optimizer`, without what costs it many
     kernels or waits; with offload or without a norm it stays as it is."""
     if optimizer.compute_grad_norm and not optimizer.cpu_offload:
+        simplify(optimizer)
         _one_norm(optimizer)
         if optimizer.dtype == torch.bfloat16 and kind == "adamw":
             _no_wait(optimizer)
