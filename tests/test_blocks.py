@@ -1,17 +1,18 @@
-"""Qwen3's layers in two nodes equal transformers' own, gradients too, in Triton's interpreter."""
+"""Layers in two nodes equal transformers' own, gradients too, in Triton's interpreter."""
 
 from __future__ import annotations
 
 import json
 from functools import partial
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from test_short_attention import ASIDE, HERE, python
-from tiny_models import few, tiny_bert, tiny_qwen3
-from transformers import AutoModel
+from tiny_models import few, tiny_bert, tiny_qwen3, tiny_xlmr
+from transformers import AutoModel, LlamaConfig
 
 from mipic_llm.config import load_config
 from mipic_llm.errors import UserError
@@ -31,8 +32,8 @@ def found() -> dict[str, float]:
 
 @needs_triton
 def test_layers_equal_transformers_with_gradients(found) -> None:
-    assert found.pop("right") is True
-    assert len(found) == 8
+    assert found.pop("qwen3 right") is True and found.pop("bert right") is True
+    assert len(found) == 14
     for case, difference in found.items():
         assert difference < 1e-5, case
 
@@ -47,13 +48,23 @@ def layers(tmp_path, monkeypatch, make, *flags: str, why: str | None = "", stage
     return fuse_layers(config, model, stage)
 
 
+def tiny_llama(folder: Path) -> Path:
+    sizes = {"vocab_size": 9, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
+    AutoModel.from_config(LlamaConfig(**sizes, num_attention_heads=2)).save_pretrained(folder)
+    return folder
+
+
 def test_how_layers_run(tmp_path, monkeypatch) -> None:
     run = partial(layers, tmp_path, monkeypatch)
     assert run(tiny_qwen3) == "plain"  # no GPU
     with pytest.raises(UserError, match="model.fused needs a CUDA device; use --model.fused auto"):
         run(tiny_qwen3, "--model.fused", "true")
-    with pytest.raises(UserError, match="model.fused is for qwen3 only, and the model is bert"):
+    with pytest.raises(UserError, match=r"needs layers without dropout \(--model.dropout 0\); use"):
         run(tiny_bert, "--model.fused", "true")
+    with pytest.raises(
+        UserError, match="is for qwen3, bert, roberta, xlm-roberta only, and"
+    ):
+        run(tiny_llama, "--model.fused", "true")
     with pytest.raises(UserError, match="model.fused cannot follow ZeRO-3"):
         run(tiny_qwen3, "--model.fused", "true", stage=3)
     with pytest.raises(UserError, match="model.fused and train.compile are on"):
@@ -78,10 +89,11 @@ def test_other_linear_layers_are_left_to_transformers(tmp_path, monkeypatch, opt
 
 
 @needs_triton
-def test_a_run_with_nodes_trains_what_a_run_without_does(tmp_path) -> None:
+@pytest.mark.parametrize("make", [tiny_qwen3, tiny_xlmr])
+def test_a_run_with_nodes_trains_what_a_run_without_does(tmp_path, make) -> None:
     """By the command line, LoRA at ZeRO-2 in chunks, to an adapter that was read again."""
     flags = [
-        "--model.name", str(tiny_qwen3(tmp_path / "m", layers=2)), "--data.train",
+        "--model.name", str(make(tmp_path / "m", layers=2)), "--data.train",
         str(few(tmp_path, rows=12)), "--data.validation", "none", "--data.max_length", "5",
         "--train.batch_size", "2", "--train.chunk_size", "3", "--train.max_steps", "2",
         "--train.log_every", "1", "--objective.name", "mrl", "--objective.dims", "8", "32",

@@ -8,20 +8,19 @@ from torch import Tensor, nn
 
 
 class Parts(NamedTuple):
-    """x W^T + scale (x A^T) B^T; A and B None without LoRA."""
+    """x W^T + bias + scale (x A^T) B^T; A and B None without LoRA."""
 
     W: Tensor
     A: Tensor | None
     B: Tensor | None
+    bias: Tensor | None
     scale: float
 
 
 def plain(layer: nn.Module) -> bool:
-    """Whether `parts` says all of it: a linear layer without bias, or peft's LoRA of one, without
-    dropout, DoRA, a quantised base or a bias of its own."""
-    if type(layer) is nn.Linear:
-        return layer.bias is None
-    return plain_lora(layer) and layer.base_layer.bias is None
+    """Whether `parts` says all of it: a linear layer, or peft's LoRA of one, without dropout, DoRA,
+    a quantised base or a bias of its own."""
+    return type(layer) is nn.Linear or plain_lora(layer)
 
 
 def plain_lora(layer: Any) -> bool:
@@ -39,8 +38,9 @@ def plain_lora(layer: Any) -> bool:
 def parts(layer: Any) -> Parts:
     """Of a layer that is `plain`, as it stands: without its LoRA where that is off or merged."""
     if type(layer) is nn.Linear:
-        return Parts(layer.weight, None, None, 1.0)
-    W, (name,) = layer.base_layer.weight, layer.lora_A
+        return Parts(layer.weight, None, None, layer.bias, 1.0)
+    W, bias, (name,) = layer.base_layer.weight, layer.base_layer.bias, layer.lora_A
     if layer.disable_adapters or layer.merged or layer.active_adapters != [name]:
-        return Parts(W, None, None, 1.0)
-    return Parts(W, layer.lora_A[name].weight, layer.lora_B[name].weight, layer.scaling[name])
+        return Parts(W, None, None, bias, 1.0)
+    A, B = layer.lora_A[name].weight, layer.lora_B[name].weight
+    return Parts(W, A, B, bias, layer.scaling[name])

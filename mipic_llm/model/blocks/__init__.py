@@ -1,4 +1,4 @@
-"""Decoder layers in few autograd nodes, by kernels of our own (Qwen3)."""
+"""Layers in few autograd nodes, by kernels of our own (Qwen3, the BERT family)."""
 
 from mipic_llm.model.blocks.apply import BROKEN, apply, obstacle
 

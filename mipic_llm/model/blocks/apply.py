@@ -1,8 +1,7 @@
-"""Which layers run by the nodes of qwen3.py, and the layers themselves.
+"""Which layers run by the nodes of qwen3.py and bert.py, and that these are right.
 
 The forward of one model's layers is replaced, never transformers' classes: a model that is loaded
-again in the same process, to verify an export, must stay what transformers makes it. transformers'
-own forward remains for padded batches, for a CPU, and for other dtypes.
+again in the same process, to verify an export, must stay what transformers makes it.
 """
 
 from __future__ import annotations
@@ -13,130 +12,100 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from torch import nn
 
 from mipic_llm.model.attention import PACKED
 from mipic_llm.model.backbone import base_of, layers_of
+from mipic_llm.model.blocks.families import FAMILIES, QWEN3, Family
 from mipic_llm.model.lora_layer import parts, plain
 
-KINDS = ("qwen3",)
-ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
-MLP = ("gate_proj", "up_proj", "down_proj")
+KINDS = tuple(kind for family in FAMILIES for kind in family.kinds)
 BROKEN = ("fails here", "differs here")  # how an obstacle begins that is a fault, not a choice
+
+
+def family_of(model: nn.Module) -> Family | None:
+    kind = base_of(model).config.model_type
+    return next((family for family in FAMILIES if kind in family.kinds), None)
 
 
 def obstacle(model: nn.Module, stage: int) -> str | None:
     """Why the layers of this model, LoRA on it or not, cannot run by our nodes here, as the end of
     a sentence; None where they can. stage: of ZeRO."""
-    base = base_of(model)
-    config, layers = base.config, layers_of(model)
-    if config.model_type not in KINDS:
+    family, config = family_of(model), base_of(model).config
+    if family is None:
         return f"is for {', '.join(KINDS)} only, and the model is {config.model_type}"
     if config._attn_implementation not in PACKED:
         return "needs packed batches (--model.attn varlen, bf16, a CUDA device)"
     if stage == 3:
         return "cannot follow ZeRO-3, which takes weights in and out around each module"
-    if config.hidden_act != "silu":
-        return f"is for silu, and this model has {config.hidden_act}"
-    linears = [getattr(part, name) for layer in layers
-               for part, names in ((layer.self_attn, ATTENTION), (layer.mlp, MLP))
-               for name in names]  # fmt: skip
-    if not all(map(plain, linears)):
-        return "needs linear layers without bias, dropout, DoRA or 4 bits"
-    weights = [parts(linear).W for linear in linears]
-    if len({w.requires_grad for w in weights}) > 1 or len({w.dtype for w in weights}) > 1:
-        return "needs all linear layers trained or none, in one dtype"
+    if why := _misfit(model, family):
+        return why
     if not (torch.cuda.is_available() or os.environ.get("TRITON_INTERPRET") == "1"):
         return "needs a CUDA device"
-    return fault("cuda" if torch.cuda.is_available() else "cpu")
+    return fault("cuda" if torch.cuda.is_available() else "cpu", family.kinds[0])
+
+
+def _misfit(model: nn.Module, family: Family) -> str | None:
+    """What of this model's layers the nodes do not know."""
+    config, layers = base_of(model).config, layers_of(model)
+    if config.hidden_act != family.act:
+        return f"is for {family.act}, and this model has {config.hidden_act}"
+    odd = ("is_decoder", "add_cross_attention", "chunk_size_feed_forward")
+    if family is not QWEN3 and any(getattr(config, name, False) for name in odd):
+        return f"is for encoders without {', '.join(odd)}"
+    linears = [layer.get_submodule(name) for layer in layers for name in family.linears]
+    if not all(plain(x) and (parts(x).bias is not None) is family.biased for x in linears):
+        bias = "biases" if family.biased else "bias"
+        return (f"needs linear layers {'with' if family.biased else 'without'} {bias}, without "
+                "dropout, DoRA or 4 bits")  # fmt: skip
+    within = {m for x in linears for m in x.modules()}
+    others = [m for m in layers.modules() if m not in within]
+    if any(m.p > 0 for m in others if isinstance(m, nn.Dropout)):
+        return "needs layers without dropout (--model.dropout 0)"
+    weights = [w for x in linears for w in (parts(x).W, parts(x).bias) if w is not None]
+    weights += [p for m in others for p in m.parameters(recurse=False)]
+    if len({w.requires_grad for w in weights}) > 1 or len({w.dtype for w in weights}) > 1:
+        return "needs all of a layer's weights trained or none, in one dtype"
+    return None
 
 
 def apply(model: nn.Module) -> None:
-    """Give all layers, and the final norm, the forwards below, in place; after LoRA."""
+    """Give all layers, and norms beside them, their family's forwards, in place; after LoRA."""
+    family = family_of(model)
+    assert family is not None
     for layer in layers_of(model):
-        layer.forward = types.MethodType(_layer, layer)
+        layer.forward = types.MethodType(family.layer, layer)
     for module in base_of(model).children():
-        if type(module).__name__ == "Qwen3RMSNorm":
-            module.forward = types.MethodType(_norm, module)
+        if type(module).__name__ in family.norms:
+            module.forward = types.MethodType(family.norm, module)
 
 
-def _ours(x: Tensor, w: Tensor) -> bool:
-    here = x.is_cuda or os.environ.get("TRITON_INTERPRET") == "1"
-    return here and x.dtype == w.dtype
+def _sample(kind: str) -> nn.Module:
+    """A tiny model of one layer of this kind."""
+    from transformers import AutoModel, Qwen3Config, XLMRobertaConfig
+
+    sizes: dict[str, Any] = {"vocab_size": 32, "hidden_size": 64, "num_hidden_layers": 1,
+                             "num_attention_heads": 4, "intermediate_size": 96}  # fmt: skip
+    if kind in QWEN3.kinds:
+        config = Qwen3Config(**sizes, head_dim=32, num_key_value_heads=2)
+    else:
+        config = XLMRobertaConfig(**sizes, hidden_dropout_prob=0, attention_probs_dropout_prob=0)
+    return AutoModel.from_config(config, attn_implementation="varlen")
 
 
-def _norm(self: Any, hidden_states: Tensor) -> Tensor:
-    from mipic_llm.model.blocks.qwen3 import NormFunction
-
-    if not _ours(hidden_states, self.weight):
-        return type(self).forward(self, hidden_states)
-    return NormFunction.apply(self.variance_epsilon, hidden_states, self.weight)
-
-
-def _layer(
-    self: Any, hidden_states: Tensor, attention_mask: Tensor | None = None,
-    position_ids: Tensor | None = None, past_key_values: Any = None, use_cache: bool | None = False,
-    position_embeddings: tuple[Tensor, Tensor] | None = None, **kwargs: Any,
-) -> Tensor:  # fmt: skip
-    """transformers' Qwen3DecoderLayer.forward: hidden_states (1, N, D) -> the same shape."""
-    packed = kwargs.get("cu_seq_lens_q") is not None and attention_mask is None
-    if not packed or past_key_values is not None or not _ours(
-        hidden_states, self.input_layernorm.weight
-    ):  # fmt: skip
-        return type(self).forward(
-            self, hidden_states, attention_mask=attention_mask, position_ids=position_ids,
-            past_key_values=past_key_values, use_cache=use_cache,
-            position_embeddings=position_embeddings, **kwargs,
-        )  # fmt: skip
-    from mipic_llm.model.blocks import qwen3
-
-    assert position_embeddings is not None
-    attention, mlp = self.self_attn, self.mlp
-    c, eps = attention.head_dim, self.input_layernorm.variance_epsilon
-    q, k, v, o = (parts(getattr(attention, name)) for name in ATTENTION)
-    gate, up, down = (parts(getattr(mlp, name)) for name in MLP)
-    project = qwen3.Project(len(q.W) // c, len(k.W) // c, c, eps, (q.scale, k.scale, v.scale))
-    cos_Nc, sin_Nc = (x[0] for x in position_embeddings)
-    h_ND, *heads = qwen3.ProjectFunction.apply(
-        project, hidden_states.squeeze(0), cos_Nc, sin_Nc, self.input_layernorm.weight,
-        attention.q_norm.weight, attention.k_norm.weight, *q[:3], *k[:3], *v[:3],
-    )  # fmt: skip
-    kernel = ALL_ATTENTION_FUNCTIONS[attention.config._attn_implementation]
-    a, _ = kernel(
-        attention, *(x.transpose(0, 1).unsqueeze(0) for x in heads), None, dropout=0.0,
-        scaling=attention.scaling, sliding_window=attention.sliding_window,
-        position_ids=position_ids, **kwargs,
-    )  # fmt: skip
-    finish = qwen3.Finish(
-        self.post_attention_layernorm.variance_epsilon,
-        (o.scale, gate.scale, up.scale, down.scale),
-    )
-    h3_ND = qwen3.FinishFunction.apply(
-        finish, h_ND, a.squeeze(0).flatten(1), self.post_attention_layernorm.weight,
-        *o[:3], *gate[:3], *up[:3], *down[:3],
-    )  # fmt: skip
-    return h3_ND.unsqueeze(0)
-
-
-@lru_cache(maxsize=1)
-def fault(device: str) -> str | None:
-    """Why the nodes cannot be used on this device, as the end of a sentence: what a compiler or
-    driver said, or that a layer differs from transformers' own, LoRA on it or not, gradients too.
-    None where they are right."""
+@lru_cache(maxsize=4)
+def fault(device: str, kind: str) -> str | None:
+    """Why the nodes for this kind of model cannot be used on this device, as the end of a sentence:
+    what a compiler or driver said, or that a layer differs from transformers' own, LoRA on it or
+    not, gradients too. None where they are right."""
     from peft import LoraConfig, get_peft_model
-    from transformers import Qwen3Config, Qwen3Model
 
-    config = Qwen3Config(
-        vocab_size=32, hidden_size=64, num_hidden_layers=1, num_attention_heads=4, head_dim=32,
-        num_key_value_heads=2, intermediate_size=96, attn_implementation="varlen",
-    )  # fmt: skip
     lora = LoraConfig(r=8, target_modules="all-linear", task_type="FEATURE_EXTRACTION")
     state = torch.random.get_rng_state()
     try:
         with torch.inference_mode(False), torch.enable_grad():
             torch.manual_seed(0)
-            models: list[nn.Module] = [Qwen3Model(config) for _ in range(2)]
+            models: list[nn.Module] = [_sample(kind) for _ in range(2)]
             models[1] = get_peft_model(models[1], lora)
             if all(_right(model.to(device), device) for model in models):
                 return None

@@ -14,7 +14,7 @@ are written with P free columns at their right (`room`), which take low and slop
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -82,6 +82,16 @@ def roomy(rows: int, columns: int, linears: Linears, like: Tensor) -> Tensor:
     return like.new_empty(rows, columns + linears.room)
 
 
+def dense(x: Tensor) -> Tensor:
+    """With channels side by side, as the kernels read them."""
+    return x if x.stride(-1) == 1 else x.contiguous()
+
+
+def in_turn(found: Sequence[Sequence[Any]]) -> list[Any]:
+    """From lists of one kind each (dW, dA, dB): all kinds of each layer in turn."""
+    return [x for one in zip(*found, strict=True) for x in one]
+
+
 def _fill(wide: Tensor, columns: int, left: Tensor, right: Tensor) -> None:
     """left @ right into the columns after the first `columns`, zeros into what is left over."""
     end = columns + right.shape[1]
@@ -91,28 +101,32 @@ def _fill(wide: Tensor, columns: int, left: Tensor, right: Tensor) -> None:
 
 
 def forward(
-    x_NiP: Tensor, linears: Linears, E_OP: Tensor | None, more_NO: Tensor | None = None
+    x_NiP: Tensor, linears: Linears, E_OP: Tensor | None, more: Tensor | None = None
 ) -> Tensor:
-    """y (N, O), added to `more_NO`. x in the left i columns of x_NiP; low goes into the others.
-    E_OP: `linears.spread()`."""
+    """y (N, O), added to `more`, (N, O) or a bias (O,). x in the left i columns of x_NiP; low goes
+    into the others. E_OP: `linears.spread()`."""
     i = linears.inputs
     if E_OP is not None:
         _fill(x_NiP, i, x_NiP[:, :i], linears.down().T)
         weight = linears.widened(E_OP)
     else:
         weight = torch.cat(list(linears.W)) if len(linears.W) > 1 else linears.W[0]
-    return x_NiP @ weight.T if more_NO is None else torch.addmm(more_NO, x_NiP, weight.T)
+    return x_NiP @ weight.T if more is None else torch.addmm(more, x_NiP, weight.T)
 
 
-def input_gradient(g_NOP: Tensor, linears: Linears, E_OP: Tensor | None) -> Tensor:
-    """dx (N, i). g in the left O columns of g_NOP; slope goes into the others."""
+def input_gradient(
+    g_NOP: Tensor, linears: Linears, E_OP: Tensor | None, more_Ni: Tensor | None = None
+) -> Tensor:
+    """dx (N, i), added to `more_Ni`. g in the left O columns of g_NOP; slope goes into the
+    others."""
     outputs, weights = linears.outputs, list(linears.W)
     if E_OP is not None:
         _fill(g_NOP, outputs, g_NOP[:, :outputs], E_OP[:, : linears.rank])
         weights += [A for A in linears.A if A is not None]
         if linears.room > linears.rank:
             weights.append(weights[0].new_zeros(linears.room - linears.rank, linears.inputs))
-    return g_NOP @ (torch.cat(weights) if len(weights) > 1 else weights[0])
+    weight = torch.cat(weights) if len(weights) > 1 else weights[0]
+    return g_NOP @ weight if more_Ni is None else torch.addmm(more_Ni, g_NOP, weight)
 
 
 def weight_gradients(

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mipic_llm.model.blocks import kernels, linears
-from mipic_llm.model.blocks.linears import Linears, roomy
+from mipic_llm.model.blocks.linears import Linears, dense, in_turn, roomy
 
 
 class Project(NamedTuple):
@@ -45,11 +45,6 @@ class Finish(NamedTuple):
 def _linears(tensors: Sequence[Any], scale: Sequence[float]) -> Linears:
     """From W, A, B of each layer in turn."""
     return Linears(tensors[0::3], tensors[1::3], tensors[2::3], scale)
-
-
-def _in_turn(found: tuple[list[Any], list[Any], list[Any]]) -> list[Any]:
-    """dW, dA, dB of each layer in turn."""
-    return [x for one in zip(*found, strict=True) for x in one]
 
 
 class ProjectFunction(torch.autograd.Function):
@@ -86,7 +81,7 @@ class ProjectFunction(torch.autograd.Function):
         V = E + o.G * o.c
         g_NOP = roomy(N, own.outputs, own, h_ND)
         turn = cos_Nc, sin_Nc, o.eps
-        dq_NHc, dk_NGc, dh_ND = map(_dense, (dq_NHc, dk_NGc, dh_ND))
+        dq_NHc, dk_NGc, dh_ND = map(dense, (dq_NHc, dk_NGc, dh_ND))
         dwq = kernels.rotate_gradient(y_NO, wq_c, *turn, dq_NHc, g_NOP, need[5])
         dwk = kernels.rotate_gradient(y_NO[:, E:], wk_c, *turn, dk_NGc, g_NOP[:, E:], need[6])
         g_NOP[:, V : own.outputs].unflatten(1, (o.G, o.c)).copy_(dv_NGc)
@@ -94,7 +89,7 @@ class ProjectFunction(torch.autograd.Function):
         found = linears.weight_gradients(g_NOP, n_NDP, own, need[7])
         dx_ND = torch.empty_like(h_ND)
         dw = kernels.rms_norm_gradient(h_ND, w_D, rstd_N, dn_ND, dh_ND, dx_ND, need[4])
-        return None, dx_ND, None, None, dw, dwq, dwk, *_in_turn(found)
+        return None, dx_ND, None, None, dw, dwq, dwk, *in_turn(found)
 
 
 class FinishFunction(torch.autograd.Function):
@@ -133,7 +128,7 @@ class FinishFunction(torch.autograd.Function):
         spread, four = more[:3], more[3:]
         out, wide, down = _parts(o, four)
         (N, D), F = h2_ND.shape, down.inputs
-        dh3_ND = _dense(dh3_ND)
+        dh3_ND = dense(dh3_ND)
         g_NDP = dh3_ND
         if down.rank:
             g_NDP = roomy(N, D, down, h2_ND)
@@ -150,7 +145,7 @@ class FinishFunction(torch.autograd.Function):
         dw = kernels.rms_norm_gradient(h2_ND, w_D, rstd_N, dn_ND, dh3_ND, dh2_NDP[:, :D], need[3])
         da_NE = linears.input_gradient(dh2_NDP, out, spread[0])
         of_out = linears.weight_gradients(dh2_NDP, a_NE, out, need[4], low_Nr)
-        rest = [x for found in (of_out, of_wide, of_down) for x in _in_turn(found)]
+        rest = [x for found in (of_out, of_wide, of_down) for x in in_turn(found)]
         return None, dh2_NDP[:, :D], da_NE, dw, *rest
 
 
@@ -160,17 +155,12 @@ def _parts(o: Finish, four: Sequence[Any]) -> tuple[Linears, Linears, Linears]:
     return tuple(_linears(four[3 * a : 3 * b], o.scale[a:b]) for a, b in cuts)  # type: ignore
 
 
-def _dense(x: Tensor) -> Tensor:
-    """With channels side by side, as the kernels read them."""
-    return x if x.stride(-1) == 1 else x.contiguous()
-
-
 class NormFunction(torch.autograd.Function):
     """RMSNorm of (.., D)."""
 
     @staticmethod
     def forward(ctx: Any, eps: float, x: Tensor, w_D: Tensor) -> Tensor:
-        x_ND = _dense(x).flatten(0, -2)
+        x_ND = dense(x).flatten(0, -2)
         out_ND = x_ND.new_empty(x_ND.shape)
         rstd_N = kernels.rms_norm(x_ND, w_D, eps, out_ND)
         ctx.save_for_backward(x_ND, w_D, rstd_N)
@@ -180,7 +170,7 @@ class NormFunction(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x_ND, w_D, rstd_N = ctx.saved_tensors
-        grad_ND, dx_ND = _dense(grad).flatten(0, -2), x_ND.new_empty(x_ND.shape)
+        grad_ND, dx_ND = dense(grad).flatten(0, -2), x_ND.new_empty(x_ND.shape)
         train = ctx.needs_input_grad[2]
         dw = kernels.rms_norm_gradient(x_ND, w_D, rstd_N, grad_ND, None, dx_ND, train)
         return None, dx_ND.view(grad.shape), dw
