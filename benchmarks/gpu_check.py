@@ -36,8 +36,8 @@ AT_ONCE = 4  # parts of the first kind beside each other
 
 
 class Part(NamedTuple):
-    """name: a generator of rows in gpu_parts.py, gpu_runs.py or gpu_fast.py. limit: seconds on a
-    GPU. alone: it is timed."""
+    """name: a generator of rows in gpu_kernels.py, gpu_parts.py, gpu_runs.py or gpu_fast.py.
+    limit: seconds on a GPU. alone: it is timed."""
 
     name: str
     limit: int
@@ -45,12 +45,12 @@ class Part(NamedTuple):
 
 
 PARTS = [
-    Part("attention", 120), Part("objectives", 150), Part("chunks", 120), Part("stages", 240),
-    Part("syncs", 120), Part("resume", 240), Part("fused", 150), Part("offload", 240),
-    Part("losses", 120),
+    Part("kernels", 120), Part("attention", 120), Part("objectives", 150), Part("chunks", 120),
+    Part("stages", 240), Part("syncs", 120), Part("resume", 240), Part("fused", 150),
+    Part("offload", 240), Part("losses", 120),
     Part("machine", 60, True), Part("qwen3_lora", 80, True), Part("qwen3_full", 80, True),
-    Part("peers", 120, True),
-    Part("shapes", 80, True), Part("bge", 120, True), Part("faster", 200, True),
+    Part("bge", 120, True), Part("peers", 120, True), Part("shapes", 80, True),
+    Part("faster", 200, True),
 ]  # fmt: skip
 
 
@@ -89,10 +89,10 @@ def run_part(name: str, out: Path, dry: bool, commit: str) -> int:
     from mipic_llm.quiet import quiet
 
     quiet()
-    from benchmarks import gpu_fast, gpu_parts, gpu_runs
+    from benchmarks import gpu_fast, gpu_kernels, gpu_parts, gpu_runs
 
     write = Writer(out, name, dry, commit)
-    found = next(m for m in (gpu_parts, gpu_runs, gpu_fast) if hasattr(m, name))
+    found = next(m for m in (gpu_kernels, gpu_parts, gpu_runs, gpu_fast) if hasattr(m, name))
     try:
         with tempfile.TemporaryDirectory() as folder:
             for case, fields in getattr(found, name)(gpu_parts.Run(dry, Path(folder), out)):

@@ -235,60 +235,31 @@ def syncs(run: Run) -> Rows:
                 {f"{'/'.join(w.filename.split('/')[-2:])}:{w.lineno}" for w in waits}
             )
             places[f"{what}_count"] = len(waits)  # type: ignore[assignment]
-        yield name, {"ok": not places["gradients"], **places}
+        known = {"losses/ese.py:41"} if name == "ese" else set()  # the host steers an SVD
+        yield name, {"ok": not {*places["gradients"], *places["update"]} - known, **places}
 
 
 def fused(run: Run) -> Rows:
     """Our nodes, liger and torch.compile, full and LoRA: as far from float32 as without them."""
     device()
-    shape = flops.TINY_QWEN3 if run.dry else SMALL_QWEN3
-    path = models.write_model(shape, run.folder / shape.name, "bf16")
-    B = 6 if run.dry else 48
     off = ["--model.fused", "false", "--model.liger", "false"]
     options = {"fused": ["--model.fused", "true"], "liger": ["--model.liger", "true"],
                "compile": ["--train.compile", "true"]}  # fmt: skip
-    for mode in (["--lora.rank", "0"], ["--lora.rank", "16"]):
-        more = ["--objective.name", "mipic", *mode]
-        _, truth = one_step(built(path, [*more, "--model.attn", "sdpa"], "fp32", B))
-        base = apart(one_step(built(path, [*more, *off], run.half, B))[1], truth)
-        yield " ".join(["plain", *mode]), {"ok": base < 6e-2, "gradient": base}
-        for name, own in [] if run.dry else options.items():
-            gap = apart(one_step(built(path, [*more, *own], run.half, B))[1], truth)
-            yield " ".join([name, *mode]), {"ok": gap < 1.5 * base + 1e-3, "gradient": gap,
-                                            "without": base}  # fmt: skip
-
-
-def losses(run: Run) -> Rows:
-    """InfoNCE over more candidates than a tile holds, SIA at Qwen3's width, against float64."""
-    from benchmarks import sia
-    from mipic_llm.losses.infonce import mrl_per_dim
-
-    here = device()
-    B, N, D, dims = (8, 40, 32, (4, 32)) if run.dry else (512, 40_000, 1024, (16, 256, 1024))
-    torch.manual_seed(0)
-    target_B = torch.randint(0, N, (B,), device=here)
-    q_BD, c_ND = torch.randn(B, D, device=here), torch.randn(N, D, device=here)
-
-    def naive(q_BD: Tensor, c_ND: Tensor) -> Tensor:
-        cosines = [torch.nn.functional.normalize(q_BD[:, :d], dim=1)
-                   @ torch.nn.functional.normalize(c_ND[:, :d], dim=1).T for d in dims]  # fmt: skip
-        return torch.stack([torch.nn.functional.cross_entropy(z / 0.05, target_B) for z in cosines])
-
-    def ours(q_BD: Tensor, c_ND: Tensor) -> Tensor:
-        return mrl_per_dim(q_BD, c_ND, target_B=target_B, dims=dims, tau=0.05)
-
-    def gradients(loss: Any, dtype: torch.dtype) -> tuple[Tensor, Gradients]:
-        leaves = [x.to(dtype).requires_grad_() for x in (q_BD, c_ND)]
-        value = loss(*leaves)
-        value.sum().backward()
-        return value.detach().double(), {n: x.grad for n, x in zip("qc", leaves, strict=True)}
-
-    (want, slope), (got, mine) = gradients(naive, torch.float64), gradients(ours, torch.float32)
-    gap = float(((got - want) / want).abs().max())
-    yield f"InfoNCE {B} x {N}", {"ok": gap < 1e-4 and apart(mine, slope) < 1e-4, "loss": gap,
-                                 "gradient": apart(mine, slope)}  # fmt: skip
-    for row in sia.run(harness.Options(quick=run.dry, runs=4)):
-        yield (
-            f"sia {row['case']} {row['variant']}",
-            {k: row[k] for k in ("median_ms", "ratio", "peak_mib") if k in row},
-        )
+    B = 6 if run.dry else 48
+    for shape in [flops.TINY_QWEN3] if run.dry else [SMALL_XLMR, SMALL_QWEN3]:
+        path = models.write_model(shape, run.folder / shape.name, "bf16")
+        for mode in (["--lora.rank", "0"], ["--lora.rank", "16"]):
+            more = ["--objective.name", "mipic", *mode]
+            _, truth = one_step(built(path, [*more, "--model.attn", "sdpa"], "fp32", B))
+            base = apart(one_step(built(path, [*more, *off], run.half, B))[1], truth)
+            yield (" ".join([shape.name, "plain", *mode]), {"ok": base < 6e-2, "gradient": base})
+            for name, own in [] if run.dry else options.items():
+                if (name == "liger" and shape is SMALL_XLMR) or (
+                    name == "compile" and "16" in mode
+                ):
+                    continue  # there is none for it; it takes long
+                gap = apart(one_step(built(path, [*more, *own], run.half, B))[1], truth)
+                yield (
+                    " ".join([shape.name, name, *mode]),
+                    {"ok": gap < 1.5 * base + 1e-3, "gradient": gap, "without": base},
+                )

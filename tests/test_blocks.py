@@ -61,9 +61,7 @@ def test_how_layers_run(tmp_path, monkeypatch) -> None:
         run(tiny_qwen3, "--model.fused", "true")
     with pytest.raises(UserError, match=r"needs layers without dropout \(--model.dropout 0\); use"):
         run(tiny_bert, "--model.fused", "true")
-    with pytest.raises(
-        UserError, match="is for qwen3, bert, roberta, xlm-roberta only, and"
-    ):
+    with pytest.raises(UserError, match="is for qwen3, bert, roberta, xlm-roberta only, and"):
         run(tiny_llama, "--model.fused", "true")
     with pytest.raises(UserError, match="model.fused cannot follow ZeRO-3"):
         run(tiny_qwen3, "--model.fused", "true", stage=3)

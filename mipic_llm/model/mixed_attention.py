@@ -66,11 +66,14 @@ class MixedAttention(torch.autograd.Function):
         return *found, None, None, None, None, None
 
 
-def fault(device: str, dtype: torch.dtype, c: int = 64, wide: bool = False) -> str | None:
+def fault(
+    device: str, dtype: torch.dtype, c: int = 64, wide: bool = False,
+    heads: tuple[int, int] = (4, 2),
+) -> str | None:  # fmt: skip
     """Why the kernels cannot be used here: what a compiler or driver said, or that they differ from
     plain attention, gradients too. None where they are right. c: channels of a head; wide: wide
-    tiles too."""
-    lengths, (H, G), at = (40, 30, 9, 1), (4, 2), 0.05
+    tiles too; heads: of queries and keys."""
+    lengths, (H, G), at = (40, 30, 9, 1), heads, 0.05
     if wide:
         lengths = (104, 70, 50, 66, *lengths)
 
@@ -87,8 +90,8 @@ def fault(device: str, dtype: torch.dtype, c: int = 64, wide: bool = False) -> s
 
     generator, found = torch.Generator().manual_seed(0), []
     try:
-        *sides, grad = (torch.randn(sum(lengths), heads, c, generator=generator).to(device, dtype)
-                        for heads in (H, G, G, H))  # fmt: skip
+        *sides, grad = (torch.randn(sum(lengths), n, c, generator=generator).to(device, dtype)
+                        for n in (H, G, G, H))  # fmt: skip
         with torch.inference_mode(False), torch.enable_grad():
             for attention, to in ((plain, torch.float32), (ours, dtype)):
                 leaves = [x.detach().to(to).requires_grad_() for x in sides]

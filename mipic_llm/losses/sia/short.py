@@ -77,13 +77,14 @@ class ShortSia(torch.autograd.Function):
         ctx.part, kept = None, ()
         if long:
             assert lengths is not None
-            ctx.part = Layout(None, lengths[:long], query_LSD)
+            ctx.part = Layout(None, (*lengths[:long],) * L, query_LSD)
             with full_precision(query_LSD.device):
                 *values, kept = function.values(
-                    o, ctx.part, query_LSD[:, :long], lifted_LSK[:, :long],
-                    [t[: ctx.part.n_real] for t in tokens],
+                    o, ctx.part, *_as_one_layer(ctx.part.n_real // L, long, query_LSD, lifted_LSK,
+                                                tokens)
                 )  # fmt: skip
-            relation_LS[:, :long], geometry_LS[:, :long] = values
+            for whole, part in zip((relation_LS, geometry_LS), values, strict=True):
+                whole[:, :long] = part.view(L, long)
         ctx.save_for_backward(query_LSD, lifted_LSK, score_LRN, *tokens, *kept)
         ctx.o, ctx.texts, ctx.long = o, texts, long
         return relation_LS, geometry_LS
@@ -102,16 +103,26 @@ class ShortSia(torch.autograd.Function):
         call = Call(o, ctx.texts, query_LSD, lifted_LSK, tokens)
         call.gradients(score_LRN, grads, dquery_LSD, dlifted_LSK, dtok)
         if long:
+            L, n = len(tokens), ctx.part.n_real // len(tokens)
             with full_precision(query_LSD.device):
-                dquery, dlifted, found = function.gradients(
-                    o, ctx.part, query_LSD[:, :long], lifted_LSK[:, :long],
-                    [t[: ctx.part.n_real] for t in tokens], Kept(*kept),
-                    (grads[0][:, :long], grads[1][:, :long]),
+                dquery, dlifted, (found,) = function.gradients(
+                    o, ctx.part, *_as_one_layer(n, long, query_LSD, lifted_LSK, tokens),
+                    Kept(*kept),
+                    (grads[0][:, :long].reshape(1, -1), grads[1][:, :long].reshape(1, -1)),
                 )  # fmt: skip
-            dquery_LSD[:, :long], dlifted_LSK[:, :long] = dquery, dlifted
-            for whole, part in zip(dtok, found, strict=True):
-                whole[: len(part)] = part
+            dquery_LSD[:, :long] = dquery.view(L, long, -1)
+            dlifted_LSK[:, :long] = dlifted.view(L, long, -1)
+            torch._foreach_copy_([whole[:n] for whole in dtok], list(found.split(n)))
         return None, None, None, None, dquery_LSD, dlifted_LSK, *dtok
+
+
+def _as_one_layer(
+    n: int, long: int, query_LSD: Tensor, lifted_LSK: Tensor, tokens: Sequence[Tensor]
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """The first `long` sentences, of n tokens together, of all layers as those of one layer: a
+    layer more is then no launch more."""
+    sides = (x[:, :long].reshape(1, -1, x.shape[2]) for x in (query_LSD, lifted_LSK))
+    return *sides, [torch.cat([t[:n] for t in tokens])]
 
 
 def fault(device: torch.device, dtype: torch.dtype) -> str | None:
