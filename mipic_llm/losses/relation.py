@@ -22,7 +22,7 @@ from torch.linalg import vector_norm
 from mipic_llm.losses.numerics import LEFT_OUT, check_tau, compute_dtype, full_precision
 
 # Of the (b, n) matrices of one row tile: cache and heap on a CPU, few launches elsewhere.
-_TILE_MATRICES = 5
+_TILE_MATRICES = 4
 _TILE_BYTES = 16 * 2**20
 _TILE_BYTES_GPU = 512 * 2**20
 _EPS = 1e-12
@@ -125,7 +125,7 @@ class _NeighbourhoodKl(torch.autograd.Function):
                 unit_bd, norm_b1 = _unit(q_BD[here, :d])
                 log_p_bn, p_bn = candidates.softmax(unit_bd, i, out_bn)
                 kl_i[i] -= torch.vdot(t_bn.flatten(), log_p_bn.sub_(log_t_bn).flatten())
-                du_bd, du_Nd = candidates.gradient(p_bn.sub_(t_bn).div_(tau), unit_bd, i)
+                du_bd, du_Nd = candidates.gradient(p_bn.sub_(t_bn), unit_bd, i)
                 dq[i][here] = _through_unit(du_bd, unit_bd, norm_b1)
                 dc[i] += _through_unit(du_Nd, *candidates.units[i])
         ctx.save_for_backward(*dq, *dc)
@@ -147,30 +147,28 @@ class _NeighbourhoodKl(torch.autograd.Function):
 
 
 class _Candidates:
-    """Candidates c and kept ones, with their norms at each width of dims."""
+    """Candidates c and kept ones, each of length 1 at each width of dims."""
 
     def __init__(self, c_ND: Tensor, kept_MD: Tensor, dims: tuple[int, ...], tau: float) -> None:
-        self.tau, self.kept_MD = tau, kept_MD
+        self.tau = tau
         self.units = [_unit(c_ND[:, :d]) for d in dims]
-        self.kept_norms = [vector_norm(kept_MD[:, :d], dim=1).clamp_min(_EPS) for d in dims]
+        self.all = [torch.cat([unit_Nd, _unit(kept_MD[:, :d])[0]])
+                    for d, (unit_Nd, _) in zip(dims, self.units, strict=True)]  # fmt: skip
 
     def softmax(self, unit_bd: Tensor, i: int, out_bn: Tensor | None) -> tuple[Tensor, Tensor]:
         """(log p, p) over all candidates (b, n), the kept ones last; p is 0 where out_bn is set."""
-        kept_bM = unit_bd @ self.kept_MD[:, : unit_bd.shape[1]].T
-        cos_bn = torch.cat([unit_bd @ self.units[i][0].T, kept_bM.div_(self.kept_norms[i])], 1)
-        logits_bn = cos_bn.div_(self.tau)
+        logits_bn = (unit_bd / self.tau) @ self.all[i].T
         if out_bn is not None:
             logits_bn.masked_fill_(out_bn, LEFT_OUT)
         log_bn = torch.log_softmax(logits_bn, 1)
-        return log_bn, log_bn.exp()
+        return log_bn, torch.exp(log_bn, out=logits_bn)
 
-    def gradient(self, dcos_bn: Tensor, unit_bd: Tensor, i: int) -> tuple[Tensor, Tensor]:
-        """Gradients of the unit queries (b, d) and of the unit candidates c (N, d)."""
-        unit_Nd = self.units[i][0]
-        dcos_bN, dcos_bM = dcos_bn.tensor_split([len(unit_Nd)], 1)
-        kept_Md = self.kept_MD[:, : unit_bd.shape[1]]
-        du_bd = dcos_bN @ unit_Nd + dcos_bM.div_(self.kept_norms[i]) @ kept_Md
-        return du_bd, dcos_bN.T @ unit_bd
+    def gradient(self, slope_bn: Tensor, unit_bd: Tensor, i: int) -> tuple[Tensor, Tensor]:
+        """Gradients of the unit queries (b, d) and of the unit candidates c (N, d), from that of
+        the logits."""
+        du_bd = slope_bn @ self.all[i]
+        du_Nd = slope_bn[:, : len(self.units[i][0])].T @ unit_bd
+        return du_bd.div_(self.tau), du_Nd.div_(self.tau)
 
 
 def _unit(x_Nd: Tensor) -> tuple[Tensor, Tensor]:

@@ -104,7 +104,7 @@ def activations(work: Work, load: Load) -> float:
 def readouts(work: Work, load: Load, ranks: int) -> float:
     """Readouts of all layers that are read, in fp32 with their gradients; candidates of all ranks
     and the similarities with them (rows tiled from 16,384 candidates on); those of the relation
-    between texts (5 matrices of a tile of rows), and what it keeps; a teacher's vectors and the
+    between texts (4 matrices of a tile of rows), and what it keeps, twice; a teacher's vectors and the
     prefixes in their space; MIC's comparison of all texts (3 matrices)."""
     width, layers = work.shape.width, max(1, work.tokens_layers, 1 + load.gathered)
     own = 8 * load.texts * width * layers
@@ -114,6 +114,6 @@ def readouts(work: Work, load: Load, ranks: int) -> float:
     square = 3 * 4 * (ranks * load.texts) ** 2 if load.square else 0
     rows = load.pairs if candidates < 16384 else min(load.pairs, max(1, 2**24 // candidates))
     seen = ranks * load.texts + load.memory
-    relation = min(RELATION_TILE, 5 * 4 * load.texts * seen) if load.relation else 0
+    relation = min(RELATION_TILE, 4 * 4 * load.texts * seen) if load.relation else 0
     matrices = 3 * 4 * rows * candidates + relation + square
-    return own + gathered + taught + matrices + 4 * load.memory * width
+    return own + gathered + taught + matrices + 8 * load.memory * width
