@@ -104,8 +104,8 @@ def activations(work: Work, load: Load) -> float:
 def readouts(work: Work, load: Load, ranks: int) -> float:
     """Readouts of all layers that are read, in fp32 with their gradients; candidates of all ranks
     and the similarities with them (rows tiled from 16,384 candidates on); those of the relation
-    between texts (4 matrices of a tile of rows), and what it keeps, twice; a teacher's vectors and the
-    prefixes in their space; MIC's comparison of all texts (3 matrices)."""
+    between texts (4 matrices of a tile of rows), and what it keeps, twice; a teacher's vectors and
+    the prefixes in their space; MIC's comparison of all texts (3 matrices)."""
     width, layers = work.shape.width, max(1, work.tokens_layers, 1 + load.gathered)
     own = 8 * load.texts * width * layers
     candidates = ranks * load.pairs * (load.columns - 1)
