@@ -103,15 +103,15 @@ def bge(run: Run) -> Rows:
     """BGE-M3's shape, LoRA and full."""
     device()
     path, shape = big(run, "xlmr-" if run.dry else "bge-m3")
-    B = 6 if run.dry else 640
     for mode in ("lora", "full"):
-        versions = {
-            f"bge-m3 {mode} {terms}": timed(path, shape, B, 0, ["--objective.name", terms], mode)
-            for terms in ("mrl", "mipic")
-        }
+        options = {"mrl": [], "mipic": [], "mrl plain": ["--model.fused", "false"]}
+        versions: dict[str, Timed] = {}
+        yield from built(run, path, shape, mode, options, versions)
         yield from measure(run, versions, runs=8, warmup=3)
-        for name in versions:
-            yield f"{name} profile", kernels(run, name, versions[name])
+        module = next(iter(versions.values())).stepper.made.runner.engine.module
+        yield f"bge-m3 {mode} how", {"layers": module.backbone.about_layers}
+        name = f"{shape.name} {mode} mrl"
+        yield f"{name} profile", kernels(run, name, versions[name])
         del versions
 
 

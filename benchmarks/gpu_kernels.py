@@ -1,0 +1,74 @@
+"""Parts of gpu_check.py on kernels alone: each against plain PyTorch, over more shapes than a run
+asks of it; losses against float64."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks import harness
+from benchmarks.gpu_parts import Gradients, Rows, Run, apart, device
+
+
+def kernels(run: Run) -> Rows:
+    """What a run asks of each kernel before it uses it, for more heads and channels."""
+    here = device()
+    if here.type != "cuda":
+        yield "all", {"ok": True, "note": "no device for them"}
+        return
+    from mipic_llm.losses.sia import short
+    from mipic_llm.model import mixed_attention, short_attention
+    from mipic_llm.model.blocks import apply
+
+    asked: dict[str, Any] = {}
+    for dtype in (torch.bfloat16, torch.float32):
+        asked[f"SIA {dtype}"] = lambda d=dtype: short.fault(here, d)
+    for kind in ("qwen3", "bert"):
+        asked[f"nodes {kind}"] = lambda k=kind: apply.fault("cuda", k)
+    for c in short_attention.CHANNELS:
+        for heads in ((2, 2), (4, 2), (8, 1)):
+            asked[f"tiles, {c} channels, heads {heads}"] = lambda c=c, h=heads: (
+                mixed_attention.fault("cuda", torch.bfloat16, c, True, h)
+            )
+    for name, ask in asked.items():
+        why = ask()
+        torch.cuda.synchronize()  # an illegal access is told here, not in the next case
+        yield name, {"ok": why is None, "note": why or ""}
+
+
+def losses(run: Run) -> Rows:
+    """InfoNCE over more candidates than a tile holds, SIA at Qwen3's width, against float64."""
+    from benchmarks import sia
+    from mipic_llm.losses.infonce import mrl_per_dim
+
+    here = device()
+    B, N, D, dims = (8, 40, 32, (4, 32)) if run.dry else (512, 40_000, 1024, (16, 256, 1024))
+    torch.manual_seed(0)
+    target_B = torch.randint(0, N, (B,), device=here)
+    q_BD, c_ND = torch.randn(B, D, device=here), torch.randn(N, D, device=here)
+
+    def naive(q_BD: Tensor, c_ND: Tensor) -> Tensor:
+        cosines = [torch.nn.functional.normalize(q_BD[:, :d], dim=1)
+                   @ torch.nn.functional.normalize(c_ND[:, :d], dim=1).T for d in dims]  # fmt: skip
+        return torch.stack([torch.nn.functional.cross_entropy(z / 0.05, target_B) for z in cosines])
+
+    def ours(q_BD: Tensor, c_ND: Tensor) -> Tensor:
+        return mrl_per_dim(q_BD, c_ND, target_B=target_B, dims=dims, tau=0.05)
+
+    def gradients(loss: Any, dtype: torch.dtype) -> tuple[Tensor, Gradients]:
+        leaves = [x.to(dtype).requires_grad_() for x in (q_BD, c_ND)]
+        value = loss(*leaves)
+        value.sum().backward()
+        return value.detach().double(), {n: x.grad for n, x in zip("qc", leaves, strict=True)}
+
+    (want, slope), (got, mine) = gradients(naive, torch.float64), gradients(ours, torch.float32)
+    gap = float(((got - want) / want).abs().max())
+    yield f"InfoNCE {B} x {N}", {"ok": gap < 1e-4 and apart(mine, slope) < 1e-4, "loss": gap,
+                                 "gradient": apart(mine, slope)}  # fmt: skip
+    for row in sia.run(harness.Options(quick=run.dry, runs=4)):
+        yield (
+            f"sia {row['case']} {row['variant']}",
+            {k: row[k] for k in ("median_ms", "ratio", "peak_mib") if k in row},
+        )
