@@ -153,4 +153,4 @@ def _parts(three: Sequence[Any], scale: Sequence[float]) -> list[Linears]:
 def _bias_gradients(g_NOP: Tensor, own: Linears, train: bool) -> list[Tensor | None]:
     if not train:
         return [None] * len(own.W)
-    return list(g_NOP[:, : own.outputs].sum(0).split([len(W) for W in own.W]))
+    return list(g_NOP[:, : own.outputs].sum(0).split(own.heights))

@@ -14,7 +14,7 @@ are written with P free columns at their right (`room`), which take low and slop
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,53 +22,45 @@ from torch import Tensor
 PAD = 16
 
 
-class Linears(NamedTuple):
-    """W: (o_j, i) each. A: (r_j, i), B: (o_j, r_j), None where a layer has no LoRA. scale: s_j."""
+class Linears:
+    """W: (o_j, i) each. A: (r_j, i), B: (o_j, r_j), None where a layer has no LoRA. scale: s_j.
 
-    W: Sequence[Tensor]
-    A: Sequence[Tensor | None]
-    B: Sequence[Tensor | None]
-    scale: Sequence[float]
+    heights: the o_j, and outputs their sum O. inputs: i. ranks: r_j, 0 without LoRA, and rank their
+    sum R. room: P, free columns at the right of the input, and of the output's gradient."""
 
-    @property
-    def rank(self) -> int:
-        return sum(A.shape[0] for A in self.A if A is not None)
+    __slots__ = (
+        "A", "B", "W", "heights", "inputs", "outputs", "rank", "ranks", "room", "scale",
+    )  # fmt: skip
 
-    @property
-    def room(self) -> int:
-        """P: free columns at the right of the input, and of the output's gradient."""
-        return -(-self.rank // PAD) * PAD
-
-    @property
-    def outputs(self) -> int:
-        return sum(W.shape[0] for W in self.W)
-
-    @property
-    def inputs(self) -> int:
-        return self.W[0].shape[1]
+    def __init__(
+        self, W: Sequence[Tensor], A: Sequence[Tensor | None], B: Sequence[Tensor | None],
+        scale: Sequence[float],
+    ) -> None:  # fmt: skip
+        self.W, self.A, self.B, self.scale = W, A, B, scale
+        self.heights, self.inputs = [w.shape[0] for w in W], W[0].shape[1]
+        self.ranks = [0 if x is None else x.shape[0] for x in A]
+        self.outputs, self.rank = sum(self.heights), sum(self.ranks)
+        self.room = -(-self.rank // PAD) * PAD
 
     def spread(self) -> Tensor | None:
         """E with zeros to its right, (O, P); None without LoRA."""
         if not self.rank:
             return None
-        E_OP, row, column = self.W[0].new_zeros(self.outputs, self.room), 0, 0
-        for W, B, scale in zip(self.W, self.B, self.scale, strict=True):
+        E_OP, column = self.W[0].new_zeros(self.outputs, self.room), 0
+        for here, B, r, scale in zip(
+            E_OP.split(self.heights), self.B, self.ranks, self.scale, strict=True
+        ):
             if B is not None:
-                here = E_OP[row : row + W.shape[0], column : column + B.shape[1]]
-                torch.mul(B, scale, out=here)
-                column += B.shape[1]
-            row += W.shape[0]
+                torch.mul(B, scale, out=here.narrow(1, column, r))
+                column += r
         return E_OP
 
     def widened(self, E_OP: Tensor) -> Tensor:
         """[W | E]: (O, i + P)."""
-        i = self.inputs
-        found = E_OP.new_empty(self.outputs, i + self.room)
-        row = 0
-        for W in self.W:
-            found[row : row + W.shape[0], :i] = W
-            row += W.shape[0]
-        found[:, i:] = E_OP
+        found = E_OP.new_empty(self.outputs, self.inputs + self.room)
+        parts = zip(self.W, E_OP.split(self.heights), found.split(self.heights), strict=True)
+        for W, E, here in parts:
+            torch.cat((W, E), 1, out=here)
         return found
 
     def down(self) -> Tensor:
@@ -137,22 +129,18 @@ def weight_gradients(
     outputs, i, R = linears.outputs, linears.inputs, linears.rank
     g_NO, x_Ni = g_NOP[:, :outputs], x_NiP[:, :i]
     none: list[Tensor | None] = [None] * len(linears.W)
-    dW = list((g_NO.T @ x_Ni).split([W.shape[0] for W in linears.W])) if train else none
+    dW = list((g_NO.T @ x_Ni).split(linears.heights)) if train else none
     if not R:
         return dW, none, none
     dA_Ri = g_NOP[:, outputs : outputs + R].T @ x_Ni
     low_NR = x_NiP[:, i : i + R] if low_NP is None else low_NP[:, :R]
-    scales = {s for s, A in zip(linears.scale, linears.A, strict=True) if A is not None}
-    alpha = scales.pop() if len(scales) == 1 else None
-    each = 1 if alpha is None else alpha
-    dE_OR = torch.addmm(low_NR.new_empty(R), g_NO.T, low_NR, beta=0, alpha=each)
-    dA, dB, row, column = list(none), list(none), 0, 0
-    for j, (W, A, scale) in enumerate(zip(linears.W, linears.A, linears.scale, strict=True)):
-        if A is not None:
-            here = slice(column, column + A.shape[0])
-            dA[j], dB[j] = dA_Ri[here], dE_OR[row : row + W.shape[0], here]
-            if alpha is None:
-                dB[j] = dB[j] * scale
-            column += A.shape[0]
-        row += W.shape[0]
+    dA = [x if r else None for x, r in zip(dA_Ri.split(linears.ranks), linears.ranks, strict=True)]
+    dB, column = list(none), 0
+    for j, g_No in enumerate(g_NO.split(linears.heights, 1)):
+        if r := linears.ranks[
+            j
+        ]:  # one by one: a part of a larger product would be copied once more
+            low_Nr, column = low_NR.narrow(1, column, r), column + r
+            like = low_Nr.new_empty(r)
+            dB[j] = torch.addmm(like, g_No.T, low_Nr, beta=0, alpha=linears.scale[j])
     return dW, dA, dB
