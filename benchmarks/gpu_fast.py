@@ -107,7 +107,7 @@ def bge(run: Run) -> Rows:
         options = {"mrl": [], "mipic": [], "mrl plain": ["--model.fused", "false"]}
         versions: dict[str, Timed] = {}
         yield from built(run, path, shape, mode, options, versions)
-        yield from measure(run, versions, runs=8, warmup=3)
+        yield from measure(run, versions, runs=6, warmup=2)
         module = next(iter(versions.values())).stepper.made.runner.engine.module
         yield f"bge-m3 {mode} how", {"layers": module.backbone.about_layers}
         name = f"{shape.name} {mode} mrl"

@@ -20,13 +20,13 @@ def kernels(run: Run) -> Rows:
         return
     from mipic_llm.losses.sia import short
     from mipic_llm.model import mixed_attention, short_attention
-    from mipic_llm.model.blocks import apply
+    from mipic_llm.model.blocks.apply import fault
 
     asked: dict[str, Any] = {}
     for dtype in (torch.bfloat16, torch.float32):
         asked[f"SIA {dtype}"] = lambda d=dtype: short.fault(here, d)
     for kind in ("qwen3", "bert"):
-        asked[f"nodes {kind}"] = lambda k=kind: apply.fault("cuda", k)
+        asked[f"nodes {kind}"] = lambda k=kind: fault("cuda", k)
     for c in short_attention.CHANNELS:
         for heads in ((2, 2), (4, 2), (8, 1)):
             asked[f"tiles, {c} channels, heads {heads}"] = lambda c=c, h=heads: (
