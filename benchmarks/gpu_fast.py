@@ -104,14 +104,15 @@ def bge(run: Run) -> Rows:
     device()
     path, shape = big(run, "xlmr-" if run.dry else "bge-m3")
     for mode in ("lora", "full"):
-        options = {"mrl": [], "mipic": [], "mrl plain": ["--model.fused", "false"]}
+        options = {"mrl": [], "mipic": []}
+        options |= {} if run.dry else {"mrl fused": ["--model.fused", "true"]}
         versions: dict[str, Timed] = {}
         yield from built(run, path, shape, mode, options, versions)
         yield from measure(run, versions, runs=6, warmup=2)
-        module = next(iter(versions.values())).stepper.made.runner.engine.module
-        yield f"bge-m3 {mode} how", {"layers": module.backbone.about_layers}
-        name = f"{shape.name} {mode} mrl"
-        yield f"{name} profile", kernels(run, name, versions[name])
+        for name in [f"{shape.name} {mode} {x}" for x in ("mrl", "mrl fused") if not run.dry]:
+            module = versions[name].stepper.made.runner.engine.module
+            yield f"{name} profile", {"layers": module.backbone.about_layers,
+                                      **kernels(run, name, versions[name])}  # fmt: skip
         del versions
 
 

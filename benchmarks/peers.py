@@ -166,7 +166,7 @@ def bench(
         sample = rows[: min(case.B, 64)]
         gaps = agree(first.gradients(sample),
                      their_gradients(theirs, loss, recorder.inner, sample, precision),
-                     1e-5 if precision == "fp32" else 2e-2)  # fmt: skip
+                     1e-5 if precision == "fp32" else 5e-2)  # each some 1e-2 from fp32  # fmt: skip
         print(f"{case.name}: relative difference {gaps[0]:.1e} loss, {gaps[1]:.1e} gradient")
         samples = race(trainer, recorder, ours, case.warmup)
     common = {"suite": suite, "model": model, "lengths": source, "B": case.B,

@@ -68,6 +68,8 @@ def test_how_layers_run(tmp_path, monkeypatch) -> None:
     with pytest.raises(UserError, match="model.fused and train.compile are on"):
         run(tiny_qwen3, "--model.fused", "true", "--train.compile", "true")
     assert run(tiny_qwen3, why=None) == "fused"
+    assert run(tiny_bert, why=None) == "plain"  # not seen to be faster: only where it is asked for
+    assert run(tiny_bert, "--model.fused", "true", why=None) == "fused"
     assert run(tiny_qwen3, "--model.fused", "false", why=None) == "plain"
     assert "no ptxas" in run(tiny_qwen3, why="fails here: no ptxas")  # a fault is said
 

@@ -72,7 +72,10 @@ def fuse_layers(config: Config, model: Any, stage: int) -> str:
         return "compiled"
     if config.lora.rank and stage < 3:
         fuse_lora(model)
-    why = "" if m.fused == "false" or m.liger == "true" else blocks.obstacle(model, stage)
+    off = m.fused == "false" or m.liger == "true" or (
+        m.fused == "auto" and not blocks.worth_it(model)
+    )  # fmt: skip
+    why = "" if off else blocks.obstacle(model, stage)
     if why is None:
         blocks.apply(model)
         return "fused"

@@ -28,6 +28,12 @@ def family_of(model: nn.Module) -> Family | None:
     return next((family for family in FAMILIES if kind in family.kinds), None)
 
 
+def worth_it(model: nn.Module) -> bool:
+    """Whether nodes are used where nobody asks for them; not a word on whether they can be."""
+    family = family_of(model)
+    return family is None or family.faster
+
+
 def obstacle(model: nn.Module, stage: int) -> str | None:
     """Why the layers of this model, LoRA on it or not, cannot run by our nodes here, as the end of
     a sentence; None where they can. stage: of ZeRO."""

@@ -19,6 +19,7 @@ from torch.autograd.function import once_differentiable
 
 from mipic_llm.model.blocks import encoder_kernels as kernels
 from mipic_llm.model.blocks import linears
+from mipic_llm.model.blocks.kernels import copy
 from mipic_llm.model.blocks.linears import Linears, dense, in_turn, roomy
 
 
@@ -48,7 +49,7 @@ class ProjectFunction(torch.autograd.Function):
         h_NDP = h_ND
         if own.rank:  # room for LoRA's part
             h_NDP = roomy(*h_ND.shape, own, h_ND)
-            h_NDP[:, : h_ND.shape[1]] = h_ND
+            copy(dense(h_ND), h_NDP[:, : h_ND.shape[1]])
         E_OP = own.spread()
         y_NO = linears.forward(h_NDP, own, E_OP, torch.cat(three[3::4]))
         ctx.save_for_backward(h_NDP, E_OP, *three)
@@ -62,9 +63,9 @@ class ProjectFunction(torch.autograd.Function):
         h_NDP, E_OP, *three = ctx.saved_tensors
         own, need = _linears(three, ctx.o.scale), ctx.needs_input_grad
         g_NOP = roomy(len(h_NDP), own.outputs, own, h_NDP)
-        places = g_NOP[:, : own.outputs].unflatten(1, (3, ctx.o.H, -1)).unbind(1)
+        places = g_NOP[:, : own.outputs].split(own.heights, 1)
         for place, head in zip(places, heads, strict=True):
-            place.copy_(head)
+            copy(head.flatten(1), place)
         dx_ND = linears.input_gradient(g_NOP, own, E_OP, dense(dh_ND))
         found = linears.weight_gradients(g_NOP, h_NDP, own, need[2])
         biases = _bias_gradients(g_NOP, own, need[5])
@@ -85,8 +86,8 @@ class FinishFunction(torch.autograd.Function):
         s1_ND = torch.addmm(h_ND, a_NE, out.W[0].T)
         low_Nr = None
         if out.rank:
-            low_Nr = a_NE @ out.A[0].T  # type: ignore[union-attr]
-            s1_ND.addmm_(low_Nr, out.B[0].T, alpha=out.scale[0])  # type: ignore[union-attr]
+            low_Nr = linears.product(a_NE, out.A[0].T, out.common)  # type: ignore[union-attr]
+            s1_ND.addmm_(low_Nr, out.B[0].T)  # type: ignore[union-attr]
         n_NDP = roomy(N, D, up, h_ND)
         moments1 = kernels.layer_norm(s1_ND, bias_o, w1, b1, o.eps[0], n_NDP[:, :D])
         spread = [part.spread() for part in (out, up, down)]

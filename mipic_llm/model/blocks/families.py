@@ -15,11 +15,13 @@ from mipic_llm.model.lora_layer import parts
 
 
 class Family(NamedTuple):
-    """kinds: `model_type` of transformers' configs. linears: of a layer, by their places in it.
-    act: `hidden_act`. biased: whether the linear layers have biases. norms: classes of norms, by
-    their names, that get `norm`, beside the layers."""
+    """kinds: `model_type` of transformers' configs. faster: nodes were measured to be faster than
+    transformers' layers, and are used unasked. linears: of a layer, by their places in it. act:
+    `hidden_act`. biased: whether the linear layers have biases. norms: classes of norms, by their
+    names, that get `norm`, beside the layers."""
 
     kinds: tuple[str, ...]
+    faster: bool
     linears: tuple[str, ...]
     act: str
     biased: bool
@@ -123,12 +125,12 @@ def _bert_layer(
 
 
 QWEN3 = Family(
-    ("qwen3",),
+    ("qwen3",), True,
     (*(f"self_attn.{x}_proj" for x in "qkvo"), "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"),
     "silu", False, _qwen3_layer, ("Qwen3RMSNorm",), _qwen3_norm,
 )  # fmt: skip
 BERT = Family(
-    ("bert", "roberta", "xlm-roberta"),
+    ("bert", "roberta", "xlm-roberta"), False,
     (*(f"attention.self.{x}" for x in ("query", "key", "value")), "attention.output.dense",
      "intermediate.dense", "output.dense"),
     "gelu", True, _bert_layer,

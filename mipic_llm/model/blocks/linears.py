@@ -4,9 +4,10 @@ Shape legend: N tokens; i width of the input; o_j width of output j, O their sum
 LoRA of j, R their sum; P R rounded up to whole columns of memory (PAD).
 
     y_j = x W_j^T + s_j (x A_j^T) B_j^T          (Hu et al. 2021, arXiv 2106.09685)
-    y   = [x | low] [W | E]^T                     low = x A^T (N, R),  E the s_j B_j in a diagonal
-    dx  = [g | slope] [W ; A]                     slope = g E (N, R)
-    dA  = slope^T x,   dB_j = s_j g_j^T low_j,   dW = g^T x
+    y   = [x | low] [W | E]^T                     low = s x A^T (N, R),  E the B_j in a diagonal
+    dx  = [g | slope] [W ; A]                     slope = s g E (N, R)
+    dA  = slope^T x,   dB_j = g_j^T low_j,        dW = g^T x
+Where the s_j are not alike, s is 1, E holds the s_j B_j, and dB_j is times s_j.
 So the low-rank parts and the sum over j cost no passes over (N, o) or (N, i) of their own: x and g
 are written with P free columns at their right (`room`), which take low and slope.
 """
@@ -26,32 +27,37 @@ class Linears:
     """W: (o_j, i) each. A: (r_j, i), B: (o_j, r_j), None where a layer has no LoRA. scale: s_j.
 
     heights: the o_j, and outputs their sum O. inputs: i. ranks: r_j, 0 without LoRA, and rank their
-    sum R. room: P, free columns at the right of the input, and of the output's gradient."""
+    sum R. room: P, free columns at the right of the input, and of the output's gradient.
+    common: the s_j where all are alike, and E is without; else 1, and factors are the s_j."""
 
-    __slots__ = (
-        "A", "B", "W", "heights", "inputs", "outputs", "rank", "ranks", "room", "scale",
-    )  # fmt: skip
+    __slots__ = ("A", "B", "W", "common", "factors", "heights", "inputs", "outputs", "rank",
+                 "ranks", "room")  # fmt: skip
 
     def __init__(
         self, W: Sequence[Tensor], A: Sequence[Tensor | None], B: Sequence[Tensor | None],
         scale: Sequence[float],
     ) -> None:  # fmt: skip
-        self.W, self.A, self.B, self.scale = W, A, B, scale
+        self.W, self.A, self.B = W, A, B
         self.heights, self.inputs = [w.shape[0] for w in W], W[0].shape[1]
         self.ranks = [0 if x is None else x.shape[0] for x in A]
         self.outputs, self.rank = sum(self.heights), sum(self.ranks)
         self.room = -(-self.rank // PAD) * PAD
+        scales = {s for s, r in zip(scale, self.ranks, strict=True) if r}
+        alike = len(scales) == 1
+        self.common = scales.pop() if alike else 1.0
+        self.factors = [1.0] * len(W) if alike else list(scale)
 
     def spread(self) -> Tensor | None:
         """E with zeros to its right, (O, P); None without LoRA."""
         if not self.rank:
             return None
+        if len(self.W) == 1 and self.rank == self.room:
+            return self.B[0]
         E_OP, column = self.W[0].new_zeros(self.outputs, self.room), 0
-        for here, B, r, scale in zip(
-            E_OP.split(self.heights), self.B, self.ranks, self.scale, strict=True
-        ):
+        rows = E_OP.split(self.heights)
+        for here, B, r, factor in zip(rows, self.B, self.ranks, self.factors, strict=True):
             if B is not None:
-                torch.mul(B, scale, out=here.narrow(1, column, r))
+                torch.mul(B, factor, out=here.narrow(1, column, r))
                 column += r
         return E_OP
 
@@ -84,10 +90,17 @@ def in_turn(found: Sequence[Sequence[Any]]) -> list[Any]:
     return [x for one in zip(*found, strict=True) for x in one]
 
 
-def _fill(wide: Tensor, columns: int, left: Tensor, right: Tensor) -> None:
-    """left @ right into the columns after the first `columns`, zeros into what is left over."""
+def product(left: Tensor, right: Tensor, factor: float, out: Tensor | None = None) -> Tensor:
+    """factor left @ right."""
+    like = left.new_empty(right.shape[1]) if out is None else out
+    return torch.addmm(like, left, right, beta=0, alpha=factor, out=out)
+
+
+def _fill(wide: Tensor, columns: int, left: Tensor, right: Tensor, factor: float) -> None:
+    """factor left @ right into the columns after the first `columns`, zeros into those that are
+    left over."""
     end = columns + right.shape[1]
-    torch.mm(left, right, out=wide[:, columns:end])
+    product(left, right, factor, wide[:, columns:end])
     if end < wide.shape[1]:
         wide[:, end:] = 0
 
@@ -99,7 +112,7 @@ def forward(
     into the others. E_OP: `linears.spread()`."""
     i = linears.inputs
     if E_OP is not None:
-        _fill(x_NiP, i, x_NiP[:, :i], linears.down().T)
+        _fill(x_NiP, i, x_NiP[:, :i], linears.down().T, linears.common)
         weight = linears.widened(E_OP)
     else:
         weight = torch.cat(list(linears.W)) if len(linears.W) > 1 else linears.W[0]
@@ -113,7 +126,7 @@ def input_gradient(
     others."""
     outputs, weights = linears.outputs, list(linears.W)
     if E_OP is not None:
-        _fill(g_NOP, outputs, g_NOP[:, :outputs], E_OP[:, : linears.rank])
+        _fill(g_NOP, outputs, g_NOP[:, :outputs], E_OP[:, : linears.rank], linears.common)
         weights += [A for A in linears.A if A is not None]
         if linears.room > linears.rank:
             weights.append(weights[0].new_zeros(linears.room - linears.rank, linears.inputs))
@@ -141,6 +154,5 @@ def weight_gradients(
             j
         ]:  # one by one: a part of a larger product would be copied once more
             low_Nr, column = low_NR.narrow(1, column, r), column + r
-            like = low_Nr.new_empty(r)
-            dB[j] = torch.addmm(like, g_No.T, low_Nr, beta=0, alpha=linears.scale[j])
+            dB[j] = product(g_No.T, low_Nr, linears.factors[j])
     return dW, dA, dB

@@ -84,7 +84,7 @@ class ProjectFunction(torch.autograd.Function):
         dq_NHc, dk_NGc, dh_ND = map(dense, (dq_NHc, dk_NGc, dh_ND))
         dwq = kernels.rotate_gradient(y_NO, wq_c, *turn, dq_NHc, g_NOP, need[5])
         dwk = kernels.rotate_gradient(y_NO[:, E:], wk_c, *turn, dk_NGc, g_NOP[:, E:], need[6])
-        g_NOP[:, V : own.outputs].unflatten(1, (o.G, o.c)).copy_(dv_NGc)
+        kernels.copy(dv_NGc.flatten(1), g_NOP[:, V : own.outputs])
         dn_ND = linears.input_gradient(g_NOP, own, E_OP)
         found = linears.weight_gradients(g_NOP, n_NDP, own, need[7])
         dx_ND = torch.empty_like(h_ND)
@@ -103,8 +103,8 @@ class FinishFunction(torch.autograd.Function):
         h2_ND = torch.addmm(h_ND, a_NE, out.W[0].T)
         low_Nr = None
         if out.rank:
-            low_Nr = a_NE @ out.A[0].T  # type: ignore[union-attr]
-            h2_ND.addmm_(low_Nr, out.B[0].T, alpha=out.scale[0])  # type: ignore[union-attr]
+            low_Nr = linears.product(a_NE, out.A[0].T, out.common)  # type: ignore[union-attr]
+            h2_ND.addmm_(low_Nr, out.B[0].T)  # type: ignore[union-attr]
         n_NDP = roomy(N, D, wide, h_ND)
         rstd_N = kernels.rms_norm(h2_ND, w_D, o.eps, n_NDP[:, :D])
         spread = [part.spread() for part in (out, wide, down)]
@@ -132,7 +132,7 @@ class FinishFunction(torch.autograd.Function):
         g_NDP = dh3_ND
         if down.rank:
             g_NDP = roomy(N, D, down, h2_ND)
-            g_NDP[:, :D] = dh3_ND
+            kernels.copy(dh3_ND, g_NDP[:, :D])
         # first the gradient of SwiGLU's output, then, in its place, that output again
         x_NF = linears.input_gradient(g_NDP, down, spread[2])
         dy_NFP = roomy(N, 2 * F, wide, h2_ND)
