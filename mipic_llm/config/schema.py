@@ -44,7 +44,7 @@ class ModelConfig(Section):
         "of unlabelled text differ on backbones without dropout", ge=0, lt=1)
     fused: Literal["auto", "true", "false"] = opt("auto", "layers by our own kernels, in two "
         "autograd nodes; auto = for Qwen3 in packed batches on CUDA, not at ZeRO-3, nor with "
-        "train.compile or model.liger true")
+        "train.compile or model.liger true; true = for BERT, RoBERTa and XLM-R too (less memory)")
     liger: Literal["auto", "true", "false"] = opt("auto", "fused RMSNorm, SwiGLU and RoPE of "
         "liger-kernel; auto = for Qwen3 on CUDA where it is installed (extra [liger]), and "
         "model.fused and train.compile, which fuse the same, are not in use")

@@ -70,8 +70,9 @@ def _ask_for_tiles() -> None:
     short = None if no_tiles else short_attention
 
 
-# Channels of a head for which tiles for longer texts were seen to be right.
+# Channels of a head for which tiles for longer texts were seen to be right, and why not for others.
 wide: set[int] = set()
+no_wide: dict[int, str] = {}
 
 
 @lru_cache(maxsize=8)
@@ -81,7 +82,9 @@ def _ask_for_wide_tiles(channels: int) -> None:
         return
     from mipic_llm.model.mixed_attention import fault
 
-    if fault("cuda", torch.bfloat16, channels, wide=True) is None:
+    if why := fault("cuda", torch.bfloat16, channels, wide=True):
+        no_wide[channels] = why
+    else:
         wide.add(channels)
 
 
@@ -89,8 +92,10 @@ def tiles_about(config: Any) -> str:
     """What becomes of short texts, as the end of the kernel's name."""
     if no_tiles:
         return f", short texts not in tiles: {no_tiles}"
-    fits = short is not None and channels_of(config) in short.CHANNELS
-    return ", short texts in tiles" if fits else ""
+    if short is None or (channels := channels_of(config)) not in short.CHANNELS:
+        return ""
+    why = no_wide.get(channels)
+    return ", short texts in tiles" + (f", those of 65 to 128 tokens not: {why}" if why else "")
 
 
 def channels_of(config: Any) -> int:

@@ -110,7 +110,7 @@ def backward_into(
         *sides, grad_NHc, *found, start_t1, position_N, scale,
         *q_NHc.stride()[:2], *k_NGc.stride()[:2], *v_NGc.stride()[:2], *grad_NHc.stride()[:2],
         *found[0].stride()[:2], *found[1].stride()[:2],
-        GROUP=H // G, M=rows, C=c, CAUSAL=causal, num_warps=16 if rows * c > 8192 else 8,
+        GROUP=H // G, M=rows, C=c, CAUSAL=causal, num_warps=8,
     )  # fmt: skip
 
 
