@@ -1,5 +1,5 @@
-"""Parts of gpu_check.py on kernels alone: each against plain PyTorch, over more shapes than a run
-asks of it; losses against float64."""
+"""Parts of gpu_check.py on our kernels: each against plain PyTorch, over more shapes than a run
+asks of it; layers that run by them; losses against float64."""
 
 from __future__ import annotations
 
@@ -8,8 +8,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks import harness
-from benchmarks.gpu_parts import Gradients, Rows, Run, apart, device
+from benchmarks import flops, harness, models
+from benchmarks.gpu_parts import (
+    SMALL_QWEN3,
+    SMALL_XLMR,
+    Gradients,
+    Rows,
+    Run,
+    apart,
+    built,
+    device,
+    one_step,
+)
 
 
 def kernels(run: Run) -> Rows:
@@ -36,6 +46,30 @@ def kernels(run: Run) -> Rows:
         why = ask()
         torch.cuda.synchronize()  # an illegal access is told here, not in the next case
         yield name, {"ok": why is None, "note": why or ""}
+
+
+def fused(run: Run) -> Rows:
+    """Our nodes, liger and torch.compile, full and LoRA: as far from float32 as without them."""
+    device()
+    off = ["--model.fused", "false", "--model.liger", "false"]
+    options = {"fused": ["--model.fused", "true"], "liger": ["--model.liger", "true"],
+               "compile": ["--train.compile", "true"]}  # fmt: skip
+    B = 6 if run.dry else 48
+    for shape in [flops.TINY_QWEN3] if run.dry else [SMALL_XLMR, SMALL_QWEN3]:
+        path = models.write_model(shape, run.folder / shape.name, "bf16")
+        for mode in (["--lora.rank", "0"], ["--lora.rank", "16"]):
+            more = ["--objective.name", "mipic", *mode]
+            _, truth = one_step(built(path, [*more, "--model.attn", "sdpa"], "fp32", B))
+            base = apart(one_step(built(path, [*more, *off], run.half, B))[1], truth)
+            yield (" ".join([shape.name, "plain", *mode]), {"ok": base < 6e-2, "gradient": base})
+            for name, own in [] if run.dry else options.items():
+                if name != "fused" and shape is SMALL_XLMR or (name == "compile" and "16" in mode):
+                    continue  # liger has nothing for it; compiling takes long
+                gap = apart(one_step(built(path, [*more, *own], run.half, B))[1], truth)
+                yield (
+                    " ".join([shape.name, name, *mode]),
+                    {"ok": gap < 1.5 * base + 1e-3, "gradient": gap, "without": base},
+                )
 
 
 def losses(run: Run) -> Rows:

@@ -237,27 +237,3 @@ def syncs(run: Run) -> Rows:
             places[f"{what}_count"] = len(waits)  # type: ignore[assignment]
         known = {"losses/ese.py:41"} if name == "ese" else set()  # the host steers an SVD
         yield name, {"ok": not {*places["gradients"], *places["update"]} - known, **places}
-
-
-def fused(run: Run) -> Rows:
-    """Our nodes, liger and torch.compile, full and LoRA: as far from float32 as without them."""
-    device()
-    off = ["--model.fused", "false", "--model.liger", "false"]
-    options = {"fused": ["--model.fused", "true"], "liger": ["--model.liger", "true"],
-               "compile": ["--train.compile", "true"]}  # fmt: skip
-    B = 6 if run.dry else 48
-    for shape in [flops.TINY_QWEN3] if run.dry else [SMALL_XLMR, SMALL_QWEN3]:
-        path = models.write_model(shape, run.folder / shape.name, "bf16")
-        for mode in (["--lora.rank", "0"], ["--lora.rank", "16"]):
-            more = ["--objective.name", "mipic", *mode]
-            _, truth = one_step(built(path, [*more, "--model.attn", "sdpa"], "fp32", B))
-            base = apart(one_step(built(path, [*more, *off], run.half, B))[1], truth)
-            yield (" ".join([shape.name, "plain", *mode]), {"ok": base < 6e-2, "gradient": base})
-            for name, own in [] if run.dry else options.items():
-                if name != "fused" and shape is SMALL_XLMR or (name == "compile" and "16" in mode):
-                    continue  # liger has nothing for it; compiling takes long
-                gap = apart(one_step(built(path, [*more, *own], run.half, B))[1], truth)
-                yield (
-                    " ".join([shape.name, name, *mode]),
-                    {"ok": gap < 1.5 * base + 1e-3, "gradient": gap, "without": base},
-                )

@@ -21,6 +21,18 @@ class UserError(ValueError):
         super().__init__(text)
 
 
+def kernel_fault(error: Exception, without: str) -> str:
+    """What a compiler or driver said of a kernel that was tried before its use, in a line.
+    UserError where it broke the GPU for this process; without: the flag that does without it."""
+    text = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    if "CUDA error" in text:  # every later call would say the same
+        raise UserError(
+            f"a kernel that was tried before its use broke down on this GPU ({text}), "
+            f"which this process cannot use any more; start again with {without}"
+        )
+    return text
+
+
 EXIT_DONE = 0
 EXIT_INCOMPLETE = 1  # done, but files of the run were deleted meanwhile
 EXIT_USER_ERROR = 2

@@ -11,7 +11,11 @@ import pytest
 import torch
 from test_short_attention import pytestmark, python  # noqa: F401
 
-from mipic_llm.losses.sia import choice
+from mipic_llm.config import load_config, resolve
+from mipic_llm.errors import UserError, kernel_fault
+from mipic_llm.losses.sia import api, choice
+from mipic_llm.objective.sia import Sia
+from mipic_llm.objective.term import Inside
 
 WORKER = Path(__file__).with_name("sia_short_worker.py")
 
@@ -72,6 +76,25 @@ assert not kind(full, full, full, dims=tuple(range(1, 17)))
 assert kind(full, full, full, long=1) and not kind(full, full, full, long=2)
 """
     python("-c", code)
+
+
+def test_a_broken_gpu_is_told_with_the_flag_that_does_without() -> None:
+    said = kernel_fault(RuntimeError("no  ptxas\nhere"), "--sia.kernels false")
+    assert said == "RuntimeError: no ptxas here"
+    with pytest.raises(UserError, match="illegal memory.*start again with --sia.kernels false"):
+        kernel_fault(RuntimeError("CUDA error: an illegal memory access"), "--sia.kernels false")
+
+
+@pytest.mark.parametrize("kernels", [True, False])
+def test_kernels_can_be_left_out(monkeypatch: pytest.MonkeyPatch, kernels: bool) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(api, "short_kernels", lambda *where: asked.append(where))
+    config = load_config(["--sia.kernels", str(kernels), "--objective.dims", "16", "64"])
+    term = Sia(resolve(config, width=64, n_layers=6), 64, 6, 1.0)
+    layer, mask = term.layers[0], torch.ones(2, 3, dtype=torch.bool)
+    inside = Inside({layer: torch.rand(2, 64)}, {layer: torch.rand(2, 3, 64)}, mask)
+    term.per_example(inside, (0,))
+    assert len(asked) == kernels
 
 
 def test_a_cpu_has_none_and_says_nothing() -> None:

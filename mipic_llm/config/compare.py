@@ -30,7 +30,7 @@ NO_MATTER = _keys("""
 """)
 MAY_CHANGE = _keys("""
     model.attn model.fused model.liger data.validation data.balance_tokens
-    train.chunk_size train.chunk_tokens train.batch_size sia.memory
+    train.chunk_size train.chunk_tokens train.batch_size sia.memory sia.kernels
     train.length_groups train.epochs train.max_steps train.learning_rate train.head_learning_rate
     train.min_learning_rate_ratio train.schedule train.decay_ratio train.warmup_ratio
     train.weight_decay train.max_grad_norm

@@ -149,6 +149,8 @@ class SiaConfig(Section):
         "prefix; None = rising evenly from .2 to .7")
     temperature: float | None = opt(None, "of the relation's softmax; None = by preset", gt=0)
     layers_per_step: int = opt(0, "layers sampled per step (scaled, so unbiased); 0 = all", ge=0)
+    kernels: bool = opt(True, "on a GPU, texts of up to 64 tokens by Triton kernels, if a first "
+        "try there is right")
     min_k: int = opt(8, "fewest tokens in a CKA set (when the sentence has so many)", ge=2)
     kl: Literal["student_teacher", "teacher_student"] | None = opt(
         None, "order of the relation's KL; None = by preset")

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from mipic_llm.errors import kernel_fault
 from mipic_llm.model import short_attention as short
 from mipic_llm.model.tiles import WIDE, Tiles
 from mipic_llm.model.tiles import tiles as tiles_of
@@ -98,9 +99,9 @@ def fault(
                 out = attention(*leaves)
                 out.backward(grad.to(to))
                 found.append([out, *(x.grad for x in leaves)])
+        pairs = zip(*found, strict=True)
+        if all(torch.allclose(a, b.float(), rtol=at, atol=at) for a, b in pairs):
+            return None
     except Exception as error:  # whatever is wrong there: the run goes on without, and says so
-        return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-    pairs = zip(*found, strict=True)
-    if all(torch.allclose(a, b.float(), rtol=at, atol=at) for a, b in pairs):
-        return None
+        return kernel_fault(error, "--model.attn sdpa")
     return "they differ from plain attention"

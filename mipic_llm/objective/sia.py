@@ -27,7 +27,7 @@ class Sia(Term):
         self.options: dict[str, Any] = {
             "dims": dims, "ratios": s.ratios, "tau": s.temperature, "min_k": s.min_k,
             "detach_teacher": s.detach_teacher, "kl": s.kl, "relation": s.relation,
-            "geometry": s.geometry,
+            "geometry": s.geometry, "kernels": s.kernels,
         }  # fmt: skip
         fixed = s.lift_init == "fixed"
         self.heads["lifts"] = nn.ModuleList(
@@ -36,7 +36,7 @@ class Sia(Term):
         )
 
     def about(self, device: torch.device, dtype: torch.dtype) -> str:
-        kernels = losses.sia_about(device, dtype)
+        kernels = losses.sia_about(device, dtype) if self.options["kernels"] else ""
         return f"SIA: {kernels}" if kernels else ""
 
     def needs(self, drawn: tuple[int, ...]) -> Needs:

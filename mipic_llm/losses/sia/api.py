@@ -32,6 +32,7 @@ def sia_per_example(
     relation: bool = True,
     geometry: bool = True,
     lengths: Sequence[int] | None = None,
+    kernels: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """SIA of several layers: (relation_LS, geometry_LS), each summed over prefixes (Eq 4-12).
 
@@ -49,6 +50,7 @@ def sia_per_example(
     kl: "student_teacher" is KL(student || teacher) (Eq 6); "teacher_student" the other order.
     relation, geometry: False skips that term, which is then zero.
     lengths: tokens of each of the S packed sentences. Sorted lengths need the fewest blocks.
+    kernels: short texts by Triton kernels where a GPU has been seen to run them right.
 
     Tokens are ranked once by the teacher's score, ties in reading order; the sets are nested. CKA
     is 1 (loss 0, gradient 0) where fewer than two tokens are chosen or all chosen tokens are equal.
@@ -66,7 +68,7 @@ def sia_per_example(
     _check(tokens, query_LSD, mask_ST, lengths, lifted_LSK, options)
     mask_ST = None if mask_ST is None else mask_ST.bool()
     flat = [t.reshape(-1, t.shape[-1]) for t in tokens]
-    if short := short_kernels(query_LSD.device, flat[0].dtype):
+    if kernels and (short := short_kernels(query_LSD.device, flat[0].dtype)):
         long = short.long_texts(lengths, mask_ST)
         if short.takes(options, query_LSD, lifted_LSK, flat, long):
             return short.ShortSia.apply(

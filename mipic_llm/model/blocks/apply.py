@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from mipic_llm.errors import kernel_fault
 from mipic_llm.model.attention import PACKED
 from mipic_llm.model.backbone import base_of, layers_of
 from mipic_llm.model.blocks.families import FAMILIES, QWEN3, Family
@@ -116,7 +117,7 @@ def fault(device: str, kind: str) -> str | None:
             if all(_right(model.to(device), device) for model in models):
                 return None
     except Exception as error:  # whatever is wrong there: the run goes on without, and says so
-        return f"{BROKEN[0]}: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        return f"{BROKEN[0]}: {kernel_fault(error, '--model.fused false')}"
     finally:
         torch.random.set_rng_state(state)
     return f"{BROKEN[1]} from transformers' own layer"
