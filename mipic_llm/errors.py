@@ -21,10 +21,11 @@ class UserError(ValueError):
         super().__init__(text)
 
 
-def kernel_fault(error: Exception, without: str) -> str:
+def kernel_fault(said: Exception | str, without: str) -> str:
     """What a compiler or driver said of a kernel that was tried before its use, in a line.
     UserError where it broke the GPU for this process; without: the flag that does without it."""
-    text = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    text = said if isinstance(said, str) else f"{type(said).__name__}: {said}"
+    text = " ".join(text.split())[:220]
     if "CUDA error" in text:  # every later call would say the same
         raise UserError(
             f"a kernel that was tried before its use broke down on this GPU ({text}), "

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mipic_llm import losses
 from mipic_llm.config import Config, trained_dims
+from mipic_llm.errors import kernel_fault
 from mipic_llm.objective.heads import FixedLift, LiftHead
 from mipic_llm.objective.term import Inside, Needs, Term
 from mipic_llm.types import Packing
@@ -36,8 +37,9 @@ class Sia(Term):
         )
 
     def about(self, device: torch.device, dtype: torch.dtype) -> str:
-        kernels = losses.sia_about(device, dtype) if self.options["kernels"] else ""
-        return f"SIA: {kernels}" if kernels else ""
+        if not self.options["kernels"] or not (said := losses.sia_about(device, dtype)):
+            return ""
+        return f"SIA: {kernel_fault(said, '--sia.kernels false')}"
 
     def needs(self, drawn: tuple[int, ...]) -> Needs:
         return Needs(tokens=tuple(self.layers[k] for k in drawn))

@@ -15,17 +15,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mipic_llm.runtime import dist
+
 
 def simplify(optimizer: Any) -> None:
     """DeepSpeed's optimizer of ZeRO-1 or 2, without offload, in place; after it was made."""
-    from deepspeed import comm
-
     if not optimizer.contiguous_gradients or optimizer.zenflow:
         return
     trained = [p for group in optimizer.bit16_groups for p in group]
     small = sum(p.numel() for p in trained) <= optimizer.reduce_bucket_size
     small = small and len({optimizer.get_param_comm_dtype(p) for p in trained}) == 1
-    if not small and comm.get_world_size(group=optimizer.dp_process_group) > 1:
+    if not small and dist.world_size() > 1:
         return
     overlapped, optimizer.overlap_comm = optimizer.overlap_comm, False
     if small:
