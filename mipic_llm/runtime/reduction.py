@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mipic_llm.runtime import dist
+from mipic_llm.runtime import ranks
 
 
 def simplify(optimizer: Any) -> None:
@@ -25,7 +25,7 @@ def simplify(optimizer: Any) -> None:
     trained = [p for group in optimizer.bit16_groups for p in group]
     small = sum(p.numel() for p in trained) <= optimizer.reduce_bucket_size
     small = small and len({optimizer.get_param_comm_dtype(p) for p in trained}) == 1
-    if not small and dist.world_size() > 1:
+    if not small and ranks.world_size() > 1:
         return
     overlapped, optimizer.overlap_comm = optimizer.overlap_comm, False
     if small:
