@@ -11,6 +11,7 @@ import pytest
 import torch
 from test_short_attention import pytestmark, python  # noqa: F401
 
+from mipic_llm import losses
 from mipic_llm.config import load_config, resolve
 from mipic_llm.errors import UserError, kernel_fault
 from mipic_llm.losses.sia import api, choice
@@ -89,12 +90,18 @@ def test_a_broken_gpu_is_told_with_the_flag_that_does_without() -> None:
 def test_kernels_can_be_left_out(monkeypatch: pytest.MonkeyPatch, kernels: bool) -> None:
     asked: list[object] = []
     monkeypatch.setattr(api, "short_kernels", lambda *where: asked.append(where))
+    monkeypatch.setattr(losses, "sia_about", lambda *where: "not in kernels: CUDA error: illegal")
     config = load_config(["--sia.kernels", str(kernels), "--objective.dims", "16", "64"])
     term = Sia(resolve(config, width=64, n_layers=6), 64, 6, 1.0)
     layer, mask = term.layers[0], torch.ones(2, 3, dtype=torch.bool)
     inside = Inside({layer: torch.rand(2, 64)}, {layer: torch.rand(2, 3, 64)}, mask)
     term.per_example(inside, (0,))
     assert len(asked) == kernels
+    if kernels:
+        with pytest.raises(UserError, match="start again with --sia.kernels false"):
+            term.about(torch.device("cuda"), torch.bfloat16)
+    else:
+        assert term.about(torch.device("cuda"), torch.bfloat16) == ""
 
 
 def test_a_cpu_has_none_and_says_nothing() -> None:
