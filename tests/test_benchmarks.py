@@ -9,12 +9,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from ranks import run_command
+from scipy.stats import spearmanr
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-from benchmarks import data, flops, harness, plots  # noqa: E402
+from benchmarks import aa, data, flops, harness, plots  # noqa: E402
+from mipic_llm.report.evaluations import write_rows  # noqa: E402
+from mipic_llm.report.scores import write_scores  # noqa: E402
+from mipic_llm.study.collect import read_figures  # noqa: E402
+from mipic_llm.study.job import Job, write_mark  # noqa: E402
+from mipic_llm.types import Point, Score  # noqa: E402
 
 
 @pytest.mark.parametrize(
@@ -101,6 +108,47 @@ def test_plots_are_drawn_from_the_newest_rows(tmp_path):
     assert path.stat().st_size > 1000
     dry = [rows[0] | {"note": "dry run"}]
     assert plots.draw("step", dry, tmp_path / "no") == []
+
+
+def test_a_and_a_are_told_apart_only_where_they_differ(tmp_path):
+    """Twelve made-up runs, two studies of 3 seeds: in the second, b (runs 10 to 12) is far better
+    at 16@3 and far worse at 16@6."""
+    rng, runs = np.random.default_rng(3), []
+    points = [Point(layer, dim) for layer in (3, 6) for dim in (16, 64)]
+    gold_N = rng.normal(size=200)
+    for number in range(1, 13):
+        rows, scores = {("gold", "sts"): gold_N}, []
+        for point in points:
+            noise = {3: 0.2, 6: 9.0}[point.layer] if number > 9 and point.dim == 16 else 1.0
+            said_N = gold_N + noise * rng.normal(size=200)
+            rows["prefix", "sts", "spearman", *point.place] = said_N
+            rho = spearmanr(said_N, gold_N).statistic
+            scores.append(Score("sts", "spearman", point, rho, 200))
+        folder = tmp_path / str(number)
+        write_scores(folder / "scores.jsonl", scores)
+        write_rows(folder / "rows.npz", rows, {})
+        runs.append(read_figures(folder))
+    studies = list(aa.deal(runs, 3))
+    signs = [{key.point: sign for key, sign in study.items()} for study in studies]
+    assert [[of[point] for point in points] for of in signs] == [[0] * 4, [1, 0, -1, 0]]
+    told = aa.shares(studies)
+    assert "all layers, better: 12.5 +- 12.5 % of points, in 1 of 2 studies" in told
+    assert "deepest layer, better: 0.0 +- 0.0 % of points, in 0 of 2 studies" in told
+    assert "deepest layer, worse: 25.0 +- 25.0 % of points, in 1 of 2 studies" in told
+    spread = 100 * np.std([r["prefix", "sts", "spearman", points[1]].value for r in runs], ddof=1)
+    table = aa.table(studies, runs)
+    assert "| sts, 3 | 1/0 (" in table and f" | 0/0 ({spread:.2f}) |\n| sts, 6 | 0/1 (" in table
+
+
+def test_runs_of_another_command_are_trained_again(tmp_path):
+    study = aa.runs_of(3, steps=7)
+    for trial in study.trials()[1:]:
+        job = Job(study, trial, tmp_path)
+        job.folder.mkdir(parents=True)
+        write_mark(job.folder, "train", "done", {"command": job.command("train")[1:]})
+    write_mark(job.folder, "evaluate0", "done", {})
+    assert aa.missing(study, tmp_path) == study.trials()[:2]  # not begun, not scored
+    assert aa.missing(aa.runs_of(3, steps=8), tmp_path) == study.trials()
 
 
 def test_drawn_lengths_follow_the_histogram():

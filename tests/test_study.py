@@ -174,14 +174,17 @@ def test_a_method_is_seldom_better_than_itself(seeds: int, seed_noise: float) ->
     assert better <= 0.05 * found and worse <= 0.05 * found, (better, worse)
 
 
-def test_seeds_alone_give_students_interval() -> None:
-    """No noise of rows: mean +- t s / sqrt(K), by scipy."""
+@pytest.mark.parametrize("seeds", [2, 3, 5, 10])
+def test_seeds_alone_give_students_interval(seeds: int) -> None:
+    """No noise of rows: mean +- t s / sqrt(K), by scipy, both ways alike."""
     from scipy.stats import t
 
-    gap_K = np.array([0.01, 0.03, 0.014])
-    low, high = interval([np.full(20_000, g) for g in gap_K], [np.zeros(20_000)] * 3)
-    want = t.interval(0.95, 2, gap_K.mean(), gap_K.std(ddof=1) / 3**0.5)
-    assert (low, high) == pytest.approx(want, rel=0.1)
+    gap_K = np.random.default_rng(0).normal(0.01, 0.01, seeds)
+    low, high = interval([np.full(bootstrap.RESAMPLES, g) for g in gap_K],
+                         [np.zeros(bootstrap.RESAMPLES)] * seeds)  # fmt: skip
+    want = t.interval(0.95, seeds - 1, gap_K.mean(), gap_K.std(ddof=1) / seeds**0.5)
+    assert high - low == pytest.approx(want[1] - want[0], rel=0.025)
+    assert (low + high) / 2 == pytest.approx(gap_K.mean())
 
 
 def test_interval_holds_the_truth_and_excludes_zero_when_it_should():

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
-from scipy.stats import rankdata
+from scipy.stats import rankdata, t
 
 RESAMPLES, LEVEL = 1000, 0.95
 _BLOCK = 1 << 23  # counts held at once
@@ -108,15 +108,16 @@ def interval(
 
     Both hold one (R,) array per seed, in the same order of seeds. To the mean over K seeds on the
     drawn rows comes t s / sqrt(K): s is the deviation of the seeds' differences, t of K - 1 degrees
-    of freedom. With one seed the interval says nothing of other seeds.
+    of freedom, its R quantiles in random order: R draws of so wide a distribution have other
+    quantiles. With one seed the interval says nothing of other seeds.
     """
     gap_KR = np.stack(method_KR) - np.stack(baseline_KR)
     k, r = gap_KR.shape
     gap_R = gap_KR.mean(0)
     if k > 1:
-        t_R = np.random.default_rng((seed, k, r)).standard_t(k - 1, r)
+        evenly_R = (np.random.default_rng((seed, k, r)).permutation(r) + 0.5) / r
         s = np.ma.masked_invalid(gap_KR).mean(1).std(ddof=1)  # a resample may have no value
-        gap_R = gap_R + t_R * np.ma.filled(s, np.nan) / k**0.5
+        gap_R = gap_R + t.ppf(evenly_R, k - 1) * np.ma.filled(s, np.nan) / k**0.5
     return middle(gap_R)
 
 

@@ -49,7 +49,9 @@ class Cell(NamedTuple):
     max_length: str = ""
 
 
-class _Figure(NamedTuple):
+class Figure(NamedTuple):
+    """What one trained model has at one place."""
+
     value: float
     draws: np.ndarray | None  # on resampled test rows; None where a task has no rows
     max_length: str
@@ -61,20 +63,26 @@ def collect(study: Study, out: Path) -> dict[Key, Cell]:
     Reads scores.jsonl and rows.npz of each. What is missing is left out, so that a running study
     can be looked at; a gap is over the seeds that both methods have.
     """
-    found: dict[Key, dict[int, _Figure]] = {}
+    found: dict[Key, dict[int, Figure]] = {}
     for trial, folder in folders(study, out):
         seed = -1 if trial.seed is None else trial.seed
         for number in range(len(study.evaluate)):
             if read_done(folder, f"evaluate{number}"):
-                for place, figure in _read(folder / f"scores{number}").items():
+                for place, figure in read_figures(folder / f"scores{number}").items():
                     found.setdefault(Key(*trial[:2], *place), {})[seed] = figure
+    return cells_of(study, found)
+
+
+def cells_of(study: Study, found: dict[Key, dict[int, Figure]]) -> dict[Key, Cell]:
+    """The study's table from the figures of its trials by seed (untrained: -1); `found` gets those
+    of its averages."""
     for name, tasks in study.averages.items():
         _add_average(found, name, tasks)
     return {key: cell for key, seeds in found.items()
             if (cell := _cell(study, key, seeds, found)) is not None}  # fmt: skip
 
 
-def _read(where: Path) -> dict[tuple, _Figure]:
+def read_figures(where: Path) -> dict[tuple, Figure]:
     """(family, task, metric, point) -> figure, of one evaluation's directory."""
     figures, told = {}, next((row for _, row in rows_of(where / "scores.jsonl")), {})
     rows, _ = read_rows(where)
@@ -83,15 +91,15 @@ def _read(where: Path) -> dict[tuple, _Figure]:
         draws = None
         if said_N is not None:
             draws = resampled(s.metric, said_N, rows.get(("gold", s.task)))
-        figures[family, s.task, s.metric, s.point] = _Figure(
+        figures[family, s.task, s.metric, s.point] = Figure(
             s.value, draws, str(told.get("max_length", ""))
         )
     return figures
 
 
-def _add_average(found: dict[Key, dict[int, _Figure]], name: str, tasks: list[str]) -> None:
+def _add_average(found: dict[Key, dict[int, Figure]], name: str, tasks: list[str]) -> None:
     """Means over the tasks under that name, for the seeds that have all of them."""
-    places: dict[Key, list[dict[int, _Figure]]] = {}
+    places: dict[Key, list[dict[int, Figure]]] = {}
     for key, seeds in found.items():
         if key.task in tasks:
             places.setdefault(key._replace(task=name), []).append(seeds)
@@ -102,7 +110,7 @@ def _add_average(found: dict[Key, dict[int, _Figure]], name: str, tasks: list[st
             for seed in sorted(shared):
                 values, draws, lengths = zip(*(part[seed] for part in parts), strict=True)
                 mean = None if any(d is None for d in draws) else np.mean(draws, axis=0)
-                found[key][seed] = _Figure(float(np.mean(values)), mean, _each(lengths))
+                found[key][seed] = Figure(float(np.mean(values)), mean, _each(lengths))
 
 
 def _each(lengths: Iterable[str]) -> str:
@@ -110,7 +118,7 @@ def _each(lengths: Iterable[str]) -> str:
 
 
 def _cell(
-    study: Study, key: Key, seeds: dict[int, _Figure], found: dict[Key, dict[int, _Figure]]
+    study: Study, key: Key, seeds: dict[int, Figure], found: dict[Key, dict[int, Figure]]
 ) -> Cell | None:
     """Mean, spread, and differences from the baseline and the untrained model; None without a
     finite value."""
@@ -129,7 +137,7 @@ def _cell(
                 _each(f.max_length for f in seeds.values()))  # fmt: skip
 
 
-def _gap(pairs: Sequence[tuple[_Figure, _Figure]]) -> tuple[float, float, float]:
+def _gap(pairs: Sequence[tuple[Figure, Figure]]) -> tuple[float, float, float]:
     """Mean difference over seeds and its interval; nan where rows are missing."""
     draws = [(a.draws, b.draws) for a, b in pairs if a.draws is not None and b.draws is not None]
     if not draws:

@@ -44,7 +44,7 @@ def markdown(
     return "\n".join(blocks)
 
 
-def _told(study: Study, cells: dict[Key, Cell]) -> dict[Key, Cell]:
+def main_cells(study: Study, cells: dict[Key, Cell]) -> dict[Key, Cell]:
     """What verdicts speak of: averages (without them: tasks) on their main metric, float32."""
     shown = {*(study.averages or (k.task for k in cells))}
     mains = main_metrics((k.task, k.metric) for k in cells)
@@ -52,7 +52,7 @@ def _told(study: Study, cells: dict[Key, Cell]) -> dict[Key, Cell]:
             and (k.family, k.point.bits) == (PREFIX, 32)}  # fmt: skip
 
 
-def _signs(cells: Iterable[Cell], first: str) -> list[int]:
+def signs_of(cells: Iterable[Cell], first: str) -> list[int]:
     """1 better, -1 worse, 0 not told apart; of the cells with an interval whose bound is `first`
     (low or low0)."""
     spans = [(getattr(c, first), getattr(c, first.replace("low", "high"))) for c in cells]
@@ -62,12 +62,12 @@ def _signs(cells: Iterable[Cell], first: str) -> list[int]:
 def summary(study: Study, cells: dict[Key, Cell]) -> list[str]:
     """A sentence per method: at how many sizes, of all tasks (or averages) and layers, it is better
     or worse than the baseline and than the untrained model by more than chance."""
-    told, lines = _told(study, cells), []
+    told, lines = main_cells(study, cells), []
     for method in study.methods:
         mine = [c for k, c in told.items() if k.method == method]
         parts = []
         for name, first in ((study.baseline, "low"), (UNTRAINED, "low0")):
-            if signs := _signs(mine, first):
+            if signs := signs_of(mine, first):
                 better, worse = signs.count(1), signs.count(-1)
                 rest = ", not told apart at the others" * (better + worse < len(signs))
                 words = f"better at {better}, worse at {worse} of {len(signs)} sizes{rest}"
@@ -83,7 +83,7 @@ def verdict(study: Study, cells: dict[Key, Cell]) -> list[str]:
     """A sentence per condition, average (without averages: task) and method on its main metric at
     its deepest layer: at which dims it is better than the baseline, or than the untrained model,
     or worse, by more than chance."""
-    told, found = _told(study, cells), []
+    told, found = main_cells(study, cells), []
     shown = dict.fromkeys(study.averages or (k.task for k in cells))
     last: dict[str, int] = {}  # other conditions may have other models
     for key in cells:
@@ -98,7 +98,7 @@ def verdict(study: Study, cells: dict[Key, Cell]) -> list[str]:
         for name, first in ((study.baseline, "low"), (UNTRAINED, "low0")):
             groups: dict[str, list[str]] = {"better": [], "worse": [], "not told apart": []}
             for dim, cell in sorted(mine.items()):
-                for sign in _signs([cell], first):
+                for sign in signs_of([cell], first):
                     groups[["not told apart", "better", "worse"][sign]].append(str(dim))
             words = "; ".join(f"{how} at {', '.join(dims)}" for how, dims in groups.items() if dims)
             parts += [f"against {name}: {words} dims"] * bool(words)
