@@ -106,8 +106,9 @@ def locate(name: str, revision: str | None, base: str | None) -> Place:
         backbone, own_revision = _base_of(root, name, base)
         revision = revision if base else own_revision
     elif local and not (root / "config.json").is_file():
+        inside = exported(root)
         raise bad(name, f"{root} holds neither config.json nor adapter_config.json, so it is no "
-                  "model directory")  # fmt: skip
+                  "model directory" + f"; its run's model is {inside}" * bool(inside))  # fmt: skip
     return Place(folder, modules, root, backbone, revision, adapter, notes)
 
 
