@@ -106,7 +106,15 @@ class Send:
             signal.raise_signal(self.number)  # handled here, not where a thread gets to it
 
 
-def test_a_signal_in_an_evaluation_saves_and_one_in_the_export_ends_the_run(tmp_path):
+@pytest.fixture
+def interrupts():
+    """Ctrl-C as in a terminal: what a shell runs in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_signal_in_an_evaluation_saves_and_one_in_the_export_ends_the_run(tmp_path, interrupts):
     """And then the handlers are what they were."""
     before = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)]
     flags = ["--model.name", str(tiny_bert(tmp_path / "base")), "--objective.dims", "8", "32",
