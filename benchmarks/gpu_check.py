@@ -99,7 +99,7 @@ def run_part(name: str, out: Path, dry: bool, commit: str) -> int:
                 write(case, **fields)
     except BaseException as error:
         write("the part itself", ok=False, note=f"{type(error).__name__}: {str(error)[:1500]}",
-              traceback=traceback.format_exc()[-4000:])  # fmt: skip
+              traceback=traceback.format_exc()[-4000:].replace(f"{ROOT}/", ""))  # fmt: skip
         traceback.print_exc()
         return 1
     return 0
