@@ -114,21 +114,14 @@ def tracker(lab: Lab, n: int) -> Tally:
 
 
 def launcher(lab: Lab, n: int) -> Tally:
-    """`kill PID` of the deepspeed command: 30 s later no process is left, and the run goes on."""
+    """`kill PID` of the deepspeed command: 30 s later no process is left, and the run goes on. All
+    its runs are launched: forked ranks have another heap, and sums may round otherwise there."""
     tally = Tally("launcher killed")
     for i in range(n):
         cell = Cell(2, 1 + i % 3)
-        steps = ("--train.max_steps", str(LONG), "--train.save_every", str(LONG))
         whole, out = lab.out(), lab.out()
-        first = lab.run(cell, whole, *steps)
-        program, script = Path(sys.executable).parent / "deepspeed", "launch/train.py"
-        command = [str(program), "--num_accelerators", "2", "--master_port", str(free_port()),
-                   script]  # fmt: skip
-        env = os.environ | {"PYTHONPATH": str(harness.ROOT)}
-        with lab.log(out).open("w") as stream:
-            above = subprocess.Popen([*command, *lab.flags(cell, out, *steps)], env=env,
-                                     cwd=harness.ROOT, stdout=stream, stderr=stream)  # fmt: skip
-        until = time.monotonic() + 300
+        codes = [_launched(lab, cell, whole).wait(300)]
+        above, until = _launched(lab, cell, out), time.monotonic() + 300
         while steps_of(out) < 20 and time.monotonic() < until and above.poll() is None:
             time.sleep(0.05)
         above.send_signal(signal.SIGTERM)
@@ -140,15 +133,26 @@ def launcher(lab: Lab, n: int) -> Tally:
         for pid in left:
             os.kill(pid, signal.SIGKILL)
         saved = [p.name for p in (out / "checkpoints").glob("step-*")]
-        codes = lab.run(cell, out, *steps, "--train.resume", "auto")
+        codes.append(_launched(lab, cell, out, "--train.resume", "auto").wait(300))
         equal = bool(adapter_of(out)) and adapter_of(out) == adapter_of(whole)
-        good = not (left or any(first) or any(codes)) and saved == [f"step-{before:08d}"] and equal
+        good = not (left or any(codes)) and saved == [f"step-{before:08d}"] and equal
         problem = (
             "" if good and before < LONG else f"{left} {saved} {before} {codes}: {lab.tail(out)}"
         )
         tally.add(cell, problem, equal, before - int(saved[0][5:]) if saved else before)
         tally.more = f"; the last rank ended {seconds:.0f} s after the launcher"
     return tally
+
+
+def _launched(lab: Lab, cell: Cell, out: Path, *more: str) -> subprocess.Popen[bytes]:
+    """A run of LONG steps by the deepspeed command."""
+    program = str(Path(sys.executable).parent / "deepspeed")
+    steps = ("--train.max_steps", str(LONG), "--train.save_every", str(LONG))
+    command = [program, "--num_accelerators", "2", "--master_port", str(free_port()),
+               "launch/train.py", *lab.flags(cell, out, *steps, *more)]  # fmt: skip
+    env = os.environ | {"PYTHONPATH": str(harness.ROOT)}
+    with lab.log(out).open("a") as stream:
+        return subprocess.Popen(command, env=env, cwd=harness.ROOT, stdout=stream, stderr=stream)
 
 
 def _left(out: Path) -> list[int]:
