@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from test_short_attention import pytestmark, python  # noqa: F401
+from tiny_models import few, tiny_bert
 
 from mipic_llm import losses
 from mipic_llm.config import load_config, resolve
@@ -17,6 +18,7 @@ from mipic_llm.errors import UserError, kernel_fault
 from mipic_llm.losses.sia import api, choice
 from mipic_llm.objective.sia import Sia
 from mipic_llm.objective.term import Inside
+from mipic_llm.training import loop
 
 WORKER = Path(__file__).with_name("sia_short_worker.py")
 
@@ -102,6 +104,18 @@ def test_kernels_can_be_left_out(monkeypatch: pytest.MonkeyPatch, kernels: bool)
             term.about(torch.device("cuda"), torch.bfloat16)
     else:
         assert term.about(torch.device("cuda"), torch.bfloat16) == ""
+
+
+def test_kernels_are_tried_before_any_step(monkeypatch, tmp_path) -> None:
+    """The check of chunks is a step: a GPU that is broken there would end in a traceback."""
+    monkeypatch.setattr(losses, "sia_about", lambda *where: "not in kernels: CUDA error: illegal")
+    monkeypatch.setattr(loop, "check_chunks", lambda run: pytest.fail("a step was made"))
+    flags = ["--model.name", str(tiny_bert(tmp_path / "m")), "--data.train", str(few(tmp_path)),
+             "--objective.dims", "8", "32", "--train.chunk_size", "4", "--data.validation", "none",
+             "--train.batch_size", "4", "--export.rehearse", "false", "--tracking.mlflow", "off",
+             "--train.max_steps", "1", "--output_dir", str(tmp_path / "out")]  # fmt: skip
+    with pytest.raises(UserError, match="start again with --sia.kernels false"):
+        loop.train(load_config(flags))
 
 
 def test_a_cpu_has_none_and_says_nothing() -> None:

@@ -23,13 +23,13 @@ def simplify(optimizer: Any) -> None:
     if not optimizer.contiguous_gradients or optimizer.zenflow:
         return
     trained = [p for group in optimizer.bit16_groups for p in group]
-    small = sum(p.numel() for p in trained) <= optimizer.reduce_bucket_size
-    small = small and len({optimizer.get_param_comm_dtype(p) for p in trained}) == 1
+    dtypes = {optimizer.get_param_comm_dtype(p) for p in trained}
+    small = len(dtypes) == 1 and sum(p.numel() for p in trained) <= optimizer.reduce_bucket_size
     if not small and ranks.world_size() > 1:
         return
     overlapped, optimizer.overlap_comm = optimizer.overlap_comm, False
     if small:
-        _at_once(optimizer)
+        _at_once(optimizer, *dtypes)
     elif overlapped and not optimizer.partition_gradients:
         _as_they_come(optimizer)
 
@@ -53,9 +53,9 @@ def _as_they_come(optimizer: Any) -> None:
     optimizer.reduce_gradients = reduce
 
 
-def _at_once(optimizer: Any) -> None:
-    """All gradients fit one bucket: they are noted as they come, copied into it in one call, sent,
-    and copied out of it in one call."""
+def _at_once(optimizer: Any, dtype: torch.dtype) -> None:
+    """All gradients fit one bucket, that of this dtype: they are noted as they come, copied into it
+    in one call, sent, and copied out of it in one call."""
     single_out, send = optimizer.copy_grads_in_partition, optimizer.reduce_ipg_grads
     came: list[tuple[Any, int]] = []
     leaving: list[tuple[Any, int]] = []
@@ -65,11 +65,10 @@ def _at_once(optimizer: Any) -> None:
             came.append((param, group))
 
     def into_bucket() -> None:
-        (dtype,) = {optimizer.get_param_comm_dtype(param) for param, _ in came}
         bucket = optimizer.ipg_buckets[dtype]
         assert not bucket.elements, "gradients of a step went into the bucket before its end"
         grads = [optimizer.get_gradient_for_reduction(param) for param, _ in came]
-        move(grads, bucket.buffer[bucket.index])
+        _move(grads, bucket.buffer[bucket.index])
         bucket.elements = sum(grad.numel() for grad in grads)
         bucket.grads.extend(grads)
         bucket.params.extend(
@@ -84,9 +83,8 @@ def _at_once(optimizer: Any) -> None:
         single_out(*first)  # makes room for all
         grads = [optimizer.get_gradient_for_reduction(param) for param, _ in rest]
         if grads:
-            move(
-                grads, optimizer.grads_in_partition.view(-1)[optimizer.grads_in_partition_offset :]
-            )
+            room = optimizer.grads_in_partition.view(-1)
+            _move(grads, room[optimizer.grads_in_partition_offset :])
         optimizer.grads_in_partition_offset += sum(grad.numel() for grad in grads)
 
     def reduce(comm_dtype: Any = None) -> None:
@@ -101,7 +99,7 @@ def _at_once(optimizer: Any) -> None:
     optimizer.reduce_ipg_grads = reduce
 
 
-def move(grads: Sequence[Tensor], flat_N: Tensor) -> None:
+def _move(grads: Sequence[Tensor], flat_N: Tensor) -> None:
     """These gradients into the first elements of `flat_N`, one after another, in one call; they
     live there from now on."""
     sizes = [grad.numel() for grad in grads]

@@ -130,6 +130,7 @@ def _run(config: Config, callbacks: Sequence[Any], rows: Any, validation: Any) -
 
 def _checked(run: LiveRun) -> Evaluator:
     """What can be refused before anything is written or deleted."""
+    run.facts["terms"] = _kernels(run)  # first: they are tried here, not within a step
     if run.step == 0:
         canary(run)
         if run.config.export.rehearse:
@@ -166,16 +167,21 @@ def _facts(run: LiveRun) -> dict[str, Any]:
     return environment() | run.facts
 
 
+def _kernels(run: LiveRun) -> list[str]:
+    """How terms compute on this device, a line each. UserError where one's kernels break it."""
+    dtype = setup.dtype_of(run.config.train.precision)
+    lines = {line: None for objective in run.engine.module.objectives for term in objective.terms
+             if (line := term.about(run.engine.device, dtype))}  # fmt: skip
+    return [*lines]
+
+
 def _start(run: LiveRun) -> None:
     """What this run is: environment.json (of a first start), some lines."""
     config, fresh = run.config, run.step == 0
     about = choose(config.model.attn, config.train.precision, run.source.config).about
     reading = run.source.reading(config.model.inner_norm or "raw", run.data.encoder)
     layers = run.engine.module.backbone.about_layers
-    dtype = setup.dtype_of(config.train.precision)
-    lines = {line: None for objective in run.engine.module.objectives for term in objective.terms
-             if (line := term.about(run.engine.device, dtype))}  # fmt: skip
-    run.facts |= {"attention": about, "vectors": reading, "layers": layers, "terms": [*lines]}
+    run.facts |= {"attention": about, "vectors": reading, "layers": layers}
     with writing(run.out):
         path = run.out / "environment.json"
         if run.rank == 0 and (fresh or not path.is_file()):
@@ -195,6 +201,6 @@ def _start(run: LiveRun) -> None:
         )
         say(f"vectors: {reading}")
         say(f"attention: {about}" + (f"; layers: {layers}" if layers != "plain" else ""))
-        for line in lines:
+        for line in run.facts["terms"]:
             say(line)
     run.settle()

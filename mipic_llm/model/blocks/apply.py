@@ -17,7 +17,7 @@ from torch import nn
 from mipic_llm.errors import kernel_fault
 from mipic_llm.model.attention import PACKED
 from mipic_llm.model.backbone import base_of, layers_of
-from mipic_llm.model.blocks.families import FAMILIES, QWEN3, Family
+from mipic_llm.model.blocks.families import FAMILIES, Family
 from mipic_llm.model.lora_layer import parts, plain
 
 KINDS = tuple(kind for family in FAMILIES for kind in family.kinds)
@@ -25,12 +25,15 @@ BROKEN = ("fails here", "differs here")  # how an obstacle begins that is a faul
 
 
 def family_of(model: nn.Module) -> Family | None:
-    kind = base_of(model).config.model_type
+    return _family(base_of(model).config.model_type)
+
+
+def _family(kind: str) -> Family | None:
     return next((family for family in FAMILIES if kind in family.kinds), None)
 
 
 def worth_it(model: nn.Module) -> bool:
-    """Whether nodes are used where nobody asks for them; not a word on whether they can be."""
+    """Whether `--model.fused auto` asks for nodes (whether they can run is `obstacle`'s answer)."""
     family = family_of(model)
     return family is None or family.faster
 
@@ -58,8 +61,8 @@ def _misfit(model: nn.Module, family: Family) -> str | None:
     if config.hidden_act != family.act:
         return f"is for {family.act}, and this model has {config.hidden_act}"
     odd = ("is_decoder", "add_cross_attention", "chunk_size_feed_forward")
-    if family is not QWEN3 and any(getattr(config, name, False) for name in odd):
-        return f"is for encoders without {', '.join(odd)}"
+    if on := [name for name in odd if getattr(config, name, None)]:
+        return f"does not know {on[0]}, which is on in this model"
     linears = [layer.get_submodule(name) for layer in layers for name in family.linears]
     if not all(plain(x) and (parts(x).bias is not None) is family.biased for x in linears):
         bias = "biases" if family.biased else "bias"
@@ -89,15 +92,15 @@ def apply(model: nn.Module) -> None:
 
 def _sample(kind: str) -> nn.Module:
     """A tiny model of one layer of this kind."""
-    from transformers import AutoModel, Qwen3Config, XLMRobertaConfig
+    import transformers
 
+    family = _family(kind)
+    assert family is not None
+    name, own = family.sample
     sizes: dict[str, Any] = {"vocab_size": 32, "hidden_size": 64, "num_hidden_layers": 1,
                              "num_attention_heads": 4, "intermediate_size": 96}  # fmt: skip
-    if kind in QWEN3.kinds:
-        config = Qwen3Config(**sizes, head_dim=32, num_key_value_heads=2)
-    else:
-        config = XLMRobertaConfig(**sizes, hidden_dropout_prob=0, attention_probs_dropout_prob=0)
-    return AutoModel.from_config(config, attn_implementation="varlen")
+    config = getattr(transformers, name)(**sizes, **own)
+    return transformers.AutoModel.from_config(config, attn_implementation="varlen")
 
 
 @lru_cache(maxsize=4)

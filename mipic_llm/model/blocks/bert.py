@@ -53,7 +53,7 @@ class ProjectFunction(torch.autograd.Function):
         E_OP = own.spread()
         y_NO = linears.forward(h_NDP, own, E_OP, torch.cat(three[3::4]))
         ctx.save_for_backward(h_NDP, E_OP, *three)
-        ctx.o, ctx.shape = o, h_ND.shape
+        ctx.o = o
         q, k, v = y_NO.unflatten(1, (3, o.H, -1)).unbind(1)
         return h_ND, q, k, v
 

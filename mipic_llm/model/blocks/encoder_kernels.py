@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from mipic_llm.model.blocks.kernels import COLUMNS, PROGRAMS
+from mipic_llm.model.blocks.kernels import PROGRAMS, by_columns
 
 
 @triton.jit
@@ -124,16 +124,9 @@ def layer_norm_gradient(
 
 def gelu(u_NF: Tensor, out_NF: Tensor) -> None:
     """u Phi(u) into `out_NF`, by erf (Hendrycks & Gimpel 2016, arXiv 1606.08415)."""
-    N, F = out_NF.shape
-    _gelu_forward[(N, triton.cdiv(F, COLUMNS))](
-        u_NF, out_NF, u_NF.stride(0), out_NF.stride(0), F, BLOCK=COLUMNS, num_warps=4
-    )
+    by_columns(_gelu_forward, out_NF.shape[1], u_NF, out_NF)
 
 
 def gelu_gradient(u_NF: Tensor, grad_NF: Tensor, du_NF: Tensor) -> None:
     """The gradient of u into `du_NF`; `grad_NF` becomes the output of the forward again."""
-    N, F = grad_NF.shape
-    _gelu_backward[(N, triton.cdiv(F, COLUMNS))](
-        u_NF, grad_NF, du_NF, grad_NF, u_NF.stride(0), grad_NF.stride(0), du_NF.stride(0),
-        grad_NF.stride(0), F, BLOCK=COLUMNS, num_warps=4,
-    )  # fmt: skip
+    by_columns(_gelu_backward, grad_NF.shape[1], u_NF, grad_NF, du_NF, grad_NF)

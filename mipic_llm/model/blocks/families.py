@@ -17,14 +17,16 @@ from mipic_llm.model.lora_layer import parts
 class Family(NamedTuple):
     """kinds: `model_type` of transformers' configs. faster: nodes were measured to be faster than
     transformers' layers, and are used unasked. linears: of a layer, by their places in it. act:
-    `hidden_act`. biased: whether the linear layers have biases. norms: classes of norms, by their
-    names, that get `norm`, beside the layers."""
+    `hidden_act`. biased: whether the linear layers have biases. sample: a config class of
+    transformers, and what it is given for a tiny model. norms: classes of norms, by their names,
+    that get `norm`, beside the layers."""
 
     kinds: tuple[str, ...]
     faster: bool
     linears: tuple[str, ...]
     act: str
     biased: bool
+    sample: tuple[str, dict[str, Any]]
     layer: Any
     norms: tuple[str, ...] = ()
     norm: Any = None
@@ -127,12 +129,15 @@ def _bert_layer(
 QWEN3 = Family(
     ("qwen3",), True,
     (*(f"self_attn.{x}_proj" for x in "qkvo"), "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"),
-    "silu", False, _qwen3_layer, ("Qwen3RMSNorm",), _qwen3_norm,
+    "silu", False, ("Qwen3Config", {"head_dim": 32, "num_key_value_heads": 2}),
+    _qwen3_layer, ("Qwen3RMSNorm",), _qwen3_norm,
 )  # fmt: skip
 BERT = Family(
     ("bert", "roberta", "xlm-roberta"), False,
     (*(f"attention.self.{x}" for x in ("query", "key", "value")), "attention.output.dense",
      "intermediate.dense", "output.dense"),
-    "gelu", True, _bert_layer,
+    "gelu", True,
+    ("XLMRobertaConfig", {"hidden_dropout_prob": 0, "attention_probs_dropout_prob": 0}),
+    _bert_layer,
 )  # fmt: skip
 FAMILIES = (QWEN3, BERT)

@@ -10,13 +10,15 @@ left columns of a wider matrix (see linears.py). Arithmetic is float32.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 PROGRAMS = 1024  # of a kernel that sums the gradient of its weight over the rows it takes
-COLUMNS = 1024  # of one program of SwiGLU
+COLUMNS = 1024  # of one program of `by_columns`
 
 
 @triton.jit
@@ -210,27 +212,24 @@ def rotate_gradient(
     return dw.sum(0).to(w_c.dtype) if train else None
 
 
+def by_columns(kernel: Any, width: int, *matrices: Tensor) -> None:
+    """Launch a kernel of (matrices, strides of their rows, width), COLUMNS of a row a program."""
+    kernel[(len(matrices[0]), triton.cdiv(width, COLUMNS))](
+        *matrices, *(x.stride(0) for x in matrices), width, BLOCK=COLUMNS, num_warps=4
+    )
+
+
 def copy(x_ND: Tensor, out_ND: Tensor) -> None:
     """x into `out_ND`. torch's own copy into the left columns of a wider matrix takes four times
     as long (an H200, 33,431 rows of 1,024)."""
-    N, D = x_ND.shape
-    _copy[(N, triton.cdiv(D, COLUMNS))](
-        x_ND, out_ND, x_ND.stride(0), out_ND.stride(0), D, BLOCK=COLUMNS, num_warps=4
-    )
+    by_columns(_copy, x_ND.shape[1], x_ND, out_ND)
 
 
 def swiglu(x_N2F: Tensor, out_NF: Tensor) -> None:
     """silu(gate) up into `out_NF`; x_N2F: gate and up side by side (Shazeer 2020, 2002.05202)."""
-    N, F = out_NF.shape
-    _swiglu_forward[(N, triton.cdiv(F, COLUMNS))](
-        x_N2F, out_NF, x_N2F.stride(0), out_NF.stride(0), F, BLOCK=COLUMNS, num_warps=4
-    )
+    by_columns(_swiglu_forward, out_NF.shape[1], x_N2F, out_NF)
 
 
 def swiglu_gradient(x_N2F: Tensor, grad_NF: Tensor, dx_N2F: Tensor) -> None:
     """The gradient of x into `dx_N2F`; `grad_NF` becomes the output of the forward again."""
-    N, F = grad_NF.shape
-    _swiglu_backward[(N, triton.cdiv(F, COLUMNS))](
-        x_N2F, grad_NF, dx_N2F, grad_NF, x_N2F.stride(0), grad_NF.stride(0), dx_N2F.stride(0),
-        grad_NF.stride(0), F, BLOCK=COLUMNS, num_warps=4,
-    )  # fmt: skip
+    by_columns(_swiglu_backward, grad_NF.shape[1], x_N2F, grad_NF, dx_N2F, grad_NF)

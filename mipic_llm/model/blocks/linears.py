@@ -149,10 +149,9 @@ def weight_gradients(
     low_NR = x_NiP[:, i : i + R] if low_NP is None else low_NP[:, :R]
     dA = [x if r else None for x, r in zip(dA_Ri.split(linears.ranks), linears.ranks, strict=True)]
     dB, column = list(none), 0
+    # one by one: autograd would copy a part of a larger product once more
     for j, g_No in enumerate(g_NO.split(linears.heights, 1)):
-        if r := linears.ranks[
-            j
-        ]:  # one by one: a part of a larger product would be copied once more
+        if r := linears.ranks[j]:
             low_Nr, column = low_NR.narrow(1, column, r), column + r
             dB[j] = product(g_No.T, low_Nr, linears.factors[j])
     return dW, dA, dB
