@@ -16,7 +16,7 @@ from mipic_llm.errors import UserError
 from mipic_llm.evaluation.bits import Quantiser
 from mipic_llm.evaluation.judge import _bits
 from mipic_llm.evaluation.pca import Pca
-from mipic_llm.evaluation.routes import Route, Side
+from mipic_llm.evaluation.searches import float_queries
 from mipic_llm.evaluation.suite import all_points, run_suite
 from mipic_llm.evaluation.tasks.base import StsTask
 from mipic_llm.evaluation.tasks.retrieval import RetrievalTask
@@ -61,8 +61,11 @@ def test_what_is_compared_is_what_an_index_compares() -> None:
     assert np.array_equal(q.stored(a, 32), a)
 
 
-def test_a_search_in_signs_equals_a_naive_one_by_hamming() -> None:
-    """Ties are many; of equal distances the document whose id is later comes first."""
+@pytest.mark.parametrize("centre", [False, True])
+@pytest.mark.parametrize("pca", [False, True])
+def test_a_search_in_signs_equals_a_naive_one_by_hamming(pca: bool, centre: bool) -> None:
+    """Ties are many; of equal distances the document whose id is later comes first. A mean that is
+    off the documents is off queries in float32 too."""
     d, code = 12, {}
     texts = [f"t{i}" for i in range(90)]
     for text in texts:
@@ -75,11 +78,18 @@ def test_a_search_in_signs_equals_a_naive_one_by_hamming() -> None:
     def encode(asked, kind):
         return torch.stack([code[t] for t in asked])[:, None]
 
-    routes = [Route("float queries", query=Side(floating=True), searches=True, bits=(1,))]
     found = run_suite([task], encode, layers=[1], points=all_points([1], [7, 12], [32, 1]),
-                      more=routes)  # fmt: skip
+                      pca_texts=corpus if pca else (), bits_texts=corpus if centre else (),
+                      centre=centre, more=float_queries(pca))  # fmt: skip
+    family = "pca, float queries" if pca else "float queries"
+    every = torch.stack([code[t] for t in texts])
+    turned = Pca.fit(torch.stack([code[t] for t in corpus]), d).turn(every) if pca else every
     for dim in (7, 12):
         recall, asymmetric = [], []
+        unit = normalize(turned[:, :dim])
+        if centre:
+            unit -= normalize(turned[20:, :dim]).mean(0)
+        code = dict(zip(texts, unit, strict=True))
         for q in queries:
             x = code[q][:dim]
             hamming = {c: -int(((code[c][:dim] > 0) != (x > 0)).sum()) for c in corpus}
@@ -90,9 +100,10 @@ def test_a_search_in_signs_equals_a_naive_one_by_hamming() -> None:
                 out.append(len(set(top) & set(qrels[q])) / 3)
         point = Point(1, dim, 1)
         have = {(f, s.metric, s.point): s.value for f, many in found.items() for s in many}
-        assert have["prefix", "recall@10", point] == pytest.approx(np.mean(recall))
-        assert have["float queries", "recall@10", point] == pytest.approx(np.mean(asymmetric))
-    assert {s.point.bits for s in found["float queries"]} == {1}
+        signs = have["pca" if pca else "prefix", "recall@10", point]
+        assert signs == pytest.approx(np.mean(recall))
+        assert have[family, "recall@10", point] == pytest.approx(np.mean(asymmetric))
+    assert {s.point.bits for s in found[family]} == {1}
 
 
 def test_all_tasks_and_pca_in_bits_equal_scoring_the_stored_vectors() -> None:

@@ -151,6 +151,40 @@ def test_the_best_size_in_so_many_bytes(run, tmp_path, capsys, monkeypatch, kept
     assert names["codes"].nbytes == best.bytes and (told["ranges"] is None) == (best.bits == 1)
 
 
+def test_a_search_in_few_bytes_may_keep_its_queries_whole(run, tmp_path, capsys):
+    """Chosen by the figures of evaluate's own family; the card's Python gives the scores."""
+    data = tmp_path / "search"
+    (data / "qrels").mkdir(parents=True)
+    every = [f"{do} the {what}" for do in "open close paint wash sell lend".split()
+             for what in "door book house settings window letter garden".split()]  # fmt: skip
+    asked = {f"q{i}": text for i, text in enumerate(every)}
+    held = {f"d{i}": f"please {text} now" for i, text in enumerate(every)}
+    for file, texts in (("queries", asked), ("corpus", held)):
+        lines = [json.dumps({"_id": name, "text": text}) for name, text in texts.items()]
+        (data / f"{file}.jsonl").write_text("\n".join(lines))
+    right = [f"q{i}\td{i}\t1" for i in range(len(every))]
+    (data / "qrels/test.tsv").write_text("\n".join(["query-id\tcorpus-id\tscore", *right]))
+    folder = mipic_llm.export(run, bytes=4, to=tmp_path / "out", data=[str(data)])
+    told, said = json.loads((folder / "quantization.json").read_text()), capsys.readouterr().out
+    mipic_llm.evaluate(run, str(data), layers=[4], bits=[1], output_dir=tmp_path / "scores")
+    rows = [json.loads(x) for x in (tmp_path / "scores/scores.jsonl").read_text().splitlines()]
+    small = {(r["value"], -r["dim"], r["readout"]): r for r in rows if r["metric"] == "ndcg@10"
+             and r.get("bits") == 1 and r["dim"] <= 32}  # fmt: skip
+    best = small[max(small)]
+    assert best["readout"] == "float queries" and told["queries"] == "float32"
+    assert (told["dim"], told["bits"]) == (best["dim"], 1)
+    assert f"{best['dim']} binary, float queries in {told['bytes']} bytes" in said
+    card = (folder / "README.md").read_text()
+    (code,) = [c.split("```")[0] for c in card.split("```python\n") if "codes = " in c]
+    names: dict = {}
+    exec(code.replace("PATH", str(folder)), names)
+    documents = run.encode(["Open the settings."], dim=best["dim"])
+    query = run.encode(["How do I open the settings?"], dim=best["dim"])
+    want = np.where(documents > 0, 1.0, -1.0) @ query[0]
+    assert names["scores"] * (np.linalg.norm(query) / np.linalg.norm(names["model"].encode_query(
+        "How do I open the settings?"))) == pytest.approx(want, abs=1e-5)  # fmt: skip
+
+
 def test_bytes_that_no_size_fits(run, tmp_path, monkeypatch):
     for wrong, words in (
         ({"bytes": 10, "point": "8@4"}, "chooses the size by itself"),

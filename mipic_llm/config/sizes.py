@@ -59,10 +59,14 @@ def trained_dims(config: Config) -> list[int]:
 
 
 def narrow_dims(config: Config) -> list[int]:
-    """The prefixes under the distillation between texts (after `resolve`), none where it is off:
-    at most a fifth of the full width, where a published negative result says that Matryoshka
-    training pays at all."""
+    """The prefixes under the distillation between texts (after `resolve`), none where it is off."""
     if "sentences" not in OBJECTIVES[config.objective.name].terms or not config.sia.sentences:
         return []
     dims = trained_dims(config)
-    return [d for d in dims if 5 * d <= dims[-1]]
+    return narrow_of(dims, dims[-1])
+
+
+def narrow_of(dims: Sequence[int], width: int) -> list[int]:
+    """Those of at most a fifth of the full width, where a published negative result says that
+    Matryoshka training pays at all (arXiv 2605.16608)."""
+    return [d for d in dims if 5 * d <= width]

@@ -47,6 +47,12 @@ class Quantiser(NamedTuple):
             return 2 * self._above(unit_Nd).float() - 1
         return self.range_2d[0] + (self._steps(unit_Nd) + 0.5) * self._step_d()
 
+    def asking(self, z_Nd: Tensor) -> Tensor:
+        """(N, d) float32: queries that are not stored, for stored documents (asymmetric distances:
+        Gordo and Perronnin, 2011). The mean is off where it is off those."""
+        unit_Nd = normalize(z_Nd.float(), dim=1)
+        return unit_Nd if self.mean_d is None else unit_Nd - self.mean_d
+
     def _above(self, unit_Nd: Tensor) -> Tensor:
         return unit_Nd > (0 if self.mean_d is None else self.mean_d)
 

@@ -16,11 +16,12 @@ from mipic_llm.evaluation.lens import HELD_OUT
 from mipic_llm.evaluation.mteb import load_mteb, run_mteb
 from mipic_llm.evaluation.open import open_finished
 from mipic_llm.evaluation.read import load_suite, load_tasks
-from mipic_llm.evaluation.routes import CALIBRATION, Encode, Route, Side
+from mipic_llm.evaluation.routes import CALIBRATION, Encode
 from mipic_llm.evaluation.searches import (
     OLD,
     asymmetric,
     asymmetric_tables,
+    float_queries,
     need_searches,
     same_index,
 )
@@ -69,8 +70,7 @@ def evaluate(config: Config) -> int:
     pca_texts = texts_for_pca(flags.pca_text, PCA_TEXTS * opened.width, "PCA")
     lens_texts = texts_for_pca(flags.lens_text, PCA_TEXTS * opened.width + HELD_OUT, "lens")
     fitted = texts_for_pca(flags.bits_text, CALIBRATION, "ranges of int8") or pca_texts
-    more = [Route("float queries", query=Side(floating=True), searches=True, bits=(1,))]
-    more, models = (more if 1 in bits else []), {}
+    more, models = float_queries(bool(pca_texts)) if 1 in bits else [], {}
     if flags.asymmetric:
         need_searches("--asymmetric", tasks)
         more += asymmetric(layers, lens=bool(lens_texts))

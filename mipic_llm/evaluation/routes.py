@@ -103,10 +103,8 @@ class Fitted:
             if point.bits == 32:
                 return z_ND
             z_Nd = z_ND[:, : point.dim]
-            if side.floating:
-                return z_Nd
             quantiser = self._quantiser(side.model, layer, route, point.dim)
-            return quantiser.stored(z_Nd, point.bits)
+            return quantiser.asking(z_Nd) if side.floating else quantiser.stored(z_Nd, point.bits)
 
         return found
 

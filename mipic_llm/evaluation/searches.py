@@ -9,11 +9,12 @@ from mipic_llm.errors import UserError
 from mipic_llm.evaluation.routes import Route, Side
 from mipic_llm.evaluation.tasks.base import DOCUMENT, Task
 from mipic_llm.report.index import NEW_ON_OLD, OLD_ON_OLD
-from mipic_llm.report.scores import LENS, PREFIX
+from mipic_llm.report.scores import LENS, PCA, PREFIX
 from mipic_llm.report.tables import main_metrics, plain_table
 from mipic_llm.types import Score
 
 OLD = "old"  # the name of the older model
+FLOAT = "float queries"
 
 
 def searched(tasks: Sequence[Task]) -> bool:
@@ -27,6 +28,15 @@ def need_searches(flag: str, tasks: Sequence[Task]) -> None:
         raise UserError(
             f"{flag}: no task has queries and documents; give a BEIR folder with --data"
         )
+
+
+def float_queries(pca: bool = False) -> list[Route]:
+    """Queries in float32 against documents of signs: an index of the same bytes, a better order."""
+    options = {"query": Side(floating=True), "searches": True, "bits": (1,)}
+    return [
+        Route(FLOAT, **options),
+        *([Route(f"{PCA}, {FLOAT}", pca=True, **options)] if pca else []),
+    ]
 
 
 def asymmetric(layers: Sequence[int], lens: bool = False) -> list[Route]:

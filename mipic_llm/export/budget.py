@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,8 +15,9 @@ from mipic_llm.data.tokenise import TextEncoder
 from mipic_llm.evaluation.bits import Quantiser
 from mipic_llm.evaluation.fitting import texts_for_pca
 from mipic_llm.evaluation.read import load_tasks
+from mipic_llm.evaluation.searches import FLOAT, float_queries, searched
 from mipic_llm.evaluation.suite import Rows, run_suite
-from mipic_llm.evaluation.tasks.base import SYMMETRIC, Task
+from mipic_llm.evaluation.tasks.base import SYMMETRIC
 from mipic_llm.export.card import PATH
 from mipic_llm.export.fitted import read_texts, still_here
 from mipic_llm.export.portable import write_json
@@ -29,22 +30,43 @@ from mipic_llm.types import BITS, Point
 
 FILE = "quantization.json"
 _TEXTS = 2_000  # that fix the ranges of int8
+_ASKED = "How do I open the settings?"
 _PRECISION = {8: "int8", 1: "ubinary"}  # sentence-transformers' words
 
 
-class Fit(NamedTuple):
-    """The best point, how its vectors are stored, and on what texts that was fitted."""
+class Stored(NamedTuple):
+    """A size, and whether searches ask documents of signs with queries in float32."""
 
     point: Point
+    floating: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.point.size}{f', {FLOAT}' * self.floating}"
+
+    def key(self, task: str, metric: str, found: Container[tuple]) -> tuple:
+        """Where its figure stands among those found: tasks that are no search have but one."""
+        own = (FLOAT, task, metric, *self.point.place)
+        return own if self.floating and own in found else (PREFIX, *own[1:])
+
+
+class Fit(NamedTuple):
+    """The best size, how its vectors are stored, and on what texts that was fitted."""
+
+    stored: Stored
     range_2d: Tensor
     fitted_on: str
     notes: list[str]
+
+    @property
+    def point(self) -> Point:
+        return self.stored.point
 
     def write(self, folder: Path) -> None:
         """quantization.json: what an index must know."""
         write_json(folder / FILE, {
             "bits": self.point.bits, "precision": _PRECISION.get(self.point.bits, "float32"),
             "dim": self.point.dim, "bytes": self.point.bytes, "fitted_on": self.fitted_on,
+            "queries": "float32" if self.stored.floating else "as stored",
             "ranges": self.range_2d.tolist() if self.point.bits == 8 else None,
         })  # fmt: skip
 
@@ -81,64 +103,89 @@ def fit_bytes(
 
     rows: Rows = {}
     points = list(dict.fromkeys([whole, *small]))
-    scores = run_suite(tasks, vectors, layers=[last], points=points, bits_texts=texts, rows=rows)
-    found = scores[PREFIX]
-    mains = main_metrics(found)
-    means = {
-        p: float(np.mean([s.value for s in found if (s.point, s.metric) == (p, mains[s.task])]))
-        for p in points
-    }
-    known = [p for p in small if math.isfinite(means[p])]  # of equal signs alone there is none
-    need(bool(known), f"bytes: no size of at most {most} bytes has a figure on every task; give "
-         "other --data, or more bytes")  # fmt: skip
-    best = max(known, key=lambda p: (means[p], -p.bytes))
-    spans = {p: _span(rows, tasks, mains, whole, p) for p in known}
-    table = [["stored as", "bytes", "mean x 100", f"less {whole.dim} float32", "95 % interval"]]
-    for p in sorted(known, key=lambda p: -means[p]):
-        gap = f"{100 * (means[p] - means[whole]):+.2f}"
-        table.append([p.size, f"{p.bytes}", f"{100 * means[p]:.2f}", gap, spans[p]])
-    what = ", ".join(f"{metric} of {task}" for task, metric in mains.items())
-    say(f"\n{what}; {whole.dim} float32, {whole.bytes:,} bytes: {100 * means[whole]:.2f}\n"
-        f"{plain_table(table)}\n")  # fmt: skip
-    cost = (f"{100 * means[best]:.2f}, {100 * (means[best] - means[whole]):+.2f} {spans[best]} "
-            f"against {whole.dim} float32 in {whole.bytes:,} bytes")  # fmt: skip
-    note = (
-        f"## In {most} bytes\n\nChosen among the sizes of at most {most} bytes a vector: "
-        f"{best.size}, {best.bytes} bytes. Mean of {what}, x 100: {cost} (95 % interval, paired "
-        "over the rows). It was chosen on these rows, so the figure is a little too good."
-    )
-    ranges = read_texts(backbone, encoder, texts, SYMMETRIC)[:, : best.dim]
-    say(f"bytes: {best.size} in {best.bytes} bytes: {cost}; chosen on these very rows")
+    scores = run_suite(tasks, vectors, layers=[last], points=points, bits_texts=texts, rows=rows,
+                       more=float_queries())  # fmt: skip
+    mains = main_metrics(scores[PREFIX])
+    values = {(family, s.task, s.metric, *s.point.place): s.value
+              for family, many in scores.items() for s in many}  # fmt: skip
+
+    def mean(way: Stored) -> float:
+        return float(np.mean([values[way.key(t, m, values)] for t, m in mains.items()]))
+
+    ways = [Stored(p) for p in small]
+    ways += [Stored(p, True) for p in small if p.bits == 1] if searched(tasks) else []
+    means = {way: mean(way) for way in (Stored(whole), *ways)}
+    best, note = _choose(ways, means, mains, rows, {t.name: t.gold() for t in tasks}, most)
+    ranges = read_texts(backbone, encoder, texts, SYMMETRIC)[:, : best.point.dim]
     return Fit(best, Quantiser.fit(ranges).range_2d, fitted_on, [note, _usage(best)])
 
 
+def _choose(
+    ways: Sequence[Stored], means: Mapping[Stored, float], mains: Mapping[str, str], rows: Rows,
+    gold: Mapping[str, Any], most: int,
+) -> tuple[Stored, str]:  # fmt: skip
+    """The best of ways, and what it costs against the first of means, the whole vector."""
+    known = [way for way in ways if math.isfinite(means[way])]  # of equal signs alone there is none
+    need(bool(known), f"bytes: no size of at most {most} bytes has a figure on every task; give "
+         "other --data, or more bytes")  # fmt: skip
+    best = max(known, key=lambda way: (means[way], -way.point.bytes))
+    whole = next(iter(means))
+    spans = {way: _span(rows, gold, mains, whole, way) for way in known}
+    told = f"{whole.point.dim} float32"
+    table = [["stored as", "bytes", "mean x 100", f"less {told}", "95 % interval"]]
+    for way in sorted(known, key=lambda way: -means[way]):
+        gap = f"{100 * (means[way] - means[whole]):+.2f}"
+        table.append([f"{way}", f"{way.point.bytes}", f"{100 * means[way]:.2f}", gap, spans[way]])
+    what = ", ".join(f"{metric} of {task}" for task, metric in mains.items())
+    say(f"\n{what}; {told}, {whole.point.bytes:,} bytes: {100 * means[whole]:.2f}\n"
+        f"{plain_table(table)}\n")  # fmt: skip
+    cost = (f"{100 * means[best]:.2f}, {100 * (means[best] - means[whole]):+.2f} {spans[best]} "
+            f"against {told} in {whole.point.bytes:,} bytes")  # fmt: skip
+    size = best.point.bytes
+    note = (
+        f"## In {most} bytes\n\nChosen among the sizes of at most {most} bytes a vector: "
+        f"{best}, {size} bytes. Mean of {what}, x 100: {cost} (95 % interval, paired "
+        "over the rows). It was chosen on these rows, so the figure is a little too good."
+    )
+    say(f"bytes: {best} in {size} bytes: {cost}; chosen on these very rows")
+    return best, note
+
+
 def _span(
-    rows: Rows, tasks: Sequence[Task], mains: dict[str, str], whole: Point, point: Point
+    rows: Rows, gold: Mapping[str, Any], mains: Mapping[str, str], whole: Stored, way: Stored
 ) -> str:
     """The interval of the mean difference over tasks from the whole vector, x 100."""
     gaps: list[Any] = []
-    for task in tasks:
-        metric, gold = mains[task.name], rows.get(("gold", task.name))
-        one, two = (rows[PREFIX, task.name, metric, *p.place] for p in (whole, point))
-        gaps.append(resampled(metric, two, gold) - resampled(metric, one, gold))
+    for task, metric in mains.items():
+        one, two = (rows[w.key(task, metric, rows)] for w in (whole, way))
+        gaps.append(resampled(metric, two, gold[task]) - resampled(metric, one, gold[task]))
     low, high = middle(np.mean(gaps, axis=0))
     return f"[{100 * low:+.2f}, {100 * high:+.2f}]"
 
 
-def _usage(point: Point) -> str:
-    """Python for the card: the codes that an index stores."""
+def _usage(way: Stored) -> str:
+    """Python for the card: the codes that an index stores, and how a query finds them."""
+    point = way.point
     if point.bits == 32:
         return "It is stored as it is, in float32."
-    ranges = point.bits == 8
+    ranges, floating = point.bits == 8, way.floating
     lines = [
-        *(["import json", "", "import numpy as np"] if ranges else []),
+        *(["import json", ""] if ranges else []),
+        *(["import numpy as np"] if ranges or floating else []),
         "from sentence_transformers import SentenceTransformer",
         "from sentence_transformers.util import quantize_embeddings", "",
         f'model = SentenceTransformer("{PATH}")',
         *([f'ranges = np.array(json.load(open("{PATH}/{FILE}"))["ranges"])'] if ranges else []),
-        'vectors = model.encode(["Open the settings."], normalize_embeddings=True)',
+        f'vectors = model.encode{"_document" * floating}(["Open the settings."], '
+        "normalize_embeddings=True)",
         f'codes = quantize_embeddings(vectors, precision="{_PRECISION[point.bits]}"'
         + (", ranges=ranges)" if ranges else ")"),
+        *([f"signs = 2.0 * np.unpackbits(codes, axis=1, count={point.dim}) - 1",
+           f'scores = signs @ model.encode_query("{_ASKED}")'] if floating else []),
     ]  # fmt: skip
-    told = "" if ranges else " Eight channels share a byte; compare by Hamming distance."
+    told = "" if ranges else " Eight channels share a byte; "
+    told += "" if ranges else (
+        "a query stays in float32, and the highest score is the nearest."
+        if floating else "compare by Hamming distance."
+    )  # fmt: skip
     return f"```python\n{chr(10).join(lines)}\n```\n\n`codes` has {point.bytes} bytes a text.{told}"
