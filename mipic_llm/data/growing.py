@@ -14,8 +14,9 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any, Self
+
+from mipic_llm.disk import sync
 
 PROGRESS = "progress.json"
 
@@ -54,11 +55,7 @@ def settle(aside: Path, folder: Path) -> None:
     on the disk."""
     (aside / PROGRESS).unlink(missing_ok=True)
     for path in (*aside.iterdir(), aside):
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        sync(path)
     shutil.rmtree(folder, ignore_errors=True)
     aside.rename(folder)
 
@@ -105,9 +102,6 @@ class Growing:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:  # fmt: skip
+    def __exit__(self, *_: object) -> None:
         for file in self._files.values():
             file.close()

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import operator
-import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +13,7 @@ import numpy as np
 import yaml
 
 from mipic_llm.config import Config
+from mipic_llm.disk import in_one_move
 from mipic_llm.errors import masked
 from mipic_llm.mining.settings import USES
 from mipic_llm.mining.texts import Table
@@ -64,9 +64,12 @@ def write(
     said = masked(yaml.safe_dump(record, sort_keys=False, allow_unicode=True))
     made = [_written(table, m) for m in rows]
     try:
-        _replace(report_path, lambda file: file.write_text(text, encoding="utf-8"))
-        _replace(record_path, lambda file: file.write_text(said, encoding="utf-8"))
-        _replace(path, lambda file: _rows(file, made, path.suffix == ".parquet"))
+        with in_one_move(report_path) as fresh:
+            fresh.write_text(text, encoding="utf-8")
+        with in_one_move(record_path) as fresh:
+            fresh.write_text(said, encoding="utf-8")
+        with in_one_move(path) as fresh:
+            _rows(fresh, made, path.suffix == ".parquet")
     except OSError as error:
         return f"mine.output: cannot write {path}: {error.strerror or error}"
     say(f"\n{text}\nrows: {path}; this report: {report_path}; settings: {record_path}")
@@ -93,12 +96,6 @@ def _rows(path: Path, rows: list[dict[str, Any]], parquet: bool) -> None:
         return pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows, schema), path)
     with path.open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-
-
-def _replace(path: Path, fill: Callable[[Path], Any]) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    fill(temporary)
-    os.replace(temporary, path)
 
 
 def report(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mipic_llm.disk import in_one_move
 from mipic_llm.report.tables import main_metrics
 from mipic_llm.types import Point
 
@@ -192,7 +192,6 @@ def _numbers(found: Mapping[str, Any], *keys: str) -> list[float]:
 
 def write_record(path: str | Path, found: Iterable[Comparison]) -> None:
     """Comparisons as a JSON list, in one move."""
-    path, temporary = Path(path), Path(f"{path}.tmp")
     text = json.dumps([one.record() for one in found], indent=1) + "\n"
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    with in_one_move(path) as fresh:
+        fresh.write_text(text, encoding="utf-8")

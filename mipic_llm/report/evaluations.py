@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +10,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from mipic_llm.disk import in_one_move
 from mipic_llm.errors import UserError
 from mipic_llm.report.scores import before_and_after, read_scores
 from mipic_llm.types import Score
@@ -37,10 +37,8 @@ def write_rows(
 ) -> None:
     """rows.npz of an evaluation, in one move."""
     named: dict[str, Any] = {"|".join(map(str, key)): value for key, value in rows.items()}
-    temporary = Path(f"{path}.tmp")
-    with temporary.open("wb") as file:
+    with in_one_move(path) as fresh, fresh.open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, about=json.dumps(about), **named)
-    os.replace(temporary, path)
 
 
 class _Rows(Mapping):

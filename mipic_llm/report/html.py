@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import html
 import io
-import os
 import re
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from mipic_llm.disk import in_one_move
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1c2128; max-width: 1180px; margin: 2em auto;
@@ -30,14 +31,12 @@ code { background: #f1f3f5; padding: 0 .25em }
 def page(title: str, parts: Sequence[str], path: str | Path) -> None:
     """Write a page of HTML parts, in one move; a list of its headings goes before the first <h2>,
     where there are two or more. Made for phones too: tables scroll by themselves."""
-    path = Path(path)
     head = (f'<meta charset="utf-8">\n<meta name="viewport" content="width=device-width">\n'
             f"<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>")  # fmt: skip
     body = _with_contents("\n".join(parts))
     text = f'<!doctype html>\n<html lang="en">{head}\n<body>\n{body}\n</body></html>\n'
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    with in_one_move(path) as fresh:
+        fresh.write_text(text, encoding="utf-8")
 
 
 def _with_contents(body: str) -> str:

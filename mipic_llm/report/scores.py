@@ -5,11 +5,11 @@ from __future__ import annotations
 import html
 import json
 import math
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from mipic_llm.disk import in_one_move
 from mipic_llm.errors import UserError
 from mipic_llm.report.tables import plain_table
 from mipic_llm.types import Point, Score
@@ -42,9 +42,8 @@ def write_scores(
         text += json.dumps({**row, "value": value, "n": int(n), **mark}) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
     old = path.read_text("utf-8") if append and path.exists() else ""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(old + text, encoding="utf-8")
-    os.replace(temporary, path)
+    with in_one_move(path) as fresh:
+        fresh.write_text(old + text, encoding="utf-8")
 
 
 def read_scores(path: str | Path, stage: str | None = None) -> list[Score]:

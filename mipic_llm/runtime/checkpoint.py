@@ -63,15 +63,6 @@ def fingerprint(path: Path) -> list:
         return [file.tell(), digest.hexdigest()]
 
 
-def sync(path: Path) -> None:
-    """Have a file or directory on the disk itself."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def steps_in(folder: Path) -> list[Path]:
     """The checkpoints of a folder, whole or not, the latest step first; links and what bears
     another name are no checkpoints of ours."""

@@ -16,9 +16,10 @@ from typing import Any
 
 import torch
 
+from mipic_llm.disk import sync
 from mipic_llm.runtime import checkpoint
 from mipic_llm.runtime import ranks as dist
-from mipic_llm.runtime.checkpoint import MANIFEST, VERSION, fingerprint, remove, sync
+from mipic_llm.runtime.checkpoint import MANIFEST, VERSION, fingerprint, remove
 from mipic_llm.runtime.copies import Copies, Frozen
 from mipic_llm.runtime.engine import Engine
 from mipic_llm.types import RunState

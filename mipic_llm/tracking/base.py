@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from mipic_llm.disk import in_one_move
 from mipic_llm.types import Judgement
 
 log = logging.getLogger(__name__)
@@ -78,9 +78,8 @@ class JsonlTracker(Tracker):
         self.path, self._warned = Path(path), False
         self.path.parent.mkdir(parents=True, exist_ok=True)
         kept = "" if resume_step is None else self._kept(resume_step)
-        temporary = self.path.with_name(self.path.name + ".tmp")
-        temporary.write_text(kept, encoding="utf-8")
-        os.replace(temporary, self.path)
+        with in_one_move(self.path) as fresh:
+            fresh.write_text(kept, encoding="utf-8")
         self._file = self.path.open("a", encoding="utf-8")
 
     def _kept(self, resume_step: int) -> str:

@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 
 from mipic_llm.config import Config, nearest, need, parse_ladder, parse_point
+from mipic_llm.disk import in_one_move
 from mipic_llm.evaluation.encode import encode, spread_over_ranks
 from mipic_llm.evaluation.searches import OLD, same_index, searched
 from mipic_llm.evaluation.suite import Rows, about, run_suite
@@ -213,10 +213,9 @@ class Evaluator:
         if self.run.rank == 0:
             kept = [row for _, row in rows_of(self.path) if row.get("stage") == "before" or
                     (row.get("stage") == "during" and row["step"] <= self.run.step)]  # fmt: skip
-            temporary = Path(f"{self.path}.tmp")
             try:
-                temporary.write_text("".join(json.dumps(row) + "\n" for row in kept), "utf-8")
-                temporary.replace(self.path)
+                with in_one_move(self.path) as fresh:
+                    fresh.write_text("".join(json.dumps(row) + "\n" for row in kept), "utf-8")
             except OSError as error:
                 say(f"warning: {self.path} keeps rows of steps that are made again: "
                     f"{error.strerror}")  # fmt: skip
