@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from mipic_llm.commands.run import Parser
+from mipic_llm.types import Score
 
 ABOUT = """Tables and plots of finished runs, from the files they left: no model, no GPU.
 
@@ -22,9 +24,10 @@ def main(argv: list[str]) -> None:
     args = parser.parse_args(argv)
     from mipic_llm import report
 
-    curves: dict[str, list[report.Score]] = {}
+    curves: dict[str, Sequence[Score]] = {}
     for run in args.runs:
-        found = report.compare_two(*report.read_run(run))
+        old, new = report.read_run(run)
+        found = report.compare_two(old, new)
         print(f"{run}\n\n{report.figures_table(found, markdown=args.markdown)}\n")
         for table in (report.index_of(run, markdown=args.markdown),
                       report.families_table(found.families, markdown=args.markdown)):  # fmt: skip
@@ -32,11 +35,11 @@ def main(argv: list[str]) -> None:
                 print(f"{table}\n")
         if found.whole.known:
             print("\n".join(found.verdict()) + "\n")
-        before, after = report.before_and_after(run / "scores.jsonl")
-        curves |= {f"before ({run.name})": before} if not curves and before else {}
-        curves[run.name if run.name not in curves else str(run)] = after
+        if old.scores and not curves:
+            curves[f"before ({run.name})"] = old.scores
+        curves[run.name if run.name not in curves else str(run)] = new.scores
         if args.output is None:
-            report.quality_plot(before, after, run / "quality.png")
+            report.quality_plot(old.scores, new.scores, run / "quality.png")
             report.loss_plot(run / "metrics.jsonl", run / "loss.png")
             print(f"wrote {run / 'quality.png'} and {run / 'loss.png'}\n")
     if args.output is not None:

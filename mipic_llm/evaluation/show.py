@@ -9,7 +9,7 @@ from typing import Any
 
 from mipic_llm.evaluation.searches import by_query_layer
 from mipic_llm.report import write_scores
-from mipic_llm.report.curves import Estimate, bytes_figure, bytes_table, curves_figure
+from mipic_llm.report.curves import Estimate, Panels, bytes_figure, bytes_table, curves_figure
 from mipic_llm.report.plots import save
 from mipic_llm.types import BITS, Point, Score
 
@@ -51,7 +51,7 @@ def points_table(scores: Sequence[Score], words: str = "") -> str:
 
 def depth_figure(scores: dict[str, list[Score]]) -> Any:
     """Quality of queries of each layer against documents of the deepest, a curve per dim."""
-    panels: dict[str, dict[str, dict[int, Estimate]]] = {}
+    panels: Panels = {}
     for (task, metric, dim), cells in by_query_layer(scores).items():
         last = max(layer for _, layer in cells)
         curve = {k: Estimate(100 * v) for (k, n), v in sorted(cells.items()) if n == last}

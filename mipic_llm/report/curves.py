@@ -26,6 +26,7 @@ class Estimate(NamedTuple):
 
 
 Curves = Mapping[str, Mapping[int, Estimate]]  # method -> dim -> estimate
+Panels = dict[str, dict[str, dict[int, Estimate]]]  # title -> method -> dim -> estimate
 
 
 def quality_plot(before: Sequence[Score], after: Sequence[Score], path: str | Path) -> None:
@@ -64,9 +65,7 @@ def comparison_plot(runs: Mapping[str, Sequence[Score]], path: str | Path | None
     return figure
 
 
-def _panels(
-    runs: Mapping[str, Sequence[Score]], size: str
-) -> dict[str, dict[str, dict[int, Estimate]]]:  # fmt: skip
+def _panels(runs: Mapping[str, Sequence[Score]], size: str) -> Panels:
     """Title -> line -> size -> 100 * mean over tasks of their main metric, at the deepest layer.
 
     size: dim, with float32 alone, or bytes, with a line per run and number of bits. Tasks share a
@@ -85,7 +84,7 @@ def _panels(
         has = tuple(line for line, many in lines.items()
                     if any(s.task == task and math.isfinite(s.value) for s in many))  # fmt: skip
         groups.setdefault((label(metric), has), []).append(task)
-    panels: dict[str, dict[str, dict[int, Estimate]]] = {}
+    panels: Panels = {}
     for (what, has), tasks in groups.items():
         title = f"{what}: " + (tasks[0] if len(tasks) == 1 else f"mean of {len(tasks)} tasks")
         title += f" ({', '.join(tasks)})" * (title in panels)

@@ -12,7 +12,7 @@ import numpy as np
 
 from mipic_llm.disk import in_one_move
 from mipic_llm.errors import UserError
-from mipic_llm.report.scores import before_and_after, read_scores
+from mipic_llm.report.scores import read_scores
 from mipic_llm.types import Score
 
 ROWS = {"": "rows.npz", "before": "rows-before.npz", "after": "rows.npz"}  # of a stage
@@ -36,9 +36,14 @@ def write_rows(
     path: str | Path, rows: Mapping[tuple, np.ndarray], about: Mapping[str, Any]
 ) -> None:
     """rows.npz of an evaluation, in one move."""
-    named: dict[str, Any] = {"|".join(map(str, key)): value for key, value in rows.items()}
+    named: dict[str, Any] = {_name(key): value for key, value in rows.items()}
     with in_one_move(path) as fresh, fresh.open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, about=json.dumps(about), **named)
+
+
+def _name(key: tuple) -> str:
+    """Of an array in rows.npz."""
+    return "|".join(map(str, key))
 
 
 class _Rows(Mapping):
@@ -48,7 +53,7 @@ class _Rows(Mapping):
         self._file = np.load(path, allow_pickle=False)
 
     def __getitem__(self, key: tuple) -> np.ndarray:
-        return self._file["|".join(map(str, key))]
+        return self._file[_name(key)]
 
     def __iter__(self) -> Any:
         return (tuple(name.split("|")) for name in self._file.files)
@@ -57,7 +62,7 @@ class _Rows(Mapping):
         return len(self._file.files)
 
     def __contains__(self, key: Any) -> bool:
-        return "|".join(map(str, key)) in self._file.files
+        return _name(key) in self._file.files
 
 
 def read_rows(folder: str | Path, stage: str = "") -> tuple[Mapping, Mapping]:
@@ -80,7 +85,7 @@ def read_evaluation(folder: str | Path, name: str, stage: str = "") -> Evaluatio
 
 def read_run(folder: str | Path) -> tuple[Evaluation, Evaluation]:
     """A directory's figures before and after training; without stages all of them are after."""
-    before, after = before_and_after(Path(folder) / "scores.jsonl")
-    if not before and after and not any(read_scores(Path(folder) / "scores.jsonl", "after")):
-        return Evaluation("before", [], {}, {}), read_evaluation(folder, "after")
-    return read_evaluation(folder, "before", "before"), read_evaluation(folder, "after", "after")
+    before, after = (read_evaluation(folder, stage, stage) for stage in ("before", "after"))
+    if before.scores or after.scores:
+        return before, after
+    return Evaluation("before", [], {}, {}), read_evaluation(folder, "after")

@@ -91,10 +91,10 @@ def _span(part: Part) -> Span:
 def _gaps(old: Evaluation, new: Evaluation, key: tuple[str, str, Point]) -> np.ndarray | None:
     """(R,) differences on resampled rows; None where a side has no rows of this figure."""
     task, metric, point = key
-    name, gold = (PREFIX, task, metric, *point.place), ("gold", task)
+    name = (PREFIX, task, metric, *point.place)
     if name not in old.rows or name not in new.rows:
         return None
-    gold_N = new.rows[gold] if gold in new.rows else None
+    gold_N = new.rows.get(("gold", task))
     a_R, b_R = (resampled(metric, e.rows[name], gold_N) for e in (old, new))
     return b_R - a_R
 

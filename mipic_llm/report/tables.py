@@ -43,8 +43,7 @@ def figures_table(found: Comparison, *, markdown: bool = False) -> str:
                     low, high = (_x100(x, sign=True) for x in (d.span.low, d.span.high))
                     cells[-1].append(f"{low} .. {high}" if d.span.known else "-")
             caption = f"{task}: {label(metric)} x 100, {title}, {some[0].n:,} {unit}{cut}"
-            blocks.append(f"**{caption}**\n\n{markdown_table(cells)}" if markdown
-                          else f"{caption}\n{plain_table(cells)}")  # fmt: skip
+            blocks.append(_titled(caption, cells, markdown))
     return "\n\n".join(blocks) if blocks else "no scores"
 
 
@@ -62,9 +61,7 @@ def families_table(families: Mapping[str, Family], *, markdown: bool = False) ->
             mean = _starred(family.mean) if layer == max(p.layer for p in points) else ""
             rows.append([f"layer {layer}, {name}", *map(_starred, spans), mean])
     note = "families of tasks, by dims; * = more than chance (the 95 % interval excludes zero)"
-    if markdown:
-        return f"**{note}**\n\n{markdown_table(rows, ':---')}"
-    return f"{note}\n{plain_table(rows)}"
+    return _titled(note, rows, markdown, ":---")
 
 
 def _starred(span: Any) -> str:
@@ -94,6 +91,13 @@ def label(metric: str) -> str:
 
 def _x100(value: float, sign: bool = False) -> str:
     return "-" if math.isnan(value) else f"{100 * value:{'+' if sign else ''}.2f}"
+
+
+def _titled(title: str, rows: Sequence[Sequence[str]], markdown: bool, first: str = "---:") -> str:
+    """A table below its title; first: see `markdown_table`."""
+    if markdown:
+        return f"**{title}**\n\n{markdown_table(rows, first)}"
+    return f"{title}\n{plain_table(rows)}"
 
 
 def plain_table(rows: Sequence[Sequence[str]]) -> str:
