@@ -28,7 +28,7 @@ from mipic_llm.report.tables import markdown_table  # noqa: E402
 from mipic_llm.study.collect import Figure, Key, cells_of, read_figures  # noqa: E402
 from mipic_llm.study.job import Job, read_done, write_mark  # noqa: E402
 from mipic_llm.study.spec import Study, Trial, read_study  # noqa: E402
-from mipic_llm.study.tables import main_cells, signs_of  # noqa: E402
+from mipic_llm.study.tables import main_cells  # noqa: E402
 
 BLOCK = 20  # runs of one process: each leaves some 25 MB behind
 EVALUATE = {"data": ["demo-families"], "layers": [3, 6], "dims": [16, 32, 64, 128, 256, 384]}
@@ -94,7 +94,7 @@ def judge(a: Sequence[Figures], b: Sequence[Figures]) -> Verdicts:
             for place, figure in figures.items():
                 found.setdefault(Key("all", method, *place), {})[seed] = figure
     cells = main_cells(study, cells_of(study, found))
-    return {key: signs_of([cell], "low")[0] for key, cell in cells.items() if key.method == "b"}
+    return {key: cell.gap.sign for key, cell in cells.items() if key.method == "b"}
 
 
 def deal(runs: Sequence[Figures], seeds: int) -> Iterator[Verdicts]:

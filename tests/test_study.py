@@ -23,6 +23,7 @@ from mipic_llm.errors import UserError
 from mipic_llm.evaluation.metrics import accuracy, average_precision, macro_f1
 from mipic_llm.report import bootstrap
 from mipic_llm.report.bootstrap import draw_rows, interval, resampled
+from mipic_llm.report.comparison import Span
 from mipic_llm.report.html import from_markdown
 from mipic_llm.study import conduct, identity, runner, spec
 from mipic_llm.study.checks import check, one_length
@@ -479,9 +480,9 @@ def test_the_verdict_says_where_a_method_is_better_than_the_baseline_and_than_un
     spans = {16: (0.01, 0.02), 32: (-0.01, 0.02), 64: (-0.2, -0.1)}
     nothing = (math.nan, math.nan)
     cells = {Key("all", m, "prefix", "sts", "spearman", Point(6, d)):
-             Cell(0.5, 0, 2, 0.1, *(span if m == "mipic" else nothing), -0.1, *(-x for x in
-                  reversed(span)), "64") for m in study.methods for d, span in spans.items()
-             }  # fmt: skip
+             Cell(0.5, 0, 2, Span(0.1, *(span if m == "mipic" else nothing)),
+                  Span(-0.1, *(-x for x in reversed(span))), "64")
+             for m in study.methods for d, span in spans.items()}  # fmt: skip
     other = {k._replace(condition="small", point=Point(3, k.point.dim)): c
              for k, c in cells.items() if k.method == "mipic"}  # fmt: skip
     two = study._replace(conditions={"all": {}, "small": {}})  # its model has three layers

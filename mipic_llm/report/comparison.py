@@ -29,9 +29,13 @@ class Span(NamedTuple):
         """1 better, -1 worse, 0 where the interval holds zero or there is none."""
         return (self.low > 0) - (self.high < 0)
 
+    @property
+    def interval(self) -> str:
+        """x 100, in brackets; empty where there is none."""
+        return f"[{100 * self.low:+.2f}, {100 * self.high:+.2f}]" if self.known else ""
+
     def __str__(self) -> str:
-        text = f"{100 * self.gap:+.2f}"
-        return text + (f" [{100 * self.low:+.2f}, {100 * self.high:+.2f}]" if self.known else "")
+        return f"{100 * self.gap:+.2f} {self.interval}".rstrip()
 
 
 class Difference(NamedTuple):

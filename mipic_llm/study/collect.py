@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mipic_llm.report.bootstrap import interval, resampled
+from mipic_llm.report.comparison import Span
 from mipic_llm.report.evaluations import read_rows
 from mipic_llm.report.scores import read_families, rows_of
 from mipic_llm.study.job import Job, folders, read_done, read_failed
@@ -32,21 +33,17 @@ class Key(NamedTuple):
 class Cell(NamedTuple):
     """A figure over seeds, and its difference from others at the same place (x 1, not 100).
 
-    spread: standard deviation over seeds (n - 1), nan for one. gap, low, high: mean difference from
-    the baseline and its 95 % interval; gap0, low0, high0: from the untrained model; nan where there
-    is nothing to pair. max_length: tokens of a text that were read; several joined by /.
+    spread: standard deviation over seeds (n - 1), nan for one. gap: mean difference from the
+    baseline and its interval; gap0: from the untrained model; nan where there is nothing to pair.
+    max_length: tokens of a text that were read; several joined by /.
     """
 
     mean: float
     spread: float
     n_seeds: int
-    gap: float = math.nan
-    low: float = math.nan
-    high: float = math.nan
-    gap0: float = math.nan
-    low0: float = math.nan
-    high0: float = math.nan
-    max_length: str = ""
+    gap: Span
+    gap0: Span
+    max_length: str
 
 
 class Figure(NamedTuple):
@@ -126,24 +123,23 @@ def _cell(
     if not finite:
         return None
     spread = float(np.std(finite, ddof=1)) if len(finite) > 1 else math.nan
-    gaps = [math.nan] * 6
-    for place, method in ((0, study.baseline), (3, UNTRAINED)):
+    gaps = []
+    for method in (study.baseline, UNTRAINED):
         base = found.get(key._replace(method=method), {})
-        if key.method in (UNTRAINED, method):
-            continue
         base = dict.fromkeys(seeds, base[-1]) if -1 in base else base
-        gaps[place : place + 3] = _gap([(seeds[s], base[s]) for s in sorted({*seeds} & {*base})])
+        shared = {*seeds} & {*base} if key.method not in (UNTRAINED, method) else ()
+        gaps.append(_gap([(seeds[s], base[s]) for s in sorted(shared)]))
     return Cell(float(np.mean(finite)), spread, len(finite), *gaps,
                 _each(f.max_length for f in seeds.values()))  # fmt: skip
 
 
-def _gap(pairs: Sequence[tuple[Figure, Figure]]) -> tuple[float, float, float]:
-    """Mean difference over seeds and its interval; nan where rows are missing."""
+def _gap(pairs: Sequence[tuple[Figure, Figure]]) -> Span:
+    """Mean difference over seeds; nan where rows are missing."""
     draws = [(a.draws, b.draws) for a, b in pairs if a.draws is not None and b.draws is not None]
     if not draws:
-        return math.nan, math.nan, math.nan
+        return Span(math.nan)
     gap = float(np.mean([a.value - b.value for a, b in pairs]))
-    return gap, *interval(*zip(*draws, strict=True))
+    return Span(gap, *interval(*zip(*draws, strict=True)))
 
 
 class Cost(NamedTuple):
@@ -210,7 +206,10 @@ def write_csv(cells: dict[Key, Cell], path: Path) -> None:
     """One row per figure; values x 100."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*Key._fields[:-1], "layer", "dim", "bits", *Cell._fields])
-        for key, cell in cells.items():
-            numbers = [f"{100 * v:.3f}" if isinstance(v, float) else v for v in cell]
+        writer.writerow([*Key._fields[:-1], *Point._fields, "mean", "spread", "n_seeds",
+                         *Span._fields, *(f"{name}0" for name in Span._fields),
+                         "max_length"])  # fmt: skip
+        for key, c in cells.items():
+            row = [c.mean, c.spread, c.n_seeds, *c.gap, *c.gap0, c.max_length]
+            numbers = [f"{100 * v:.3f}" if isinstance(v, float) else v for v in row]
             writer.writerow([*key[:-1], *key.point, *("" if n == "nan" else n for n in numbers)])

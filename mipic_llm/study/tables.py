@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import product
 
+from mipic_llm.report.comparison import Span
 from mipic_llm.report.scores import LENS, PCA, PREFIX
 from mipic_llm.report.tables import main_metrics, markdown_table
 from mipic_llm.study.collect import Cell, Cost, Key
@@ -52,13 +53,6 @@ def main_cells(study: Study, cells: dict[Key, Cell]) -> dict[Key, Cell]:
             and (k.family, k.point.bits) == (PREFIX, 32)}  # fmt: skip
 
 
-def signs_of(cells: Iterable[Cell], first: str) -> list[int]:
-    """1 better, -1 worse, 0 not told apart; of the cells with an interval whose bound is `first`
-    (low or low0)."""
-    spans = [(getattr(c, first), getattr(c, first.replace("low", "high"))) for c in cells]
-    return [(low > 0) - (high < 0) for low, high in spans if math.isfinite(low)]
-
-
 def summary(study: Study, cells: dict[Key, Cell]) -> list[str]:
     """A sentence per method: at how many sizes, of all tasks (or averages) and layers, it is better
     or worse than the baseline and than the untrained model by more than chance."""
@@ -66,8 +60,9 @@ def summary(study: Study, cells: dict[Key, Cell]) -> list[str]:
     for method in study.methods:
         mine = [c for k, c in told.items() if k.method == method]
         parts = []
-        for name, first in ((study.baseline, "low"), (UNTRAINED, "low0")):
-            if signs := signs_of(mine, first):
+        for name, gaps in ((study.baseline, [c.gap for c in mine]),
+                           (UNTRAINED, [c.gap0 for c in mine])):  # fmt: skip
+            if signs := [gap.sign for gap in gaps if gap.known]:
                 better, worse = signs.count(1), signs.count(-1)
                 rest = ", not told apart at the others" * (better + worse < len(signs))
                 words = f"better at {better}, worse at {worse} of {len(signs)} sizes{rest}"
@@ -95,11 +90,12 @@ def verdict(study: Study, cells: dict[Key, Cell]) -> list[str]:
                 if (k.condition, k.task, k.point.layer, k.method)
                 == (condition, task, layer, method)}  # fmt: skip
         parts = []
-        for name, first in ((study.baseline, "low"), (UNTRAINED, "low0")):
+        for name, gaps in ((study.baseline, {dim: c.gap for dim, c in mine.items()}),
+                           (UNTRAINED, {dim: c.gap0 for dim, c in mine.items()})):  # fmt: skip
             groups: dict[str, list[str]] = {"better": [], "worse": [], "not told apart": []}
-            for dim, cell in sorted(mine.items()):
-                for sign in signs_of([cell], first):
-                    groups[["not told apart", "better", "worse"][sign]].append(str(dim))
+            for dim, gap in sorted(gaps.items()):
+                if gap.known:
+                    groups[["not told apart", "better", "worse"][gap.sign]].append(str(dim))
             words = "; ".join(f"{how} at {', '.join(dims)}" for how, dims in groups.items() if dims)
             parts += [f"against {name}: {words} dims"] * bool(words)
         if parts:
@@ -122,9 +118,9 @@ def _table(study: Study, cells: dict[Key, Cell], place: tuple[str, str, str, int
             name = family_name(method, *family)
             lengths = "/".join(dict.fromkeys(c.max_length for c in found if c))
             rows.append([name, lengths or "-", *map(_cell, found)])
-            if any(c and math.isfinite(c.low0) for c in found):
+            if any(c and c.gap0.known for c in found):
                 than = family_name(UNTRAINED, *family)
-                gaps = [_gap(c.gap0, c.low0, c.high0) if c else "-" for c in found]
+                gaps = [_gap(c.gap0) if c else "-" for c in found]
                 rows.append([f"{name} less {than}", "", *gaps])
     what = f"\nmean of {', '.join(study.averages[task])}\n" if task in study.averages else ""
     return [f"### {task}, {metric}, layer {layer}\n{what}", markdown_table(rows, "---"), ""]
@@ -143,19 +139,17 @@ def _cell(cell: Cell | None) -> str:
     text = f"{100 * cell.mean:.2f}"
     if math.isfinite(cell.spread):
         text += f" +- {100 * cell.spread:.2f}"
-    if not math.isfinite(cell.low):
-        return text
-    if cell.low > 0 or cell.high < 0:
-        text = f"**{text}**"
-    return f"{text} [{100 * cell.low:+.2f}, {100 * cell.high:+.2f}]"
+    return _marked(text, cell.gap)
 
 
-def _gap(gap: float, low: float, high: float) -> str:
-    if not math.isfinite(low):
-        return "-"
-    text = f"{100 * gap:+.2f}"
-    text = f"**{text}**" if low > 0 or high < 0 else text
-    return f"{text} [{100 * low:+.2f}, {100 * high:+.2f}]"
+def _gap(span: Span) -> str:
+    return _marked(f"{100 * span.gap:+.2f}", span) if span.known else "-"
+
+
+def _marked(text: str, span: Span) -> str:
+    """With the interval behind it, if there is one; bold where that excludes zero."""
+    text = f"**{text}**" if span.sign else text
+    return f"{text} {span.interval}".rstrip()
 
 
 def _cost_table(study: Study, condition: str, cost: dict[tuple[str, str], Cost]) -> list[str]:
