@@ -17,6 +17,7 @@ from mipic_llm.errors import UserError
 from mipic_llm.study import identity
 from mipic_llm.study.job import Job, mark, read_done, write_mark
 from mipic_llm.study.spec import Study, Trial
+from mipic_llm.tracking.environment import cores
 
 
 def run_one(
@@ -124,8 +125,7 @@ def run_all(
 
     keep: a finished trial with the same command counts as done, whatever code and data it is of.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    threads = max(1, (cores or 1) // (jobs * study.ranks))
+    threads = max(1, (cores() or 1) // (jobs * study.ranks))
     todo = [Job(study, trial, out) for trial in study.trials()]
     pace = Pace(todo, jobs)
     with ThreadPoolExecutor(jobs) as pool:

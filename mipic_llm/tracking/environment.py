@@ -30,8 +30,7 @@ def environment() -> dict[str, Any]:
     lines = cpuinfo.read_text("utf-8", "replace").splitlines() if cpuinfo.exists() else []
     models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     record["cpu"] = models[0] if models else platform.processor() or platform.machine()
-    usable = getattr(os, "sched_getaffinity", None)
-    record["cores"] = len(usable(0)) if usable else os.cpu_count()
+    record["cores"] = cores()
     record["cuda"], record["gpus"] = None, []
     if torch := sys.modules.get("torch"):  # loaded in a run; importing it here would take seconds
         record["cuda"] = torch.version.cuda
@@ -39,6 +38,12 @@ def environment() -> dict[str, Any]:
         record["gpus"] = [torch.cuda.get_device_name(i) for i in range(count)]
     record["commit"] = commit()
     return record
+
+
+def cores() -> int | None:
+    """Those that this process may use."""
+    usable = getattr(os, "sched_getaffinity", None)
+    return len(usable(0)) if usable else os.cpu_count()
 
 
 def run_tags(config: Config) -> dict[str, str]:
