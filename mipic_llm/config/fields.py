@@ -40,6 +40,12 @@ def plain(text: str) -> Any:
     return float(re.sub(r"\.(?=[a-zA-Z])", "", text)) if _FLOAT.fullmatch(text) else text
 
 
+def spelled(value: Any) -> str:
+    """A value as a flag spells it."""
+    words = {None: "none", True: "true", False: "false"}
+    return words[value] if value is None or isinstance(value, bool) else str(value)
+
+
 class Kind(NamedTuple):
     """What a field holds: one `scalar` type or a list of them, perhaps None, perhaps few words; or
     a list of sections."""

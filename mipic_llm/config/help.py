@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mipic_llm.config.derive import preview
-from mipic_llm.config.fields import Option
+from mipic_llm.config.fields import Option, spelled
 from mipic_llm.config.recipe import to_yaml
 from mipic_llm.config.schema import OPTIONS, Config, flatten
 from mipic_llm.errors import masked
@@ -51,12 +51,10 @@ def command_of(config: Config, ranks: int = 1) -> str:
     words = ["mipic", "train"]
     if ranks > 1:
         words = ["deepspeed", "--num_accelerators", str(ranks), "--module", "mipic_llm", "train"]
-    plain = {None: "none", True: "true", False: "false"}
     for key, value in flatten(config).items():
         items = value if isinstance(value, list) else [value]
         if config.origins.get(key) == "flag" and items:
-            words += [f"--{key}", *(plain[i] if i is None or isinstance(i, bool) else str(i)
-                                    for i in items)]  # fmt: skip
+            words += [f"--{key}", *map(spelled, items)]
     return masked(shlex.join(words))
 
 

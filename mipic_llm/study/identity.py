@@ -35,16 +35,18 @@ def data(specs: Iterable[str]) -> dict[str, str]:
 
 def _digest(spec: str) -> str:
     path = legal_path(spec)
-    if path.is_dir():  # all of it: a model too
+    if path.is_file():
+        files = [path]
+    elif path.is_dir():  # all of it: a model too
         files = sorted(p for p in path.rglob("*") if p.is_file())
     else:
-        found = files_of(split_weight(spec)[0]) if not path.is_file() else None
-        files = found.read if found else [path] if path.is_file() else []
-    found = hashlib.sha256(b"" if files else spec.encode())
+        found = files_of(split_weight(spec)[0])  # None: on a hub
+        files = found.read if found else []
+    digest = hashlib.sha256(b"" if files else spec.encode())
     for file in files:
         stat = file.stat()
-        found.update(file.name.encode() + _content(file, stat.st_size, stat.st_mtime_ns))
-    return found.hexdigest()[:16]
+        digest.update(file.name.encode() + _content(file, stat.st_size, stat.st_mtime_ns))
+    return digest.hexdigest()[:16]
 
 
 @cache

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mipic_llm.config import Config, load_config, need
+from mipic_llm.config.fields import spelled
 from mipic_llm.config.files import find_file
 from mipic_llm.evaluation.read import suite_specs
 from mipic_llm.model.files import exported
@@ -90,9 +91,7 @@ def as_flags(values: dict[str, Any]) -> list[str]:
     words: list[str] = []
     for key, value in values.items():
         items = (value or [None]) if isinstance(value, list) else [value]
-        spelled = {None: "none", True: "true", False: "false"}
-        words.append(f"--{key}")
-        words += [spelled[v] if v is None or isinstance(v, bool) else str(v) for v in items]
+        words += [f"--{key}", *map(spelled, items)]
     return words
 
 
