@@ -154,7 +154,10 @@ def load_of(config: Config, tokens: float, width: int = 0, depth: int = 0) -> Lo
         links = config.pic.links_per_step or max(0, len(config.pic.ladder or []) - 1)
     taught = config.teacher.name != "none"
     relation = bool(narrow_dims(config)) or (taught and config.teacher.relation > 0)
-    return Load(texts, tokens, config.data.max_length, chunk, t.batch_size, columns, links,
-                relation, config.sia.memory or 0 if relation else 0,
-                len(inner_layers(config, depth)), width if taught else 0,
-                len(mapped(config, width)), "mic_texts" in terms_of(config))  # fmt: skip
+    return Load(
+        texts, tokens, longest=config.data.max_length, chunk=chunk, pairs=t.batch_size,
+        columns=columns, links=links, relation=relation,
+        memory=config.sia.memory or 0 if relation else 0,
+        gathered=len(inner_layers(config, depth)), taught=width if taught else 0,
+        maps=len(mapped(config, width)), square="mic_texts" in terms_of(config),
+    )  # fmt: skip

@@ -86,11 +86,11 @@ def predict(
     busy = max(times["compute"], times["launches"], (sum(sent) - late) / fabric)
     step = busy + times["optimizer"] + late / fabric
     return Row(
-        zero.stage, ranks, load.chunk, work.checkpointing, formulas.states(work, zero, ranks),
-        activations(work, load), readouts(work, load, ranks), sent, times["compute"],
-        times["optimizer"], times["launches"], times["fabric"], step,
-        ranks * load.texts * load.tokens / step, max(times, key=lambda name: times[name]),
-        machine.memory,
+        zero.stage, ranks, load.chunk, work.checkpointing,
+        states=formulas.states(work, zero, ranks), activations=activations(work, load),
+        readouts=readouts(work, load, ranks), wire=sent, **times, step=step,
+        speed=ranks * load.texts * load.tokens / step,
+        bound=max(times, key=lambda name: times[name]), memory=machine.memory,
     )  # fmt: skip
 
 
