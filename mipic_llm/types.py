@@ -178,6 +178,11 @@ class Score(NamedTuple):
     value: float
     n: int
 
+    @property
+    def name(self) -> str:
+        """As eval.best and MLflow name it: sts/spearman@64@6."""
+        return f"{self.task}/{self.metric}@{self.point}"
+
 
 class Best(NamedTuple):
     """The best evaluation so far; worse: evaluations since then."""

@@ -127,7 +127,7 @@ def _track(config: Config, name: str, out: Path, scores: dict[str, list[Score]])
                      {"data": flags.data, "suite": flags.suite, "mteb": flags.mteb})  # fmt: skip
     for family, found in scores.items():
         group = "eval" if family == PREFIX else f"eval-{family}"
-        tracker.evaluation({f"{group}/{s.task}/{s.metric}@{s.point}": s.value for s in found}, 0)
+        tracker.evaluation({f"{group}/{s.name}": s.value for s in found}, 0)
     tracker.artifact(out / "scores.jsonl")
     tracker.close()
     if line := tracker.where():

@@ -124,10 +124,8 @@ def _track(
     lines = " ".join(notes)
     if swept is not None:
         for scale, scores in swept.found.items():
-            tracker.evaluation({f"sweep/{s.task}/{s.metric}@{s.point}": s.value for s in scores},
-                               round(100 * scale))  # fmt: skip
-        tracker.evaluation({f"eval/{s.task}/{s.metric}@{s.point}": s.value
-                            for s in swept.found[swept.best]}, 0)  # fmt: skip
+            tracker.evaluation({f"sweep/{s.name}": s.value for s in scores}, round(100 * scale))
+        tracker.evaluation({f"eval/{s.name}": s.value for s in swept.found[swept.best]}, 0)
         lines += f"\n\n```\n{swept.table}\n```"
     tracker.describe(lines)
     files = ["merge.json", "parity.json"] * (card is not None)

@@ -116,8 +116,7 @@ def _track(told: Config, tracker: Tracker, model: Finished, trained: Config | No
     size = Point(model.spec.n_layers, model.spec.width)
     same = folder.name in KINDS  # as trained, at every size
     scores = (model.spec.facts or Facts()).scores
-    figures = {f"eval/{s.task}/{s.metric}@{s.point}": s.value for s in scores
-               if same or s.point == size}  # fmt: skip
+    figures = {f"eval/{s.name}": s.value for s in scores if same or s.point == size}
     tracker.evaluation(figures, 0)
     for path in (folder / "README.md", folder / "parity.json"):
         if path.is_file():

@@ -60,11 +60,6 @@ def check_callbacks(callbacks: Iterable[Any]) -> None:
         need(bool(own), f"callbacks: {name} has none of the hooks {', '.join(HOOKS)}")
 
 
-def key_of(score: Score) -> str:
-    """`<task>/<metric>@<point>`: what eval.best names."""
-    return f"{score.task}/{score.metric}@{score.point}"
-
-
 class Tracking(Callback):
     """Rows, scores and files go to a tracker (metrics.jsonl, MLflow); on rank 0 only."""
 
@@ -90,7 +85,7 @@ class Tracking(Callback):
 
     def on_evaluation(self, run: LiveRun, step: int, scores: Sequence[Score]) -> None:
         self.scores = list(scores)
-        self.tracker.evaluation({f"eval/{key_of(s)}": s.value for s in scores}, step)
+        self.tracker.evaluation({f"eval/{s.name}": s.value for s in scores}, step)
 
     def on_save(self, run: LiveRun, path: Path) -> None:
         checkpoint = path.parent.name in ("checkpoints", "best")
@@ -101,7 +96,7 @@ class Tracking(Callback):
         name, model = run.config.tracking.register, run.out / "merged"
         if status == "FINISHED" and (run.config.tracking.log_model or name) and model.is_dir():
             decision = judged(run.out, run.config.eval.best)
-            figures = {f"eval/{key_of(s)}": s.value for s in self.scores}
+            figures = {f"eval/{s.name}": s.value for s in self.scores}
             self.tracker.model(model, figures, run.step, (name, decision) if name else None)
         if run.summary:
             self.tracker.describe(run.summary)

@@ -25,7 +25,6 @@ from mipic_llm.report.tables import main_metrics
 from mipic_llm.runtime import checkpoint
 from mipic_llm.runtime import ranks as dist
 from mipic_llm.runtime.ranks import say
-from mipic_llm.training.callbacks import key_of
 from mipic_llm.training.distinct import some_texts
 from mipic_llm.training.run import LiveRun
 from mipic_llm.types import Best, Point, RunState, Score
@@ -118,7 +117,7 @@ class Evaluator:
         if self.options.best:
             self._check_best(scores)
             run.finish()  # which decides what the best is
-            value = {key_of(s): s.value for s in scores}[self.options.best]
+            value = {s.name: s.value for s in scores}[self.options.best]
             value = -math.inf if math.isnan(value) else value
             if run.best is None or value > run.best.value:
                 was, run.best = run.best, Best(run.step, value, 0)
@@ -149,7 +148,7 @@ class Evaluator:
             for s in (mine[p] for p in dict.fromkeys([points[0], points[-1]])):
                 gap = 100 * (s.value - self.first.get(s[:3], math.nan))
                 change = "" if math.isnan(gap) else f" ({gap:+.2f})"
-                parts.append(f"{key_of(s)} {100 * s.value:.2f}{change}")
+                parts.append(f"{s.name} {100 * s.value:.2f}{change}")
         return ", ".join(parts[:8]) + " .." * (len(parts) > 8)
 
     def _score(self, points: list[Point], stage: str) -> list[Score]:
