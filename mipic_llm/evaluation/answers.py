@@ -8,9 +8,7 @@ from pathlib import Path
 
 from mipic_llm.config import need
 from mipic_llm.data.read.cells import plain
-from mipic_llm.data.read.labelled import (
-    ScoredPair,
-)
+from mipic_llm.data.read.labelled import ScoredPair
 from mipic_llm.data.read.rows import TextSource
 from mipic_llm.evaluation.tasks.base import StsTask, Task
 from mipic_llm.evaluation.tasks.retrieval import METRICS, RetrievalTask

@@ -15,7 +15,7 @@ from mipic_llm.config.files import legal_path
 from mipic_llm.data.read import cells
 from mipic_llm.data.read.columns import NLI, PAIRS, SCORES
 from mipic_llm.data.read.containers import NamedRows
-from mipic_llm.data.read.find import SUFFIXES
+from mipic_llm.data.read.find import is_data
 from mipic_llm.data.read.labelled import (
     columns_of,
     read_beir,
@@ -83,8 +83,7 @@ def _thin(rows: Sequence[Any], most: int | None) -> list[Any]:
 
 def _roles(folder: Path) -> dict[str, str]:
     """train, validation and test file of a folder, as far as it has them."""
-    files = [file.name for file in sorted(folder.iterdir()) if file.is_file()
-             and Path(file.name.lower().removesuffix(".gz")).suffix in SUFFIXES]  # fmt: skip
+    files = [file.name for file in sorted(folder.iterdir()) if is_data(file)]
     found = by_role(files, str(folder), "files; keep one, or name the files in a suite YAML")
     return {role: str(folder / name) for role, name in found.items()}
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mipic_llm.config.files import legal_path
-from mipic_llm.data.read.find import SUFFIXES
+from mipic_llm.data.read.find import SUFFIXES, suffix_of
 from mipic_llm.errors import UserError
 
 _UNTELLING = ("train", "validation", "test", "dev")  # stems that every data set has
@@ -42,7 +42,7 @@ def _parts(spec: str) -> list[str]:
     """Folders and stem, only of letters that a metric's name may have, wildcards left out."""
     path = legal_path(spec)
     stem = path.name[:-3] if path.name.lower().endswith(".gz") else path.name
-    is_file = Path(stem).suffix.lower() in SUFFIXES
+    is_file = suffix_of(path) in SUFFIXES
     if is_file:
         stem = Path(stem).stem
     if is_file or path.exists():  # the folder's name counts even when the spec does not spell it

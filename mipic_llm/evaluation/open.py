@@ -62,8 +62,7 @@ def open_finished(config: Config, name: str, source: Source | None = None) -> Op
     )  # fmt: skip
     for note in source.notes:
         say(f"note: {note}")
-    own = str(getattr(source.config, "dtype", None) or "")
-    precision = flag("train.precision", "bf16" if own.endswith("bfloat16") else "fp32")
+    precision = flag("train.precision", source.precision)
     check_precision(precision)
     inner_norm = flag("model.inner_norm", source.inner_norm)
     inner_norm = inner_norm or PRESETS[config.objective.preset]["model"]["inner_norm"]

@@ -72,10 +72,9 @@ def of_base(config: Config) -> Finished:
     source = open_source(config.model)
     need(source.adapter is None, f"model.name: {source.name} is an adapter; give a whole model")
     config = resolve(config, width=source.width, n_layers=source.config.num_hidden_layers)
-    stored = str(getattr(source.config, "dtype", None) or "")
     config = config.replace(**{
         "data.train": [], "data.validation": [], "data.max_length": source.max_length,
-        "train.precision": "bf16" if stored.endswith("bfloat16") else "fp32",
+        "train.precision": source.precision,
     })  # fmt: skip
     encoder = make_encoder(config, source)
     spec = make_spec(config, source, encoder)._replace(objective="none")

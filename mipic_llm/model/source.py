@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from mipic_llm.model.dense import Dense
-from mipic_llm.model.files import (
-    content_of,
-)
+from mipic_llm.model.files import content_of
 
 # The prompt of a kind of text is the first of these that the model has (sentence-transformers).
 _NAMES = {"query": ("query",), "document": ("document", "passage", "corpus")}
@@ -51,6 +49,12 @@ class Source(NamedTuple):
     def width(self) -> int:
         """Channels of the vector."""
         return len(self.dense[-1].weight) if self.dense else self.config.hidden_size
+
+    @property
+    def precision(self) -> str:
+        """Of the weights as they are stored, as train.precision says it; fp32 where not known."""
+        dtype = str(getattr(self.config, "dtype", None))
+        return "bf16" if dtype.endswith("bfloat16") else "fp32"
 
     def reading(self, inner_norm: str, encoder: Any) -> str:
         """How its vectors are made, in a line. encoder: a TextEncoder for it."""

@@ -57,7 +57,7 @@ def files_of(spec: str, split: str = "train") -> Files | None:
     path = legal_path(spec)
     if path.is_dir():
         # A folder saved by datasets has JSON about itself, and caches, beside its arrow files.
-        files = _saved(path) or [file for file in sorted(path.rglob("*")) if _is_data(file)]
+        files = _saved(path) or [file for file in sorted(path.rglob("*")) if is_data(file)]
         if not files:
             raise UserError(f"{spec} holds no data file; accepted: {ACCEPTED}")
         return _of_split(files, path, split)
@@ -121,7 +121,7 @@ def suffix_of(path: Path) -> str:
     return Path(path.name.lower().removesuffix(".gz")).suffix
 
 
-def _is_data(path: Path) -> bool:
+def is_data(path: Path) -> bool:
     return path.is_file() and not path.name.startswith(".") and suffix_of(path) in SUFFIXES
 
 

@@ -139,9 +139,12 @@ def halves(rows: LabelledTexts) -> tuple[LabelledTexts, LabelledTexts] | None:
     """Rows to train a probe on and others to score it on, by a hash of their texts, so that no text
     is on both sides; None for fewer than 20 rows, or a half without two classes."""
     side = [hashlib.blake2b(plain(text).encode()).digest()[0] % 2 for text in rows.texts]
-    halves = [[row for row, s in zip(zip(*rows, strict=True), side, strict=True) if s == n]
-              for n in (0, 1)]  # fmt: skip
-    if len(side) < 20 or any(len({label for _, label in half}) < 2 for half in halves):
+
+    def of(n: int) -> LabelledTexts:
+        return LabelledTexts(*([x for x, s in zip(column, side, strict=True) if s == n]
+                               for column in rows))  # fmt: skip
+
+    one, two = of(0), of(1)
+    if len(side) < 20 or min(len(set(half.labels)) for half in (one, two)) < 2:
         return None
-    one, two = (LabelledTexts(*(list(c) for c in zip(*h, strict=True))) for h in halves)
     return one, two
