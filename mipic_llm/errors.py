@@ -10,6 +10,11 @@ def masked(text: str) -> str:
     return re.sub(r"(\w://)[^/\s]*@", r"\1***@", text)
 
 
+def one_line(error: BaseException, most: int = 300) -> str:
+    """What an error says, at most so many characters of it; its kind where it says nothing."""
+    return " ".join(str(error).split())[:most] or type(error).__name__
+
+
 class UserError(ValueError):
     """Bad input. Its message is one line: what, where, what to do; passwords in URIs are masked.
     Exit code 2, no traceback."""

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from mipic_llm.config.fields import Row, Section, plain
-from mipic_llm.errors import UserError
+from mipic_llm.errors import UserError, one_line
 
 MOST_BYTES = 1 << 20
 _TAGS = tuple(f"tag:yaml.org,2002:{kind}" for kind in ("str", "seq", "map"))
@@ -58,8 +58,7 @@ def read_yaml(path: Path, what: str) -> Any:
     except OSError as error:
         raise UserError(f"{what} cannot be read: {error.strerror}") from None
     except Exception as error:  # of the parser, of a number or a date, of nesting too deep
-        why = " ".join(str(error).split())[:300] or type(error).__name__
-        raise UserError(f"{what} is not valid YAML: {why}") from None
+        raise UserError(f"{what} is not valid YAML: {one_line(error)}") from None
 
 
 class _Dumper(yaml.SafeDumper):

@@ -18,7 +18,7 @@ from mipic_llm.data.read.formats import read_part, settled
 from mipic_llm.data.read.rows import ALL, ReadReport, Row, TextSource
 from mipic_llm.data.read.training import constant_score, few_labels, mixed_kinds, renamed
 from mipic_llm.data.row_store import StoredRows
-from mipic_llm.errors import UserError
+from mipic_llm.errors import UserError, one_line
 
 BLOCK = 20_000  # rows between two marks, after which a killed builder goes on
 LARGE = 2**30  # bytes of text from which on `auto` streams; packed ones count more
@@ -179,7 +179,6 @@ def _revision(name: str) -> str:
     try:
         found = HfApi().dataset_info(bare.partition(":")[0], revision=revision or None).sha
     except Exception as error:  # whatever fails in there is about the id or the network
-        why = " ".join(str(error).split())[:200]
-        raise UserError(f"{name}: the hub does not say its commit ({why}); check the name, or the "
-                        "network") from None  # fmt: skip
+        raise UserError(f"{name}: the hub does not say its commit ({one_line(error, 200)}); check "
+                        "the name, or the network") from None  # fmt: skip
     return f"{name} {found}"

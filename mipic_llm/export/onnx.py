@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, normalize
 
 from mipic_llm.data.tokenise import TextEncoder, pad
-from mipic_llm.errors import UserError
+from mipic_llm.errors import UserError, one_line
 from mipic_llm.export.portable import EmbeddingSpec, write_json
 from mipic_llm.export.verify import compare, reload_vectors
 from mipic_llm.export.write import replacing
@@ -110,8 +110,7 @@ def _trace(graph: nn.Module, ids: Tensor, mask: Tensor, path: Path, kind: str) -
             dynamic_shapes={"input_ids": shape, "attention_mask": shape},
         )  # fmt: skip
     except Exception as error:  # of torch's exporter, of the model's own code
-        why = " ".join(str(error).split())[:300]
-        raise UserError(f"onnx: torch cannot export {kind}: {why}") from error
+        raise UserError(f"onnx: torch cannot export {kind}: {one_line(error)}") from error
     assert program is not None
     size = sum(p.numel() * p.element_size() for p in graph.parameters())
     program.save(str(path), external_data=size > 1 << 30)  # a protobuf file ends at 2 GiB
@@ -134,8 +133,7 @@ def _run(path: Path, ids: Tensor, mask: Tensor) -> Tensor:
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         return torch.from_numpy(session.run(["sentence_embedding"], feed)[0])
     except Exception as error:  # an operator or a shape that it does not take
-        why = " ".join(str(error).split())[:300]
-        raise UserError(f"onnx: onnxruntime cannot run {path.name}: {why}") from error
+        raise UserError(f"onnx: onnxruntime cannot run {path.name}: {one_line(error)}") from error
 
 
 @contextmanager

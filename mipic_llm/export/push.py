@@ -6,7 +6,7 @@ import json
 import re
 from pathlib import Path
 
-from mipic_llm.errors import UserError
+from mipic_llm.errors import UserError, one_line
 from mipic_llm.export.card import PATH
 from mipic_llm.export.portable import EmbeddingSpec
 
@@ -50,7 +50,7 @@ def push(folder: Path, name: str, spec: EmbeddingSpec, *, private: bool) -> str:
         api.create_repo(name, private=private, exist_ok=True)
         done = api.create_commit(name, operations, commit_message="Upload by mipic export")
     except Exception as error:  # of the hub, of the network
-        why = " ".join(str(error).split())[:300]
-        raise UserError(f"push: {name} was not uploaded ({why}); log in with `hf auth login`, or "
-                        "set HF_TOKEN to a token that may write there") from error  # fmt: skip
+        raise UserError(f"push: {name} was not uploaded ({one_line(error)}); log in with `hf auth "
+                        "login`, or set HF_TOKEN to a token that may write there"
+                        ) from error  # fmt: skip
     return str(done.commit_url)

@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from mipic_llm.config import Config, nearest, trained_dims
-from mipic_llm.errors import UserError
+from mipic_llm.errors import UserError, one_line
 from mipic_llm.objective.seen import Seen
 from mipic_llm.objective.term import Term, Value, per_dim
 
@@ -108,9 +108,8 @@ def _load(name: str) -> Function:
     try:
         return known[name].load()
     except Exception as error:  # whatever the package does when it is imported
-        why = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(f"objective.plugins: {name} cannot be loaded from "
-                        f"{known[name].value}: {why}") from error  # fmt: skip
+                        f"{known[name].value}: {one_line(error, 200)}") from error  # fmt: skip
 
 
 def _shown(value: object) -> str:

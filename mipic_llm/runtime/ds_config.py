@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from mipic_llm.config import Config, nearest
 from mipic_llm.config.files import find_file, shipped
-from mipic_llm.errors import UserError
+from mipic_llm.errors import UserError, one_line
 
 # Top-level keys that DeepSpeed 0.19 reads (runtime/config.py and what it calls); it ignores others
 # silently, which is how a misspelt key trains the wrong thing.
@@ -232,8 +232,7 @@ def _judge(ds: dict[str, Any]) -> None:
         key, value = ".".join(map(str, first["loc"])), json.dumps(first["input"], default=str)
         raise _Refused(f"{key} is {value}: {first['msg']} ({error.title}); mend it") from None
     except Exception as error:  # it asserts, looks up keys, adds what it gets: it is about the file
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise _Refused(f"DeepSpeed refuses it: {reason}; mend the file") from None
+        raise _Refused(f"DeepSpeed refuses it: {one_line(error)}; mend the file") from None
     for key, package in _MONITORS.items():
         if (ds.get(key) or {}).get("enabled") and not find_spec(package):
             raise _Refused(f"{key} is enabled, but {package} is not installed; remove it")

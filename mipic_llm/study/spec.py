@@ -13,7 +13,7 @@ from mipic_llm.config import nearest, need
 from mipic_llm.config.files import find_file, legal_path, not_found
 from mipic_llm.config.recipe import read_yaml
 from mipic_llm.data.read.find import split_weight
-from mipic_llm.errors import UserError
+from mipic_llm.errors import UserError, one_line
 
 KEYS = ("name", "recipe", "settings", "conditions", "methods", "seeds", "evaluate", "averages",
         "baseline", "untrained", "max_length", "ranks", "ds_config")  # fmt: skip
@@ -84,8 +84,7 @@ def read_study(path: str | Path) -> Study:
     except UserError:
         raise
     except Exception as error:  # one of a thousand wrong types
-        why = " ".join(str(error).split())[:200]
-        raise UserError(f"{where}: a value of a wrong type: {why}") from None
+        raise UserError(f"{where}: a value of a wrong type: {one_line(error, 200)}") from None
 
 
 def _study(tree: dict[str, Any], path: Path, where: str) -> Study:

@@ -17,8 +17,8 @@ from mipic_llm.data.read.find import (
     nearest_file,
     suffix_of,
 )
-from mipic_llm.data.read.readers import READERS, Numbered, guarded, is_list, one_line, read_json
-from mipic_llm.errors import UserError
+from mipic_llm.data.read.readers import READERS, Numbered, guarded, is_list, read_json
+from mipic_llm.errors import UserError, one_line
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any
 
 from mipic_llm.data.read.cells import NEGATIVE, BadRow, nothing
 from mipic_llm.data.read.find import suffix_of
-from mipic_llm.errors import UserError
+from mipic_llm.errors import UserError, one_line
 
 Numbered = Iterator[tuple[int, Any]]  # a BadRow in place of a row that cannot even be decoded
 
@@ -33,10 +33,6 @@ def _open(path: Path):
     """Text, with or without gzip and BOM; line ends are left to the csv reader."""
     opener = gzip.open if path.name.lower().endswith(".gz") else open
     return opener(path, "rt", encoding="utf-8-sig", newline="" if "sv" in suffix_of(path) else None)
-
-
-def one_line(bad: Exception) -> str:
-    return " ".join(str(bad).split())[:300] or type(bad).__name__
 
 
 def _txt(path: Path) -> Numbered:
