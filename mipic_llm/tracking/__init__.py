@@ -16,7 +16,7 @@ from mipic_llm.config.check import check_store
 from mipic_llm.errors import UserError, masked
 from mipic_llm.tracking.base import JsonlTracker, Status, Tracker
 from mipic_llm.tracking.environment import environment, run_tags
-from mipic_llm.tracking.mlflow_remote import legal, wait_for_import
+from mipic_llm.tracking.mlflow_remote import legal, sqlite_file, wait_for_import
 from mipic_llm.tracking.mlflow_run import MlflowTracker
 
 RECORD = "mlflow.json"
@@ -77,8 +77,8 @@ def follow(
     nothing, unless tracking.mlflow names a store. For rank 0 only.
 
     model: the directory of a run, or of one of its models; of several the first one that was
-    tracked counts. out: what the command writes; its name
-    is the run's, with `what` behind it. params: the command's own flags.
+    tracked counts. out: what the command writes; its name is the run's, with `what` behind it.
+    params: the command's own flags.
     """
     asked = config.tracking.mlflow
     models = [model] if isinstance(model, str | Path) else list(model)
@@ -111,7 +111,7 @@ def _read_record(path: Path) -> dict[str, str] | None:
         uri = found["uri"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
+    if (file := sqlite_file(uri)) and not file.is_file():
         return None  # of another machine, or deleted
     own = os.environ.get("MLFLOW_TRACKING_URI", "")  # the record has no password
     return found | {"uri": own} if own and masked(own) == uri else found
@@ -126,10 +126,8 @@ def _store(option: str, out: Path) -> tuple[str, str | None] | None:
     own = out / "mlruns" / "mlflow.db"  # older runs had a store each: going on with one stays there
     uri = uri or f"sqlite:///{own if own.is_file() else Path.cwd() / 'mlruns.db'}"
     check_store(uri)
-    if not uri.startswith("sqlite:///"):
-        return uri, None
-    folder = Path(uri.removeprefix("sqlite:///")).resolve().parent
-    return uri, (folder / "mlartifacts").as_uri()
+    file = sqlite_file(uri)
+    return uri, (file.resolve().parent / "mlartifacts").as_uri() if file else None
 
 
 class Parent:

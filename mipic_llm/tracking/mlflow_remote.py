@@ -52,6 +52,11 @@ def legal(name: str) -> str:
     return safe if len(safe) <= 250 else f"{safe[:240]}_{sha1(name.encode()).hexdigest()[:8]}"
 
 
+def sqlite_file(uri: str) -> Path | None:
+    """The database that a tracking URI names; None for a server."""
+    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+
+
 class RemoteRun:
     """The run that a tracker sends to. A server that is away raises; what MLflow finds malformed is
     told by `warn(text, subject)`.
@@ -75,8 +80,8 @@ class RemoteRun:
         self._system, self._monitor = system, None
 
     def connect(self) -> None:
-        if self.uri.startswith("sqlite:///"):
-            Path(self.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        if file := sqlite_file(self.uri):
+            file.parent.mkdir(parents=True, exist_ok=True)
         try:
             import mlflow
         finally:
@@ -122,9 +127,8 @@ class RemoteRun:
     def record(self) -> dict[str, str] | None:
         if self.run_id is None or self.place is None:
             return None
-        local = self.uri.startswith("sqlite:///")
-        path = Path(self.uri.removeprefix("sqlite:///")).resolve()
-        uri = f"sqlite:///{path}" if local else masked(self.uri)
+        file = sqlite_file(self.uri)
+        uri = f"sqlite:///{file.resolve()}" if file else masked(self.uri)
         return {"uri": uri, "experiment": self.experiment, "run_id": self.run_id}
 
     def where(self) -> str | None:

@@ -98,26 +98,22 @@ class MlflowTracker(Tracker):
         texts = {k: json.dumps(v, default=str) if isinstance(v, as_json) else str(v)
                  for k, v in flat.items()}  # fmt: skip
         texts = {k: masked(v) for k, v in texts.items()}
-        job = _Job(partial(self.remote.params, texts), "parameters")
-        self._put(lambda: self._jobs.append(job))
+        self._later("parameters", self.remote.params, texts)
 
     def data(self, sources: Sequence[Mapping[str, Any]], context: str) -> None:
-        job = _Job(partial(self.remote.data, list(sources), context), "data sets")
-        self._put(lambda: self._jobs.append(job))
+        self._later("data sets", self.remote.data, list(sources), context)
 
     def describe(self, text: str) -> None:
-        job = _Job(partial(self.remote.text, text), "text")
-        self._put(lambda: self._jobs.append(job))
+        self._later("text", self.remote.text, text)
 
     def model(
         self, folder: Path, figures: Mapping[str, float], step: int,
         register: tuple[str, Judgement] | None = None,
     ) -> None:  # fmt: skip
         legal_figures = {legal(k): float(v) for k, v in figures.items() if v == v}
-        send = partial(self.remote.model, folder, legal_figures, step, register)
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
         self._patience += CLOSE_HEALTHY + size / BYTES_PER_SECOND
-        self._put(lambda: self._jobs.append(_Job(send, f"the model {folder}")))
+        self._later(f"the model {folder}", self.remote.model, folder, legal_figures, step, register)
 
     def record(self) -> dict[str, str] | None:
         return self.remote.record()
@@ -136,8 +132,7 @@ class MlflowTracker(Tracker):
         self._put(lambda: self._rows.append(item), begin)
 
     def artifact(self, path: str | Path, folder: str = "") -> None:
-        job = _Job(partial(self.remote.file, Path(path), folder), str(path))
-        self._put(lambda: self._jobs.append(job))
+        self._later(str(path), self.remote.file, Path(path), folder)
 
     def close(self, status: Status = "FINISHED") -> None:
         if not self._put(lambda: setattr(self, "_closing", status), begin=True):
@@ -152,6 +147,10 @@ class MlflowTracker(Tracker):
             if now - start > (CLOSE_DOWN if stuck else self._patience):
                 self._warn_away("the last rows were not sent in time")
                 return
+
+    def _later(self, about: str, send: Callable[..., None], *what: Any) -> None:
+        job = _Job(partial(send, *what), about)
+        self._put(lambda: self._jobs.append(job))
 
     def _put(self, change: Callable[[], Any], begin: bool = False) -> bool:
         """Change a buffer and wake the worker. -> False in a closed run or a forked child (there is
