@@ -32,7 +32,7 @@ _VERSIONS = ("mipic_llm", "python", "torch", "transformers", "peft", "tokenizers
 _TASKS = {"STS": "sentence-similarity", "retrieval": "text-retrieval",
           "classification": "text-classification", "pairs": "text-classification",
           "task": "feature-extraction"}  # fmt: skip
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 NOT_RUN = "<!-- not run -->"  # takes the place of the line that says that the snippet was run
 PATH = "PATH"  # in the snippet, for wherever the model lies
 
@@ -161,7 +161,7 @@ def model_card(spec: EmbeddingSpec) -> str:
 
 def hub_id(name: str) -> bool:
     """Whether a source's name is an id of the hub, not a file."""
-    return bool(_HUB_ID.fullmatch(name)) and not Path(name).exists() and "." not in name[-7:]
+    return bool(HUB_ID.fullmatch(name)) and not Path(name).exists() and "." not in name[-7:]
 
 
 def _inside(score: Score, spec: EmbeddingSpec) -> bool:

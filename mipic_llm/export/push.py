@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 from mipic_llm.errors import UserError, one_line
-from mipic_llm.export.card import PATH
+from mipic_llm.export.card import HUB_ID, PATH
 from mipic_llm.export.portable import EmbeddingSpec
 
 
 def check_name(name: str) -> None:
     """UserError for what is no owner/name."""
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+    if not HUB_ID.fullmatch(name):
         raise UserError(f"push: {name!r} is no id of the hub; give owner/name")
 
 

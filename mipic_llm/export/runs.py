@@ -20,7 +20,7 @@ from mipic_llm.export.live import PROBES, export_model
 from mipic_llm.export.portable import make_spec
 from mipic_llm.model.attention import padded
 from mipic_llm.model.backbone import Backbone
-from mipic_llm.model.dense import make_dense, read_dense
+from mipic_llm.model.dense import dense_in, make_dense
 from mipic_llm.model.directory import open_source
 from mipic_llm.model.files import exported
 from mipic_llm.model.load import dtype_of, load_model, with_lora
@@ -62,8 +62,7 @@ def of_run(config: Config, out: Path) -> tuple[Finished, bool]:
         out.mkdir(parents=True, exist_ok=True)
         folder = _write(saved, out, told, source, encoder, facts)
     assert folder is not None
-    dense = tuple(read_dense(path, str(folder)) for path in sorted(folder.glob("*_Dense")))
-    spec = make_spec(told, source, encoder)._replace(facts=facts, dense=dense)
+    spec = make_spec(told, source, encoder)._replace(facts=facts, dense=dense_in(folder))
     return Finished(told, spec, encoder, folder, demo_texts()), bool(saved)
 
 

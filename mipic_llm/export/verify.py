@@ -18,7 +18,7 @@ from mipic_llm.data.tokenise import TextEncoder
 from mipic_llm.export.card import NOT_RUN, PATH
 from mipic_llm.export.portable import EmbeddingSpec
 from mipic_llm.export.write import ExportError
-from mipic_llm.model.dense import make_dense, read_dense
+from mipic_llm.model.dense import dense_in, make_dense
 from mipic_llm.model.load import plain_layout
 from mipic_llm.quiet import import_bitsandbytes
 
@@ -56,8 +56,7 @@ def reload_vectors(
     else:
         net = AutoModel.from_pretrained(folder, **spec.loading(dtype))
     plain_layout(net).eval()
-    layers = [read_dense(path, str(folder)) for path in sorted(folder.glob("*_Dense"))]
-    dense = make_dense(layers, dtype)
+    dense = make_dense(dense_in(folder), dtype)
     rows = []
     for text in texts:
         batch = tokenizer(

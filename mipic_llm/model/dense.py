@@ -73,6 +73,11 @@ def read_dense(folder: Path, name: str) -> Dense:
     return made
 
 
+def dense_in(folder: Path) -> tuple[Dense, ...]:
+    """All Dense modules of an export, in their order."""
+    return tuple(read_dense(path, str(folder)) for path in sorted(folder.glob("*_Dense")))
+
+
 def write_dense(folder: Path, dense: Dense) -> None:
     """Its directory, as `read_dense` and sentence-transformers read it."""
     folder.mkdir(parents=True, exist_ok=True)
