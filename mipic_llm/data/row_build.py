@@ -16,11 +16,11 @@ from mipic_llm.data.layout import Layout, chosen, in_order, layout_digest, mixed
 from mipic_llm.data.read.cells import plain
 from mipic_llm.data.read.rows import SPARE, Row, key_of
 from mipic_llm.data.row_store import MANIFEST
+from mipic_llm.disk import samples
 
 VERSION = 3
 _RAW = {"texts.bin": np.uint8, "lengths.bin": np.int64, "keys.bin": np.int64, "exact.bin": np.int64,
         "scores.bin": np.float64, "per_row.bin": np.int32, "nli.bin": np.int64}  # fmt: skip
-_SAMPLE, _SAMPLES = 1 << 16, 64  # bytes and places of a file that name it
 
 
 def name_of(files: Iterable[Path], settings: Any) -> str:
@@ -32,10 +32,8 @@ def name_of(files: Iterable[Path], settings: Any) -> str:
     for path in files:
         about = path.stat()
         digest.update(repr((path.name, about.st_size, about.st_mtime_ns)).encode())
-        with path.open("rb") as file:
-            for n in range(_SAMPLES):
-                file.seek(n * max(0, about.st_size - _SAMPLE) // (_SAMPLES - 1))
-                digest.update(file.read(_SAMPLE))
+        for piece in samples(path):
+            digest.update(piece)
     return digest.hexdigest()
 
 

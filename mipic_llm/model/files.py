@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from mipic_llm.config.files import legal_path, model_folder
 from mipic_llm.config.recipe import read_yaml
+from mipic_llm.disk import samples
 from mipic_llm.errors import UserError
 
 QUICKSTART_HUB_ID = "sentence-transformers/all-MiniLM-L6-v2"
@@ -20,7 +21,6 @@ KINDS = ("adapter", "merged")  # directories of a run's model
 _READ = ("Transformer", "Pooling", "Dense")  # in this order
 _HARMLESS = ("Normalize", "Dropout")  # length does not change a cosine, dropout is off
 _POOLINGS = {"cls": "cls", "mean": "mean", "lasttoken": "last"}
-_SAMPLE, _SAMPLES = 1 << 16, 64  # bytes and places of a file of weights that name it
 # pooling_mode_* of older directories -> pooling_mode
 _LEGACY = {"cls_token": "cls", "mean_tokens": "mean", "lasttoken": "lasttoken",
            "max_tokens": "max", "mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
@@ -64,12 +64,9 @@ def content_of(place: str, commit: str | None = None, adapter: str | None = None
         if path.suffix in (".json", ".txt", ".model") and path.is_file():
             base.update(path.name.encode() + path.read_bytes())
         elif path.suffix in (".safetensors", ".bin") and path.is_file():
-            size = path.stat().st_size
-            base.update(repr((path.name, size)).encode())
-            with path.open("rb") as file:
-                for n in range(_SAMPLES):
-                    file.seek(n * max(0, size - _SAMPLE) // (_SAMPLES - 1))
-                    base.update(file.read(_SAMPLE))
+            base.update(repr((path.name, path.stat().st_size)).encode())
+            for piece in samples(path):
+                base.update(piece)
     return base.hexdigest()
 
 
