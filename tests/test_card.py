@@ -23,6 +23,7 @@ from mipic_llm.export import card, portable, verify
 from mipic_llm.export.card import Facts
 from mipic_llm.export.portable import EmbeddingSpec
 from mipic_llm.export.write import ExportError
+from mipic_llm.model.source import Source
 from mipic_llm.types import Point, Score
 
 
@@ -102,8 +103,8 @@ def test_an_adapter_and_its_base_may_move_together(run, tmp_path):
 
 
 def test_the_base_is_named_by_its_id_where_it_has_one(tmp_path):
-    config = SimpleNamespace(_commit_hash="c0ffee")
-    plain = SimpleNamespace(backbone="org/name", config=config, revision=None)
+    told = SimpleNamespace(config=SimpleNamespace(_commit_hash="c0ffee"), revision=None)
+    plain = SimpleNamespace(backbone="org/name", commit=Source.commit.fget(told))
     assert portable.hub_name(plain) == ("org/name", "c0ffee")
     snapshot = tmp_path / "models--org--name" / "snapshots" / "abc"
     snapshot.mkdir(parents=True)

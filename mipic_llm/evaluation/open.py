@@ -74,15 +74,14 @@ def open_finished(config: Config, name: str, source: Source | None = None) -> Op
     })  # fmt: skip
     engine = for_inference(config, source, inner_norm, partial(load_frozen, config))
     encoder = make_encoder(config, source)
-    shape = source.config
     about = (
         f"{name}: {source.reading(inner_norm, encoder)}, {precision}"
         f"{'' if config.model.quantization == 'none' else ' on a base in 4 bits'}, "
-        f"attention {choose(m.attn, precision, shape).about}; "
+        f"attention {choose(m.attn, precision, source.config).about}; "
         f"ZeRO-{engine.stage}, {dist.world_size()} rank(s)"
     )
     return Opened(
-        name, engine, encoder, shape.num_hidden_layers, source.width,
+        name, engine, encoder, source.n_layers, source.width,
         source.dims or derive_dims(source.width), about, source,
     )  # fmt: skip
 

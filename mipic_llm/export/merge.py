@@ -100,11 +100,10 @@ def _clear(out: Path, names: Sequence[str]) -> None:
 
 def _same_base(runs: Sequence[Trained], names: Sequence[str]) -> None:
     def base(run: Trained) -> dict[str, Any]:
-        commit = getattr(run.source.config, "_commit_hash", None) or run.source.revision
-        m = run.config.model
-        dense = [d.weight.float().numpy().tobytes() for d in run.source.dense]
-        return {"base": content_of(run.source.backbone, commit), "Dense modules": dense,
-                "pooling": run.source.pooling,
+        source, m = run.source, run.config.model
+        dense = [d.weight.float().numpy().tobytes() for d in source.dense]
+        return {"base": content_of(source.backbone, source.commit), "Dense modules": dense,
+                "pooling": source.pooling,
                 "model.inner_norm": m.inner_norm, "model.quantization": m.quantization}  # fmt: skip
 
     first = base(runs[0])

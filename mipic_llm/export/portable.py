@@ -73,7 +73,7 @@ class EmbeddingSpec(NamedTuple):
 
 def make_spec(config: Config, source: Source, encoder: TextEncoder) -> EmbeddingSpec:
     """Of a run: its resolved config, its base and its tokenisation."""
-    shape, eos, base = source.config, encoder.append_eos_id, Path(source.backbone)
+    eos, base = encoder.append_eos_id, Path(source.backbone)
     name, commit = hub_name(source)
     prompts, hub = prompts_by_kind(source, config.data), source.hub
     model = str(base.resolve()) if base.is_dir() else source.backbone
@@ -83,7 +83,7 @@ def make_spec(config: Config, source: Source, encoder: TextEncoder) -> Embedding
         base_model=model,
         pooling=source.pooling,
         width=source.width,
-        n_layers=shape.num_hidden_layers,
+        n_layers=source.n_layers,
         dims=tuple(config.objective.dims or (source.width,)),
         max_seq_length=config.data.max_length,
         prompts=source.prompts
@@ -110,7 +110,7 @@ def hub_name(source: Source) -> tuple[str | None, str | None]:
     hub, of quickstart's package. (None, None) for any other directory."""
     folder = Path(source.backbone)
     if not folder.is_dir():
-        return source.backbone, getattr(source.config, "_commit_hash", None) or source.revision
+        return source.backbone, source.commit
     packaged = model_folder("quickstart")
     if packaged is not None and packaged.resolve() == folder.resolve():
         return QUICKSTART_HUB_ID, None

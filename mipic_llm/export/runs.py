@@ -42,7 +42,7 @@ def settings_of(
     # The run was checked with its own ranks, not ours.
     own = load_config(argv, world_size=2, keep_recipe=True)
     source = open_source(own.model, run)
-    return resolve(own, width=source.width, n_layers=source.config.num_hidden_layers), source
+    return resolve(own, width=source.width, n_layers=source.n_layers), source
 
 
 def of_run(config: Config, out: Path) -> tuple[Finished, bool]:
@@ -70,7 +70,7 @@ def of_base(config: Config) -> Finished:
     """A model that no run of ours trained. UserError for an adapter."""
     source = open_source(config.model)
     need(source.adapter is None, f"model.name: {source.name} is an adapter; give a whole model")
-    config = resolve(config, width=source.width, n_layers=source.config.num_hidden_layers)
+    config = resolve(config, width=source.width, n_layers=source.n_layers)
     config = config.replace(**{
         "data.train": [], "data.validation": [], "data.max_length": source.max_length,
         "train.precision": source.precision,

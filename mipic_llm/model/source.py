@@ -51,6 +51,15 @@ class Source(NamedTuple):
         return len(self.dense[-1].weight) if self.dense else self.config.hidden_size
 
     @property
+    def n_layers(self) -> int:
+        return self.config.num_hidden_layers
+
+    @property
+    def commit(self) -> str | None:
+        """Of the hub, where it is known; else the revision that was asked for."""
+        return getattr(self.config, "_commit_hash", None) or self.revision
+
+    @property
     def precision(self) -> str:
         """Of the weights as they are stored, as train.precision says it; fp32 where not known."""
         dtype = str(getattr(self.config, "dtype", None))
@@ -60,7 +69,7 @@ class Source(NamedTuple):
         """How its vectors are made, in a line. encoder: a TextEncoder for it."""
         prompts, eos = [name for name, text in self.prompts.items() if text], encoder.append_eos_id
         parts = [
-            f"{self.config.num_hidden_layers} layers, width {self.width}",
+            f"{self.n_layers} layers, width {self.width}",
             f"attends {'left to right' if self.is_decoder else 'both ways'}",
             f"pooling {self.pooling}" + ", prompts left out" * bool(encoder.skips),
             f"inner layers {inner_norm}",
@@ -83,8 +92,7 @@ class Source(NamedTuple):
     @property
     def content(self) -> str:
         """A name for the content of the files, or of the hub's commit."""
-        commit = getattr(self.config, "_commit_hash", None) or self.revision
-        return content_of(self.backbone, commit, self.adapter)
+        return content_of(self.backbone, self.commit, self.adapter)
 
 
 def prompts_by_kind(source: Source, data: Any, symmetric: str = "default") -> dict[str, str]:

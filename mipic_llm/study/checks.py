@@ -45,7 +45,7 @@ def check(study: Study, out: Path, files: bool = True) -> list[str]:
 
 
 def _check_sizes(study: Study, model: Source) -> None:
-    known = {"layers": model.config.num_hidden_layers, "dims": model.width}
+    known = {"layers": model.n_layers, "dims": model.width}
     for e in study.evaluate:
         for what, most in known.items():
             for n in e.get(what) or []:

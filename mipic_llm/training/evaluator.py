@@ -46,7 +46,7 @@ class Evaluator:
 
     def __init__(self, run: LiveRun) -> None:
         self.run, self.options = run, run.config.eval
-        self.points = eval_points(run.config, run.source.config.num_hidden_layers)
+        self.points = eval_points(run.config, run.source.n_layers)
         self.some = _chosen(self.options.points or [], self.points) or self.points
         self.path, self.folder = run.out / "scores.jsonl", run.out / "best"
         self.first: dict[tuple, float] = {}  # figures before training

@@ -55,11 +55,11 @@ def seed_everything(seed: int) -> None:
 
 def resolve_for(config: Config, source: Source) -> Config:
     cuda = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    found = resolve(config, width=source.width, n_layers=source.config.num_hidden_layers,
+    found = resolve(config, width=source.width, n_layers=source.n_layers,
                     max_positions=source.max_length, cuda=cuda)  # fmt: skip
     for note in [*found.notes, *idle_flags(found)]:
         say(f"note: {note}")
-    resolve_stages(found, width=source.width, n_layers=source.config.num_hidden_layers)
+    resolve_stages(found, width=source.width, n_layers=source.n_layers)
     return found
 
 

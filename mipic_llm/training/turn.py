@@ -62,7 +62,7 @@ def _axes(config: Config, source: Source, data: Sequence[TextSource]) -> Dense |
     inner_norm = config.model.inner_norm or "raw"
     engine = for_inference(config, source, inner_norm, partial(load_frozen, config))
     encoder = make_encoder(config, source)
-    z_NLD = encode(engine, encoder, some, [source.config.num_hidden_layers],
+    z_NLD = encode(engine, encoder, some, [source.n_layers],
                    batch_size=config.eval.batch_size, kind=SYMMETRIC)  # fmt: skip
     engine.close()
     if dist.rank():
