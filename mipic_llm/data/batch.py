@@ -59,8 +59,8 @@ def join_rows(
     twice. No tokens are copied."""
     negatives = [ids for row in rows for ids in row[2:]]
     whose = [b for b, row in enumerate(rows) for _ in row[2:]]
-    texts = [e.anchor for e in examples] + [e.anchor if e.positive is None else e.positive
-             for e in examples] + [text for e in examples for text in e.negatives]  # fmt: skip
+    texts = [e.anchor for e in examples] + [e.second for e in examples]
+    texts += [text for e in examples for text in e.negatives]
     return StepBatch(
         [row[0] for row in rows] + [row[1] for row in rows] + negatives,
         [key_of(plain(text).encode()) for text in texts], len(rows), len(negatives),

@@ -133,6 +133,5 @@ def _text_codes(examples: Sequence[Example]) -> np.ndarray:
         code[order] = number[order[begins]][np.cumsum(begins, dtype=np.int32) - 1]
         return code.reshape(pairs.shape)
     known: dict[str, int] = {}
-    positives = [row.anchor if row.positive is None else row.positive for row in examples]
-    columns = ([row.anchor for row in examples], positives)
+    columns = ([row.anchor for row in examples], [row.second for row in examples])
     return np.array([[known.setdefault(plain(t), len(known)) for t in c] for c in columns])

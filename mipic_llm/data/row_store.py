@@ -165,7 +165,7 @@ def digest_of(examples: Sequence[Example]) -> str:
         return examples.digest
     exact, per_row, scores, also = array("q"), array("q"), array("d"), array("q")
     for e in examples:
-        own = [e.anchor, *([] if e.positive is None else [e.positive]), *e.negatives]
+        own = e.texts
         exact.extend(key_of(text.encode()) for text in own)
         per_row.append(len(own))
         scores.extend((math.nan, *(e.scores or [math.nan] * (len(own) - 1))))
@@ -182,8 +182,7 @@ def text_keys(examples: Sequence[Example]) -> np.ndarray:
     """(2, rows) int64: the keys of each row's anchor and positive (the same of bare text)."""
     if isinstance(examples, StoredRows):
         return examples.pair_keys()
-    pairs = ((e.anchor, e.anchor if e.positive is None else e.positive) for e in examples)
-    found = [key_of(plain(text).encode()) for pair in pairs for text in pair]
+    found = [key_of(plain(text).encode()) for e in examples for text in (e.anchor, e.second)]
     return np.array(found, np.int64).reshape(-1, 2).T
 
 

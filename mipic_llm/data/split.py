@@ -112,7 +112,4 @@ def _numbered(examples: list[Example]) -> list[Example]:
 def _without(example: Example, known: set[str]) -> Example:
     """The row without the negatives that are among the known texts, nor their scores."""
     keep = [i for i, t in enumerate(example.negatives) if plain(t) not in known]
-    if len(keep) == len(example.negatives):
-        return example
-    scores = example.scores and (example.scores[0], *(example.scores[1 + i] for i in keep))
-    return example._replace(negatives=tuple(example.negatives[i] for i in keep), scores=scores)
+    return example if len(keep) == len(example.negatives) else example.only(keep)

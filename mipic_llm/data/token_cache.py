@@ -42,13 +42,7 @@ def only(examples: Sequence[Example], chosen: Chosen) -> list[Example]:
     """The rows with the chosen hard negatives, and the scores of those."""
     if chosen is None:
         return list(examples)
-    return [
-        e._replace(
-            negatives=tuple(e.negatives[i] for i in own),
-            scores=e.scores and (e.scores[0], *(e.scores[1 + i] for i in own)),
-        )
-        for e, own in zip(examples, chosen, strict=True)
-    ]
+    return [e.only(own) for e, own in zip(examples, chosen, strict=True)]
 
 
 class LazyTokens:

@@ -38,8 +38,7 @@ def distinct(sources: Sequence[TextSource], *, apart: bool) -> Texts:
     which, row, place = which[first_n], row[first_n], place[first_n]
 
     def read(i: int) -> str:
-        e = sources[which[i]].examples[int(row[i])]
-        return (e.anchor, e.positive, *e.negatives)[place[i]]
+        return sources[which[i]].examples[int(row[i])].texts[place[i]]
 
     return Texts(key_n, first_n, place == 0, read, apart)
 
@@ -50,11 +49,10 @@ def _each_text(source: TextSource) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         return source.examples.each_text()
     keys, rows, places = array("q"), array("q"), array("q")
     for n, e in enumerate(source.examples):
-        for place, text in enumerate((e.anchor, e.positive, *e.negatives)):
-            if text is not None:
-                keys.append(key_of(plain(text).encode()))
-                rows.append(n)
-                places.append(place)
+        for place, text in enumerate(e.texts):
+            keys.append(key_of(plain(text).encode()))
+            rows.append(n)
+            places.append(place)
     return np.array(keys, np.int64), np.array(rows, np.int64), np.array(places, np.int64)
 
 
@@ -65,8 +63,7 @@ def some_texts(sources: Sequence[TextSource], most: int) -> list[str]:
     found, n = dict[str, None](), 0
     for source in sources:
         for i in range(-n % step, len(source.examples), step):
-            e = source.examples[i]
-            texts = [t for t in (e.anchor, e.positive, *e.negatives) if t is not None]
+            texts = source.examples[i].texts
             found[plain(texts[len(found) % len(texts)])] = None
         n += len(source.examples)
     return list(found)

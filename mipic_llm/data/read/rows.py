@@ -26,6 +26,21 @@ class Example(NamedTuple):
     label: str | None = None
     also: int = 0
 
+    @property
+    def second(self) -> str:
+        """What the anchor is to find: the positive, or the text itself where it is unlabelled."""
+        return self.anchor if self.positive is None else self.positive
+
+    @property
+    def texts(self) -> list[str]:
+        """Anchor, positive (of labelled rows) and negatives."""
+        return [self.anchor, *([] if self.positive is None else [self.positive]), *self.negatives]
+
+    def only(self, numbers: Sequence[int]) -> Example:
+        """With these of its negatives, and their scores."""
+        scores = self.scores and (self.scores[0], *(self.scores[1 + i] for i in numbers))
+        return self._replace(negatives=tuple(self.negatives[i] for i in numbers), scores=scores)
+
 
 # anchor, positive, negatives, scores (of the positive and each negative, or none); then, of
 # labelled text alone, the label; of several positives in one row, None and `Example.also`
