@@ -15,7 +15,6 @@ from mipic_llm.errors import UserError
 from mipic_llm.evaluation.tasks.retrieval import METRICS
 from mipic_llm.report import read_scores
 from mipic_llm.training import loop
-from mipic_llm.training.evaluator import key_of
 from mipic_llm.types import Point
 
 SCRIPT = ROOT / "launch" / "train.py"
@@ -77,7 +76,7 @@ def test_best_checkpoint_is_exported_and_training_is_undisturbed(base, tmp_path)
     value = {r["step"]: r["value"] for r in rows if (r["layer"], r["dim"]) == (4, 8)}
     assert len(set(value.values())) == 3
     best = max(value, key=lambda step: value[step])
-    after = {key_of(s): s.value for s in read_scores(watched / "scores.jsonl", stage="after")}
+    after = {s.name: s.value for s in read_scores(watched / "scores.jsonl", stage="after")}
     assert after[BEST] == pytest.approx(value[best], abs=1e-6)
     assert [p.name for p in (watched / "best").iterdir()] == [f"step-{best:08d}"]
     same = (watched / "adapter" / "adapter_model.safetensors").read_bytes() == (
@@ -128,7 +127,7 @@ def test_a_resumed_run_with_a_misspelt_figure_stops_before_its_first_step(base, 
 def test_key_is_what_mlflow_gets() -> None:
     from mipic_llm.types import Score
 
-    assert key_of(Score("stsb", "spearman", Point(6, 64), 0.5, 9)) == "stsb/spearman@64@6"
+    assert Score("stsb", "spearman", Point(6, 64), 0.5, 9).name == "stsb/spearman@64@6"
 
 
 @pytest.mark.parametrize("symmetric", ["default", "query"])
@@ -159,8 +158,8 @@ def test_the_evaluate_command_finds_the_last_figures_of_a_run(base, tmp_path, sy
         *told,
     ])  # fmt: skip
     assert code == 0, text[-4000:]
-    later = {key_of(s): s.value for s in read_scores(tmp_path / "scores" / "scores.jsonl")}
-    after = {key_of(s): s.value for s in read_scores(out / "scores.jsonl", stage="after")}
+    later = {s.name: s.value for s in read_scores(tmp_path / "scores" / "scores.jsonl")}
+    after = {s.name: s.value for s in read_scores(out / "scores.jsonl", stage="after")}
     assert {key.rsplit("@", 2)[0] for key in after} == {
         "pairs/spearman", *(f"search/{metric}" for metric in METRICS)
     }  # fmt: skip
