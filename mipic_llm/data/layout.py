@@ -43,6 +43,11 @@ class Layout(NamedTuple):
         row = np.repeat(np.arange(len(self.rows) - 1), self.per_row)
         return row, np.arange(len(row)) - self.rows[row]
 
+    def pairs(self, key: np.ndarray) -> np.ndarray:
+        """`mixed` of each row's anchor and positive; each once, ascending. key: of all texts."""
+        first = self.rows[:-1]
+        return np.unique(mixed(key[self.texts[first]], key[self.texts[first + 1]]))
+
     def only(self, row: np.ndarray, text: np.ndarray | None = None) -> Layout:
         """With the rows, by number, in that order; of their texts those that are True."""
         per_row = self.per_row[row]
@@ -92,9 +97,8 @@ def _nli_rows(first: np.ndarray, nli: np.ndarray, most: int) -> Layout:
 
 
 def chosen(
-    whole: Layout, key: np.ndarray, score: np.ndarray | None, known: np.ndarray, negatives: int,
-    together: bool,
-) -> tuple[Layout, int]:  # fmt: skip
+    whole: Layout, key: np.ndarray, known: np.ndarray, negatives: int, together: bool
+) -> tuple[Layout, int]:
     """The rows with at most so many of their negatives, none of which is the anchor or one of its
     positives (`known`: pairs, ascending). -> also how many were left out as such."""
     kept, n_false = np.ones(len(whole.texts), bool), 0

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mipic_llm.data.growing import Growing, building, settle
-from mipic_llm.data.layout import Layout, chosen, in_order, layout_digest, mixed, of_parts, sums
+from mipic_llm.data.layout import Layout, chosen, in_order, layout_digest, of_parts, sums
 from mipic_llm.data.read.cells import plain
 from mipic_llm.data.read.rows import SPARE, Row, key_of
 from mipic_llm.data.row_store import MANIFEST
@@ -121,9 +121,7 @@ def _finish(folder: Path, done: dict[str, Any], negatives: int, together: bool) 
     found, together = whole, together and not done["scored"]
     if labelled and not done["scored"] and (together or (whole.per_row > 2).any()):
         whole.write(folder, "all_")
-        row = whole.rows[:-1]
-        known = np.unique(mixed(key[whole.texts[row]], key[whole.texts[row + 1]]))
-        found, n_false = chosen(whole, key, score if scored else None, known, negatives, together)
+        found, n_false = chosen(whole, key, whole.pairs(key), negatives, together)
     elif together:  # bare text: equal ones come one after another
         found = whole.only(np.argsort(in_order(key[whole.texts]), kind="stable"))
     found.write(folder)

@@ -81,9 +81,7 @@ class StoredRows(Sequence[Example]):
         if not self.labelled or self.manifest["scored"]:
             return np.zeros(0, np.int64)
         whole = Layout.read(self.folder, "all_")
-        first = (whole if whole.texts is not None else self._layout).rows[:-1]
-        text = whole.texts if whole.texts is not None else self._text
-        return np.unique(mixed(self._key[text[first]], self._key[text[first + 1]]))
+        return (self._layout if whole.texts is None else whole).pairs(self._key)
 
     def beside(self, known: np.ndarray) -> tuple[StoredRows, int]:
         """These rows in a run with other sources, which have the pairs of anchor and positive
@@ -93,9 +91,9 @@ class StoredRows(Sequence[Example]):
             return self, self.manifest["n_false"]
         if not any(self._wrong(known, *span) for span in spans(len(self))):
             return self, self.manifest["n_false"]
-        made, n_false = chosen(whole, self._key, self._score if self.has_scores else None,
-                                np.union1d(known, self.known_pairs()),
-                                self.manifest["negatives"], self.manifest["together"])  # fmt: skip
+        known = np.union1d(known, self.known_pairs())
+        made, n_false = chosen(whole, self._key, known, self.manifest["negatives"],
+                               self.manifest["together"])  # fmt: skip
         return self._changed(made), n_false
 
     def _wrong(self, known: np.ndarray, start: int, stop: int) -> bool:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-_FILES = {"train": "train.jsonl", "validation": "validation.jsonl"}
+SPLITS = ["train", "validation"]
 
 
 def demo_path(split: str) -> Path:
-    """Return the path of the shipped demo file of ``split`` ("train" or "validation")."""
-    try:
-        name = _FILES[split]
-    except KeyError:
-        raise ValueError(f"unknown demo split {split!r}; choose from {sorted(_FILES)}") from None
-    return Path(__file__).resolve().parent / name
+    """The shipped file of a split. ValueError for one that there is not."""
+    if split not in SPLITS:
+        raise ValueError(f"unknown demo split {split!r}; choose from {SPLITS}")
+    return Path(__file__).resolve().parent / f"{split}.jsonl"

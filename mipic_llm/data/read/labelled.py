@@ -93,8 +93,9 @@ def read_beir(
 
 
 def _by_id(folder: Path, name: str) -> dict[str, str]:
-    path = next((p for p in (folder / f"{name}.jsonl", folder / f"{name}.jsonl.gz") if p.exists()),
-                folder / f"{name}.jsonl")  # fmt: skip
+    path, zipped = folder / f"{name}.jsonl", folder / f"{name}.jsonl.gz"
+    if zipped.exists() and not path.exists():
+        path = zipped
 
     def parse(row: dict, _: None) -> tuple[str, str]:
         if row.get("_id") in (None, ""):
