@@ -12,7 +12,7 @@ _TRIES = 64  # random partners tried per row before it is left out
 def deal_to_batches(
     order: np.ndarray, codes: np.ndarray, m: int, size: int, rng: np.random.Generator
 ) -> np.ndarray | None:
-    """Rows of `order` round m batches of `size`; who clashes is placed elsewhere. O(rows)."""
+    """Rows of `order` round m batches of `size`; rows that clash go elsewhere. O(rows)."""
     n = len(order)
     text = codes[:, order].T.ravel()  # both texts of row 0, row 1 ..
     again = np.flatnonzero(np.bincount(text)[text] > 1)  # no other text can clash
@@ -28,7 +28,7 @@ def deal_to_batches(
 
     there = stays.reshape(rounds, m)
     slot = np.cumsum(there, axis=0, dtype=np.int32) - 1
-    there &= slot < size  # a view: who finds no slot does not stay
+    there &= slot < size  # a view of `stays`: rows without a slot do not stay
     turn, batch = np.nonzero(there)
     dealt = np.full((m, size), -1)
     dealt[batch, slot[turn, batch]] = order[turn * m + batch]

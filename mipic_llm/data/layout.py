@@ -125,7 +125,7 @@ def _together(each: Layout, key: np.ndarray) -> Layout:
     once, and as many negatives as the row had that had most."""
     row, place = each.places()
     own = key[each.texts]
-    group = in_order(own[each.rows[:-1]])
+    group = in_order(own[each.rows[:-1]]).astype(np.int64)
     n = int(group.max()) + 1
     most = np.zeros(n, np.int64)
     np.maximum.at(most, group, each.per_row - 2)
@@ -145,11 +145,17 @@ def _together(each: Layout, key: np.ndarray) -> Layout:
 
 
 def in_order(values: np.ndarray) -> np.ndarray:
-    """Numbers of equal values, in the order in which they come."""
-    _, first, which = np.unique(values, return_index=True, return_inverse=True)
-    number = np.empty(len(first), np.int64)
-    number[first.argsort()] = np.arange(len(first))
-    return number[which]
+    """int32, a number for each value, equal ones alike, in the order in which they first come."""
+    order = values.argsort(kind="stable")
+    found = values[order]
+    begins = np.ones(len(values), bool)  # the first one of equal values
+    begins[1:] = found[1:] != found[:-1]
+    new = np.zeros(len(values), bool)
+    new[order[begins]] = True
+    number = np.cumsum(new, dtype=np.int32) - 1
+    code = np.empty(len(values), np.int32)
+    code[order] = number[order[begins]][np.cumsum(begins, dtype=np.int32) - 1]
+    return code
 
 
 def among(values: np.ndarray, known: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mipic_llm.data.deal import deal_to_batches, stable_order
+from mipic_llm.data.layout import in_order
 from mipic_llm.data.read.cells import plain
 from mipic_llm.data.read.rows import Example, TextSource
 from mipic_llm.data.row_store import StoredRows
@@ -122,16 +123,7 @@ def _text_codes(examples: Sequence[Example]) -> np.ndarray:
     texts that are equal but for their blanks have one number."""
     if isinstance(examples, StoredRows):
         pairs = examples.pair_keys()
-        key = pairs.ravel()
-        order = key.argsort(kind="stable")
-        found = key[order]
-        begins = np.concatenate([[True], found[1:] != found[:-1]])  # of equal texts, the first one
-        new = np.zeros(len(key), bool)
-        new[order[begins]] = True
-        number = np.cumsum(new, dtype=np.int32) - 1  # in the order in which they come
-        code = np.empty(len(key), np.int32)
-        code[order] = number[order[begins]][np.cumsum(begins, dtype=np.int32) - 1]
-        return code.reshape(pairs.shape)
+        return in_order(pairs.ravel()).reshape(pairs.shape)
     known: dict[str, int] = {}
     columns = ([row.anchor for row in examples], [row.second for row in examples])
     return np.array([[known.setdefault(plain(t), len(known)) for t in c] for c in columns])
