@@ -413,7 +413,8 @@ def test_honest_checkpoints_are_read(base, tmp_path, stage):
 def test_overwrite_deletes_what_a_run_wrote_and_nothing_else(base, copy):
     (copy / "notes.md").write_text("mine")
     (copy / "checkpoints" / "notes.md").write_text("mine")
-    (copy / ".git").mkdir()
+    for name in (".git", "shallow-1x16", "rotated-2x32", "lens-1x32"):
+        (copy / name).mkdir()
     with claim_output(load_config(flags(base, copy, "--overwrite", "true"))):
         assert (copy / "adapter").is_dir(), "deleted before the input was read"
         clear(copy)

@@ -150,6 +150,24 @@ def test_sweep(runs, tmp_path, capsys):
         assert mine == pytest.approx(want, abs=1e-6)
 
 
+def test_nothing_of_an_earlier_mixture_is_taken_for_this_one(runs, tmp_path):
+    """Figures, and what was cut, of the same directory's model before: a card would show them."""
+    out = run_merge(tmp_path / "out", "--runs", runs["one"], "--scale", "1", "0.5")
+    assert "## Figures" in (out / "adapter" / "README.md").read_text()
+    mipic_llm.export(out, point="16@2")
+    (out / "rows.npz").write_bytes(b"")
+    assert (out / "shallow-2x16").is_dir()
+    run_merge(out, "--runs", runs["two"], "--scale", "0.1")
+    assert "## Figures" not in (out / "adapter" / "README.md").read_text()
+    assert sorted(p.name for p in out.iterdir() if p.name != "mlflow.json") == [
+        "adapter", "config.yaml", "merge.json", "parity.json"]  # fmt: skip
+    for stale in ("rows.npz", "lens-2x16"):
+        (out / stale).mkdir() if "x16" in stale else (out / stale).write_bytes(b"")
+    run_merge(out, "--runs", runs["two"], "--scale", "1", "0.5")
+    assert {p.name for p in out.iterdir()}.isdisjoint({"rows.npz", "lens-2x16"})
+    assert (out / "scores.jsonl").is_file() and (out / "sweep.jsonl").is_file()
+
+
 def test_in_python(runs, tmp_path):
     made = mipic_llm.merge(runs["one"], runs["two"], to=tmp_path / "a", weights=[3, 1], scale=0.5)
     told = run_merge(tmp_path / "b", "--runs", runs["one"], runs["two"], "--weights", 3, 1,

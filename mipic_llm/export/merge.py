@@ -22,7 +22,7 @@ from mipic_llm.export.write import write_adapter, write_merged
 from mipic_llm.model.backbone import base_of
 from mipic_llm.model.dense import trained
 from mipic_llm.model.directory import read_model
-from mipic_llm.model.files import KINDS, content_of, exported
+from mipic_llm.model.files import KINDS, content_of, exported, forms_of
 from mipic_llm.runtime.ranks import say, world_size
 from mipic_llm.runtime.start import start
 from mipic_llm.tracking import RECORD, follow, write_record
@@ -48,6 +48,7 @@ def merge(config: Config) -> Path:
     if len(own.scale) > 1:
         swept = sweep(mix, engine, encoder, run, own, out)
         scale = swept.best
+        _clear(out, ["rows.npz"])
         notes.append(f"The scale {scale:g} was chosen on validation data, so figures on these are "
                      "a little too good; test it on others.")  # fmt: skip
         if scale == 0:
@@ -55,6 +56,8 @@ def merge(config: Config) -> Path:
             say("the base itself is best by this rule: nothing was written")
             _track(config, out, ["The base itself was best: no model was written."], swept)
             return out
+    else:
+        _clear(out, ["scores.jsonl", "sweep.jsonl", "rows.npz"])
     mix.scale(scale, engine)
     notes[0] += f" Scale of what was learnt: {scale:g}."
     texts = demo_texts()[:PROBES]
@@ -93,8 +96,9 @@ def _read(run: Path, config: Config) -> Trained:
 
 
 def _clear(out: Path, names: Sequence[str]) -> None:
-    """Remove what an earlier mixture left in `out`: other commands would take its model."""
-    for path in (out / name for name in names):
+    """Remove these, and what was cut, of an earlier mixture in `out`: other commands would take its
+    model, and a card its figures."""
+    for path in [*(out / name for name in names), *forms_of(out)]:
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 

@@ -18,6 +18,7 @@ from mipic_llm.errors import UserError
 
 QUICKSTART_HUB_ID = "sentence-transformers/all-MiniLM-L6-v2"
 KINDS = ("adapter", "merged")  # directories of a run's model
+FORMS = ("shallow", "rotated", "lens")  # of what an export cuts or turns: KIND-LAYERxDIM
 _READ = ("Transformer", "Pooling", "Dense")  # in this order
 _HARMLESS = ("Normalize", "Dropout")  # length does not change a cosine, dropout is off
 _POOLINGS = {"cls": "cls", "mean": "mean", "lasttoken": "last"}
@@ -208,6 +209,11 @@ def _base_of(folder: Path, name: str, base: str | None) -> tuple[str, str | None
 def exported(run: Path) -> Path | None:
     """The finished model in a run's output directory: its adapter, or its whole model."""
     return next((run / kind for kind in KINDS if (run / kind).is_dir()), None)
+
+
+def forms_of(run: Path) -> list[Path]:
+    """What an export cut or turned beside a run's model: of no use when that is another."""
+    return [path for kind in FORMS for path in sorted(run.glob(f"{kind}-*x*"))]
 
 
 def run_of(folder: Path, section: str, key: str) -> Any:

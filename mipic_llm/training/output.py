@@ -13,6 +13,7 @@ from typing import IO
 
 from mipic_llm.config import Config, dump, need, read_record
 from mipic_llm.errors import UserError
+from mipic_llm.model.files import forms_of
 from mipic_llm.runtime import checkpoint
 from mipic_llm.runtime import ranks as dist
 from mipic_llm.runtime.ranks import say
@@ -99,8 +100,7 @@ def clear(out: Path) -> None:
             for folder in (out / "checkpoints", out / "best"):
                 if folder.is_dir() and not folder.is_symlink():
                     checkpoint.delete_all(folder)
-            cut = [path for kind in ("shallow", "rotated") for path in out.glob(f"{kind}-*x*")]
-            for path in [*(out / name for name in _FOLDERS), *cut]:
+            for path in [*(out / name for name in _FOLDERS), *forms_of(out)]:
                 if path.is_dir() and not path.is_symlink():
                     shutil.rmtree(path)
             for name in reversed(_FILES):  # config.yaml, which says that they are ours, at last
