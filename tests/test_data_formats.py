@@ -431,6 +431,19 @@ def test_broken_containers(tmp_path):
     assert "line 2: not 2 cells" in bad("y.csv", b"anchor,positive\na,p,q\n")
     assert "z.csv, line 2: a quote where none can be" in bad("z.csv", b'anchor,positive\na,"p"q\n')
     assert "line 4: a quote where none" in bad("z.csv", b'anchor,positive\na,p\nb,"q\nc,r\n')
+    quoted = "name it .csv if its cells are in quotes"
+    cells = b'a, b\t"She said ""p"""\n'
+    assert f"line 3: quotes are doubled, and a .tsv has none; {quoted}" in bad(
+        "q.tsv", b"anchor\tpositive\na\tp\n" + cells)  # fmt: skip
+    assert f"q.tsv: its columns' names are in quotes, and a .tsv has none; {quoted}" in bad(
+        "q.tsv", b'"anchor"\t"positive"\n' + cells)  # fmt: skip
+    assert quoted in bad("r.tsv", b'anchor\tpositive\na\t"p\nq"\n')
+    (tmp_path / "q.csv").write_bytes(b"anchor\tpositive\n" + cells)
+    assert read(tmp_path / "q.csv")[0] == [("a, b", 'She said "p"', ())]
+    free = b'anchor\tpositive\n"a" b "c"\t"p"\n""\t""q"" r\n'  # as they stand
+    (tmp_path / "s.tsv").write_bytes(free)
+    assert [row[:2] for row in read(tmp_path / "s.tsv")[0]] == [
+        ('"a" b "c"', '"p"'), ('""', '""q"" r')]  # fmt: skip
     assert "two columns are named anchor" in bad("z.csv", b"anchor,positive,anchor\na,p,b\n")
     assert "line 3: empty positive" in bad("w.csv", b"anchor,positive,negative\na,p,\nb,,\n")
 

@@ -58,6 +58,9 @@ def _txt(path: Path) -> Numbered:
             yield number, {"text": line.rstrip("\n")}
 
 
+_CSV = "; name it .csv if its cells are in quotes (tabs between them are understood there too)"
+
+
 def _csv(path: Path) -> Numbered:
     """A .tsv has no quotes: they are text, and no field runs over a line end. A .csv has one mark
     between cells, of those below the one that its header has most of."""
@@ -82,16 +85,26 @@ def _csv(path: Path) -> Numbered:
                 continue
             if names is None and row:
                 names = [name.strip() for name in row]
-                _check_names(path, names)
+                _check_names(path, names, tsv)
+            elif tsv and any(map(_doubled, row)):
+                yield reader.line_num, BadRow(f"quotes are doubled, and a .tsv has none{_CSV}")
             elif names and len(row) == len(names):
                 yield reader.line_num, _cells(names, row)
             elif names and row:
                 what = f"not {len(names)} cells, as in the header, but {len(row)}"
-                hint = "; in a .tsv no text can run over a line end" if tsv else ""
+                hint = f"; in a .tsv no text can run over a line end{_CSV}" if tsv else ""
                 yield reader.line_num, BadRow(what + hint)
 
 
-def _check_names(path: Path, names: list[str]) -> None:
+def _doubled(cell: str) -> bool:
+    """Whether a writer of csv made this cell: in quotes, and all quotes within are doubled."""
+    inner = cell[1:-1]
+    return cell[:1] == cell[-1:] == '"' and '""' in inner and '"' not in inner.replace('""', "")
+
+
+def _check_names(path: Path, names: list[str], tsv: bool) -> None:
+    if tsv and all(re.fullmatch('".+"', name) for name in names):
+        raise UserError(f"{path}: its columns' names are in quotes, and a .tsv has none{_CSV}")
     twice = {n for n in names if names.count(n) > 1 and n and not NEGATIVE.fullmatch(n)}
     if twice:
         raise UserError(f"{path}: two columns are named {min(twice)}; rename one of them")
