@@ -225,6 +225,24 @@ def test_bad_rows_are_named(root) -> None:
         load_tasks([str(root / "odd.jsonl")])
 
 
+@pytest.mark.parametrize("columns, kind", [
+    (("Question", "Answer"), "retrieval"), (("Sentence1", "SENTENCE2", "Score"), "STS"),
+    (("Sentence1", "Sentence2", "Label"), "pairs"), (("Text", "Label"), "classification"),
+])  # fmt: skip
+def test_columns_in_capitals_are_read_as_in_training(root, columns, kind) -> None:
+    def values(i: int) -> list:
+        texts = [f"a {i}", f"b {i}"][: 2 if columns[0] != "Text" else 1]
+        return [*texts, i % 2 if columns[-1] == "Label" else i][: len(columns)]
+
+    found = []
+    for name, own in (("capitals", columns), ("small", [c.lower() for c in columns])):
+        rows(root / f"{name}.jsonl", *(dict(zip(own, values(i), strict=True)) for i in range(20)))
+        (task,), (line,) = load_tasks([str(root / f"{name}.jsonl")])
+        assert f": {kind}, " in line
+        found.append(task.texts())
+    assert found[0] == found[1]
+
+
 def load_suite_of(root: Path, text: str):
     (root / "suite.yaml").write_text(text)
     return load_suite(str(root / "suite.yaml"))

@@ -103,7 +103,7 @@ def by_role(names: Sequence[str], where: str, what: str) -> dict[str, str]:
 def understood(columns: Sequence[str]) -> str | None:
     """The kind of task that rows with these columns are: sts, pairs (or sts, by its labels),
     classification, answers (retrieval); None for none."""
-    have = set(columns)
+    have = {*columns, *(name.lower() for name in columns)}
     if {"sentence1", "sentence2"} <= have and have & set(SCORES):
         return "sts" if have & (set(SCORES) - {"label"}) else "pairs"
     if {"text", "label"} <= have:

@@ -62,21 +62,24 @@ def read_labelled(spec: str, texts: Sequence[str], label: str = "label") -> list
 def _read(
     spec: Any, texts: Sequence[str], labels: Sequence[str], convert: Callable[[Any, str], Any]
 ) -> list[tuple]:
-    """The columns `texts` and, converted, the first of the columns `labels` that is there."""
+    """The columns `texts` and, converted, the first of the columns `labels` that is there; in
+    small letters or, as in training, others."""
 
-    def pick(row: dict) -> str:
+    def pick(row: dict) -> list[str]:
         columns = [str(name) for name in row]
-        label = next((name for name in labels if name in columns), None)
-        if label is None or not set(texts) <= set(columns):
+        own = {name.lower(): name for name in columns} | {name: name for name in columns}
+        label = next((name for name in labels if name in own), None)
+        if label is None or not set(texts) <= set(own):
             need = f"{', '.join(texts)} and {' or '.join(labels)}"
             raise UserError(
                 f"{spec}: found columns {', '.join(columns)}, but {need} are needed; rename the "
                 "columns"
             )
-        return label
+        return [own[name] for name in (*texts, label)]
 
-    def parse(row: dict, label: str) -> tuple:
-        return (*(one_text(row, name) for name in texts), convert(row.get(label), label))
+    def parse(row: dict, names: list[str]) -> tuple:
+        *own, label = names
+        return (*(one_text(row, name) for name in own), convert(row.get(label), label))
 
     return read_rows(spec, "validation", parse, pick)
 
