@@ -116,6 +116,14 @@ def test_bad_scores_file_is_the_users_error(tmp_path, text, message):
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_a_run_without_figures_says_so(tmp_path):
+    with pytest.raises(UserError, match="is this a run's output directory"):
+        read_scores(tmp_path / "scores.jsonl")
+    (tmp_path / "config.yaml").write_text("seed: 1\n")
+    with pytest.raises(UserError, match="has no figures: it was made without validation data"):
+        read_scores(tmp_path / "scores.jsonl")
+
+
 # ---- tables
 
 

@@ -84,6 +84,12 @@ def rows_of(path: str | Path) -> list[tuple[int, dict[str, Any]]]:
     try:
         lines = Path(path).read_text("utf-8").splitlines()
     except FileNotFoundError:
+        folder = Path(path).parent
+        if (folder / "config.yaml").is_file():
+            raise UserError(
+                f"{folder} has no figures: it was made without validation data, or has not ended; "
+                "score its model with mipic evaluate --model, or train with --data.validation"
+            ) from None
         raise UserError(f"{path}: no such file; is this a run's output directory?") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read: {error}") from None
