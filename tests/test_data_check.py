@@ -94,8 +94,11 @@ def test_every_bad_row_and_file_at_once(place, capsys) -> None:
     said = capsys.readouterr().out
     for part in ("line 5: empty positive", "line 6: anchor is null", "line 13: broken JSON",
                  "broken.jsonl: found columns none", "12, of them 1 repeated",
-                 "4 bad;"):  # fmt: skip
+                 "4 bad; mend them, or leave bad rows out with --data.on_bad_rows skip;",
+                 ):  # fmt: skip
         assert part in said, part
+    assert run(flags(place, "broken.jsonl", **{"data.check": "true"})) == 2
+    assert "1 bad; mend them; nothing was trained" in capsys.readouterr().out  # no row to leave out
     more = {"data.check": "true", "data.validation": str(place / "broken.jsonl")}
     assert run(flags(place, "good.jsonl", **more)) == 2
     assert "found columns" in capsys.readouterr().out

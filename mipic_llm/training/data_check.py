@@ -31,7 +31,7 @@ def check(config: Config) -> int:
         return EXIT_DONE
     source = open_source(config.model)
     config = resolve_for(config, source)
-    encoder, bad = make_encoder(config, source), 0
+    encoder, bad, rows_bad = make_encoder(config, source), 0, 0
     tasks: list[Task] = []
     for spec in config.data.validation:
         try:
@@ -58,7 +58,7 @@ def check(config: Config) -> int:
                 scored |= rows.scored == d.score_column
                 labelled |= rows.labelled
                 _say(f"training {rows.name}", table(rows, reports, tasks, its))
-                bad += sum(len(report.rejected) for report in reports)
+                rows_bad += sum(len(report.rejected) for report in reports)
                 read.append(rows)
         if d.validation_split and read:
             try:
@@ -69,7 +69,9 @@ def check(config: Config) -> int:
         bad += _say("data.score_column", [("bad", no_scores(d.score_column))])
     if not labelled:
         bad += _say("data.label_column", [("bad", no_labels(d.label_column))])
-    mend = "; mend them, or leave bad rows out with --data.on_bad_rows skip" * bool(bad)
+    bad += rows_bad
+    mend = "; mend them" * bool(bad)
+    mend += ", or leave bad rows out with --data.on_bad_rows skip" * bool(rows_bad)
     print(f"{bad:,} bad{mend}; nothing was trained (--data.check true)")
     return EXIT_USER_ERROR if bad else EXIT_DONE
 
