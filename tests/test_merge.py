@@ -206,6 +206,9 @@ def test_rules():
     (["--runs", "one", "--weights", "1", "2"], "2 for 1 runs"),
     (["--runs", "one", "other"], "another base"),
     (["--runs", "one", "--scale", "1", "2", "--data", "none.csv"], "none.csv"),
+    (["--runs", "one", "--data", "none.csv"], "data: of use with several scales alone"),
+    (["--runs", "one", "--rule", "safe"], "rule: of use with several scales alone"),
+    (["--runs", "one", "--slack", "1"], "slack: it goes with --rule safe"),
 ])  # fmt: skip
 def test_what_cannot_be_merged(runs, tmp_path, argv, words):
     if "other" in argv:

@@ -45,4 +45,8 @@ def check_merge(own: Any) -> None:
     need(own.how == "add" or min(weights) >= 0 < sum(weights),
          f"weights: of {own.how} they are not negative, and not all 0")  # fmt: skip
     need(own.scale and min(own.scale) >= 0, "scale: give one or more, from 0 (the base) on")
+    idle = [name for name in ("data", "rule") if getattr(own, name) not in ([], "mean")]
+    need(len(own.scale) > 1 or not idle, f"{' and '.join(idle)}: of use with several scales alone; "
+         "give more than one --scale")  # fmt: skip
+    need(own.rule == "safe" or own.slack == 0, "slack: it goes with --rule safe")
     need(own.scale != [0.0], "scale: at 0 it is the base; give another one")
