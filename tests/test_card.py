@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import shlex
 import shutil
 from types import SimpleNamespace
 
@@ -18,7 +19,7 @@ from scipy.stats import norm
 from tiny_models import TEXTS, tiny_bert
 
 import mipic_llm
-from mipic_llm.config import command_of, from_settings
+from mipic_llm.config import command_of, from_settings, load_config
 from mipic_llm.export import card, portable, verify
 from mipic_llm.export.card import Facts
 from mipic_llm.export.portable import EmbeddingSpec
@@ -146,4 +147,17 @@ def test_the_command_is_what_was_typed():
     assert "word" not in shown and shown.startswith("mipic train --")
     assert command_of(from_settings(given), 4).startswith(
         "deepspeed --num_accelerators 4 --module mipic_llm train ")  # fmt: skip
-    assert "lora.rank" not in shown
+    assert "lora.rank" not in shown and "--data.validation none" in shown
+    assert "--recipe" not in shown
+
+
+def test_the_command_gives_the_run_again():
+    """Its recipe too, and lists that were emptied."""
+    given = ["--recipe", "bge-m3", "--data.validation", "none", "--seed", "3",
+             "--data.ignore_columns", "none", "--objective.dims", "64", "1024"]  # fmt: skip
+    config = load_config(given)
+    again = load_config(shlex.split(command_of(config))[2:])
+    assert config.data.validation == [] and again == config and again.recipe == "bge-m3"
+    settings = from_settings({"data.validation": []}, recipe="anchored")
+    again = load_config(shlex.split(command_of(settings))[2:])
+    assert again == settings and again.recipe == "anchored"

@@ -18,6 +18,8 @@ ABOUT = """Compare runs, models or finished evaluations with the first one named
 
 Every metric at every layer and dim, with paired 95 % intervals over the test rows."""
 
+OUTPUT = "outputs/comparison"
+
 
 class Flags(Section):
     data: list[str] = opt([], "evaluate models, and the models of runs, on these files or folders, "
@@ -31,11 +33,12 @@ class Flags(Section):
 
 def main(argv: list[str]) -> int:
     things = list(takewhile(lambda word: not word.startswith("-"), argv))
-    config = load_config(argv[len(things) :], extra=Flags, about=ABOUT, uses=evaluate.USES)
+    config = load_config(argv[len(things) :], extra=Flags, about=ABOUT, uses=evaluate.USES,
+                         defaults={"output_dir": OUTPUT})  # fmt: skip
     if not things:
         raise UserError("compare what? give runs, evaluations or models first; see --help")
     if config.origins.get("output_dir") != "flag":
-        config = config.replace(output_dir="outputs/comparison")
+        config = config.replace(output_dir=OUTPUT)
     flags = config.extra
     check_file("ds_config", "ds_configs", config.ds_config)
     check_file("--suite", "suites", flags.suite)

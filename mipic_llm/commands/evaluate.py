@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mipic_llm.config import load_config
-from mipic_llm.config.evaluating import EvaluateFlags
+from mipic_llm.config.evaluating import OUTPUT, EvaluateFlags
 from mipic_llm.config.files import check_file
 from mipic_llm.data.read.find import check_files
 
@@ -24,7 +24,8 @@ USES = (
 
 
 def main(argv: list[str]) -> int:
-    config = load_config(argv, extra=EvaluateFlags, about=ABOUT, uses=USES)
+    config = load_config(argv, extra=EvaluateFlags, about=ABOUT, uses=USES,
+                         defaults={"output_dir": OUTPUT})  # fmt: skip
     check_file("ds_config", "ds_configs", config.ds_config)
     flags = config.extra
     check_file("--suite", "suites", flags.suite)

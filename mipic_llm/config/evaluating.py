@@ -7,6 +7,8 @@ from typing import Any
 
 from mipic_llm.config.fields import Row, Section, opt
 
+OUTPUT = "outputs/evaluation"  # the default of --output_dir
+
 
 class EvaluateFlags(Section, frozen=False):
     model: str | None = opt(None, "our export (adapter or merged), a sentence-transformers or "

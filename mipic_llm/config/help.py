@@ -5,13 +5,13 @@ from __future__ import annotations
 import shlex
 import sys
 import textwrap
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from mipic_llm.config.derive import preview
 from mipic_llm.config.fields import Option, spelled
-from mipic_llm.config.recipe import to_yaml
+from mipic_llm.config.recipe import DEFAULT_RECIPE, to_yaml
 from mipic_llm.config.schema import OPTIONS, Config, flatten
 from mipic_llm.errors import masked
 
@@ -51,9 +51,11 @@ def command_of(config: Config, ranks: int = 1) -> str:
     words = ["mipic", "train"]
     if ranks > 1:
         words = ["deepspeed", "--num_accelerators", str(ranks), "--module", "mipic_llm", "train"]
+    if config.recipe != DEFAULT_RECIPE:
+        words += ["--recipe", str(config.recipe)]
     for key, value in flatten(config).items():
-        items = value if isinstance(value, list) else [value]
-        if config.origins.get(key) == "flag" and items:
+        items = (value or [None]) if isinstance(value, list) else [value]
+        if config.origins.get(key) == "flag":
             words += [f"--{key}", *map(spelled, items)]
     return masked(shlex.join(words))
 
@@ -73,11 +75,13 @@ def shown(config: Config) -> str:
 
 
 def help_text(
-    own: Iterable[Option], aliases: dict[str, str], about: str, uses: Collection[str] | None
-) -> str:
+    own: Iterable[Option], aliases: dict[str, str], about: str, uses: Collection[str] | None,
+    defaults: Mapping[str, str],
+) -> str:  # fmt: skip
     """Every option with type, default, meaning and choices, by section, within 100 columns.
 
-    uses: sections and keys of the training options that the command reads; None = all.
+    uses: sections and keys of the training options that the command reads; None = all. defaults:
+    the command's own, by key.
     """
     lines = [f"usage: {Path(sys.argv[0]).name or 'train.py'} [--recipe FILE] [--flag VALUE ...]"]
     lines += ["", about, "", *textwrap.wrap(_ABOUT, 100)]
@@ -89,7 +93,7 @@ def help_text(
     for title, group in groups.items():
         lines += ["", f"{title}:"] if group else []
         for option in group:
-            lines += _entry(option)
+            lines += _entry(option, defaults.get(option.key))
     if uses is None:
         lines += ["", "also understood:", *(f"  --{a} = --{key}" for a, key in aliases.items())]
     else:
@@ -97,14 +101,14 @@ def help_text(
     return "\n".join(lines) + "\n"
 
 
-def _entry(option: Option) -> list[str]:
+def _entry(option: Option, own: str | None = None) -> list[str]:
     scalar, many, _, choices = option.kind
     words = {str: "TEXT", int: "INT", float: "NUM", bool: "true|false"}
     kind = "|".join(choices) or words.get(scalar, "JSON")
     default = option.field.get_default(call_default_factory=True)
     shown = ",".join(map(str, default)) or "empty" if isinstance(default, list) else str(default)
     shown = shown.lower() if default is None or isinstance(default, bool) else shown
-    text = f"{option.field.description} [{shown}]"
+    text = f"{option.field.description} [{own or shown}]"
     if len(kind) > 24:
         kind, text = "CHOICE", f"{text} ({', '.join(choices)})"
     wrapped = textwrap.wrap(text, 92, break_on_hyphens=False)

@@ -12,11 +12,10 @@ from mipic_llm.config.derive import SHAPED, reconcile
 from mipic_llm.config.fields import Option, Row, Section, nearest, options, plain
 from mipic_llm.config.files import find_file, not_found
 from mipic_llm.config.help import help_text, shown
-from mipic_llm.config.recipe import read_rows
+from mipic_llm.config.recipe import DEFAULT_RECIPE, read_rows
 from mipic_llm.config.schema import OPTIONS, SECTIONS, Config
 from mipic_llm.errors import EXIT_DONE, UserError
 
-DEFAULT_RECIPE = "quickstart"
 TRUST = "model.trust_remote_code"  # only a flag turns it on: recipes may be a stranger's
 # Names that people type already, where they mean exactly one of ours.
 ALIASES = {
@@ -64,20 +63,22 @@ def read_flags(argv: list[str]) -> list[Row]:
 def load_config(
     argv: list[str], *, extra: type[Section] | None = None, about: str = "",
     uses: Collection[str] | None = None, world_size: int | None = None, keep_recipe: bool = False,
+    defaults: Mapping[str, str] | None = None,
 ) -> Config:  # fmt: skip
     """Read the command line `argv` (without the program's name) into a validated Config.
 
     extra: a Section with the command's own flags; its instance comes back as `config.extra`.
     about: first line of --help; uses: sections and keys that --help then names (None = all), though
     every flag of a training is accepted. world_size: see `validate`. keep_recipe: the recipe holds
-    for the model of a --model.name flag too. --help and --print_config print (rank 0) and raise
+    for the model of a --model.name flag too. defaults: by key, those that --help shows in place
+    of a training's. --help and --print_config print (rank 0) and raise
     SystemExit(0). Raises UserError for everything else that is not a legal command line.
     """
     own = {o.key: o for o in options(extra)} if extra else {}
     flags = read_flags(argv)
     names = [flag.key for flag in flags]
     if "help" in names:
-        _show(help_text(own.values(), ALIASES, about, uses))
+        _show(help_text(own.values(), ALIASES, about, uses, defaults or {}))
     given = [
         _row(flag, {**OPTIONS, **own})
         for flag in flags

@@ -17,6 +17,7 @@ from mipic_llm.config.fields import Row, Section, plain
 from mipic_llm.errors import UserError, one_line
 
 MOST_BYTES = 1 << 20
+DEFAULT_RECIPE = "quickstart"
 _TAGS = tuple(f"tag:yaml.org,2002:{kind}" for kind in ("str", "seq", "map"))
 
 
