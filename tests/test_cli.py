@@ -9,7 +9,7 @@ import sys
 import pytest
 import yaml
 
-from mipic_llm.commands import export, train
+from mipic_llm.commands import compare, evaluate, export, train
 from mipic_llm.commands.run import dispatch, run_main
 from mipic_llm.config import Config, Section, dump, files, flatten, load_config, opt, resolve
 from mipic_llm.config.read import ALIASES
@@ -427,6 +427,25 @@ def test_help_of_a_command_shows_what_it_reads(capsys):
     # A training's other flags are no error: old command lines hold them.
     config = load_config(["--train.epochs", "3"], extra=Extra, uses=("model.name",))
     assert config.train.epochs == 3
+
+
+@pytest.mark.parametrize("command, place", [(evaluate, "evaluation"), (compare, "comparison")])
+def test_help_shows_where_a_command_writes(capsys, command, place):
+    with pytest.raises(SystemExit):
+        command.main(["--help"])
+    assert f"everything the run leaves behind [outputs/{place}]" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command, argv, words", [
+    (export, "--pca_text x.txt", "pca_text: it goes with --rotate or --lens"),
+    (export, "--bytes 16 --pca_text x.txt", "pca_text: it goes with"),
+    (export, "--public", "public: it goes with --push"),
+    (evaluate, "--data demo --bits_text demo", "--bits_text: it goes with --bits 8 or 1"),
+    (evaluate, "--data demo --bits 8 --centre", "--centre: it goes with --bits 1"),
+])  # fmt: skip
+def test_an_idle_flag_of_a_command_is_refused(command, argv, words):
+    with pytest.raises(UserError, match=words):
+        command.main(argv.split())
 
 
 def test_help_imports_nothing_slow():

@@ -34,6 +34,9 @@ def export(config: Config) -> Path:
     need(not own.lens or bool(own.layers), "lens: it maps an inner layer onto the last one; add "
          "--point dim@layer")  # fmt: skip
     need(not own.data or bool(own.bytes), "data: it goes with --bytes")
+    need(not own.pca_text or own.lens or own.rotate != "none", "pca_text: it goes with --rotate "
+         "or --lens")  # fmt: skip
+    need(not own.public or bool(own.push), "public: it goes with --push")
     if own.push:
         check_name(own.push)
     if own.onnx:
