@@ -353,6 +353,7 @@ def test_evaluation_data_is_read_before_the_first_training(tmp_path):
         ("evaluate: {data: pairs.csv}\naverages: {pairs: [pairs]}", "x,y,1\nv,w,2\n",
          "averages.pairs: a task has that name too"),
         ("evaluate: {data: pairs.csv, pca_text: [none.csv]}", "x,y,1\nv,w,2\n", "none.csv"),
+        ("evaluate: {data: pairs.csv, centre: true}", "x,y,1\nv,w,2\n", "it goes with --bits 1"),
     ):  # fmt: skip
         with pytest.raises(UserError, match=words):
             checked(more, rows)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
+from mipic_llm.config.check import need
 from mipic_llm.config.fields import Row, Section, opt
 
 OUTPUT = "outputs/evaluation"  # the default of --output_dir
@@ -37,6 +38,12 @@ class EvaluateFlags(Section, frozen=False):
     layers: list[int] | None = opt(None, "layers to score (1-based); None = all")
     dims: list[int] | None = opt(None, "prefix widths to score; None = the trained ones, else 16, "
                                  "32, 64 .. full width")  # fmt: skip
+
+
+def check_bits(bits: Collection[int], bits_text: Sequence[str], centre: bool) -> None:
+    """UserError where options of --bits stand without it."""
+    need(not bits_text or not {1, 8}.isdisjoint(bits), "--bits_text: it goes with --bits 8 or 1")
+    need(not centre or 1 in bits, "--centre: it goes with --bits 1")
 
 
 def evaluate_flags(data: Iterable[Any], **told: Any) -> EvaluateFlags:

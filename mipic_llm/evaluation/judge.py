@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from mipic_llm.config import Config, need
-from mipic_llm.config.evaluating import OUTPUT
+from mipic_llm.config import Config
+from mipic_llm.config.evaluating import OUTPUT, check_bits
 from mipic_llm.errors import EXIT_DONE, UserError
 from mipic_llm.evaluation.encode import encode, spread_over_ranks
 from mipic_llm.evaluation.fitting import PCA_TEXTS, texts_for_pca
@@ -49,9 +49,7 @@ def evaluate(config: Config) -> int:
     gold|task. Raises UserError.
     """
     flags = config.extra
-    told = set(flags.bits)
-    need(not flags.bits_text or bool(told & {1, 8}), "--bits_text: it goes with --bits 8 or 1")
-    need(not flags.centre or 1 in told, "--centre: it goes with --bits 1")
+    check_bits(flags.bits, flags.bits_text, flags.centre)
     start()
     out = _output(config)
     tasks = _tasks(flags)

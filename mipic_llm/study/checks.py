@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mipic_llm.config import Config, nearest, need
 from mipic_llm.config.derive import LONGEST
+from mipic_llm.config.evaluating import check_bits
 from mipic_llm.data.read.training import read_training
 from mipic_llm.errors import UserError
 from mipic_llm.evaluation.read import load_suite, load_tasks
@@ -58,6 +59,7 @@ def _check_data(study: Study, sources: Sequence[tuple[Config, list[str]]]) -> li
     tasks: list[Task] = []
     for number, e in enumerate(study.evaluate, 1):
         try:
+            check_bits(e.get("bits") or [], e.get("bits_text") or [], bool(e.get("centre")))
             mine, lines = load_tasks(e.get("data") or [])
             more, more_lines = load_suite(e["suite"]) if e.get("suite") else ([], [])
             for key in TEXTS[1:]:
