@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Literal
 
 from mipic_llm.config import Config, Section, load_config, need, opt
@@ -20,6 +21,10 @@ GPUS = {
     "a100": (250, 79.0, 1.8), "a100-40": (250, 39.0, 1.4), "l40s": (290, 44.0, 0.78),
     "l4": (97, 22.0, 0.27), "a10": (100, 22.0, 0.54), "4090": (132, 23.5, 0.9),
 }  # fmt: skip
+NOT_MODELLED = (
+    "GiB per rank, 1 GiB for libraries included; MB sent by a rank per step; not modelled: latency "
+    "of collectives, padding, data loading (measured errors: docs/notes/decisions.md)"
+)
 ABOUT = """Predict memory, speed and traffic of a training at every ZeRO stage, without running it.
 
   mipic plan --recipe qwen3-0.6b --ranks 8 --gpu h200 [flags of a training]
@@ -116,27 +121,35 @@ def main(argv: list[str]) -> int:
             "recommended": None if best is None else record(best),
         }, indent=2))  # fmt: skip
         return 0
-    told = [
+    told = [*heading(config, setting, origin), "", table(rows, chosen), ""]
+    told += [*stage_lines(timed, hardest + 1), *lines, NOT_MODELLED]
+    print("\n".join([*told, *notes(config, any(c.objective.plugins for c, _ in works))]))
+    return 0
+
+
+def stage_lines(timed: Sequence[dict[str, float]], hardest: int) -> list[str]:
+    """The steps of each stage of a run, and of all. hardest: the stage that needs most."""
+    if not timed:
+        return []
+    hours = sum(s["steps"] * s["seconds"] for s in timed) / 3600
+    each = [
         f"stage {s['stage']} of {len(timed)}: {s['steps']:,} steps of {1e3 * s['seconds']:.1f} ms, "
         f"{s['gib']:.2f} GiB" for s in timed
     ]  # fmt: skip
-    if timed:
-        hours = sum(s["steps"] * s["seconds"] for s in timed) / 3600
-        told = [f"the tables are of stage {hardest + 1}, which needs most", *told,
-                f"the steps of all stages: {hours:.2f} h", ""]  # fmt: skip
-    print(
-        "\n".join([*heading(config, setting, origin), "", table(rows, chosen), "", *told, *lines])
-    )
-    print(
-        "GiB per rank, 1 GiB for libraries included; MB sent by a rank per step; not modelled: "
-        "latency of collectives, padding, data loading (measured errors: docs/notes/decisions.md)"
-    )
+    return [f"the tables are of stage {hardest}, which needs most", *each,
+            f"the steps of all stages: {hours:.2f} h", ""]  # fmt: skip
+
+
+def notes(config: Config, plugins: bool) -> list[str]:
+    """What is counted otherwise than it is, or not at all."""
+    found = []
     if config.teacher.name != "none":
-        print("note: a teacher is counted as wide as the student; its vectors are made before the "
-              "first step, which is not counted, and it is gone by then")  # fmt: skip
-    if any(c.objective.plugins for c, _ in works):
-        print("note: what terms of plug-ins need is not counted")
+        found.append("note: a teacher is counted as wide as the student; its vectors are made "
+                     "before the first step, which is not counted, and it is gone by then"
+                     )  # fmt: skip
+    if plugins:
+        found.append("note: what terms of plug-ins need is not counted")
     if config.train.optimizer != "adamw":
-        print(f"note: the optimizer is counted as adamw; the state of {config.train.optimizer} is "
-              "smaller")  # fmt: skip
-    return 0
+        found.append(f"note: the optimizer is counted as adamw; the state of "
+                     f"{config.train.optimizer} is smaller")  # fmt: skip
+    return found

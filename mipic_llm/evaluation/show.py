@@ -27,7 +27,7 @@ def write_and_show(out: Path, scores: dict[str, list[Score]], length: int) -> No
     print(f"\nscores: {out / 'scores.jsonl'}", flush=True)
 
 
-def points_table(scores: Sequence[Score], words: str = "") -> str:
+def points_table(scores: Sequence[Score], words: str) -> str:
     """Plain text: a table per task, metric and number of bits, layers down, dims across, values x
     100 with two decimals, `-` where undefined or not asked for. words: the end of each title."""
     blocks = []

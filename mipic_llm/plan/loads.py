@@ -140,7 +140,7 @@ def inner_layers(config: Config, depth: int) -> set[int]:
     return found - {depth}
 
 
-def load_of(config: Config, tokens: float, width: int = 0, depth: int = 0) -> Load:
+def load_of(config: Config, tokens: float, width: int, depth: int) -> Load:
     """The step that a resolved configuration makes of texts of so many tokens in the mean, for a
     backbone of so many channels and layers."""
     t, given = config.train, config.own_sources
