@@ -41,7 +41,6 @@ class Model:
         """
         from torch.nn.functional import normalize
 
-        from mipic_llm.evaluation.encode import encode
         from mipic_llm.evaluation.tasks.base import DOCUMENT, QUERY, SYMMETRIC
 
         dim, layer = self.width if dim is None else dim, self.n_layers if layer is None else layer
@@ -53,8 +52,7 @@ class Model:
             raise UserError(f"encode: kind is {kind!r}; give query, document or None")
         listed = [texts] if isinstance(texts, str) else list(texts)
         batch_size = batch_size or self._batch_size
-        readout_NLD = encode(self._opened.engine, self._opened.encoder, listed, [layer],
-                             batch_size=batch_size, kind=kinds[kind])  # fmt: skip
+        readout_NLD = self._opened.encode(listed, [layer], batch_size=batch_size, kind=kinds[kind])
         vectors_Nd = normalize(readout_NLD[:, 0, :dim].float(), dim=-1).numpy()
         return vectors_Nd[0] if isinstance(texts, str) else vectors_Nd
 

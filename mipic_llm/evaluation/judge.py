@@ -11,7 +11,7 @@ from torch import Tensor
 from mipic_llm.config import Config
 from mipic_llm.config.evaluating import OUTPUT, check_bits
 from mipic_llm.errors import EXIT_DONE, UserError
-from mipic_llm.evaluation.encode import encode, spread_over_ranks
+from mipic_llm.evaluation.encode import spread_over_ranks
 from mipic_llm.evaluation.fitting import PCA_TEXTS, texts_for_pca
 from mipic_llm.evaluation.lens import HELD_OUT
 from mipic_llm.evaluation.mteb import load_mteb, run_mteb
@@ -66,8 +66,7 @@ def evaluate(config: Config) -> int:
 
     def vectors(texts: list[str], kind: str) -> Tensor:
         say(f"encoding {len(texts):,} {kind} texts at {len(read)} layer(s)")
-        return encode(opened.engine, opened.encoder, texts, read,
-                      batch_size=config.eval.batch_size, kind=kind)  # fmt: skip
+        return opened.encode(texts, read, batch_size=config.eval.batch_size, kind=kind)
 
     pca_texts = texts_for_pca(flags.pca_text, PCA_TEXTS * opened.width, "PCA")
     lens_texts = texts_for_pca(flags.lens_text, PCA_TEXTS * opened.width + HELD_OUT, "lens")
@@ -147,8 +146,8 @@ def _older(
                         f"give --dims of at most {opened.width}")  # fmt: skip
 
     def vectors(texts: list[str], kind: str) -> Tensor:
-        return encode(opened.engine, opened.encoder, texts, [opened.n_layers],
-                      batch_size=config.eval.batch_size, kind=kind)  # fmt: skip
+        return opened.encode(texts, [opened.n_layers], batch_size=config.eval.batch_size,
+                             kind=kind)  # fmt: skip
 
     return (vectors, [opened.n_layers]), opened.n_layers
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
 
 from mipic_llm.config import PRESETS, Config, derive_dims
 from mipic_llm.data.tokenise import TextEncoder
-from mipic_llm.evaluation.encode import make_encoder
+from mipic_llm.evaluation.encode import encode, make_encoder
 from mipic_llm.model.attention import choose
 from mipic_llm.model.backbone import Backbone
 from mipic_llm.model.dense import make_dense
@@ -26,7 +26,7 @@ from mipic_llm.runtime.ranks import say
 
 
 class Opened(NamedTuple):
-    """A model ready to encode (`evaluation.encode.encode`)."""
+    """A model ready to encode."""
 
     name: str
     engine: Engine
@@ -36,6 +36,12 @@ class Opened(NamedTuple):
     dims: list[int]
     about: str
     source: Source
+
+    def encode(
+        self, texts: Sequence[str], layers: Sequence[int], *, batch_size: int, kind: str
+    ) -> Tensor:
+        """(N, L, D) float32 readouts, see `evaluation.encode.encode`; all ranks call."""
+        return encode(self.engine, self.encoder, texts, layers, batch_size=batch_size, kind=kind)
 
 
 def open_finished(config: Config, name: str, source: Source | None = None) -> Opened:

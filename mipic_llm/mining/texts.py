@@ -21,7 +21,6 @@ from mipic_llm.data.read.formats import collect_rows
 from mipic_llm.data.read.rows import Example, key_of
 from mipic_llm.data.read.training import read_training
 from mipic_llm.errors import UserError
-from mipic_llm.evaluation.encode import encode
 from mipic_llm.evaluation.open import Opened, open_finished
 from mipic_llm.evaluation.tasks.base import DOCUMENT, QUERY, SYMMETRIC
 from mipic_llm.mining.nearest import cosines
@@ -152,8 +151,8 @@ def _encode(opened: Opened, texts: list[str], kind: str, batch_size: int) -> Ten
     progress = Progress(len(texts), enabled=dist.rank() == 0, what="text")
     for low in range(0, len(order), step):
         part = order[low : low + step]
-        readout_NLD = encode(opened.engine, opened.encoder, [texts[i] for i in part],
-                             [opened.n_layers], batch_size=batch_size, kind=kind)  # fmt: skip
+        readout_NLD = opened.encode([texts[i] for i in part], [opened.n_layers],
+                                    batch_size=batch_size, kind=kind)  # fmt: skip
         found_ND[part] = normalize(readout_NLD[:, 0].float(), dim=-1)
         progress.update(low + len(part), {})
     return found_ND

@@ -18,7 +18,6 @@ from mipic_llm.config.schema import ModelConfig
 from mipic_llm.data.read.cells import plain
 from mipic_llm.data.read.rows import key_of
 from mipic_llm.errors import UserError
-from mipic_llm.evaluation.encode import encode
 from mipic_llm.evaluation.open import open_finished
 from mipic_llm.model.directory import read_model
 from mipic_llm.model.files import content_of
@@ -88,9 +87,8 @@ class ModelVectors:
                 here_n = np.full(len(index_n), kind == "query")
             if here_n.any():
                 some = [texts.read(i) for i in index_n[here_n].tolist()]
-                o = self.opened
-                made = encode(o.engine, o.encoder, some, [o.n_layers], batch_size=self.batch_size,
-                              kind=kind)  # fmt: skip
+                made = self.opened.encode(some, [self.opened.n_layers],
+                                          batch_size=self.batch_size, kind=kind)  # fmt: skip
                 made_nK[torch.from_numpy(here_n)] = made[:, 0]
         self.opened.encoder.forget()
         need(bool(made_nK.isfinite().all()), f"teacher.name: {self.opened.name} gives vectors that "
