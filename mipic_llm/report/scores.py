@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -109,20 +109,15 @@ def rows_of(path: str | Path) -> list[tuple[int, dict[str, Any]]]:
     return rows
 
 
-class Scores(Sequence[Score]):
+class Scores(list[Score]):
     """Figures of an evaluation: a list of Score that prints, and shows in a notebook, as a table.
 
     before: the same figures before training, where there are any.
     """
 
     def __init__(self, scores: Iterable[Score], before: Iterable[Score] = ()) -> None:
-        self._scores, self.before = list(scores), list(before)
-
-    def __getitem__(self, index: Any) -> Any:
-        return self._scores[index]
-
-    def __len__(self) -> int:
-        return len(self._scores)
+        super().__init__(scores)
+        self.before = list(before)
 
     def rows(self) -> list[dict[str, Any]]:
         """One dict per score: task, metric, layer, dim, value, n; bits where some are not 32, and

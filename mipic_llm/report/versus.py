@@ -15,23 +15,14 @@ from mipic_llm.report.plots import INK, panel_figure, style
 from mipic_llm.report.tables import families_table, figures_table, label, main_metrics
 
 
-class Comparisons(Sequence[Comparison]):
+class Comparisons(list[Comparison]):
     """Comparisons with one model; a list that prints, and shows in a notebook, as its report."""
 
-    def __init__(self, found: Sequence[Comparison]) -> None:
-        self._found = list(found)
-
-    def __getitem__(self, index: Any) -> Any:
-        return self._found[index]
-
-    def __len__(self) -> int:
-        return len(self._found)
-
     def __repr__(self) -> str:
-        return as_text(self._found)
+        return as_text(self)
 
     def _repr_markdown_(self) -> str:
-        return as_text(self._found, markdown=True)
+        return as_text(self, markdown=True)
 
 
 def as_text(found: Sequence[Comparison], *, markdown: bool = False) -> str:

@@ -22,8 +22,8 @@ SCORES_OF = {
     "negatives": ("neg_scores", "neg_score", "negative_scores", "negative_score"),
     "both": ("scores",),
 }
-# What pandas and databases write into a csv cell where there is nothing.
-_NOTHING = {"nan", "NaN", "<NA>", "NULL", "null", "None"}
+# What pandas and databases write into a csv cell where there is no text.
+NOTHING = {"nan", "NaN", "<NA>", "NULL", "null", "None"}
 _NLI_WORDS = {"entailment": 0, "neutral": 1, "contradiction": 2, "-": 1, "": 1}
 
 
@@ -93,11 +93,6 @@ def absent(value: Any) -> bool:
     if isinstance(value, str):
         return not value.strip()
     return value is None or value == [] or (isinstance(value, float) and math.isnan(value))
-
-
-def nothing(cell: str) -> bool:
-    """Whether a csv cell is what others write where there is no text."""
-    return cell in _NOTHING
 
 
 def column_texts(row: dict, column: str) -> list[str]:

@@ -33,7 +33,6 @@ named in the report.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -154,12 +153,10 @@ def read_part(
             for i, positive in enumerate(right)
         ]
 
+    def pick(row: dict) -> Columns:
+        return known or detect(row, part.path, ignore, score_column, label_column)
+
     most = negatives + SPARE if negatives else 0
-    pick: Callable[[dict], Columns] = partial(
-        detect, path=part.path, ignore=ignore, score_column=score_column, label_column=label_column
-    )
-    if known:
-        pick = partial(lambda _row, columns: columns, columns=known)
     whole, span = True, ()
     parsed, columns, n_rows, rejected, names = collect_rows(part, pick, parse, skip, block)
     columns = columns or known  # of a block without one row that could be read

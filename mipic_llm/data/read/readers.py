@@ -12,7 +12,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from mipic_llm.data.read.cells import NEGATIVE, BadRow, nothing
+from mipic_llm.data.read.cells import NEGATIVE, NOTHING, BadRow
 from mipic_llm.data.read.find import suffix_of
 from mipic_llm.errors import UserError, one_line
 
@@ -114,10 +114,11 @@ def _cells(names: list[str], row: list[str]) -> dict[str, Any]:
     """Columns of negatives with one name are one list."""
     cells: dict[str, Any] = {}
     for name, cell in zip(names, row, strict=True):
+        value = None if cell in NOTHING else cell
         if NEGATIVE.fullmatch(name):
-            cells.setdefault(name, []).append(None if nothing(cell) else cell)
+            cells.setdefault(name, []).append(value)
         else:
-            cells[name] = None if nothing(cell) else cell
+            cells[name] = value
     return cells
 
 
