@@ -93,7 +93,7 @@ def test_the_recipe_anchored_is_for_any_model():
     config = load_config(["--recipe", "anchored", "--model.name", "some/decoder"])
     out = resolve(config, width=576, n_layers=30)
     assert out.pic.ladder == ["16@15", "576@30"] and out.sia.layers == [15, 30]
-    assert out.model.dropout == 0.1 and out.data.max_length == 64 and not out.notes
+    assert out.teacher.relation_dims == "narrow" and out.data.max_length == 64 and not out.notes
 
 
 def test_ratios():
