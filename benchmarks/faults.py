@@ -38,7 +38,8 @@ from benchmarks.faults_lab import (
     steps_of,
     wait,
 )
-from benchmarks.harness import Options, Row
+from benchmarks.harness import Options
+from benchmarks.results import Row
 
 PACKAGES = ("mipic_llm.commands.train", "mipic_llm.training.loop", "mipic_llm.export.verify",
             "peft", "transformers.models.bert.modeling_bert", "sentence_transformers")  # fmt: skip

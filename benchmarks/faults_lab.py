@@ -14,8 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks import harness
-from benchmarks.harness import Row
+from benchmarks import results
+from benchmarks.results import Row
 
 STEPS, EVERY, LONG = 12, 3, 200
 
@@ -48,8 +48,8 @@ class Tally:
     def row(self) -> Row:
         note = f"tried {self.tried}, survived {self.survived}, adapter equal {self.equal}, "
         note += f"steps done again at most {max(self.lost)}{self.more}"
-        verdict = harness.verdict(self.survived / max(1, self.tried), 1, True)
-        return harness.row("faults", self.kind, "", model="tiny-bert", mode="lora", ranks="1, 2",
+        verdict = results.verdict(self.survived / max(1, self.tried), 1, True)
+        return results.row("faults", self.kind, "", model="tiny-bert", mode="lora", ranks="1, 2",
                            zero_stage="0-3", note=note, **verdict)  # fmt: skip
 
 

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks import data, flops, gradcache, harness, models, peers, scaling, sia
-from benchmarks.harness import Options, Row
+from benchmarks import data, flops, gradcache, harness, models, peers, results, scaling, sia
+from benchmarks.harness import Options
+from benchmarks.results import Row
 
 RANK = 16
 ZERO1 = str(harness.ROOT / "ds_configs" / "zero1.json")
@@ -125,16 +126,16 @@ def _throughput_rows(o: Options, dry: bool) -> list[Row]:
         except RuntimeError as error:
             if "OutOfMemoryError" not in str(error):
                 raise
-            rows.append(harness.row("gpu", case.name, case.terms,
+            rows.append(results.row("gpu", case.name, case.terms,
                                     **common | {"note": "out of memory"}))  # fmt: skip
             continue
         for got in found:
             judged: dict[str, object] = {}
             if got["mfu"] is not None and not case.T and case.shape == "qwen3-0.6b":
-                judged = harness.verdict(got["mfu"], MFU_TARGET, at_least=True)
+                judged = results.verdict(got["mfu"], MFU_TARGET, at_least=True)
             note = "; ".join(n for n in (common["note"], got.pop("note")) if n)
             timing = harness.Timing(*got.pop("timing"))
-            rows.append(harness.row("gpu", case.name, case.terms, timing,
+            rows.append(results.row("gpu", case.name, case.terms, timing,
                                     **common | got | {"note": note} | judged))  # fmt: skip
     return rows
 
@@ -146,9 +147,9 @@ def _ratio_rows(o: Options, dry: bool) -> list[Row]:
         got = run_it("benchmarks.gpu:ratio", case=list(case), runs=2 if dry else o.runs or 30,
                      warmup=1 if dry else 5)  # fmt: skip
         for value in got["ratios"]:
-            judged = {"ratio": value} if dry else harness.verdict(value, limit, at_least=False)
+            judged = {"ratio": value} if dry else results.verdict(value, limit, at_least=False)
             timing = harness.Timing(*got["timings"]["mipic"])
-            rows.append(harness.row("gpu", f"step {case.name}", "mipic over mrl", timing,
+            rows.append(results.row("gpu", f"step {case.name}", "mipic over mrl", timing,
                                     terms="mipic", **_common(case, dry), **judged))  # fmt: skip
     return rows
 

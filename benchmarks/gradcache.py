@@ -7,8 +7,9 @@ chunk builds the optimizer's state, which every step after it needs.
 
 from __future__ import annotations
 
-from benchmarks import data, harness, models
-from benchmarks.harness import Options, Row
+from benchmarks import data, harness, models, results
+from benchmarks.harness import Options
+from benchmarks.results import Row
 
 TARGET = 1.1
 BATCHES, CHUNK, LENGTH = (256, 1024, 4096), 32, 32
@@ -71,8 +72,8 @@ def run(
             if B != batches[0]:
                 judged = {"ratio": peaks[B] / peaks[batches[0]]}
             if B == batches[-1] and not o.quick:
-                judged = harness.verdict(peaks[B] / peaks[batches[0]], TARGET, at_least=False)
-            made.append(harness.row(
+                judged = results.verdict(peaks[B] / peaks[batches[0]], TARGET, at_least=False)
+            made.append(results.row(
                 suite, f"{terms} chunk {chunk}", f"B={B}",
                 harness.Timing(got["ms"], got["p10"], got["p90"], got["wall"]),
                 model=name if name == "quickstart" else "bge-m3", mode="full", zero_stage=0,

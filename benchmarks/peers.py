@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 import torch
 
-from benchmarks import data, harness, models
-from benchmarks.harness import Options, Row
+from benchmarks import data, harness, models, results
+from benchmarks.harness import Options
 from benchmarks.opponent import (
     RATE,
     Gradients,
@@ -29,6 +29,7 @@ from benchmarks.opponent import (
     their_gradients,
     their_trainer,
 )
+from benchmarks.results import Row
 from mipic_llm.data.batch import StepBatch, build_step
 from mipic_llm.data.read.rows import Example
 from mipic_llm.evaluation.encode import make_encoder
@@ -188,8 +189,8 @@ def _rows(case: Case, samples, ours: dict[str, Ours], recorder: Recorder, common
                 ratio = harness.ratio_of(theirs, parts[i])
                 judged = {"ratio": ratio}
                 if case.target and name == first:
-                    judged = harness.verdict(ratio, case.target, at_least=True)
-            made.append(harness.row(
+                    judged = results.verdict(ratio, case.target, at_least=True)
+            made.append(results.row(
                 case=case.name, variant=name, timing=timing, mode="full", ranks=1,
                 zero_stage=0, terms="mipic" if "mipic" in name else "mrl",
                 padding_share=shares[name], tokens_per_s=1e3 * tokens / timing.median,

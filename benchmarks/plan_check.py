@@ -22,11 +22,18 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 import torch  # noqa: E402
 from torch import nn  # noqa: E402
 
+from benchmarks.plan_models import (  # noqa: E402
+    RANK,
+    TEXTS,
+    TOKENS,
+    batch,
+    build,
+    small_configs,
+    work_for,
+)
 from benchmarks.plan_ranks import WORLD  # noqa: E402
 from mipic_llm.plan import formulas  # noqa: E402
-from mipic_llm.plan.shapes import SHAPES, Shape, from_config  # noqa: E402
-
-TEXTS, TOKENS, RANK = 2, 48, 4
+from mipic_llm.plan.shapes import SHAPES, from_config  # noqa: E402
 
 
 class Case(NamedTuple):
@@ -41,52 +48,6 @@ class Case(NamedTuple):
     def error(self) -> float:
         """Relative."""
         return self.predicted / self.measured - 1 if self.measured else 0.0
-
-
-def small_configs() -> dict:
-    """A small encoder and decoder, and MiniLM's real shape."""
-    from transformers import BertConfig, Qwen3Config
-
-    off = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    return {
-        "bert 4x64": BertConfig(
-            vocab_size=300, hidden_size=64, num_hidden_layers=4, num_attention_heads=4,
-            intermediate_size=256, **off,
-        ),
-        "qwen3 4x64": Qwen3Config(
-            vocab_size=300, hidden_size=64, num_hidden_layers=4, num_attention_heads=4,
-            num_key_value_heads=2, head_dim=32, intermediate_size=192,
-        ),
-        "MiniLM 6x384": BertConfig(
-            vocab_size=30522, hidden_size=384, num_hidden_layers=6, num_attention_heads=12,
-            intermediate_size=1536, **off,
-        ),
-    }  # fmt: skip
-
-
-def build(config, lora: int, attention: str, dtype=torch.float32, again: bool = False):
-    """-> (the real class, in training mode, perhaps under LoRA and checkpointing)."""
-    from transformers import AutoModel
-
-    options = {"add_pooling_layer": False} if config.model_type == "bert" else {}
-    torch.manual_seed(0)
-    model = AutoModel.from_config(config, attn_implementation=attention, **options).to(dtype)
-    if again:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
-        if lora:
-            model.enable_input_require_grads()
-    if lora:
-        from peft import LoraConfig, get_peft_model
-
-        settings = LoraConfig(r=lora, target_modules="all-linear", task_type="FEATURE_EXTRACTION")
-        model = get_peft_model(model, settings, autocast_adapter_dtype=False)
-    return model.train()
-
-
-def work_for(shape: Shape, lora: int, kernel: str, size: int, again: bool, cached: bool = False):
-    """The plan's description of such a model."""
-    linears = tuple(shape.lora_linears(["all-linear"]).values()) if lora else ()
-    return formulas.Work(shape, lora, linears, 0, again, cached, size, kernel, causal_half=False)
 
 
 def check_parameters() -> list[Case]:
@@ -113,11 +74,6 @@ def check_parameters() -> list[Case]:
         measured = sum(p.numel() for p in model.parameters())
         rows.append(Case("parameters", name, s.parameters, measured))
     return rows
-
-
-def batch() -> dict[str, torch.Tensor]:
-    ids = torch.randint(5, 300, (TEXTS, TOKENS), generator=torch.Generator().manual_seed(0))
-    return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "use_cache": False}
 
 
 def count_flops(model: nn.Module, cached: bool) -> float:

@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.harness import PLOTS
+from benchmarks.results import PLOTS
 from mipic_llm.report.plots import GREY, INK, STYLES, panel_figure, save
 
 CSVRow = dict[str, str]

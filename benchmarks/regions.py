@@ -18,8 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks import data, harness, models
-from benchmarks.harness import Options, Row
+from benchmarks import data, harness, models, results
+from benchmarks.harness import Options
+from benchmarks.results import Row
 
 
 class Meter:
@@ -171,7 +172,7 @@ def run(o: Options) -> list[Row]:
         whole, terms = sum(meter.ms.values()), VARIANTS[name][0]
         for label, spent in [*sorted(meter.ms.items(), key=lambda x: -x[1]), ("whole", whole)]:
             t = harness.Timing(spent / runs, spent / runs, spent / runs, 0.0)
-            rows.append(harness.row("profile", name, label, t, model="quickstart", mode="full",
+            rows.append(results.row("profile", name, label, t, model="quickstart", mode="full",
                                     zero_stage=0, ranks=1, B=B, lengths=source, terms=terms,
                                     ratio=spent / whole, note="share of the step in ratio; "
                                     f"mean of {runs} steps, {o.threads} threads"))  # fmt: skip

@@ -14,7 +14,7 @@ from pathlib import Path
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 sys.path[0] = str(Path(__file__).resolve().parent.parent)  # not this folder: its names are common
-from benchmarks import harness  # noqa: E402
+from benchmarks import harness, results  # noqa: E402
 from mipic_llm.quiet import quiet  # noqa: E402
 
 SUITES = (
@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.suite == "plot":
         from benchmarks import plots
 
-        for path in plots.draw_all(harness.read_rows()):
+        for path in plots.draw_all(results.read_rows()):
             print(path.relative_to(harness.ROOT))
         return 0
     if args.data and not Path(args.data).is_file():
@@ -74,14 +74,14 @@ def main(argv: list[str] | None = None) -> int:
                               args.seed)  # fmt: skip
     module = {"profile": "regions"}.get(args.suite, args.suite)  # profile is a standard module
     rows = importlib.import_module(f"benchmarks.{module}").run(options)
-    print(harness.table(rows))
+    print(results.table(rows))
     if not (args.no_csv or args.quick):
-        harness.append_rows(rows)
+        results.append_rows(rows)
     if args.plot:
         from benchmarks import plots
 
-        kept = [] if args.quick or args.no_csv else harness.read_rows()
-        shown = kept or [{n: str(r.get(n, "")) for n in harness.HEADER} for r in rows]
+        kept = [] if args.quick or args.no_csv else results.read_rows()
+        shown = kept or [{n: str(r.get(n, "")) for n in results.HEADER} for r in rows]
         for path in plots.draw(args.suite, shown):
             print(path)
     return 0

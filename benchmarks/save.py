@@ -16,9 +16,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks import harness, models
+from benchmarks import harness, models, results
 from benchmarks.flops import TINY_BERT, Shape
-from benchmarks.harness import Options, Row
+from benchmarks.harness import Options
+from benchmarks.results import Row
 
 SHAPE = Shape("wide", "bert", 3, 768, 12, 12, 64, 3072, 59_000)
 EVERY = 8  # steps from save to save
@@ -92,7 +93,7 @@ def run(o: Options) -> list[Row]:
             cpu = statistics.median(own for _, own in later)
             pairs = zip(later, got["all"][1:], strict=True)
             timing = harness.summary([(held, more) for (held, _), more in pairs])
-            rows.append(harness.row(
+            rows.append(results.row(
                 "save", f"{got['gib']:.2f} GiB", variant, timing, model=shape.name, mode="full",
                 zero_stage=1, ranks=2, B=4, note=f"CPU time of the wait {cpu:.0f} ms; the first "
                 f"save {first:.0f} ms; a step without "

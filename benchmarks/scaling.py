@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from benchmarks import data, flops, harness, models
-from benchmarks.harness import Options, Row
+from benchmarks import data, flops, harness, models, results
+from benchmarks.harness import Options
+from benchmarks.results import Row
 from mipic_llm.config import derive_dims
 from mipic_llm.runtime import ranks as distributed
 
@@ -88,7 +89,7 @@ def _row(axis: str, p: Point, got: dict[str, float], base_ms: float, suite: str,
     value = {"L": p.T, "B": p.B, "dims": p.dims or "all", "layers": p.layers or "all",
              "ranks": fields["ranks"], "base": ""}[axis]  # fmt: skip
     tokens = 2 * p.B * p.T * int(fields["ranks"])
-    return harness.row(
+    return results.row(
         suite, axis, f"{axis}={value}".rstrip("="), timing, model=p.shape, B=p.B,
         lengths=str(p.T), terms="mipic", tokens_per_s=1e3 * tokens / got["wall"]
         if fields["ranks"] != 1 else 1e3 * tokens / got["ms"],

@@ -24,8 +24,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from benchmarks import harness
-from benchmarks.harness import Options, Row
+from benchmarks import harness, results
+from benchmarks.harness import Options
+from benchmarks.results import Row
 from mipic_llm.losses import sia_per_example
 
 TAU, MIN_K = 0.5, 8
@@ -219,8 +220,8 @@ def bench(case: Case, o: Options) -> list[Row]:
             if name != "fast":
                 judged["ratio"] = t.median / timings["fast"].median
             if name == "naive float64" and not o.quick and not harness.on_gpu():
-                judged = harness.verdict(judged["ratio"], TARGET, at_least=True)
-            rows.append(harness.row(
+                judged = results.verdict(judged["ratio"], TARGET, at_least=True)
+            rows.append(results.row(
                 "sia", case.name, name, t, peak_mib=peaks.get(name), lengths=str(case.T),
                 B=case.S, terms="relation+geometry", note=f"{o.threads} threads", **judged,
             ))  # fmt: skip

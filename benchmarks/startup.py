@@ -16,8 +16,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks import harness
-from benchmarks.harness import Options, Row
+from benchmarks import harness, results
+from benchmarks.harness import Options
+from benchmarks.results import Row
 
 TARGET = 15.0
 ANSWERS = {"train --help": (["train", "--help"], 0.3),
@@ -82,9 +83,9 @@ def run(o: Options) -> list[Row]:
             continue
         timing = harness.summary([2 * (1e3 * answer(words),) for _ in range(1 if o.quick else 9)])
         judged: dict[str, object] = (
-            {} if o.quick else harness.verdict(timing.median / 1e3, target, at_least=False)
+            {} if o.quick else results.verdict(timing.median / 1e3, target, at_least=False)
         )
-        rows.append(harness.row("startup", "answers", name, timing, model="none",
+        rows.append(results.row("startup", "answers", name, timing, model="none",
                                 note="seconds of CPU time of the process", **judged))  # fmt: skip
     for name, arguments in VARIANTS.items():
         if o.case not in (None, name):
@@ -95,8 +96,8 @@ def run(o: Options) -> list[Row]:
         timing = harness.summary(samples)
         judged = {}
         if not o.quick:
-            judged = harness.verdict(timing.median / 1e3, TARGET, at_least=False)
-        rows.append(harness.row("startup", "quickstart", name, timing, model="quickstart",
+            judged = results.verdict(timing.median / 1e3, TARGET, at_least=False)
+        rows.append(results.row("startup", "quickstart", name, timing, model="quickstart",
                                 mode="lora", zero_stage=3, ranks=1, B=32, terms="mipic",
                                 note=f"seconds of wall time; load average {os.getloadavg()[0]:.1f}",
                                 **judged))  # fmt: skip

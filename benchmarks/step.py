@@ -18,9 +18,10 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks import data, harness, models
+from benchmarks import data, harness, models, results
 from benchmarks.flops import BERT, MINILM, TINY_BERT, Shape
-from benchmarks.harness import Options, Row
+from benchmarks.harness import Options
+from benchmarks.results import Row
 
 MEMORY_TARGET = 1.05
 
@@ -80,16 +81,16 @@ def bench(case: Case, o: Options, peaks: dict[str, float]) -> list[Row]:
             timing = harness.summary(half)
             judged = {"ratio": ratio} if name == "mipic" else {}
             if judged and case.target:
-                judged = harness.verdict(ratio, case.target, at_least=False)
-            rows.append(harness.row(
+                judged = results.verdict(ratio, case.target, at_least=False)
+            rows.append(results.row(
                 "step", case.name, f"{name} time", timing, terms=name, peak_mib=peaks.get(name),
                 tokens_per_s=1e3 * tokens / timing.median, **common, **judged,
             ))  # fmt: skip
     if peaks:
         memory = peaks["mipic"] / peaks["mrl"]
-        rows.append(harness.row("step", case.name, "mipic memory", terms="mipic",
+        rows.append(results.row("step", case.name, "mipic memory", terms="mipic",
                                 peak_mib=peaks["mipic"], **common,
-                                **harness.verdict(memory, MEMORY_TARGET, False)))  # fmt: skip
+                                **results.verdict(memory, MEMORY_TARGET, False)))  # fmt: skip
     return rows
 
 

@@ -18,8 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import harness
-from benchmarks.harness import Options, Row
+from benchmarks import harness, results
+from benchmarks.harness import Options
+from benchmarks.results import Row
 
 LIMIT = 4 * 3600  # seconds
 ROWS, COMPARED, BATCH, WORLD = 10_000_000, 100_000, 256, 8
@@ -126,7 +127,7 @@ def run(o: Options) -> list[Row]:
                    tokens=o.case != "plan", threads=o.threads)  # fmt: skip
     count = got.pop("rows of the source")
     return [
-        harness.row(
+        results.row(
             "stream", f"{count:,} rows", stage, wall_ms=1e3 * one["seconds"], peak_mib=one["mib"],
             note=f"{size:.2f} GiB of JSON lines; {count / one['seconds']:,.0f} rows/s, "
             f"{one['cpu']:,.0f} s of one core; "

@@ -16,7 +16,7 @@ from scipy.stats import spearmanr
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-from benchmarks import aa, data, flops, harness, plots  # noqa: E402
+from benchmarks import aa, data, flops, harness, plots, results  # noqa: E402
 from mipic_llm.report.evaluations import write_rows  # noqa: E402
 from mipic_llm.report.scores import write_scores  # noqa: E402
 from mipic_llm.study.collect import read_figures  # noqa: E402
@@ -72,36 +72,36 @@ def test_ratio_is_the_median_over_neighbouring_steps():
 
 
 def test_verdicts():
-    assert harness.verdict(1.06, 1.06, False) == {"ratio": 1.06, "target": "<=1.06", "met": True}
-    assert harness.verdict(1.79, 1.8, True)["met"] is False
+    assert results.verdict(1.06, 1.06, False) == {"ratio": 1.06, "target": "<=1.06", "met": True}
+    assert results.verdict(1.79, 1.8, True)["met"] is False
 
 
 def test_csv_round_trip(tmp_path):
     timing = harness.Timing(1.5, 1.0, 2.0, 3.0)
-    judged = harness.verdict(2.0, 1.8, True)
-    row = harness.row("peers", "a, b", 'say "x"', timing, B=64, peak_mib=None, **judged)
+    judged = results.verdict(2.0, 1.8, True)
+    row = results.row("peers", "a, b", 'say "x"', timing, B=64, peak_mib=None, **judged)
     path = tmp_path / "r.csv"
-    harness.append_rows([row], path)
-    harness.append_rows([row], path)
-    first, second = harness.read_rows(path)
-    assert list(first) == harness.HEADER and first == second | {"date": first["date"]}
+    results.append_rows([row], path)
+    results.append_rows([row], path)
+    first, second = results.read_rows(path)
+    assert list(first) == results.HEADER and first == second | {"date": first["date"]}
     kept = {k: v for k, v in first.items() if v and k not in ("date", "commit", "machine")}
     assert kept == row
     assert kept["met"] == "true" and kept["median_ms"] == "1.50" and "peak_mib" not in kept
     with pytest.raises(ValueError, match="speed"):
-        harness.row("peers", "a", "b", speed=1)
+        results.row("peers", "a", "b", speed=1)
 
 
 def test_the_shipped_csv_has_the_columns_and_no_paths():
-    rows = harness.read_rows()
-    assert rows and list(rows[0]) == harness.HEADER
+    rows = results.read_rows()
+    assert rows and list(rows[0]) == results.HEADER
     for row in rows:
         assert row["met"] in ("", "true", "false") and bool(row["met"]) == bool(row["target"])
         assert not any(value.startswith("/") for value in row.values())
 
 
 def test_plots_are_drawn_from_the_newest_rows(tmp_path):
-    blank = dict.fromkeys(harness.HEADER, "") | {"suite": "step", "case": "c", "variant": "v"}
+    blank = dict.fromkeys(results.HEADER, "") | {"suite": "step", "case": "c", "variant": "v"}
     rows = [blank | {"date": d, "ratio": r} for d, r in (("1", "9"), ("2", "1"), ("2", "3"))]
     assert plots.newest(rows, "step", "ratio") == {"c": {"v": 2.0}}
     (path,) = plots.draw("step", rows, tmp_path)
@@ -170,10 +170,10 @@ def test_a_suite_is_a_script_too():
 
 @pytest.mark.parametrize("suite", ["step", "profile", "gpu"])
 def test_quick_suites_run_end_to_end_and_leave_the_csv_alone(suite, tmp_path):
-    before = harness.RESULTS.read_bytes()
+    before = results.RESULTS.read_bytes()
     code, said = run_command(["benchmarks/run.py", suite, "--quick"], ROOT, tmp_path / "log")
     assert code == 0, said[-3000:]
-    assert harness.RESULTS.read_bytes() == before
+    assert results.RESULTS.read_bytes() == before
     lines = [line for line in said.splitlines() if line.startswith(suite)]
     if suite == "step":
         assert any("mipic time" in line for line in lines)
