@@ -6,10 +6,13 @@ import json
 
 import pytest
 
+from mipic_llm.config import load_config
 from mipic_llm.data.read.rows import Example, TextSource
+from mipic_llm.data.read.training import read_training, reading_of
 from mipic_llm.data.split import split_off
 from mipic_llm.errors import UserError
 from mipic_llm.evaluation.answers import held_out_tasks
+from mipic_llm.evaluation.fitting import texts_for_pca
 
 
 def source(rows: list[tuple], name: str = "a.jsonl", scored: str | None = None) -> TextSource:
@@ -55,6 +58,26 @@ def test_no_text_is_on_both_sides(wanted) -> None:
     again, other = split_off(linked(), wanted, seed=3), split_off(linked(), wanted, seed=4)
     assert again == found and other.held != found.held
     assert f"{rows} of 140 rows" in found.report and "by seed 3" in found.report
+
+
+def test_what_is_fitted_later_sees_no_row_that_was_cut_off(tmp_path, capsys) -> None:
+    """As `prepare_data` cuts them, with negatives and repeated positives in the file."""
+    files = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
+    for name, file in zip("ab", files, strict=True):
+        rows = [{"query": f"{name} asks {i // 2}", "pos": [f"{name} answers {i}", f"or {name} {i}"],
+                 "neg": [f"{name} errs {i}"]} for i in range(40)]  # fmt: skip
+        file.write_text("\n".join(map(json.dumps, rows)))
+    config = load_config(["--data.train", *map(str, files), "--data.validation_split", "0.3",
+                          "--data.negatives", "1", "--seed", "5"])  # fmt: skip
+    read, _ = read_training(config.data.train, **reading_of(config.data))
+    cut = split_off(read, 0.3, 5)
+    held, kept = ({t for s in side for e in s.examples for t in (e.anchor, e.positive)}
+                  for side in (cut.held, cut.kept))  # fmt: skip
+    found = texts_for_pca(config.training, 10_000, "axes", config)
+    assert held and set(found) == kept and not held & set(found)
+    assert set(texts_for_pca(config.training, 10_000, "axes")) == kept | held
+    some = texts_for_pca(config.training[:1], 10_000, "axes", config)
+    assert held & set(some) and "cannot be told" in capsys.readouterr().out
 
 
 def test_what_cannot_be_split_is_refused() -> None:

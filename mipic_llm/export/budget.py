@@ -92,7 +92,7 @@ def fit_bytes(
     for line in lines:
         say(line)
     training = [s for s in config.training if still_here(s if isinstance(s, str) else s.path)]
-    texts = texts_for_pca(training, _TEXTS, "ranges of int8", config.data)
+    texts = texts_for_pca(training, _TEXTS, "ranges of int8", config)
     if not texts:
         every = [t for task in tasks for some in task.texts().values() for t in some]
         texts = every[:: -(-len(every) // _TEXTS)]

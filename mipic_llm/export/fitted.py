@@ -43,7 +43,7 @@ def text_to_fit(config: Config, specs: Sequence[str], most: int, what: str) -> l
     own = [s for s in config.training if still_here(s if isinstance(s, str) else s.path)]
     if not (wanted := list(specs) or own):
         raise UserError(f"{what}: the run's training data are not here; give --pca_text FILE ..")
-    return texts_for_pca(wanted, most, what, None if specs else config.data)
+    return texts_for_pca(wanted, most, what, None if specs else config)
 
 
 def judged_with(

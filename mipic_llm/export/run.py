@@ -26,6 +26,10 @@ def export(config: Config) -> Path:
     """-> the directory of the last form that was asked for. UserError for a run without a model, a
     size that it does not have, or a package that is missing."""
     own = config.extra
+    told = {k for k, origin in config.origins.items() if origin == "flag"}
+    without_run = "model.name" in told and "output_dir" not in told
+    if without_run:
+        _check_base(own)
     cut = bool(own.layers or own.dim or own.rotate != "none")
     need(
         not (own.bytes and (cut or own.lens)), "bytes: it chooses the size by itself; leave out "
@@ -42,8 +46,7 @@ def export(config: Config) -> Path:
     if own.onnx:
         check_packages()
     out = Path(own.to or config.output_dir)
-    if config.origins.get("model.name") == "flag" and config.origins.get("output_dir") != "flag":
-        _check_base(own)
+    if without_run:
         tracker, model, new = None, of_base(config), False
     else:
         tracker = _tracker(config)
