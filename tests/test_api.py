@@ -216,7 +216,7 @@ def test_evaluate_takes_the_flags_of_the_command(run, tmp_path):
         mipic_llm.evaluate(run, PAIRS, pca_tex=["demo"])
 
 
-def test_callbacks_and_signals_stop_a_run(base, tmp_path):
+def test_callbacks_and_signals_stop_a_run(base, tmp_path, capsys):
     run = mipic_llm.train(ROWS, output_dir=tmp_path / "a", callbacks=[Stop()], **settings(base))
     assert len(losses(run)) == 2 and run.encode("x").shape == (32,)
 
@@ -230,10 +230,13 @@ def test_callbacks_and_signals_stop_a_run(base, tmp_path):
     with pytest.raises(UserError, match="ended before its model was exported"):
         run.encode("x")
     assert mipic_llm.export(run) == run.path / "adapter"  # from its checkpoint
+    assert mipic_llm.export(run, point="8@2").name == "shallow-2x8"
+    capsys.readouterr()
     own["train"] = own["train"] | {"resume": "auto"}
     (run.path / "adapter").rename(tmp_path / "old")
     run = mipic_llm.train(ROWS, **own)
     assert not run.stopped and len(losses(run)) == 3 and run.encode("x").shape == (32,)
+    assert f"note: shallow-2x8 in {run.path} came before this model" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

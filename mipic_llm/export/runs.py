@@ -22,7 +22,7 @@ from mipic_llm.model.attention import padded
 from mipic_llm.model.backbone import Backbone
 from mipic_llm.model.dense import dense_in, make_dense
 from mipic_llm.model.directory import open_source
-from mipic_llm.model.files import exported
+from mipic_llm.model.files import exported, older_forms
 from mipic_llm.model.load import dtype_of, load_model, with_lora
 from mipic_llm.model.source import Source
 from mipic_llm.runtime import checkpoint
@@ -107,6 +107,8 @@ def _write(
     kinds = ["adapter", "merged"][: 1 + config.export.merged] if config.lora.rank else ["merged"]
     for kind in kinds:
         say(f"{kind}: {out / kind} (reloaded and compared: {out / 'parity.json'})")
+    if note := older_forms(out, kinds):
+        say(note)
     return out / kinds[0]
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -214,6 +214,14 @@ def exported(run: Path) -> Path | None:
 def forms_of(run: Path) -> list[Path]:
     """What an export cut or turned beside a run's model: of no use when that is another."""
     return [path for kind in FORMS for path in sorted(run.glob(f"{kind}-*x*"))]
+
+
+def older_forms(run: Path, written: Sequence[str]) -> str:
+    """A note on the exports that lie beside those just written; empty where there are none."""
+    beside = [path.name for path in (run / "merged", *forms_of(run))
+              if path.is_dir() and path.name not in written]  # fmt: skip
+    return (f"note: {', '.join(beside)} in {run} came before this model; export again what is to "
+            "be of it") if beside else ""  # fmt: skip
 
 
 def run_of(folder: Path, section: str, key: str) -> Any:

@@ -13,6 +13,7 @@ from mipic_llm.export.card import facts_of
 from mipic_llm.export.live import PROBES, export_model
 from mipic_llm.export.portable import make_spec, write_portable
 from mipic_llm.export.verify import check_tokens
+from mipic_llm.model.files import older_forms
 from mipic_llm.report import (
     Comparison,
     Evaluation,
@@ -187,6 +188,8 @@ def report(
         say(f"plot: {out / 'quality.png'}")
     kind = "adapter" if run.lora else "merged"
     say(f"{kind}: {out / kind} (reloaded and compared: {out / 'parity.json'})")
+    if note := older_forms(out, ["merged"] if run.config.export.merged else [kind]):
+        say(note)
     if run.best is not None:
         say(f"best: step {run.best.step} of {run.total}, {run.config.eval.best} "
             f"{100 * run.best.value:.2f}")  # fmt: skip
