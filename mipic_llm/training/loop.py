@@ -98,6 +98,10 @@ def _run(config: Config, callbacks: Sequence[Any], rows: Any, validation: Any) -
         config, source, data, engine, out, total, step=state.step, best=state.best,
         saved_best=state.best, mlflow_run_id=state.mlflow_run_id, changes=changes,
     )  # fmt: skip
+    memory = {"data.train": rows, "data.validation": validation}
+    run.facts["of the calling program"] = [
+        key for key, given in memory.items() if any(not isinstance(x, str) for x in given or ())
+    ]
     evaluator = _checked(run)
     if config.overwrite and resume_from is None:
         clear(out)
@@ -162,7 +166,10 @@ def _train(run: LiveRun, state: RunState, evaluator: Evaluator) -> int:
 
 def _facts(run: LiveRun) -> dict[str, Any]:
     """For environment.json: versions, machine, command, data."""
-    run.facts["command"] = command_of(run.config, dist.world_size())
+    given = " and ".join(run.facts["of the calling program"])
+    run.facts["command"] = command_of(run.config, dist.world_size()) + (
+        f"  # {given}: objects of a program" if given else ""
+    )
     run.facts["data"] = [fingerprint(source) for source in run.data.sources]
     return environment() | run.facts
 
