@@ -106,9 +106,10 @@ def relation(mean: bool, task: bool = True) -> Callable:
     return naive
 
 
-def taught_neighbours(*layers: int, dims: tuple[int, ...] = DIMS) -> Callable:
+def taught_neighbours(*layers: int, last: tuple[int, ...] = DIMS) -> Callable:
     """Each prefix's neighbours against the teacher's, tau 0.4; copies of a text are left out, the
-    other view too; inner layers see no memory. 5 * mean over prefixes and layers."""
+    other view too; inner layers see no memory. last: prefixes of
+    layer 3. 5 * mean over prefixes and layers."""
 
     def rows(world: World, z: Tensor, kept: Tensor, d: int) -> list[Tensor]:
         unit, old, found = normalize(z[:, :d], dim=1), normalize(kept[:, :d], dim=1), []
@@ -123,7 +124,7 @@ def taught_neighbours(*layers: int, dims: tuple[int, ...] = DIMS) -> Callable:
         for layer in layers:
             n = len(world.kept) if layer == 3 else 0
             taught = rows(world, world.taught, world.kept_taught[:n], K)
-            for d in dims:
+            for d in last if layer == 3 else DIMS:
                 pairs = zip(taught, rows(world, world.z[layer], world.kept[:n], d), strict=True)
                 terms.append(torch.stack([(t * (t / p).log()).sum() for t, p in pairs]).mean())
         return mrl()(world) + 5 * torch.stack(terms).mean()
@@ -381,7 +382,7 @@ CASES: dict[str, tuple] = {
                                 taught_neighbours(1, 2, 3)),
     "teacher-relation-narrow": ([*NEIGHBOURS, "--teacher.layers", "ladder",
                                  "--teacher.relation_dims", "narrow"],
-                                taught_neighbours(1, 2, 3, dims=(2, 4))),
+                                taught_neighbours(1, 2, 3, last=(2, 4))),
     "teacher-cosine": ([*TAUGHT, "--teacher.vector", "2"], taught_vectors("cosine")),
     "teacher-l2": ([*TAUGHT, "--teacher.vector", "2", "--teacher.vector_loss", "l2"],
                    taught_vectors("l2")),

@@ -209,10 +209,10 @@ class TeacherConfig(Section):
         "similarities of a text to all others of the step and of sia.memory, and the same at each "
         "prefix; 0 = off", ge=0)
     relation_temperature: float = opt(0.05, "of both softmaxes", gt=0)
-    relation_dims: Literal["all", "narrow"] = opt("all", "prefixes under it: all of teacher.dims, "
-        "or narrow = those of at most a fifth of the full width")
+    relation_dims: Literal["all", "narrow"] = opt("all", "prefixes under it at the last layer: all "
+        "of teacher.dims, or narrow = those of at most a fifth of the full width")
     layers: Literal["last", "ladder"] = opt("last", "layers under the relation: last, or ladder = "
-        "the ladder's layers too")
+        "the ladder's layers too, with all of teacher.dims")
     vector: float = opt(0.0, "weight of the distance between each prefix, through a linear map "
         "where widths differ (dropped at export), and the teacher's vector; 0 = off", ge=0)
     vector_loss: Literal["cosine", "l2"] = opt("cosine", "cosine = 1 - cosine; l2 = squared "

@@ -61,9 +61,9 @@ class Sentences(Term):
 
 
 class TeacherRelation(Term):
-    """At the last layer, and with `teacher.layers: ladder` at those of the ladder too, which are
-    compared with the texts of the step alone. With `teacher.relation_dims: narrow` at narrow
-    prefixes alone, at the narrowest where none is narrow."""
+    """At the last layer, with `teacher.relation_dims: narrow` at its narrow prefixes alone (the
+    narrowest where none is narrow). With `teacher.layers: ladder` at every prefix of the ladder's
+    layers too, which are compared with the texts of the step alone."""
 
     def __init__(self, config: Config, width: int, depth: int, weight: float) -> None:
         super().__init__(weight)
@@ -71,9 +71,9 @@ class TeacherRelation(Term):
         dims, self.tau = t.dims or config.objective.dims or [width], t.relation_temperature
         ladder = parse_ladder(config.pic.ladder or []) if t.layers == "ladder" else ()
         self.inner = tuple(sorted({point.layer for point in ladder} - {depth}))
-        narrow = t.relation_dims == "narrow"
-        self.dims = narrow_of(dims, width) or dims[:1] if narrow else dims
-        self.parts, self.memory = len(self.dims) * (1 + len(self.inner)), config.sia.memory or 0
+        last = narrow_of(dims, width) or dims[:1] if t.relation_dims == "narrow" else dims
+        self.prefixes = {depth: last, **dict.fromkeys(self.inner, dims)}
+        self.parts, self.memory = sum(map(len, self.prefixes.values())), config.sia.memory or 0
 
     def takes(self, source: Traits) -> bool:
         return True
@@ -82,10 +82,8 @@ class TeacherRelation(Term):
         return Needs(gathered=self.inner)
 
     def across(self, seen: Seen, drawn: tuple[int, ...]) -> Iterator[Value]:
-        for layer in (seen.last, *self.inner):
+        for layer, dims in self.prefixes.items():
             last = layer == seen.last
-            value_P = relation(
-                seen, layer, self.dims, self.tau, taught=True, remember=last, apart=True
-            )
-            keys = [str(d) if last else f"{d}@{layer}" for d in self.dims]
+            value_P = relation(seen, layer, dims, self.tau, taught=True, remember=last, apart=True)
+            keys = [str(d) if last else f"{d}@{layer}" for d in dims]
             yield per_dim("teacher_relation", seen.part(value_P, len(seen.mine())), keys)
