@@ -183,9 +183,7 @@ def _usage(way: Stored) -> str:
         *([f"signs = 2.0 * np.unpackbits(codes, axis=1, count={point.dim}) - 1",
            f'scores = signs @ model.encode_query("{_ASKED}")'] if floating else []),
     ]  # fmt: skip
-    told = "" if ranges else " Eight channels share a byte; "
-    told += "" if ranges else (
-        "a query stays in float32, and the highest score is the nearest."
-        if floating else "compare by Hamming distance."
-    )  # fmt: skip
-    return f"```python\n{chr(10).join(lines)}\n```\n\n`codes` has {point.bytes} bytes a text.{told}"
+    found = "a query stays in float32, and the highest score is the nearest"
+    how = f" Eight channels share a byte; {found if floating else 'compare by Hamming distance'}."
+    told = f"`codes` has {point.bytes} bytes a text.{'' if ranges else how}"
+    return f"```python\n{chr(10).join(lines)}\n```\n\n{told}"
