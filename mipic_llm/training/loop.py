@@ -99,7 +99,7 @@ def _run(config: Config, callbacks: Sequence[Any], rows: Any, validation: Any) -
         saved_best=state.best, mlflow_run_id=state.mlflow_run_id, changes=changes,
     )  # fmt: skip
     memory = {"data.train": rows, "data.validation": validation}
-    run.facts["of the calling program"] = [
+    run.facts["in_memory"] = [
         key for key, given in memory.items() if any(not isinstance(x, str) for x in given or ())
     ]
     evaluator = _checked(run)
@@ -166,7 +166,7 @@ def _train(run: LiveRun, state: RunState, evaluator: Evaluator) -> int:
 
 def _facts(run: LiveRun) -> dict[str, Any]:
     """For environment.json: versions, machine, command, data."""
-    given = " and ".join(run.facts["of the calling program"])
+    given = " and ".join(run.facts["in_memory"])
     run.facts["command"] = command_of(run.config, dist.world_size()) + (
         f"  # {given}: objects of a program" if given else ""
     )
