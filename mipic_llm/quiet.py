@@ -1,8 +1,9 @@
 """Chatter of libraries that tells a user nothing, dropped message by message. All else is shown.
-And one of them imported without what nobody asked for."""
+And two of them imported without what nobody asked for."""
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import re
@@ -58,17 +59,23 @@ def quiet() -> None:
 def import_bitsandbytes() -> None:
     """Call before peft is imported, which imports bitsandbytes, with 4 bits or without.
 
-    As it is imported it hands four functions to torch's compiler, whose own import is a seventh of
-    a run's start (1.0 of 6.5 CPU seconds, 540 modules). They serve devices for which bitsandbytes
-    has no kernels: a CPU and CUDA have some. Where there is no bitsandbytes, whoever needs it says.
+    The four functions that it hands to torch's compiler serve devices for which bitsandbytes has no
+    kernels: a CPU and CUDA have some. Where there is no bitsandbytes, whoever needs it says.
     """
-    if "bitsandbytes" in sys.modules:
+    import_uncompiled("bitsandbytes")
+
+
+def import_uncompiled(name: str) -> None:
+    """Import a module that hands functions to torch's compiler as it is imported, which imports the
+    compiler: a seventh of a run's start (1 of 6.5 CPU seconds, 540 modules). Where nobody calls
+    those functions, this leaves them as they are written. A module that is not here is left out."""
+    if name in sys.modules:
         return
     switch, before = "TORCHDYNAMO_DISABLE", os.environ.get("TORCHDYNAMO_DISABLE")
     os.environ[switch] = "1"
     try:
         with suppress(ImportError):
-            import bitsandbytes  # noqa: F401
+            importlib.import_module(name)
     finally:
         if before is None:
             del os.environ[switch]

@@ -138,11 +138,12 @@ def test_a_training_starts_without_plan_or_study(tmp_path):
     assert code == 0, said
 
 
-def test_bitsandbytes_comes_without_the_compiler():
+@pytest.mark.parametrize("package", ["bitsandbytes", "deepspeed.runtime.zero.muon.muon_optimizer"])
+def test_what_a_start_imports_comes_without_the_compiler(package):
     code = (
         "import os, sys, mipic_llm.quiet\n"
-        "mipic_llm.quiet.import_bitsandbytes()\n"
-        "assert {'bitsandbytes', 'torch._dynamo'} <= sys.modules.keys()\n"
+        f"mipic_llm.quiet.import_uncompiled({package!r})\n"
+        f"assert {{{package!r}, 'torch._dynamo'}} <= sys.modules.keys()\n"
         "assert 'torch._inductor.compile_fx' not in sys.modules\n"
         "assert 'TORCHDYNAMO_DISABLE' not in os.environ\n"
     )

@@ -13,7 +13,6 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
-from scipy.stats import rankdata, t
 
 RESAMPLES, LEVEL = 1000, 0.95
 _BLOCK = 1 << 23  # counts held at once
@@ -60,8 +59,14 @@ def merit_of(metric: str, rows_N: np.ndarray, gold_N: np.ndarray | None) -> Meri
     return made[metric](gold_N, rows_N)
 
 
+def average_ranks(x_N: np.ndarray) -> np.ndarray:
+    """Ranks from 1, ties share their mean: `scipy.stats.rankdata` without its import (0.7 s)."""
+    _, which_N, count = np.unique(x_N, return_inverse=True, return_counts=True)
+    return (np.cumsum(count) - (count - 1) / 2)[which_N]
+
+
 def _correlation(gold_N: np.ndarray, said_N: np.ndarray) -> Merit:
-    x_N, y_N = (ranks - ranks.mean() for ranks in (rankdata(said_N), rankdata(gold_N)))
+    x_N, y_N = (ranks - ranks.mean() for ranks in map(average_ranks, (said_N, gold_N)))
     parts_N5 = np.stack([x_N, y_N, x_N * y_N, x_N**2, y_N**2], axis=1)
 
     def merit(count_BN: np.ndarray) -> np.ndarray:
@@ -115,9 +120,11 @@ def interval(
     k, r = gap_KR.shape
     gap_R = gap_KR.mean(0)
     if k > 1:
+        from scipy.special import stdtrit  # scipy.stats costs a start 0.7 s
+
         evenly_R = (np.random.default_rng((seed, k, r)).permutation(r) + 0.5) / r
         s = np.ma.masked_invalid(gap_KR).mean(1).std(ddof=1)  # a resample may have no value
-        gap_R = gap_R + t.ppf(evenly_R, k - 1) * np.ma.filled(s, np.nan) / k**0.5
+        gap_R = gap_R + stdtrit(k - 1, evenly_R) * np.ma.filled(s, np.nan) / k**0.5
     return middle(gap_R)
 
 
