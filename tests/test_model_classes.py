@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
+import numpy as np
 import pytest
+import torch
 from api_worker import ROWS, settings
 from model_classes import BEGIN, CLASSES, END, PAGE, build, row
+from sentence_transformers import SentenceTransformer
+from transformers import AutoModel
 
 import mipic_llm
 from mipic_llm import UserError
@@ -51,3 +57,64 @@ def test_tokens_beyond_the_table_are_named(tmp_path):
 def test_eager_attention_is_explained(tmp_path, capsys):
     train(build("MPNet", tmp_path / "base"), tmp_path)
     assert "attention: eager, padded (MPNetModel has no other)" in capsys.readouterr().out
+
+
+def attending_both_ways(base):
+    path = base / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | {"is_causal": False}), "utf-8")
+    return base
+
+
+@pytest.mark.parametrize("attn", ["sdpa", "varlen"])
+def test_a_decoder_attends_both_ways_in_training_and_in_every_export(tmp_path, capsys, attn):
+    base = attending_both_ways(build("Qwen3", tmp_path / "base"))
+    run = train(base, tmp_path, **{"model.attn": attn, "export.merged": True})
+    assert "attends both ways, pooling mean" in capsys.readouterr().out
+    whole = SentenceTransformer(str(run.path / "merged"), device="cpu")
+    one, two = (whole.encode(text, output_value="token_embeddings") for text in
+                ("a small boat sails", "a small boat sinks"))  # fmt: skip
+    assert abs(one[0] - two[0]).max() > 1e-3
+    ours = run.encode(["a small boat sails"])
+    assert np.abs(whole.encode(["a small boat sails"]) - ours).max() < 1e-5
+    again = mipic_llm.load(run.path / "adapter").encode(["a small boat sails"])
+    assert np.abs(again - ours).max() < 1e-5
+
+
+DECODERS = [name for name in CLASSES if f"`{name}Model` | left to right" in "".join(TABLE)]
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_every_decoder_of_the_table_heeds_is_causal(name, tmp_path):
+    base = attending_both_ways(build(name, tmp_path))
+    model = AutoModel.from_pretrained(base)
+    ids = torch.tensor([[7, 8, 9, 10], [7, 8, 9, 11]])
+    one, two = model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state[:, 0]
+    assert (one - two).norm() > 1e-2 * one.norm()
+
+
+def test_a_class_that_does_not_heed_is_causal_is_refused(tmp_path, monkeypatch):
+    from transformers.models.qwen3 import modeling_qwen3
+
+    own = modeling_qwen3.Qwen3Model.forward
+
+    def deaf(self, *args, **kwargs):
+        self.config.is_causal = True
+        return own(self, *args, **kwargs | {"is_causal": True})
+
+    monkeypatch.setattr(modeling_qwen3.Qwen3Model, "forward", deaf)
+    base = attending_both_ways(build("Qwen3", tmp_path / "base"))
+    with pytest.raises(UserError, match="is_causal false, but its class attends from left to"):
+        train(base, tmp_path)
+
+
+def test_a_decoder_that_sees_more_than_it_says_is_told(tmp_path, monkeypatch, capsys):
+    from transformers.models.qwen3 import modeling_qwen3
+
+    own = modeling_qwen3.Qwen3Model.forward
+    monkeypatch.setattr(
+        modeling_qwen3.Qwen3Model,
+        "forward",
+        lambda self, *args, **kwargs: own(self, *args, is_causal=False, **kwargs),
+    )
+    train(build("Qwen3", tmp_path / "base"), tmp_path, **{"export.rehearse": False})
+    assert "sees the whole text at every token, though" in capsys.readouterr().out

@@ -16,6 +16,9 @@ from mipic_llm.runtime.ranks import say
 from mipic_llm.training import selfcheck
 from mipic_llm.training.run import LiveRun
 
+# Relative difference of two vectors of one token: what rounding may do, and what it never does.
+SAME, OTHER = 1e-6, 1e-2
+
 
 def canary(run: LiveRun) -> None:
     """Refuse unlabelled text when both views of a text are the same vector."""
@@ -41,6 +44,38 @@ def canary(run: LiveRun) -> None:
         "data.train: unlabelled text, but this backbone gives the same vector twice (it has no "
         "dropout), so the loss would learn nothing; give --model.view_noise 0.1"
     )
+
+
+def check_sight(run: LiveRun) -> None:
+    """Do tokens of a decoder see those after them, as its settings say? Two texts differ in their
+    last token alone: does the first token's vector? All ranks call.
+
+    UserError for a class that does not heed `is_causal: false` in its config.json; a note for one
+    that sees the whole text though nothing says so.
+    """
+    asked, name = getattr(run.source.config, "is_causal", None) is False, run.source.name
+    if not asked and not run.source.is_decoder:
+        return
+    engine, backbone = run.engine, run.engine.module.backbone
+    pooling, training = backbone.pooling, engine.module.training
+    ids_ST = torch.tensor([[7, 8, 9, 10], [7, 8, 9, 11]], device=engine.device)
+    backbone.pooling = "cls"
+    engine.train(False)
+    with torch.no_grad():
+        one_D, two_D = engine.forward(ids_ST, torch.ones_like(ids_ST), layers=(backbone.n_layers,))[
+            0
+        ].double()
+    backbone.pooling = pooling
+    engine.train(training)
+    apart = float((one_D - two_D).norm() / one_D.norm())
+    need(
+        not asked or apart > SAME,
+        f"model.name: the config of {name} has is_causal false, but its class attends from left to "
+        "right all the same; take that line out, or train a class of transformers that heeds it",
+    )
+    if run.source.is_decoder and apart > OTHER:
+        say(f"note: {name} sees the whole text at every token, though its settings do not say so; "
+            f"it is pooled by {pooling}")  # fmt: skip
 
 
 def check_chunks(run: LiveRun) -> None:
