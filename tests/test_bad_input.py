@@ -138,16 +138,25 @@ def test_the_good_rows_are_good(place):
     assert data.plan.steps_per_epoch == 4 and config.objective.dims == [16, 32]
 
 
-def test_bf16_where_unsupported(monkeypatch):
+def test_bf16_where_a_gpu_only_emulates_it(place, monkeypatch):
     import torch
 
     from mipic_llm.errors import UserError
     from mipic_llm.model import load
+    from mipic_llm.training import setup
 
+    asked = load_config(arguments(place, place / "unused", []))
+    _, source, _ = setup.open_run(asked)
+    asked = asked.replace(**{"train.precision": None})
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
+    # torch's own answer for such a GPU: not itself, but emulated
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: (
+        including_emulation))  # fmt: skip
     with pytest.raises(UserError, match="--train.precision fp32"):
         load.check_precision("bf16")
+    assert setup.resolve_for(asked, source).train.precision == "fp32"
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
+    assert setup.resolve_for(asked, source).train.precision == "bf16"
 
 
 def test_a_process_prints_the_line_and_nothing_else(place, tmp_path):

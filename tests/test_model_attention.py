@@ -142,7 +142,7 @@ def test_auto_on_cuda_packs_where_it_can(monkeypatch):
     assert choose("varlen", "fp32", QWEN3).about == "varlen (reference kernel), packed"
     machine(monkeypatch, packages=("flash_attn",))
     assert choose("auto", "bf16", XLMR) == ("flash_attention_2", "flash_attention_2, packed")
-    machine(monkeypatch, (7, 5))
+    machine(monkeypatch, (7, 5), packages=("flash_attn",))
     assert choose("auto", "bf16", QWEN3).name == "sdpa"
 
 

@@ -15,7 +15,7 @@ from mipic_llm.model.attention import choose
 from mipic_llm.model.backbone import Backbone
 from mipic_llm.model.dense import make_dense
 from mipic_llm.model.directory import read_model
-from mipic_llm.model.load import check_precision, dtype_of, load_model, read_adapter
+from mipic_llm.model.load import check_precision, dtype_of, lacks_bf16, load_model, read_adapter
 from mipic_llm.model.source import Source
 from mipic_llm.objective.module import EmbeddingModule
 from mipic_llm.runtime import ranks as dist
@@ -68,7 +68,7 @@ def open_finished(config: Config, name: str, source: Source | None = None) -> Op
     )  # fmt: skip
     for note in source.notes:
         say(f"note: {note}")
-    precision = flag("train.precision", source.precision)
+    precision = flag("train.precision", "fp32" if lacks_bf16() else source.precision)
     check_precision(precision)
     inner_norm = flag("model.inner_norm", source.inner_norm)
     inner_norm = inner_norm or PRESETS[config.objective.preset]["model"]["inner_norm"]

@@ -98,5 +98,7 @@ def obstacle(name: str, precision: str, config: Any) -> str | None:
     if not getattr(kind, "_supports_attention_backend", False):
         return f"needs a class whose attention is exchangeable, and {title}'s is not"
     if name in FLASH:
+        if torch.cuda.get_device_capability() < (8, 0):
+            return "needs a GPU of compute capability 8.0 or more"
         return None if kind._supports_flash_attn else f"does not run in {title}"
     return varlen_obstacle(config) if cuda and precision == "bf16" else None

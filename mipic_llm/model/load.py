@@ -24,9 +24,15 @@ def dtype_of(precision: str) -> torch.dtype:
     return {"bf16": torch.bfloat16, "fp32": torch.float32}[precision]
 
 
+def lacks_bf16() -> bool:
+    """Whether there is a GPU that only emulates bf16 (V100, T4), many times slower than fp32."""
+    cuda = torch.cuda.is_available()
+    return cuda and not torch.cuda.is_bf16_supported(including_emulation=False)
+
+
 def check_precision(precision: str) -> None:
     """UserError for bf16 on a GPU without it."""
-    if precision == "bf16" and torch.cuda.is_available() and not torch.cuda.is_bf16_supported():
+    if precision == "bf16" and lacks_bf16():
         raise UserError("train.precision: this GPU has no bf16; use --train.precision fp32")
 
 

@@ -30,6 +30,7 @@ from mipic_llm.model.fused import apply_liger, can_liger, compile_layers, fuse_l
 from mipic_llm.model.load import (
     check_precision,
     dtype_of,
+    lacks_bf16,
     load_model,
     lora_settings,
     with_lora,
@@ -54,7 +55,7 @@ def seed_everything(seed: int) -> None:
 
 
 def resolve_for(config: Config, source: Source) -> Config:
-    cuda = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    cuda = torch.cuda.is_available() and not lacks_bf16()
     found = resolve(config, width=source.width, n_layers=source.n_layers,
                     max_positions=source.max_length, cuda=cuda)  # fmt: skip
     for note in [*found.notes, *idle_flags(found)]:
