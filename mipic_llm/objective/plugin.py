@@ -29,6 +29,12 @@ from mipic_llm.objective.seen import Seen
 from mipic_llm.objective.term import Term, Value, per_dim
 
 GROUP = "mipic_llm.terms"
+OURS = frozenset(
+    """
+    mrl express compress align cosent angle relation geometry chain sentences mic_cross mic_floor
+    mic_even mic_spread teacher_relation teacher_vector teacher_scores teacher_margin gor
+""".split()
+)  # what this package's own terms log
 
 
 class Facts(NamedTuple):
@@ -82,13 +88,21 @@ class Plugin(Term):
 
 
 def plugins(config: Config) -> list[Plugin]:
-    """The terms of `objective.plugins`. UserError for one that cannot be loaded."""
-    return [Plugin(name, _load(name), config, weight)
-            for name, weight in map(parse, config.objective.plugins)]  # fmt: skip
+    """The terms of `objective.plugins`. UserError for one that cannot be loaded, one that is named
+    twice, and one whose values would be added to those that another term logs."""
+    asked = [parse(text) for text in config.objective.plugins]
+    for n, (name, _) in enumerate(asked):
+        if name in dict(asked[:n]):
+            raise UserError(f"objective.plugins: {name} is there twice; give it once, with one "
+                            "weight")  # fmt: skip
+        if name in OURS:
+            raise UserError(f"objective.plugins: this package logs a value {name} of its own; give "
+                            "the entry point another name")  # fmt: skip
+    return [Plugin(name, _load(name), config, weight) for name, weight in asked]
 
 
 def parse(text: str) -> tuple[str, float]:
-    """NAME or NAME=WEIGHT. UserError for what is neither."""
+    """NAME or NAME=WEIGHT. UserError for what is neither, and for a weight below 0."""
     name, found, number = text.partition("=")
     try:
         weight = float(number) if found else 1.0
@@ -96,6 +110,8 @@ def parse(text: str) -> tuple[str, float]:
         weight = math.nan
     if not name or not math.isfinite(weight):
         raise UserError(f"objective.plugins: {text!r} is not NAME or NAME=WEIGHT")
+    if weight < 0:
+        raise UserError(f"objective.plugins: {text!r}: a weight must be 0 or more")
     return name, weight
 
 
