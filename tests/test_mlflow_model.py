@@ -168,6 +168,8 @@ def test_commands_after_the_training_lie_below_its_run(place, tmp_path, capsys):
     assert {"eval/demo/spearman_at_8_at_4", "eval/demo/spearman_at_32_at_4"} <= set(
         evaluated.data.metrics)  # fmt: skip
     assert [f.path for f in place.client.list_artifacts(evaluated.info.run_id)] == ["scores.jsonl"]
+    assert evaluated.data.params == {
+        "data": '["demo"]', "layers": "[4]", "dims": "[8, 32]", "max_length": "24"}  # fmt: skip
 
     mine.main(["--model", model, "--data.train", str(place.pairs), "--mine.output",
                str(tmp_path / "mined.jsonl"), "--mine.relative", "none"])  # fmt: skip
@@ -201,6 +203,9 @@ def test_commands_after_the_training_lie_below_its_run(place, tmp_path, capsys):
     assert kept.metrics["difference/demo/spearman_at_8_at_4"] == pytest.approx(
         told["figures"][0]["difference"])  # fmt: skip
     assert told["verdict"][0] in kept.tags["mlflow.note.content"]
+    assert (kept.params["dims"], kept.params["layers"]) == ("[8]", "[4]")
+    for run in (exported, evaluated, mined, merged, *found.values()):
+        assert not {"backbone", "objective"} & set(run.data.tags), "a default, and not its own"
     files = {f.path for f in place.client.list_artifacts(found["compare page"].info.run_id)}
     assert files == {f"comparison.{kind}" for kind in ("html", "md", "png", "json")}
 

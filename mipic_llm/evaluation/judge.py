@@ -100,7 +100,7 @@ def evaluate(config: Config) -> int:
         except OSError as error:
             raise UserError(f"output_dir: {out}: {error.strerror}: not all was written; the "
                             "figures stand above") from None  # fmt: skip
-        _track(config, name, out, scores)
+        _track(config, name, out, scores, facts["max_length"])
     return EXIT_DONE
 
 
@@ -121,11 +121,13 @@ def _write(
         write_rows(out / "rows.npz", rows, facts)
 
 
-def _track(config: Config, name: str, out: Path, scores: dict[str, list[Score]]) -> None:
-    """The figures and their file to MLflow, below the run of the model's training."""
-    flags = config.extra
-    tracker = follow(config, "evaluate", name, out,
-                     {"data": flags.data, "suite": flags.suite, "mteb": flags.mteb})  # fmt: skip
+def _track(
+    config: Config, name: str, out: Path, scores: dict[str, list[Score]], max_length: int
+) -> None:
+    """The settings, figures and their file to MLflow, below the run of the model's training."""
+    told = config.extra.model_dump(exclude={"model", "rows", "data"}) | {
+        "data": list(map(str, config.extra.data)), "max_length": max_length}  # fmt: skip
+    tracker = follow(config, "evaluate", name, out, told)
     for family, found in scores.items():
         group = "eval" if family == PREFIX else f"eval-{family}"
         tracker.evaluation({f"{group}/{s.name}": s.value for s in found}, 0)

@@ -71,7 +71,8 @@ def _track(
     pairs = [*zip(things, names, strict=False)]
     models = [place for pair in (*pairs[1:], *pairs[:1]) for place in pair if place]
     flags = config.extra
-    told = {"compared": list(things), "data": list(map(str, flags.data)), "suite": flags.suite}
+    told = {"compared": list(things), "data": list(map(str, flags.data))} | {
+        key: getattr(flags, key) for key in ("suite", "layers", "dims", "bits")}  # fmt: skip
     tracker = follow(config, "compare", models, out, told)
     for one in found:
         group = "difference" if len(found) == 1 else f"difference {one.new}"

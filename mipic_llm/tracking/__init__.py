@@ -94,7 +94,8 @@ def follow(
         return Tracker()
     experiment = config.tracking.experiment or (record or {}).get("experiment") or "mipic_llm"
     tags = run_tags(config) | {"mlflow.source.name": f"mipic {command}", "command": command}
-    tags = {k: v for k, v in tags.items() if k != "objective"} | {
+    # Of the training alone: here they would be the defaults of options that nothing reads.
+    tags = {k: v for k, v in tags.items() if k not in ("objective", "backbone")} | {
         "model": " ".join(map(str, models))}  # fmt: skip
     if record:
         tags |= {"mlflow.parentRunId": record["run_id"], "training_run": record["run_id"]}
