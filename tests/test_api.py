@@ -17,7 +17,7 @@ import torch
 from api_worker import PAIRS, ROWS, settings
 from datasets import Dataset, DatasetDict
 from ranks import ROOT, run_ranks
-from tiny_models import TEXTS, tiny_bert
+from tiny_models import SENTENCES, TEXTS, tiny_bert
 
 import mipic_llm
 from mipic_llm import UserError
@@ -252,6 +252,7 @@ def test_callbacks_and_signals_stop_a_run(base, tmp_path, capsys):
         ({"data": 5}, "int; give a path, a list of dicts or a Dataset"),
         ({"validation": [{"text": "a"}]}, r"rows\[0\]: found columns text; evaluation understands"),
         ({"callbacks": [Stop]}, "Stop is a class"),
+        ({"callbacks": print}, "has none of the hooks"),
         ({"help": True}, "help"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
@@ -278,6 +279,28 @@ def test_other_user_errors(run, tmp_path):
         mipic_llm.Run(tmp_path)
     with pytest.raises(UserError, match="name nothing to score"):
         mipic_llm.evaluate(run)
+    for texts, complaint in ((["x", None], "text 1 is NoneType, not str"), (3, "text 0 is int")):
+        with pytest.raises(UserError, match=complaint):
+            run.encode(texts)
+    with pytest.raises(UserError, match="merge: data: found dict; give files or folders by name"):
+        mipic_llm.merge(run, to=tmp_path / "m", data=PAIRS)
+
+
+def test_one_name_or_number_is_taken_where_several_are(base, run, tmp_path):
+    text = tmp_path / "texts.txt"
+    text.write_text("\n".join(f"{a} {b}" for a in TEXTS for b in SENTENCES), "utf-8")
+    own = {"dims": 8, "layers": 4, "output_dir": tmp_path}
+    found = mipic_llm.evaluate(run, PAIRS, bits=8, **own)
+    assert [s.point for s in found] == [s.point for s in mipic_llm.evaluate(
+        run, PAIRS, **own | {"dims": [8], "layers": [4], "bits": [8]})]  # fmt: skip
+    assert len(mipic_llm.compare(run, run, data=PAIRS, **own)[0].differences) == 1
+    one = mipic_llm.export(run, rotate="pca", pca_text=text, to=tmp_path / "one")
+    several = mipic_llm.export(run, rotate="pca", pca_text=[str(text)], to=tmp_path / "several")
+    assert np.array_equal(*(mipic_llm.load(m).encode(TEXTS) for m in (one, several)))
+    mixed = mipic_llm.merge(run, to=tmp_path / "m", scale=[0.5, 1], data="demo")
+    assert (mixed / "adapter").is_dir()
+    late = mipic_llm.train(ROWS, output_dir=tmp_path / "a", callbacks=Stop(), **settings(base))
+    assert len(losses(late)) == 2
 
 
 def test_two_ranks_train_twice_in_one_process_each(base, tmp_path):

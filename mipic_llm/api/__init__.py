@@ -15,7 +15,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from mipic_llm.api.arguments import by_name, config_of, flat_settings, session, splits_of, tasks_of
+from mipic_llm.api.arguments import (
+    by_name,
+    config_of,
+    files_of,
+    flat_settings,
+    listed,
+    session,
+    splits_of,
+    tasks_of,
+)
 from mipic_llm.api.run import Model, Run, model_path
 from mipic_llm.config import parse_point
 from mipic_llm.config.evaluating import EvaluateFlags, evaluate_flags
@@ -70,14 +79,14 @@ def train(
 
         if output_dir is None:
             config = config.replace(output_dir=_new_directory())
-        code = run_training(config, callbacks, rows=rows, validation=tasks)
+        code = run_training(config, listed(callbacks), rows=rows, validation=tasks)
     return Run(config.output_dir, stopped=code == EXIT_STOPPED)
 
 
 def evaluate(
     model: Any, data: Any = None, *, suite: str | None = None, mteb: Sequence[str] = (),
-    dims: Sequence[int] | None = None, layers: Sequence[int] | None = None,
-    bits: Sequence[int] = (), output_dir: str | Path | None = None, **settings: Any,
+    dims: int | Sequence[int] | None = None, layers: int | Sequence[int] | None = None,
+    bits: int | Sequence[int] = (), output_dir: str | Path | None = None, **settings: Any,
 ) -> Scores:  # fmt: skip
     """Score a finished model at every layer and size. -> the scores.
 
@@ -92,8 +101,8 @@ def evaluate(
     flat = flat_settings(settings | ({} if output_dir is None else {"output_dir": output_dir}))
     config = config_of(flat, evaluate_flags(
         [] if data is None else tasks_of(data), model=str(model_path(model)), suite=suite,
-        mteb=list(mteb), layers=layers and list(layers), dims=dims and list(dims), bits=list(bits),
-        **own,
+        mteb=listed(mteb), layers=listed(layers) or None, dims=listed(dims) or None,
+        bits=listed(bits), **own,
     ))  # fmt: skip
     with session():
         from mipic_llm.report import read_scores
@@ -117,8 +126,8 @@ def compare(
     output_dir: of comparison.html, .md, .png and .json. Raises UserError.
     """
     config = config_of(flat_settings(settings | {"output_dir": output_dir}), SimpleNamespace(
-        data=[] if data is None else tasks_of(data), suite=suite, layers=layers and list(layers),
-        dims=dims and list(dims), bits=list(bits),
+        data=[] if data is None else tasks_of(data), suite=suite,
+        layers=listed(layers) or None, dims=listed(dims) or None, bits=listed(bits),
     ))  # fmt: skip
     with session():
         from mipic_llm.evaluation.versus import compare as run_comparison
@@ -132,8 +141,9 @@ def compare(
 def export(
     run: Run | str | Path, *, merged: bool = False, point: str | None = None,
     checkpoint: str | Path = "auto", to: str | Path | None = None, bytes: int | None = None,
-    data: Sequence[str] = (), lens: bool = False, rotate: str = "none",
-    pca_text: Sequence[str] = (), onnx: bool = False, push: str | None = None, public: bool = False,
+    data: str | Path | Sequence[str | Path] = (), lens: bool = False, rotate: str = "none",
+    pca_text: str | Path | Sequence[str | Path] = (), onnx: bool = False,
+    push: str | None = None, public: bool = False,
 ) -> Path:  # fmt: skip
     """Write a portable model from a run, and check it by loading it again. -> its directory.
 
@@ -147,8 +157,8 @@ def export(
     layer, dim = (None, None) if point is None else parse_point(point, "export: point: ")[:2]
     config = config_of({"output_dir": path}, SimpleNamespace(
         checkpoint=str(checkpoint), merged=merged, to=to and str(to), layers=layer, dim=dim,
-        bytes=bytes, data=list(data), lens=lens, rotate=rotate, pca_text=list(pca_text), onnx=onnx,
-        push=push, public=public,
+        bytes=bytes, data=files_of("export: data", data), lens=lens, rotate=rotate,
+        pca_text=files_of("export: pca_text", pca_text), onnx=onnx, push=push, public=public,
     ))  # fmt: skip
     with session():
         from mipic_llm.export.run import export as write
@@ -169,7 +179,7 @@ def export(
 def merge(
     *runs: Run | str | Path, to: str | Path, how: str = "average",
     weights: Sequence[float] | None = None, scale: float | Sequence[float] = 1.0,
-    rule: str = "mean", slack: float = 0.0, data: Sequence[str] = (),
+    rule: str = "mean", slack: float = 0.0, data: str | Path | Sequence[str | Path] = (),
 ) -> Path:  # fmt: skip
     """Scale what a finished run learnt, or merge several of one base. -> the directory `to`, which
     is like that of a run. One process.
@@ -180,8 +190,8 @@ def merge(
     """
     values = {
         "runs": [str(r.path if isinstance(r, Run) else r) for r in runs], "to": str(to), "how": how,
-        "weights": weights and list(weights), "rule": rule, "data": list(data), "slack": slack,
-        "scale": [scale] if isinstance(scale, int | float) else list(scale),
+        "weights": listed(weights) or None, "rule": rule, "slack": slack,
+        "data": files_of("merge: data", data), "scale": listed(scale),
     }  # fmt: skip
     own = MergeFlags.of(Row(key, value, f"merge: {key}") for key, value in values.items())
     check_merge(own)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from mipic_llm.config import Config, from_settings
 from mipic_llm.data.read.containers import NamedRows
 from mipic_llm.data.read.training import as_list
+from mipic_llm.errors import UserError
 from mipic_llm.quiet import quiet
 
 _VALIDATION = ("validation", "valid", "val", "dev")
@@ -29,6 +30,22 @@ def flat_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 def config_of(flat: Mapping[str, Any], extra: Any = None) -> Config:
     config = from_settings(flat)
     return config.told(config, extra=extra)
+
+
+def listed(value: Any) -> list[Any]:
+    """A sequence as a list; one name, number or object, as a list of it; None, as an empty one."""
+    if value is None:
+        return []
+    single = isinstance(value, str | Path) or not isinstance(value, Iterable)
+    return [value] if single else [*value]
+
+
+def files_of(what: str, value: Any) -> list[str]:
+    """Names of files, one or several. UserError for rows in memory."""
+    found = listed(value)
+    if strange := [one for one in found if not isinstance(one, str | Path)]:
+        raise UserError(f"{what}: found {type(strange[0]).__name__}; give files or folders by name")
+    return [str(one) for one in found]
 
 
 def by_name(found: list[Any] | None) -> bool:

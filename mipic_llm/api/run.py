@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mipic_llm.api.arguments import config_of, flat_settings, session
+from mipic_llm.api.arguments import config_of, flat_settings, listed, session
 from mipic_llm.config import Config, read_record
 from mipic_llm.errors import UserError
 from mipic_llm.model.files import exported
@@ -50,9 +50,12 @@ class Model:
                 raise UserError(f"encode: {name} is {value}; this model has 1 to {most}")
         if kind not in kinds:
             raise UserError(f"encode: kind is {kind!r}; give query, document or None")
-        listed = [texts] if isinstance(texts, str) else list(texts)
+        texts_N = [texts] if isinstance(texts, str) else listed(texts)
+        if strange := [i for i, text in enumerate(texts_N) if not isinstance(text, str)]:
+            raise UserError(f"encode: text {strange[0]} is {type(texts_N[strange[0]]).__name__}, "
+                            "not str")  # fmt: skip
         batch_size = batch_size or self._batch_size
-        readout_NLD = self._opened.encode(listed, [layer], batch_size=batch_size, kind=kinds[kind])
+        readout_NLD = self._opened.encode(texts_N, [layer], batch_size=batch_size, kind=kinds[kind])
         vectors_Nd = normalize(readout_NLD[:, 0, :dim].float(), dim=-1).numpy()
         return vectors_Nd[0] if isinstance(texts, str) else vectors_Nd
 
