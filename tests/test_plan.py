@@ -18,6 +18,8 @@ from mipic_llm.commands.plan import main
 from mipic_llm.commands.run import run_main
 from mipic_llm.config import load_config, resolve
 from mipic_llm.errors import UserError
+from mipic_llm.model.directory import open_source
+from mipic_llm.model.load import load_model
 from mipic_llm.plan import formulas
 from mipic_llm.plan.advise import Setting, advise, lowest_that_fits, stages
 from mipic_llm.plan.formulas import Work, Zero
@@ -145,6 +147,29 @@ def test_states_by_stage():
     assert sum(sixteen) == 16 * p
     thin = work("Qwen/Qwen3-Embedding-0.6B", 16)
     assert sum(formulas.states(thin, Zero(1), 1)) == 2 * p + 16 * thin.trainable
+
+
+@pytest.mark.parametrize("make", [tiny_bert, tiny_qwen3])
+def test_a_base_in_four_bits_is_counted_as_it_lies_in_memory(make, tmp_path, capsys):
+    base = str(make(tmp_path / "base"))
+    flags = ["--model.name", base, "--model.quantization", "nf4", "--train.precision", "bf16"]
+    config = load_config(flags)
+    real = load_model(open_source(config.model), config.model, precision="bf16", dropout=0.0)
+    held = sum(p.numel() * p.element_size() for p in real.parameters())
+    kept = [p.quant_state for p in real.parameters() if hasattr(p, "quant_state")]
+    scales = sum(q.absmax.numel() + 4 * q.state2.absmax.numel() for q in kept)
+    assert len(kept) == 4 * len(from_config(real.config).linears())
+    ((_, w),) = works_of(config, find_shape(base)[0])
+    found = formulas.states(w._replace(lora_linears=(), heads=0), Zero(0), 1)
+    assert found.weights == pytest.approx(held + scales, rel=0.01)
+    three = formulas.states(w._replace(lora_linears=(), heads=0), Zero(3), 4)
+    assert three.weights == pytest.approx(held / 4 + scales, rel=0.01)
+    less, more = (formulas.wire(x, Zero(3), 4, 8, 16, 3, 0).weights
+                  for x in (w, w._replace(four_bits=False)))  # fmt: skip
+    # 8 passes gather all matrices twice, 2 bytes a weight or 1/2, from 3 of 4 ranks.
+    assert more - less == pytest.approx(8 * 2 * 1.5 * 0.75 * w.shape.weights)
+    assert main([*flags, "--ranks", "2"]) == 0
+    assert "LoRA 16 on a base in 4 bits, bf16" in capsys.readouterr().out
 
 
 def test_bytes_on_the_wire():

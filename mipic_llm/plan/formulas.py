@@ -2,7 +2,8 @@
 
 Symbols: N matrix weights without embeddings, a FLOPs of attention per token in the forward pass,
 P parameters, P_t trainable ones, R ranks, f = (R - 1) / R, m passes (chunks) of a step, b bytes of
-a weight or activation (2 in bf16, 4 in fp32), D width, L layers.
+a weight or activation (2 in bf16, 4 in fp32), D width, L layers. With a base in 4 bits P counts
+elements of b bytes: of the N matrix weights as many as hold half a byte each.
 benchmarks/plan_check.py compares the formulas with measurements.
 """
 
@@ -24,7 +25,7 @@ class Work(NamedTuple):
     pass. bytes: b. kernel: FUSED or EAGER attention. causal_half: the kernel skips what a causal
     mask hides. tokens_layers: layers whose tokens SIA or MIC read; mic_layers: those that MIC does.
     inner_norm: inner layers pass through the final norm (decoders only). nodes: layers run in the
-    two nodes of model/blocks.
+    two nodes of model/blocks. four_bits: the base's matrices are in NF4, with scales in 8 bits.
     """
 
     shape: Shape
@@ -42,6 +43,7 @@ class Work(NamedTuple):
     dora: bool = False
     mic_layers: int = 0
     nodes: bool = False
+    four_bits: bool = False
 
     @property
     def lora_parameters(self) -> int:
@@ -53,6 +55,26 @@ class Work(NamedTuple):
     def parameters(self) -> int:
         """P: backbone, adapter and heads."""
         return self.shape.parameters + self.lora_parameters + self.heads
+
+    @property
+    def stored(self) -> int:
+        """P in elements of b bytes."""
+        return self.parameters - self._packed(self.shape.weights)
+
+    @property
+    def stored_layer(self) -> int:
+        """One layer of the base in elements of b bytes."""
+        return self.shape.layer_parameters - self._packed(self.shape.layer_weights)
+
+    def _packed(self, weights: int) -> int:
+        """Elements of b bytes that 4 bits a weight save."""
+        return weights - weights // (2 * self.bytes) if self.four_bits else 0
+
+    @property
+    def scales(self) -> float:
+        """Bytes of NF4's scales, which every rank holds: one for 64 weights, and 4 for 256 of
+        those."""
+        return self.four_bits * self.shape.weights / 64 * (1 + 4 / 256)
 
     @property
     def trainable(self) -> int:
@@ -159,7 +181,7 @@ def kept_parameters(w: Work, zero: Zero) -> int:
 
     DeepSpeed keeps what is used again within max_reuse_distance: there and back, so half of it.
     """
-    return min(w.parameters, zero.live, zero.reuse // 2)
+    return min(w.stored, zero.live, zero.reuse // 2)
 
 
 def states(w: Work, zero: Zero, ranks: int) -> States:
@@ -171,7 +193,7 @@ def states(w: Work, zero: Zero, ranks: int) -> States:
     ZeRO-1). buckets: gradients under way, twice with overlap_comm; gathered: see `kept_parameters`,
     and one layer with what is prefetched.
     """
-    p, t, b, stage = w.parameters, w.trainable, w.bytes, zero.stage
+    p, t, b, stage = w.stored, w.trainable, w.bytes, zero.stage
     share = 1 / ranks if stage >= 1 else 1.0
     master = 4 if b == 2 or stage >= 1 else 0
     optimizer = (master + 8) * t * share
@@ -180,12 +202,12 @@ def states(w: Work, zero: Zero, ranks: int) -> States:
     buckets = b * min(zero.bucket, t) * (2 if stage >= 1 else 1) if ranks > 1 else 0
     gathered = 0.0
     if stage == 3 and (ranks > 1 or zero.offload_param):
-        gathered = b * min(p, kept_parameters(w, zero) + w.shape.layer_parameters + zero.prefetch)
+        gathered = b * min(p, kept_parameters(w, zero) + w.stored_layer + zero.prefetch)
     if zero.offload_param:
         weights = 0.0
     if zero.offload_optimizer:
         optimizer, gradients = 0.0, (0.0 if stage == 3 else gradients)
-    return States(weights, gradients, optimizer, float(buckets), gathered)
+    return States(weights + w.scales, gradients, optimizer, float(buckets), gathered)
 
 
 class Wire(NamedTuple):
@@ -211,9 +233,9 @@ def wire(
     """
     f, b = (ranks - 1) / ranks, w.bytes
     if zero.stage == 3:
-        gathers = (3 if w.cached else 2) * passes * w.parameters
+        gathers = (3 if w.cached else 2) * passes * w.stored
         if passes == 1:
-            gathers = max(w.parameters, gathers - kept_parameters(w, zero))
+            gathers = max(w.stored, gathers - kept_parameters(w, zero))
         weights = b * (gathers + w.trainable) * f
     else:
         weights = b * w.trainable * f * (2 if zero.stage == 0 else 2 + zero.all_reduce)

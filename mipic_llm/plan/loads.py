@@ -73,6 +73,7 @@ def works_of(config: Config, shape: Shape) -> list[tuple[Config, Work]]:
             tokens_layers=(sia and (c.sia.layers_per_step or sia)) + mic,
             dims=tuple(trained_dims(c)), inner_norm=c.model.inner_norm == "final",
             dora=c.lora.use_dora, mic_layers=mic, nodes=_in_nodes(c, shape),
+            four_bits=c.model.quantization != "none",
         ))  # fmt: skip
     return list(zip(configs, works, strict=True))
 

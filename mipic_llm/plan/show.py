@@ -20,6 +20,7 @@ def heading(config: Config, setting: Setting, origin: str) -> list[str]:
     """What the tables are about, and what they assume; origin: where the shape is from."""
     w, load, machine = setting.work, setting.load, setting.machine
     mode = f"LoRA {w.lora}" if w.lora else "full fine-tuning"
+    mode += " on a base in 4 bits" if w.four_bits else ""
     passes = f"{load.passes} passes of {load.chunk}" if load.passes > 1 else "one pass"
     return [
         f"{config.model.name} (shape: {origin}): {w.parameters / 1e6:,.1f} M parameters with "
