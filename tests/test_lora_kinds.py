@@ -80,3 +80,10 @@ def test_qlora_in_bf16(tmp_path):
 def test_dora_in_four_bits_at_zero3_is_refused_at_the_start(tmp_path):
     with pytest.raises(UserError, match="lora.use_dora.*--ds_config zero2"):
         train(tmp_path, tiny_bert, "zero3", NF4 | DORA)
+
+
+@pytest.mark.parametrize("more", [{}, NF4], ids=["whole", "nf4"])
+def test_its_deepspeed_file_alone_packs_nothing_and_says_so(tmp_path, capsys, more):
+    train(tmp_path, tiny_bert, "zero3_qlora", more | {"export.rehearse": False})
+    told = "the base is in 4 bits with --model.quantization nf4" in capsys.readouterr().out
+    assert told == (not more)

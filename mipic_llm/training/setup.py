@@ -160,6 +160,9 @@ def open_engine(config: Config, source: Source, data: Data, total: int) -> Engin
     whole = config.model.quantization == "none"
     if ds_config["zero_optimization"]["stage"] == 3 and whole and (line := zero3_hint(module)):
         say(line)
+    if whole and "qlora" in Path(config.ds_config or "").name:
+        say(f"note: {config.ds_config} splits the weights and does not pack them; the base is in 4 "
+            "bits with --model.quantization nf4")  # fmt: skip
     t = config.train
     schedule = schedule_of_stages(config) if config.stages else schedule_of(t, total)
     seed_everything(config.seed + 1_000_003 * (dist.rank() + 1))  # own dropout on every rank
