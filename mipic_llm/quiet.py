@@ -9,7 +9,8 @@ import os
 import re
 import sys
 import warnings
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 
 WARNINGS = (
@@ -23,6 +24,24 @@ LOGGED = (
     r"The modules are dequantized in",  # to merge into them: asked for
     r"Failed to load CPU gemm_4bit_forward from kernels-community",
 )
+
+
+# The tokenizers library uses all cores only where no process is forked later without an exec, of
+# which it cannot know. "no" is ours; a user's own value would be true or false, and is left alone.
+CORES, SERIAL = "TOKENIZERS_PARALLELISM", "no"
+
+
+@contextmanager
+def all_cores() -> Iterator[None]:
+    """Tokenizers use all cores inside, unless the user's own TOKENIZERS_PARALLELISM says no."""
+    if os.environ.get(CORES) != SERIAL:
+        yield
+        return
+    os.environ[CORES] = "true"
+    try:
+        yield
+    finally:
+        os.environ[CORES] = SERIAL
 
 
 def only_pooler_left_out(message: str) -> bool:
@@ -43,7 +62,7 @@ class Chatter(logging.Filter):
 @cache
 def quiet() -> None:
     """Call before the libraries are imported, as commands and the API do; a second call is free."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # we fork after tokenising
+    os.environ.setdefault(CORES, SERIAL)
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     for pattern in WARNINGS:
         warnings.filterwarnings("ignore", message=pattern, category=Warning)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import os
 import threading
 
 import pytest
@@ -139,6 +141,57 @@ def test_texts_are_tokenised_once_and_callers_cannot_spoil_the_cache():
     again = enc.ids(["b", "a", "c"])
     assert calls == [["a", "b"], ["c"]]
     assert again[1] == first[2] == tok("a")["input_ids"]
+
+
+@pytest.mark.parametrize("left", [False, True])
+@pytest.mark.parametrize("name", ["bert", "xlmr", "qwen", "qwen with a template"])
+def test_the_library_alone_gives_what_transformers_gives(bert, name, left):
+    def fresh():
+        if name == "bert":
+            return copy.deepcopy(bert)
+        return xlmr_like() if name == "xlmr" else qwen_like("template" in name)
+
+    ours, theirs = fresh(), fresh()
+    for tokenizer in (ours, theirs):
+        tokenizer.truncation_side = "left" if left else "right"
+    ours(
+        "another text", truncation=True, max_length=5, padding="max_length"
+    )  # settings left behind
+    texts = ["a long text", "", LONG, "b", "<|im_end|> [SEP] </s> c", "\u00e9\u4e2d " * 9]
+    made = encoder(ours, max_length=9)
+    assert made.direct
+    want = theirs(texts, truncation=True, max_length=9)["input_ids"]
+    rows, cut = made._encode(texts)
+    assert rows == want
+    whole = theirs(texts)["input_ids"]
+    assert cut == sum(len(row) > 9 for row in whole) > 0
+
+
+def test_a_class_with_steps_of_its_own_is_asked_itself():
+    class Shouting(PreTrainedTokenizerFast):
+        def _encode_plus(self, text, *args, **kwargs):
+            text = [t.upper() for t in text] if isinstance(text, list) else text.upper()
+            return super()._encode_plus(text, *args, **kwargs)
+
+    own = Shouting(tokenizer_object=qwen_like(False).backend_tokenizer, pad_token="<|endoftext|>")
+    made = encoder(own)
+    assert not made.direct
+    assert made.ids(["abc"]) == encoder(qwen_like(False)).ids(["ABC"])
+
+
+@pytest.mark.parametrize("before, within", [("no", "true"), ("false", "false"), ("true", "true")])
+@pytest.mark.parametrize("number", [999, 1000])
+def test_many_texts_are_tokenised_on_all_cores(monkeypatch, before, within, number):
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", before)
+    made, seen = encoder(qwen_like(False)), []
+    own = made._encode
+    monkeypatch.setattr(made, "_encode", lambda texts: (
+        seen.append(os.environ["TOKENIZERS_PARALLELISM"]), own(texts))[1])  # fmt: skip
+    texts = [f"text {i}" for i in range(number)]
+    rows = made.fresh(texts)
+    assert seen == [within if number >= 1000 else before]
+    assert os.environ["TOKENIZERS_PARALLELISM"] == before
+    assert [row.tolist() for row in rows] == [made.fresh([text])[0].tolist() for text in texts]
 
 
 def test_threads_may_share_a_tokenizer():

@@ -13,6 +13,14 @@ import numpy as np
 SPAN = 1 << 20  # rows looked at together
 
 
+def mapped(path: Path, dtype: type | None = None) -> np.ndarray:
+    """The array of a .npy file, or with dtype of a file of bare numbers: mapped, not held. Of a
+    plain class, for every cut of a `np.memmap` costs a microsecond more."""
+    if dtype is None:
+        return np.asarray(np.load(path, mmap_mode="r"))
+    return np.asarray(np.memmap(path, dtype, mode="r"))
+
+
 class Layout(NamedTuple):
     """Which texts make which rows: int64, texts in the order of the rows, and rows + 1 bounds.
     also, labels: of each row, how many of its negatives are positives too, and the text of its
@@ -32,7 +40,7 @@ class Layout(NamedTuple):
     def read(cls, folder: Path, prefix: str = "") -> Layout:
         """Mapped, not held."""
         paths = [folder / f"{prefix}{name}.npy" for name in cls._fields]
-        return cls(*(np.load(p, mmap_mode="r") if p.is_file() else None for p in paths))
+        return cls(*(mapped(path) if path.is_file() else None for path in paths))
 
     @property
     def per_row(self) -> np.ndarray:

@@ -23,7 +23,7 @@ from typing import Self, overload
 
 import numpy as np
 
-from mipic_llm.data.layout import Layout, among, chosen, layout_digest, mixed, spans, sums
+from mipic_llm.data.layout import Layout, among, chosen, layout_digest, mapped, mixed, spans, sums
 from mipic_llm.data.read.cells import plain
 from mipic_llm.data.read.rows import Example, TextSource, key_of
 
@@ -34,17 +34,16 @@ class StoredRows(Sequence[Example]):
     """The rows of a finished directory."""
 
     def __init__(self, folder: Path) -> None:
-        def mapped(name: str) -> np.ndarray:
-            return np.load(folder / name, mmap_mode="r")
-
         self.folder = folder
         self.manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
         self.digest: str = self.manifest["digest"]
         self.labelled: bool = self.manifest["labelled"]
         self.has_scores: bool = self.manifest["scores"]
-        self._texts = np.memmap(folder / "texts.bin", np.uint8, mode="r")
-        self._starts, self._key, self._score = map(mapped, ("starts.npy", "keys.npy", "scores.npy"))
-        self._exact = np.memmap(folder / "exact.bin", np.int64, mode="r")
+        self._texts = mapped(folder / "texts.bin", np.uint8)
+        self._exact = mapped(folder / "exact.bin", np.int64)
+        self._starts, self._key, self._score = (
+            mapped(folder / f"{name}.npy") for name in ("starts", "keys", "scores")
+        )
         self._set(Layout.read(folder))
 
     def _set(self, layout: Layout) -> Self:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from mipic_llm.data.growing import PROGRESS, Growing, building, settle
+from mipic_llm.data.layout import mapped
 from mipic_llm.data.read.rows import Example
 from mipic_llm.data.row_store import StoredRows
 from mipic_llm.data.tokenise import TextEncoder
@@ -72,9 +73,9 @@ class StoredTokens:
     """The same from the files of `build`; every process maps the same pages."""
 
     def __init__(self, folder: Path) -> None:
-        self.starts = np.load(folder / "starts.npy", mmap_mode="r")
-        self._first = np.load(folder / "rows.npy", mmap_mode="r")
-        self._ids = np.memmap(folder / "ids.bin", dtype=np.int32, mode="r")
+        self.starts = mapped(folder / "starts.npy")
+        self._first = mapped(folder / "rows.npy")
+        self._ids = mapped(folder / "ids.bin", np.int32)
         manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
         self.labelled, self._cut = manifest["labelled"], manifest["cut"]
 

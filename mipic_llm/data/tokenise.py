@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mipic_llm.errors import UserError
+from mipic_llm.quiet import all_cores
 from mipic_llm.types import Packing
 
 KINDS = ("query", "document", "symmetric")  # anchors; the rest of a row; both sides of STS
@@ -20,6 +22,7 @@ ENDOFTEXT = "<|endoftext|>"  # ends the texts of Qwen3-Embedding, and is not its
 # A fast tokenizer keeps truncation as state and raises "Already borrowed" when two threads use it
 # (collation runs ahead of training in a thread while evaluation may tokenise too).
 _LOCK = threading.Lock()
+MANY = 1000  # texts from which on all cores tokenise: at the start, not in a step
 
 
 class TextEncoder:
@@ -73,6 +76,7 @@ class TextEncoder:
                 )
         self.tokenizer, self.max_length = tokenizer, max_length
         self.append_eos_id, self.prompts, self.skips = append_eos_id, prompts, skips
+        self.direct = _is_direct(tokenizer)
         self.vocabulary = vocabulary or 1 << 31
         self.padding_side = tokenizer.padding_side if padding_side == "auto" else padding_side
         # Pads are masked, so any id will do where the tokenizer names none.
@@ -112,21 +116,10 @@ class TextEncoder:
 
     def _tokenise(self, texts: list[str], kind: str) -> list[np.ndarray]:
         prompt, eos = self.prompts.get(kind, ""), self.append_eos_id
-        encoded = self.tokenizer(
-            [prompt + text for text in texts],
-            truncation=True,
-            max_length=self.max_length - (eos is not None),
-            padding=False,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            verbose=False,
-        )
-        rows = encoded["input_ids"]
+        with all_cores() if len(texts) >= MANY else nullcontext():
+            rows, cut = self._encode([prompt + text for text in texts])
         self.made += len(rows)
-        if encoded.encodings:
-            self.cut += sum(bool(one.overflowing) for one in encoded.encodings)
-        else:  # a tokenizer in Python does not say
-            self.cut += sum(len(row) >= self.max_length - (eos is not None) for row in rows)
+        self.cut += cut
         for row, text in zip(rows, texts, strict=True):
             if eos is not None:
                 while row and row[-1] == eos:  # by the tokenizer, or literally in the text
@@ -142,6 +135,34 @@ class TextEncoder:
                     "and not to its weights; give the tokenizer that it was trained with"
                 )
         return [np.array(row, dtype=np.int32) for row in rows]
+
+    def _encode(self, texts: list[str]) -> tuple[list[list[int]], int]:
+        """-> (ids with special tokens, how many texts lost their end)."""
+        most = self.max_length - (self.append_eos_id is not None)
+        options: dict[str, Any] = {
+            "truncation": True, "max_length": most, "padding": False, "verbose": False,
+            "return_attention_mask": False, "return_token_type_ids": False,
+        }  # fmt: skip
+        if not self.direct:
+            encoded = self.tokenizer(texts, **options)
+            rows, found = encoded["input_ids"], encoded.encodings
+        else:  # a third less work; one text by transformers leaves its settings with the library
+            self.tokenizer(texts[:1], **options)
+            found = self.tokenizer.backend_tokenizer.encode_batch_fast(texts)
+            rows = [one.ids for one in found]
+        if found:
+            return rows, sum(bool(one.overflowing) for one in found)
+        return rows, sum(len(row) >= most for row in rows)  # a tokenizer in Python does not say
+
+
+def _is_direct(tokenizer: Any) -> bool:
+    """Whether transformers hands texts to the tokenizers library as they are."""
+    from transformers import PreTrainedTokenizerFast
+
+    kind, steps = type(tokenizer), ("__call__", "_encode_plus", "set_truncation_and_padding")
+    return issubclass(kind, PreTrainedTokenizerFast) and all(
+        getattr(kind, step, None) is getattr(PreTrainedTokenizerFast, step, None) for step in steps
+    )
 
 
 def pad(
