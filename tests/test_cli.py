@@ -560,8 +560,10 @@ def test_run_main_turns_a_user_error_into_one_line(rank, local, said, capsys, mo
 
 
 def test_a_place_that_cannot_be_written_is_one_line(capsys):
-    for kind, place in ((OSError(28, "No space left on device"), ""),
-                        (PermissionError(13, "Permission denied", "/x"), "/x: ")):  # fmt: skip
+    for kind, place, what in (
+        (OSError(28, "No space left on device"), "", "free some room"),
+        (PermissionError(13, "Permission denied", "/x"), "/x: ", "check the path and its perm"),
+    ):
 
         def main(argv, kind=kind):
             raise kind
@@ -570,8 +572,10 @@ def test_a_place_that_cannot_be_written_is_one_line(capsys):
         with pytest.raises(SystemExit) as stopped:
             run_main(main, [])
         assert stopped.value.code == 2
-        assert capsys.readouterr().err == (f"error: {place}{kind.strerror}; free it, or name "
-                                           "another place (such as --output_dir)\n")  # fmt: skip
+        told = capsys.readouterr().err
+        assert told.startswith(f"error: {place}{kind.strerror}; {what}")
+        assert told.endswith(", or name another place (such as --output_dir)\n")
+        assert told.count("\n") == 1
     with pytest.raises(FileNotFoundError):  # a bug of ours keeps its traceback
         run_main(lambda argv: open("/nowhere/at/all"), [])
 

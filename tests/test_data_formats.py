@@ -421,8 +421,10 @@ def test_broken_containers(tmp_path):
         return error(read, tmp_path / name)
 
     assert "line 2: broken JSON" in bad("x.json", b'[{"text": "a"},\n{"text": ]')
-    assert "not UTF-8 text" in bad("x.jsonl", '{"text": "\u00e9"}'.encode("latin-1"))
-    assert "not UTF-8 text" in bad("x.txt", "abc".encode("utf-16"))
+    rows = (GOOD * 9999 + '{"text": "\u00e9"}\n').encode("latin-1")
+    assert "x.jsonl, line 10000: not UTF-8 text" in bad("x.jsonl", rows)
+    assert "line 10000: not UTF-8 text" in bad("x.jsonl.gz", gzip.compress(rows))
+    assert "x.txt, line 1: not UTF-8 text" in bad("x.txt", "abc".encode("utf-16"))
     assert "cannot be read" in bad("x.jsonl.gz", b"not gzip")
     assert "cannot be read" in bad("y.jsonl.gz", gzip.compress(GOOD.encode() * 99)[:-20])
     assert "cannot be read" in bad("x.parquet", b"PAR1 not parquet")

@@ -466,4 +466,4 @@ def test_judgements_are_tabbed_text_without_quotes(tmp_path):
     path.write_text('query-id\tcorpus-id\tscore\nq\t"1\t1\nq\t2\t0\n')
     assert read_beir(tmp_path, path)[2] == {"q": {'"1': 1, "2": 0}}
     path.write_bytes("q\t\u00e9\t1\n".encode("latin-1"))
-    assert "test.tsv is not UTF-8 text" in error(read_beir, tmp_path, path)
+    assert "test.tsv, line 1: not UTF-8 text" in error(read_beir, tmp_path, path)

@@ -98,6 +98,8 @@ def test_whatever_changes_the_ids_changes_the_key(tokenizer, tmp_path) -> None:
         token_cache.key_of([e._replace(positive=None, negatives=()) for e in rows],
                            encoder(tokenizer)),
         token_cache.key_of(rows, encoder(tokenizer), scored=True),
+        token_cache.key_of(rows, TextEncoder(tokenizer, 12, append_eos_id=None, prompts={},
+                                             vocabulary=900)),  # they must fit its table
     ]  # fmt: skip
     assert len(set(keys)) == len(keys)
     scored = [e._replace(scores=(1.0,) * (1 + len(e.negatives))) for e in rows]

@@ -103,8 +103,10 @@ def run_main(main: Callable[[list[str]], int | None], argv: list[str] | None = N
         ranks = _joined()
         if isinstance(error, OSError) and error.errno in _PLACES:
             place = f"{error.filename}: " if error.filename else ""
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            what = "free some room" if full else "check the path and its permissions"
             raise SystemExit(_told(UserError(
-                f"{place}{error.strerror}; free it, or name another place (such as --output_dir)"
+                f"{place}{error.strerror}; {what}, or name another place (such as --output_dir)"
             ))) from error  # fmt: skip
         if not (ranks and ranks.error_elsewhere()):
             raise

@@ -2,9 +2,10 @@
 
 Layout: <folder>/<key>/{ids.bin, starts.npy, rows.npy, manifest.json}. Sequence s is
 ids[starts[s] : starts[s + 1]]; row r owns sequences rows[r] .. rows[r + 1] - 1: its anchor, its
-positive (labelled rows only), its negatives. The key hashes whatever the ids depend on, so a change
-of text, tokenizer, prompts or max_length is another directory. A directory appears by a rename, so
-half-written ones are never read, and of two builders one wins.
+positive (labelled rows only), its negatives. The key hashes whatever the ids depend on and the size
+of the model's table, which they must fit: a change of text, tokenizer, prompts or max_length is
+another directory. It appears by a rename, so half-written ones are never read, and of two builders
+one wins.
 """
 
 from __future__ import annotations
@@ -143,7 +144,8 @@ def key_of(examples: Sequence[Example], encoder: TextEncoder, scored: bool = Fal
     state.pop("truncation", None)  # left behind by the last call; ours is max_length
     state.pop("padding", None)
     settings = [VERSION, state, type(encoder.tokenizer).__name__, encoder.max_length,
-                encoder.append_eos_id, sorted(encoder.prompts.items())]  # fmt: skip
+                encoder.append_eos_id, sorted(encoder.prompts.items()),
+                encoder.vocabulary]  # fmt: skip
     settings += ["scored"] if scored else []
     digest = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=16)
     if isinstance(examples, StoredRows):

@@ -24,9 +24,24 @@ def guarded(path: Path, reader: Callable[[Path], Numbered]) -> Numbered:
     try:
         yield from reader(path)
     except UnicodeDecodeError as bad:
-        raise UserError(f"{path} is not UTF-8 text ({bad.reason}); convert it to UTF-8") from None
+        line = _line_of_bad_text(path)
+        raise UserError(
+            f"{path}, line {line}: not UTF-8 text ({bad.reason}); convert the file to UTF-8"
+        ) from None
     except (OSError, EOFError, zlib.error, csv.Error) as bad:
         raise UserError(f"{path} cannot be read: {one_line(bad)}; check the file") from None
+
+
+def _line_of_bad_text(path: Path) -> int:
+    """The first line that is not UTF-8: a decoder reads ahead, and cannot say."""
+    opener = gzip.open if path.name.lower().endswith(".gz") else open
+    with opener(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                line.decode()
+            except UnicodeDecodeError:
+                return number
+    return number
 
 
 def _open(path: Path):
