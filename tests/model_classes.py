@@ -17,6 +17,7 @@ import transformers
 from ranks import ROOT
 from sentence_transformers import SentenceTransformer
 from tiny_models import ENDOFTEXT, MAX_TOKENS, SENTENCES, TEXTS, _byte_bpe, _unigram, _wordpiece
+from tokenizers import Tokenizer, processors
 from transformers import PreTrainedTokenizerFast
 
 import mipic_llm
@@ -48,15 +49,28 @@ CLASSES: dict[str, tuple[str, dict[str, Any]]] = {
     "DistilBert": ("wordpiece", {"dim": 32, "n_layers": 3, "n_heads": 4, "hidden_dim": 64}),
     "Qwen2": ("bytes", {"num_key_value_heads": 2}),
     "Qwen3": ("bytes", GROUPED),
-    "Llama": ("bytes", {"num_key_value_heads": 2}),
+    "Llama": ("begun bytes", {"num_key_value_heads": 2}),
     "Mistral": ("bytes", {"num_key_value_heads": 2, "sliding_window": 8}),
-    "Gemma3Text": ("bytes", GROUPED | {"sliding_window": 8, "layer_types": [
+    "Gemma3Text": ("begun", GROUPED | {"sliding_window": 8, "layer_types": [
         "sliding_attention", "sliding_attention", "full_attention"]}),
     "SmolLM3": ("bytes", {"num_key_value_heads": 2, "pad_token_id": None}),
     "Granite": ("bytes", {"num_key_value_heads": 2}),
     "GPTNeoX": ("bytes", {}),
     "T5": ("unigram", {"d_model": 32, "num_layers": 3, "num_heads": 4, "d_kv": 8, "d_ff": 64}),
 }  # fmt: skip
+
+
+def begun(after_bytes: bool) -> str:
+    """A tokenizer that puts a token before each text and none after it, as those of Llama 3 (a
+    template after another step) and Gemma (a template alone) do."""
+    tokenizer = Tokenizer.from_str(_byte_bpe(False))
+    begin = ("<|im_start|>", tokenizer.token_to_id("<|im_start|>"))
+    template = processors.TemplateProcessing(
+        single=f"{begin[0]} $A", pair=f"{begin[0]} $A {begin[0]}:1 $B:1", special_tokens=[begin]
+    )
+    own = tokenizer.post_processor
+    tokenizer.post_processor = processors.Sequence([own, template]) if after_bytes else template
+    return tokenizer.to_str()
 
 
 def build(name: str, folder: Path) -> Path:
@@ -66,6 +80,8 @@ def build(name: str, folder: Path) -> Path:
     state, special = {
         "wordpiece": (_wordpiece(), BERT), "unigram": (_unigram(), ROBERTA),
         "bytes": (_byte_bpe(False), {"eos": ENDOFTEXT, "pad": ENDOFTEXT}),
+        "begun bytes": (begun(after_bytes=True), {"eos": ENDOFTEXT, "pad": ENDOFTEXT}),
+        "begun": (begun(after_bytes=False), {"eos": ENDOFTEXT, "pad": ENDOFTEXT}),
     }[kind]  # fmt: skip
     (folder / "tokenizer.json").write_text(state, encoding="utf-8")
     settings = {f"{role}_token": token for role, token in special.items()}

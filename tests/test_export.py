@@ -297,7 +297,22 @@ def test_bf16_may_differ_by_what_rounding_does_and_no_more():
     live[1, :8] = live[1, :8].flip(0)
     with pytest.raises(ExportError, match=r"\{'8'"):
         compare(live, rounded, [8, 32], limits, "here")
-    assert rounding_limits(-exact, exact, [8], 2e-3) == {"8": pytest.approx(0.1)}
+
+
+def test_a_model_that_rounding_moves_far_has_one_limit_and_a_least_cosine():
+    torch.manual_seed(0)
+    exact = normalize(torch.randn(4, 32), dim=1)
+
+    def moved(by):
+        return normalize(exact + by * normalize(torch.randn(4, 32), dim=1), dim=1)
+
+    rounded = moved(0.12)
+    limits = rounding_limits(rounded, exact, [8, 32], 2e-3)
+    assert limits["8"] == limits["32"] > 0.3
+    compare(moved(0.12), rounded, [8, 32], limits, "here")
+    with pytest.raises(ExportError, match="a cosine of 0.9; the smallest is"):
+        compare(moved(0.9), rounded, [8, 32], limits, "here")
+    assert max(rounding_limits(moved(0.05), exact, [8, 32], 2e-3).values()) <= 0.1
 
 
 def test_a_difference_fails():

@@ -15,7 +15,15 @@ from mipic_llm.config import Config
 from mipic_llm.data.tokenise import TextEncoder
 from mipic_llm.export.card import Facts
 from mipic_llm.export.portable import EmbeddingSpec, make_spec, write_json
-from mipic_llm.export.verify import check_tokens, differences, prove, reload_vectors
+from mipic_llm.export.verify import (
+    ALLOWED,
+    ROUNDING,
+    UNSTEADY,
+    check_tokens,
+    differences,
+    prove,
+    reload_vectors,
+)
 from mipic_llm.export.write import Check, merge_adapter, write_adapter, write_merged
 from mipic_llm.model.backbone import base_of
 from mipic_llm.model.dense import trained
@@ -66,6 +74,11 @@ class Proof:
 
         return proved
 
+    def moved(self) -> float:
+        """By how much of its length rounding was seen to move a vector, where it was much."""
+        allowed = [v for k, v in self.found.items() if k.endswith(ALLOWED)]
+        return max((max(limits.values()) / ROUNDING for limits in allowed), default=0.0)
+
     def write(self, folder: Path, *, rounded: bool = False) -> None:
         """parity.json."""
         about = {"tolerance": self.tolerance(rounded), "texts": len(self.texts),
@@ -107,6 +120,10 @@ def export_model(
             spec = spec._replace(quantization="none")
             check = proof.check(spec, "merged", rounded=True)
             write_merged(out / "merged", whole, spec, check)
+    if rehearsal and (moved := proof.moved()) >= UNSTEADY:
+        say(f"note: {config.train.precision} moves this model's vectors by up to {moved:.2f} of "
+            "their length, and by other amounts in every library and on every device; "
+            "--train.precision fp32 does not")  # fmt: skip
     proof.write(out)
 
 

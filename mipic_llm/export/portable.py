@@ -18,8 +18,8 @@ from mipic_llm.config.files import model_folder
 from mipic_llm.data.tokenise import TextEncoder
 from mipic_llm.errors import UserError
 from mipic_llm.export.card import Facts, model_card
+from mipic_llm.export.tokenizer_file import change_tokenizer
 from mipic_llm.model.dense import Dense, write_dense
-from mipic_llm.model.directory import lower_all
 from mipic_llm.model.files import QUICKSTART_HUB_ID
 from mipic_llm.model.load import nf4
 from mipic_llm.model.source import Source, prompts_by_kind
@@ -209,25 +209,4 @@ def copy_tokenizer(folder: Path, spec: EmbeddingSpec) -> None:
     if changed != settings:
         write_json(path, changed)
     if spec.append_eos or spec.lower_case:
-        _change_tokenizer(folder / "tokenizer.json", spec.append_eos, spec.lower_case)
-
-
-def _change_tokenizer(path: Path, token: str | None, lower_case: bool) -> None:
-    """Make tokenizer.json end every text with `token`, so that any loader pools the same place, and
-    lower the case first."""
-    from tokenizers import Tokenizer, processors
-
-    tokenizer = Tokenizer.from_file(str(path))
-    if lower_case:
-        lower_all(tokenizer)
-    if token:
-        at = tokenizer.token_to_id(token)
-        if at is None:
-            raise UserError(f"model.append_eos: {path.name} has no token {token!r}")
-        ends = processors.TemplateProcessing(
-            single=f"$A:0 {token}:0", pair=f"$A:0 {token}:0 $B:1 {token}:1",
-            special_tokens=[(token, at)],
-        )  # fmt: skip
-        own = tokenizer.post_processor
-        tokenizer.post_processor = ends if own is None else processors.Sequence([own, ends])
-    tokenizer.save(str(path))
+        change_tokenizer(folder / "tokenizer.json", spec.append_eos, spec.lower_case)

@@ -23,6 +23,11 @@ from mipic_llm.model.load import plain_layout
 from mipic_llm.quiet import import_bitsandbytes
 
 ROUNDING, ROUNDING_CAP = 3.0, 0.1  # two roundings, live and reloaded, and some room
+# A model whose whole vectors bf16 moves by this much of their length (an untrained Gemma 3 of
+# 270 M, at its last token: 0.18) rounds in another way with every kernel: there all dims have one
+# wide limit, and the two vectors of a text must have at least this cosine.
+UNSTEADY, CLOSE = 0.1, 0.9
+ALLOWED = ": allowed for rounding"  # in parity.json
 
 
 def loaders(spec: EmbeddingSpec, *, adapter: bool) -> list[str]:
@@ -87,11 +92,12 @@ def check_tokens(
 
 def differences(a_ND: Tensor, b_ND: Tensor, dims: Sequence[int]) -> dict[str, float]:
     """Largest difference of any channel of unit prefixes, at every dim."""
-    worst = {}
-    for d in dims:
-        a, b = normalize(a_ND[:, :d].float(), dim=1), normalize(b_ND[:, :d].float(), dim=1)
-        worst[str(d)] = float((a - b).abs().max())
-    return worst
+    return {str(d): float((_cut(a_ND, d) - _cut(b_ND, d)).abs().max()) for d in dims}
+
+
+def _cut(x_ND: Tensor, d: int) -> Tensor:
+    """Unit prefixes (N, d), float32."""
+    return normalize(x_ND[:, :d].float(), dim=1)
 
 
 def rounding_limits(
@@ -101,9 +107,12 @@ def rounding_limits(
     does to these very vectors (the same files in bf16 and in float32), at most ROUNDING_CAP.
 
     A short prefix with little of the vector's norm magnifies rounding; a wide one rounds little, so
-    its limit stays at the tolerance.
+    its limit stays at the tolerance. See UNSTEADY for models that rounding moves far.
     """
     found = differences(reloaded_ND, exact_ND, dims)
+    moved = [float((_cut(reloaded_ND, d) - _cut(exact_ND, d)).norm(dim=1).max()) for d in dims]
+    if moved[-1] >= UNSTEADY:
+        return dict.fromkeys(found, ROUNDING * max(moved))
     return {d: max(tolerance, min(ROUNDING * v, ROUNDING_CAP)) for d, v in found.items()}
 
 
@@ -111,14 +120,17 @@ def compare(
     live_ND: Tensor, reloaded_ND: Tensor, dims: Sequence[int],
     tolerance: float | Mapping[str, float], where: str,
 ) -> dict[str, float]:  # fmt: skip
-    """`differences`, at every dim. ExportError above tolerance (one, or one per dim)."""
+    """`differences`, at every dim. ExportError above tolerance (one, or one per dim), and where the
+    two vectors of a text have a cosine below CLOSE."""
     worst = differences(live_ND, reloaded_ND, dims)
     limits = tolerance if isinstance(tolerance, Mapping) else dict.fromkeys(worst, tolerance)
-    bad = {d: v for d, v in worst.items() if not v <= limits[d]}
+    near = {str(d): float((_cut(live_ND, d) * _cut(reloaded_ND, d)).sum(1).min()) for d in dims}
+    bad = {d: v for d, v in worst.items() if not (v <= limits[d] and near[d] >= CLOSE)}
     if bad:
         raise ExportError(
             f"export: {where} gives other vectors than the live model: largest difference per dim "
-            f"{bad}, allowed {dict((d, limits[d]) for d in bad)}"
+            f"{bad}, allowed {dict((d, limits[d]) for d in bad)}, and a cosine of {CLOSE}; the "
+            f"smallest is {min(near[d] for d in bad):.4f}"
         )
     return worst
 
@@ -177,7 +189,7 @@ def prove(
                               f"unit length, in place of {spec.width} of length 1")  # fmt: skip
         report[where] = compare(live_ND, vectors, spec.dims, limits, where)
         if any(limit > tolerance for limit in limits.values()):
-            report[f"{where}: allowed for rounding"] = limits
+            report[where + ALLOWED] = limits
     if usage and "sentence-transformers" in loaders(spec, adapter=adapter):
         run_snippet(folder, spec)
     return report

@@ -1,0 +1,65 @@
+"""tokenizer.json, changed where a run made its tokens in another way than the file says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from mipic_llm.errors import UserError
+from mipic_llm.model.directory import lower_all
+
+
+def change_tokenizer(path: Path, token: str | None, lower_case: bool) -> None:
+    """Make tokenizer.json end every text with `token`, so that any loader pools the same place, and
+    lower the case first."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(path))
+    if lower_case:
+        lower_all(tokenizer)
+    if token:
+        at = tokenizer.token_to_id(token)
+        if at is None:
+            raise UserError(f"model.append_eos: {path.name} has no token {token!r}")
+        state = json.loads(tokenizer.to_str())
+        state["post_processor"] = ending_in(token, at, state.get("post_processor"))
+        tokenizer = Tokenizer.from_str(json.dumps(state))
+    tokenizer.save(str(path))
+
+
+def ending_in(token: str, at: int, own: dict[str, Any] | None) -> dict[str, Any]:
+    """A post-processor of the tokenizers library that does what `own` does, then ends each text
+    with this token.
+
+    A template takes one piece and gives several (`<bos> $A` gives two), of which a template after
+    it would see the first alone: so the own one is made longer.
+    """
+    kind = own["type"] if own else None
+    if kind == "Sequence":
+        parts = own["processors"]  # type: ignore[index]
+        kinds = [part["type"] for part in parts]
+        if "TemplateProcessing" not in kinds:
+            return own | {"processors": [*parts, ending_in(token, at, None)]}  # type: ignore
+        last = max(i for i, name in enumerate(kinds) if name == "TemplateProcessing")
+        changed = [*parts[:last], ending_in(token, at, parts[last]), *parts[last + 1 :]]
+        return own | {"processors": changed}  # type: ignore[operator]
+    if own and kind != "TemplateProcessing":
+        return {"type": "Sequence", "processors": [own, ending_in(token, at, None)]}
+    texts = [{"Sequence": {"id": name, "type_id": i}} for i, name in enumerate("AB")]
+    plain = {"type": "TemplateProcessing", "single": texts[:1], "pair": texts, "special_tokens": {}}
+    found: dict[str, Any] = plain | (own or {})
+    ends = [{"SpecialToken": {"id": token, "type_id": i}} for i in (0, 1)]
+
+    def ended(template: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """With the token at the end, and before the second text of a pair."""
+        kinds = [piece["type_id"] for pieces in template for piece in pieces.values()]
+        cut = kinds.index(1) if 1 in kinds else len(template)
+        second = [*template[cut:], ends[1]] if template[cut:] else []
+        return [*template[:cut], ends[0], *second]
+
+    made = {token: {"id": token, "ids": [at], "tokens": [token]}}
+    return found | {
+        "single": ended(found["single"]), "pair": ended(found["pair"]),
+        "special_tokens": found["special_tokens"] | made,
+    }  # fmt: skip
