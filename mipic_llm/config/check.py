@@ -31,6 +31,12 @@ def check_store(uri: str) -> None:
          "sqlite:///runs.db")
 
 
+def check_registered(name: str | None) -> None:
+    """UserError for a name that MLflow's registry refuses."""
+    need(name is None or (name.strip() != "" and not {"/", ":"} & set(name)), "tracking.register: "
+         f"{name!r} can be no name in MLflow's registry; give one without '/' and ':'")  # fmt: skip
+
+
 def validate(c: Config, world_size: int | None = None, *, stage: bool = False) -> None:
     """Refuse everything that can be refused without the model. Raises UserError.
 
@@ -44,6 +50,7 @@ def validate(c: Config, world_size: int | None = None, *, stage: bool = False) -
          "the batch, so no negatives; give --train.batch_size 2 or more")
     if c.tracking.mlflow not in ("auto", "off", ""):
         check_store(c.tracking.mlflow)
+    check_registered(c.tracking.register)
     need(bool(c.output_dir), "output_dir is empty; give --output_dir DIRECTORY")
     need(bool(m.name), "model.name is empty; give a directory or a Hugging Face id")
     need(bool(c.training), "data.train is empty; give files, or demo for the built-in text")

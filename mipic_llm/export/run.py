@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mipic_llm.config import Config, need
+from mipic_llm.config.check import check_registered
 from mipic_llm.export.card import Facts
 from mipic_llm.export.forms import Finished, at_point, merged
 from mipic_llm.export.live import PROBES
@@ -100,6 +101,7 @@ def _onnx(model: Finished) -> None:
 def _tracker(config: Config) -> Tracker:
     """UserError where a model is to be logged and there is no store."""
     own, run, options = config.extra, Path(config.output_dir), config.tracking
+    check_registered(options.register)
     words = [
         "@".join(str(x) for x in (own.dim, own.layers) if x),
         "lens" * own.lens,
