@@ -18,9 +18,10 @@ from test_data_formats import write_jsonl
 from tiny_models import SENTENCES, tiny_bert
 
 import mipic_llm
+from mipic_llm.config import load_config, validate
 from mipic_llm.errors import UserError
 from mipic_llm.report.judged import judged
-from mipic_llm.tracking import MlflowTracker, mlflow_model
+from mipic_llm.tracking import MlflowTracker, make_trackers, mlflow_model
 from mipic_llm.types import Judgement, Point
 
 NAME = "tiny-search"
@@ -289,6 +290,45 @@ def test_a_model_that_cannot_be_sent_is_one_line(place, tmp_path, caplog, monkey
         len(tracker.problems) == 1 and "was not uploaded: division by zero" in tracker.problems[0]
     )
     assert caplog.messages == [f"MLflow at {place.uri}: {tracker.problems[0]}"]
+
+
+def test_a_model_that_no_server_took_is_told(place, tmp_path, caplog):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        uri = f"http://127.0.0.1:{free.getsockname()[1]}"
+    tracker = MlflowTracker(uri, "e", "r")
+    tracker.model(place.out / "merged", {}, 0)
+    tracker.artifact(place.out / "table.txt")
+    tracker.close()
+    (problem,) = tracker.problems
+    assert f"the model {place.out / 'merged'} was not uploaded" in problem
+    assert [problem in line for line in caplog.messages] == [False, True]
+    from mipic_llm.commands import export
+
+    with pytest.raises(UserError, match="the model .* was not uploaded"):
+        export.main(["--output_dir", str(place.out), "--merged", "--to", str(tmp_path),
+                     "--tracking.register", NAME, "--tracking.mlflow", uri])  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["a/b", "a:b", " "])
+def test_a_name_that_the_registry_refuses_is_refused_at_the_start(place, name):
+    from mipic_llm.commands import export
+
+    with pytest.raises(UserError, match="can be no name in MLflow's registry"):
+        validate(load_config(["--tracking.register", name]), 1)
+    with pytest.raises(UserError, match="can be no name in MLflow's registry"):
+        export.main(["--output_dir", str(place.out), "--merged", "--tracking.register", name])
+
+
+def test_a_run_that_goes_on_from_its_first_seconds_stays_one_run(place, tmp_path):
+    """Its checkpoint was written before the server gave an id; mlflow.json was at the end."""
+    config = load_config(["--tracking.mlflow", place.uri])
+    shutil.copy(place.out / "mlflow.json", tmp_path)
+    for step, found in ((3, place.record["run_id"]), (None, None)):
+        _, tracker = make_trackers(config, tmp_path, resume_step=step)
+        assert tracker.run_id == found
+    other = load_config(["--tracking.mlflow", f"sqlite:///{tmp_path}/other.db"])
+    assert make_trackers(other, tmp_path, resume_step=3)[1].run_id is None
 
 
 if __name__ == "__main__":  # what a page looks like: python tests/test_mlflow_model.py DIRECTORY

@@ -32,8 +32,9 @@ def make_trackers(
     """metrics.jsonl and, unless tracking.mlflow is off, MLflow; for rank 0 only.
 
     Store: `tracking.mlflow` when it is a URI, else MLFLOW_TRACKING_URI, else mlruns.db where the
-    user stands, with all runs of a project. Run: `run_id` (from a checkpoint), else MLFLOW_RUN_ID,
-    else a new one. Tags: those of `run_tags`, unless MLFLOW_TAGS says otherwise.
+    user stands, with all runs of a project. Run: `run_id` (from a checkpoint), else, of a resumed
+    run, the one of this store that its directory names, else MLFLOW_RUN_ID, else a new one. Tags:
+    those of `run_tags`, unless MLFLOW_TAGS says otherwise.
     Raises UserError for MLFLOW_TAGS that is no JSON object and for a value that is no URI.
     """
     out, settings, env = Path(output_dir).resolve(), config.tracking, os.environ
@@ -54,6 +55,8 @@ def make_trackers(
             )
         return [jsonl]
     experiment = settings.experiment or env.get("MLFLOW_EXPERIMENT_NAME") or "mipic_llm"
+    if resume_step is not None and run_id is None:  # a checkpoint of the first seconds
+        run_id = _run_of(out, store[0])
     name, run_id = settings.run_name or out.name, run_id or env.get("MLFLOW_RUN_ID") or None
     mlflow = MlflowTracker(
         store[0], experiment, name, run_id, tags=tags, artifact_location=store[1],
@@ -116,6 +119,14 @@ def _read_record(path: Path) -> dict[str, str] | None:
         return None  # of another machine, or deleted
     own = os.environ.get("MLFLOW_TRACKING_URI", "")  # the record has no password
     return found | {"uri": own} if own and masked(own) == uri else found
+
+
+def _run_of(out: Path, uri: str) -> str | None:
+    """The run of this store that the record of a directory names."""
+    found = _read_record(out / RECORD)
+    file = sqlite_file(uri)
+    own = f"sqlite:///{file.resolve()}" if file else uri
+    return found["run_id"] if found and masked(found["uri"]) == masked(own) else None
 
 
 def _store(option: str, out: Path) -> tuple[str, str | None] | None:

@@ -33,11 +33,12 @@ BYTES_PER_SECOND = 10e6  # a model that is sent slower than this is given up by 
 
 
 class _Job(NamedTuple):
-    """Parameters or a file, waiting to be sent."""
+    """Parameters or a file, waiting to be sent. named: the user asked for it by name (a model)."""
 
     send: Callable[[], None]
     about: str
     attempts: int = 0
+    named: bool = False
 
 
 class MlflowTracker(Tracker):
@@ -67,6 +68,7 @@ class MlflowTracker(Tracker):
         self._wake = threading.Condition()
         self._rows: deque[tuple[int, int, dict[str, float]]] = deque(maxlen=ROWS_KEPT)
         self._jobs: deque[_Job] = deque(maxlen=JOBS_KEPT)
+        self._sending: _Job | None = None
         self._begin = False
         self._closing: Status | None = None
         self._settled = threading.Event()  # the run exists, or the first attempt failed
@@ -113,7 +115,8 @@ class MlflowTracker(Tracker):
         legal_figures = {legal(k): float(v) for k, v in figures.items() if v == v}
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
         self._patience += CLOSE_HEALTHY + size / BYTES_PER_SECOND
-        self._later(f"the model {folder}", self.remote.model, folder, legal_figures, step, register)
+        send = partial(self.remote.model, folder, legal_figures, step, register)
+        self._put(lambda: self._jobs.append(_Job(send, f"the model {folder}", named=True)))
 
     def record(self) -> dict[str, str] | None:
         return self.remote.record()
@@ -146,7 +149,12 @@ class MlflowTracker(Tracker):
             stuck = run.down or (hangs and now - max(start, run.busy_since) > CLOSE_DOWN)
             if now - start > (CLOSE_DOWN if stuck else self._patience):
                 self._warn_away("the last rows were not sent in time")
-                return
+                break
+        with self._wake:
+            left = [job.about for job in (self._sending, *self._jobs) if job and job.named]
+        for about in left:
+            self.problems.append(f"{about} was not uploaded: the server is away")
+            self._warn(self.problems[-1], about)
 
     def _later(self, about: str, send: Callable[..., None], *what: Any) -> None:
         job = _Job(partial(send, *what), about)
@@ -219,7 +227,7 @@ class MlflowTracker(Tracker):
         while self._jobs:
             self.remote.call("get_run")  # notices a dead server, which costs the job no attempt
             with self._wake:
-                job = self._jobs.popleft()
+                job = self._sending = self._jobs.popleft()
             try:
                 job.send()
             except Exception as error:
@@ -229,3 +237,5 @@ class MlflowTracker(Tracker):
                     raise
                 self.problems.append(f"{job.about} was not uploaded: {short(error)}")
                 self._warn(self.problems[-1], "item")
+            finally:
+                self._sending = None
