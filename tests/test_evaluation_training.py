@@ -5,14 +5,20 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
 from ranks import ROOT, run_ranks
 from tiny_models import SENTENCES, few, tiny_bert, tiny_qwen3
 
 from mipic_llm.config import load_config
 from mipic_llm.errors import UserError
-from mipic_llm.evaluation.tasks.retrieval import METRICS
+from mipic_llm.evaluation.tasks.base import StsTask
+from mipic_llm.evaluation.tasks.classification import ClassificationTask, LabelledTexts
+from mipic_llm.evaluation.tasks.pairs import LabelledPairs, PairsTask
+from mipic_llm.evaluation.tasks.retrieval import METRICS, RetrievalTask
 from mipic_llm.report import read_scores
 from mipic_llm.training import loop
 from mipic_llm.types import Point
@@ -120,8 +126,33 @@ def test_a_resumed_run_with_a_misspelt_figure_stops_before_its_first_step(base, 
     wrong = ["--eval.every", "2", "--eval.best", "pairs/spearmann@8@4", "--train.resume", "auto"]
     with pytest.raises(UserError, match="did you mean pairs/spearman@8@4"):
         loop.train(load_config(flags(base, out, *more, "6", *wrong)))
-    assert len(losses(out)) == 2
+    assert len(losses(out)) == 3, "the steps after the checkpoint are still there"
+    right = [word.replace("spearmann", "spearman") for word in wrong]
+    loop.train(load_config(flags(base, out, *more, "6", *right)))
+    assert len(losses(out)) == 6
     assert "scores.jsonl keeps rows of steps that are made again" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["sts", "pairs", "untuned", "classification", "retrieval"])
+def test_a_task_names_its_figures(kind) -> None:
+    """What --eval.best may be is known before a vector is."""
+    texts = [f"text {i}" for i in range(8)]
+    pairs = LabelledPairs(texts[:4], texts[4:], np.array([0, 1, 0, 1]))
+    labelled = LabelledTexts(texts, ["a", "b"] * 4)
+    task = {
+        "sts": lambda: StsTask("t", [
+            SimpleNamespace(sentence1=texts[i], sentence2=texts[i + 4], score=i) for i in range(4)
+        ]),
+        "pairs": lambda: PairsTask("t", tune=pairs, test=pairs),
+        "untuned": lambda: PairsTask("t", tune=None, test=pairs),
+        "classification": lambda: ClassificationTask("t", train=labelled, validation=None,
+                                                     test=labelled),
+        "retrieval": lambda: RetrievalTask("t", queries={"q": texts[0]}, corpus={"d": texts[1]},
+                                           qrels={"q": {"d": 1.0}}, metrics=("map", "mrr@10")),
+    }[kind]()  # fmt: skip
+    torch.manual_seed(0)
+    found = task.score(lambda kind, asked: torch.randn(len(asked), 4), [2, 4])
+    assert set(task.metrics) == {figure.metric for figure in found}
 
 
 def test_key_is_what_mlflow_gets() -> None:

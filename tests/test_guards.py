@@ -492,11 +492,15 @@ def test_a_resumed_run_checks_the_batch_that_comes_next(base, tmp_path):
     assert list(losses(tmp_path / "out")) == [1, 2, 3, 4, 5]
 
 
-def test_a_mistake_in_the_data_deletes_nothing(base, copy, tmp_path):
+def test_a_mistake_deletes_nothing(base, copy, tmp_path):
     bad = tmp_path / "bad.jsonl"
     bad.write_text('{"anchor": 3, "positive": "x"}\n')
     before = names(copy)
-    for more in (["--data.train", str(bad)], ["--model.name", "nowhere/at/all"]):
+    for more in (
+        ["--data.train", str(bad)], ["--model.name", "nowhere/at/all"],
+        ["--data.validation", "demo", "--eval.every", "2", "--eval.best", "demo/spearmann@32@4"],
+        ["--tracking.mlflow", "off", "--tracking.register", "name"],
+    ):  # fmt: skip
         with pytest.raises(UserError):
             run(base, copy, "--overwrite", "true", *more)
         assert names(copy) == before

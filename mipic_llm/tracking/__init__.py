@@ -21,8 +21,9 @@ from mipic_llm.tracking.mlflow_run import MlflowTracker
 
 RECORD = "mlflow.json"
 
-__all__ = ["JsonlTracker", "MlflowTracker", "Parent", "Status", "Tracker", "environment", "follow",
-           "legal", "make_trackers", "wait_for_import", "write_record"]  # fmt: skip
+__all__ = ["JsonlTracker", "MlflowTracker", "Parent", "Status", "Tracker", "check_tracking",
+           "environment", "follow", "legal", "make_trackers", "wait_for_import",
+           "write_record"]  # fmt: skip
 
 
 def make_trackers(
@@ -37,22 +38,11 @@ def make_trackers(
     those of `run_tags`, unless MLFLOW_TAGS says otherwise.
     Raises UserError for MLFLOW_TAGS that is no JSON object and for a value that is no URI.
     """
-    out, settings, env = Path(output_dir).resolve(), config.tracking, os.environ
-    store = _store(settings.mlflow, out)
-    try:
-        tags = json.loads(env.get("MLFLOW_TAGS") or "{}")
-        tags = {legal(k): str(v)[:5000] for k, v in [*run_tags(config).items(), *tags.items()]}
-    except (ValueError, AttributeError):
-        raise UserError(
-            'environment MLFLOW_TAGS: not a JSON object; write it as \'{"name": "value"}\''
-        ) from None
+    settings, env = config.tracking, os.environ
+    out, store, more = check_tracking(config, output_dir)
+    tags = {legal(k): str(v)[:5000] for k, v in [*run_tags(config).items(), *more.items()]}
     jsonl = JsonlTracker(out / "metrics.jsonl", resume_step)
     if store is None:
-        if settings.log_model or settings.register:
-            raise UserError(
-                "tracking.log_model and tracking.register need MLflow, which is off; "
-                "give --tracking.mlflow auto, or unset MLFLOW_TRACKING_URI"
-            )
         return [jsonl]
     experiment = settings.experiment or env.get("MLFLOW_EXPERIMENT_NAME") or "mipic_llm"
     if resume_step is not None and run_id is None:  # a checkpoint of the first seconds
@@ -63,6 +53,26 @@ def make_trackers(
         system=settings.system_metrics,
     )  # fmt: skip
     return [jsonl, mlflow]
+
+
+def check_tracking(
+    config: Config, output_dir: str | Path
+) -> tuple[Path, tuple[str, str | None] | None, dict[str, Any]]:
+    """What can be refused of a run's tracking before anything is written. -> its directory, its
+    store as `_store` gives it, and MLFLOW_TAGS."""
+    out, settings = Path(output_dir).resolve(), config.tracking
+    store = _store(settings.mlflow, out)
+    if store is None and (settings.log_model or settings.register):
+        raise UserError(
+            "tracking.log_model and tracking.register need MLflow, which is off; "
+            "give --tracking.mlflow auto, or unset MLFLOW_TRACKING_URI"
+        )
+    try:
+        return out, store, dict(json.loads(os.environ.get("MLFLOW_TAGS") or "{}").items())
+    except (ValueError, AttributeError):
+        raise UserError(
+            'environment MLFLOW_TAGS: not a JSON object; write it as \'{"name": "value"}\''
+        ) from None
 
 
 def write_record(out: Path, tracker: Tracker) -> None:

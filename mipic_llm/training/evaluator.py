@@ -49,6 +49,7 @@ class Evaluator:
         self.points = eval_points(run.config, run.source.n_layers)
         self.some = _chosen(self.options.points or [], self.points) or self.points
         self.path, self.folder = run.out / "scores.jsonl", run.out / "best"
+        self._check_best()
         self.first: dict[tuple, float] = {}  # figures before training
         # With a teacher `base` a user may want to keep the index: vectors before training, of
         # queries and documents at the last layer, by kind.
@@ -61,21 +62,18 @@ class Evaluator:
             self._drop_later_rows()
             scores = read_scores(self.path, stage="before")
             self.first = {s[:3]: s.value for s in scores}
-            if {task.name for task in self.run.data.tasks} <= {s.task for s in scores}:
-                self._check_best(scores)
             return scores
         scores = self._score(self.points, "before")
         self.first = {s[:3]: s.value for s in scores}
-        self._check_best(scores)
         self._tell(scores)
         return scores
 
-    def _check_best(self, scores: list[Score]) -> None:
+    def _check_best(self) -> None:
         """UserError where eval.best is no figure of these tasks at the points that are looked at
         during training."""
         if best := self.options.best:
-            pairs = dict.fromkeys(s[:2] for s in scores)
-            names = [f"{task}/{metric}@{p}" for task, metric in pairs for p in self.some]
+            names = [f"{task.name}/{metric}@{p}" for task in self.run.data.tasks
+                     for metric in task.metrics for p in self.some]  # fmt: skip
             hint = f"{nearest([best], names)}; there are: {', '.join(names[:6])} .."
             need(best in names, f"eval.best: {best!r} is not measured{hint}")
 
@@ -115,7 +113,6 @@ class Evaluator:
         kept in <output_dir>/best."""
         run, scores, words = self.run, self._score(self.some, "during"), ""
         if self.options.best:
-            self._check_best(scores)
             run.finish()  # which decides what the best is
             value = {s.name: s.value for s in scores}[self.options.best]
             value = -math.inf if math.isnan(value) else value

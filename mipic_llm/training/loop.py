@@ -19,7 +19,7 @@ from mipic_llm.runtime import ranks as dist
 from mipic_llm.runtime.packing import check_packing
 from mipic_llm.runtime.ranks import say
 from mipic_llm.runtime.start import start
-from mipic_llm.tracking import Status, environment, make_trackers
+from mipic_llm.tracking import Status, check_tracking, environment, make_trackers
 from mipic_llm.training import selfcheck, setup
 from mipic_llm.training.callbacks import EarlyStopping, ShowProgress, Tracking, check_callbacks
 from mipic_llm.training.checks import canary, check_chunks, check_sight
@@ -73,6 +73,7 @@ def train(
     check_callbacks(callbacks)
     start()
     validate(config, dist.world_size())
+    check_tracking(config, config.output_dir)
     # Given back however this ends: a notebook keeps the frames of an error, and what they hold.
     with claim_output(config) or nullcontext():
         return _run(config, callbacks, rows, validation)

@@ -42,6 +42,7 @@ class Task(Protocol):
     """Interface of an evaluation task: it lists its texts and scores vectors."""
 
     name: str
+    metrics: Sequence[str]  # names of its figures
 
     def texts(self) -> dict[str, list[str]]:
         """Per kind, each distinct text once."""
@@ -76,6 +77,8 @@ def distinct(*groups: Sequence[str]) -> list[str]:
 class StsTask:
     """Semantic textual similarity: Spearman of the cosine with people's scores, nan where it is
     undefined. pairs: objects with sentence1, sentence2 and score."""
+
+    metrics = ("spearman",)
 
     def __init__(self, name: str, pairs: Sequence[Any]) -> None:
         """Raises ValueError without pairs."""

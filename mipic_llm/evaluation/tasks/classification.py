@@ -54,6 +54,8 @@ class ClassificationTask:
         self.name, self.train, self.validation, self.test = name, train, validation, test
         self.c = tuple(c)
 
+    metrics = (macro_f1.__name__, accuracy.__name__)
+
     def texts(self) -> dict[str, list[str]]:
         chosen = [self.train, self.test]
         if len(self.c) > 1 and self.validation is not None:

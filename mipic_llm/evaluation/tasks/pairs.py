@@ -38,6 +38,8 @@ class PairsTask:
 
     def __init__(self, name: str, *, tune: LabelledPairs | None, test: LabelledPairs) -> None:
         self.name, self.tune, self.test = name, tune, test
+        fitted = ("accuracy", "macro_f1") if tune is not None else ()
+        self.metrics = (*fitted, "average_precision")
 
     def texts(self) -> dict[str, list[str]]:
         splits = [split for split in (self.tune, self.test) if split is not None]
