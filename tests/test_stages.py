@@ -236,14 +236,22 @@ def test_a_record_is_read_back_and_compared(recipe, tmp_path) -> None:
     assert again.stages == config.stages and again.data.train == []
     same = {"rows": True, "base": True, "teacher": True}
     moved = recipe.read_text().replace("/a.jsonl", "/c.jsonl")
-    for text, ok in ((moved, True), (moved.replace("steps: 10", "steps: 9"), False),
-                     (moved.replace("query: ", "q: "), False)):  # fmt: skip
+    for text, wrong in (
+        (moved, None),
+        (moved.replace("steps: 10", "steps: 9", 1), "change: entry 1 of stages: steps 10 -> 9; g"),
+        (moved.replace("query: ", "q: "), "change: entry 2 of stages: entry 1 of sources .*q: "),
+        (moved.replace("schedule: constant", "options: {objective.tau: 0.2}"), "change: entry 2 of "
+         "stages: schedule constant -> none; entry 2 of stages: options: objective.tau none -> 0.2"
+         "; give the values"),
+        (moved.replace("model:", "  - {steps: 3, train: [demo]}\nmodel:", 1),
+         "change: stages: 2 of them -> 3; give"),
+    ):  # fmt: skip
         (tmp_path / "new.yaml").write_text(text)
         new = resolve(load_config(["--recipe", str(tmp_path / "new.yaml")]), width=32, n_layers=4)
-        if ok:
+        if wrong is None:
             compare(config, new, same)
         else:
-            with pytest.raises(UserError, match="stages"):
+            with pytest.raises(UserError, match=wrong):
                 compare(config, new, same)
 
 

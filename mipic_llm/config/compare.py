@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from mipic_llm.config.fields import Section
 from mipic_llm.config.schema import OPTIONS, Config, flatten
 from mipic_llm.config.sources import SourceConfig
 from mipic_llm.errors import UserError
@@ -76,7 +77,8 @@ def compare(old: Config, new: Config, same: dict[str, bool | None]) -> list[Chan
     by_content = {"rows": DATA, "base": BASE, "teacher": TEACHER}
     known = frozenset().union(*(keys for k, keys in by_content.items() if same[k] is not None))
     found = [Change(k, before[k], now[k]) for k in OPTIONS if before[k] != now[k]]
-    wrong = [str(c) for c in found if c.key not in NO_MATTER | MAY_CHANGE | known]
+    refused = [c for c in found if c.key not in NO_MATTER | MAY_CHANGE | known]
+    wrong = [line for c in refused for line in _apart(*c)]
     names = {
         "rows": "data.train (other rows)",
         "base": "model.name (other files)",
@@ -94,6 +96,25 @@ def compare(old: Config, new: Config, same: dict[str, bool | None]) -> list[Chan
 def _settings(sources: Sequence[SourceConfig]) -> list[str]:
     """What they say beside which rows they have."""
     return [f"{one.name or ''} {one.changes()} {one.in_batch}" for one in sources]
+
+
+def _apart(name: str, old: object, new: object) -> list[str]:
+    """Where two values differ, a line for each place; name: of the option or of a part of it."""
+    if old == new:
+        return []
+    if isinstance(old, Section) and isinstance(new, Section):
+        parts = [(f"{name}: {k}", getattr(old, k), getattr(new, k)) for k in type(old).model_fields]
+    elif isinstance(old, dict) and isinstance(new, dict):
+        parts = [(f"{name}: {k}", old.get(k), new.get(k)) for k in {**old, **new}]
+    elif name.endswith(("stages", "sources")) and isinstance(old, list) and isinstance(new, list):
+        if len(old) != len(new):
+            return [f"{name}: {len(old)} of them -> {len(new)}"]
+        head, colon, last = name.rpartition(": ")
+        pairs = zip(old, new, strict=True)
+        parts = [(f"{head}{colon}entry {i} of {last}", *p) for i, p in enumerate(pairs, 1)]
+    else:
+        return [f"{name} {_shown(old)} -> {_shown(new)}"]
+    return [line for part in parts for line in _apart(*part)]
 
 
 def _shown(value: object) -> str:
