@@ -68,6 +68,18 @@ def test_every_gpu_gets_a_rank_and_all_words(starter):
         "4/6 local 0 at head", "5/6 local 1 at head"]  # fmt: skip
 
 
+@pytest.mark.parametrize("gpus, code", [("", 1), ("0", EXIT_USER_ERROR), ("two", EXIT_USER_ERROR)])
+def test_a_machine_without_gpus_is_no_finished_training(starter, gpus, code):
+    """It ended with 0, which a Job takes for done."""
+    tools = starter.folder / "tools"
+    tools.mkdir()
+    (tools / "nvidia-smi").write_text("#!/bin/sh\nexit 9\n")
+    (tools / "nvidia-smi").chmod(0o755)
+    path = f"{tools}:{os.environ['PATH']}"
+    assert starter.begin(GPUS=gpus, PATH=path).wait(20) == code
+    assert not (starter.folder / "calls").exists()
+
+
 def test_a_signal_reaches_all_ranks_and_their_code_is_the_answer(starter):
     process = starter.begin()
     while len((starter.folder / "calls").read_text().splitlines()

@@ -17,6 +17,12 @@ elif [ -e "$out/config.yaml" ] && [ ! -e "$out/adapter" ] && [ ! -e "$out/merged
   again=(--overwrite true)
 fi
 gpus=${GPUS:-$(nvidia-smi -L | wc -l)}
+if ! [[ $gpus =~ ^[1-9][0-9]*$ ]]; then
+  why="nvidia-smi shows no GPU" code=1 # of this machine, so worth another try
+  [ -z "${GPUS:-}" ] || why="GPUS is $GPUS" code=2
+  echo "error: $why; nothing was started; set GPUS to the number of processes" >&2
+  exit "$code"
+fi
 export MASTER_ADDR=${MASTER_ADDR:-127.0.0.1} MASTER_PORT=${MASTER_PORT:-29500}
 export WORLD_SIZE=$((${NODES:-1} * gpus))
 pids=()
