@@ -23,6 +23,7 @@ LOGGED = (
     r"The `word_embedding_dimension` argument was renamed",
     r"The modules are dequantized in",  # to merge into them: asked for
     r"Failed to load CPU gemm_4bit_forward from kernels-community",
+    r"This model was loaded in torch\.\w+ on CPU",  # by the proof of an export
 )
 
 
@@ -71,7 +72,7 @@ def quiet() -> None:
         logging.lastResort.addFilter(chatter)
     for name in ("transformers.modeling_utils", "transformers.utils.loading_report",
                  "transformers.integrations.bitsandbytes",
-                 "bitsandbytes.backends.cpu.ops"):  # fmt: skip
+                 "bitsandbytes.backends.cpu.ops", "sentence_transformers.base.model"):  # fmt: skip
         logging.getLogger(name).addFilter(chatter)
 
 
