@@ -302,7 +302,9 @@ def test_a_push_is_one_commit_of_files_that_load(run, tmp_path, hub, capsys):
     assert "pushed: http" in capsys.readouterr().out
 
 
-def test_nothing_is_pushed_without_the_flag_or_a_base_that_others_have(run, tmp_path, hub):
+def test_nothing_is_pushed_without_the_flag_or_a_base_that_others_have(
+    run, tmp_path, hub, monkeypatch
+):
     mipic_llm.export(run, to=tmp_path)
     with pytest.raises(UserError, match="is no id of the hub"):
         mipic_llm.export(run, push="small", to=tmp_path)
@@ -311,3 +313,6 @@ def test_nothing_is_pushed_without_the_flag_or_a_base_that_others_have(run, tmp_
     assert hub.kept == []
     with pytest.raises(UserError, match="me/denied was not uploaded .*403.*hf auth login"):
         mipic_llm.export(run, merged=True, push="me/denied", to=tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(UserError, match="me/away was not uploaded .*does not reach the hub"):
+        mipic_llm.export(run, merged=True, push="me/away", to=tmp_path)

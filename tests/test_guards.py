@@ -492,7 +492,7 @@ def test_a_resumed_run_checks_the_batch_that_comes_next(base, tmp_path):
     assert list(losses(tmp_path / "out")) == [1, 2, 3, 4, 5]
 
 
-def test_a_mistake_deletes_nothing(base, copy, tmp_path):
+def test_a_mistake_deletes_nothing(base, copy, tmp_path, monkeypatch):
     bad = tmp_path / "bad.jsonl"
     bad.write_text('{"anchor": 3, "positive": "x"}\n')
     before = names(copy)
@@ -504,6 +504,11 @@ def test_a_mistake_deletes_nothing(base, copy, tmp_path):
         with pytest.raises(UserError):
             run(base, copy, "--overwrite", "true", *more)
         assert names(copy) == before
+    monkeypatch.setenv("MLFLOW_TAGS", "team: a")
+    with pytest.raises(UserError, match="MLFLOW_TAGS"):
+        run(base, copy, "--overwrite", "true")
+    assert names(copy) == before
+    monkeypatch.delenv("MLFLOW_TAGS")
     assert run(base, copy, "--overwrite", "true", "--train.save_every", "0") == EXIT_DONE
     assert not (copy / "checkpoints").exists() and (copy / "adapter").is_dir()
 

@@ -49,7 +49,9 @@ def push(folder: Path, name: str, spec: EmbeddingSpec, *, private: bool) -> str:
         api.create_repo(name, private=private, exist_ok=True)
         done = api.create_commit(name, operations, commit_message="Upload by mipic export")
     except Exception as error:  # of the hub, of the network
-        raise UserError(f"push: {name} was not uploaded ({one_line(error)}); log in with `hf auth "
-                        "login`, or set HF_TOKEN to a token that may write there"
-                        ) from error  # fmt: skip
+        kinds = {kind.__name__ for kind in type(error).__mro__}  # of the hub's own HTTP library
+        what = "log in with `hf auth login`, or set HF_TOKEN to a token that may write there"
+        if kinds & {"TransportError", "ConnectionError"}:
+            what = "this machine does not reach the hub; export elsewhere, or push from a copy"
+        raise UserError(f"push: {name} was not uploaded ({one_line(error)}); {what}") from error
     return str(done.commit_url)
