@@ -49,6 +49,7 @@ class Proof:
     live_ND: Tensor
     usage: bool = True
     found: dict[str, Any] = field(default_factory=dict)
+    limits: dict[str, float] = field(default_factory=dict)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -68,7 +69,7 @@ class Proof:
             check_tokens(fresh, self.encoder, self.texts, spec)
             self.found.update(prove(
                 fresh, self.live_ND, self.texts, spec, name=name, adapter=name == "adapter",
-                tolerance=self.tolerance(rounded), dtype=self.dtype,
+                tolerance=self.tolerance(rounded), dtype=self.dtype, seen=self.limits,
                 usage=self.usage and spec.quantization == "none",
             ))  # fmt: skip
 
