@@ -27,15 +27,26 @@ LOGGED = (
 )
 
 
-# The tokenizers library uses all cores only where no process is forked later without an exec, of
-# which it cannot know. "no" is ours; a user's own value would be true or false, and is left alone.
+# A process that is forked once the tokenizers library used all cores hangs where it does so again,
+# and a user's own code may fork. So it does within `all_cores` alone, and in no forked process.
+# "no" is ours; a user's own value would be true or false, and is left alone.
 CORES, SERIAL = "TOKENIZERS_PARALLELISM", "no"
+_forked = False
+
+
+def _note_fork() -> None:
+    global _forked
+    _forked = True
+
+
+os.register_at_fork(after_in_child=_note_fork)
 
 
 @contextmanager
 def all_cores() -> Iterator[None]:
-    """Tokenizers use all cores inside, unless the user's own TOKENIZERS_PARALLELISM says no."""
-    if os.environ.get(CORES) != SERIAL:
+    """Tokenizers use all cores inside, but in a forked process, or where the user's own
+    TOKENIZERS_PARALLELISM says no."""
+    if _forked or os.environ.get(CORES) != SERIAL:
         yield
         return
     os.environ[CORES] = "true"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import multiprocessing
 import os
 import threading
 
@@ -192,6 +193,21 @@ def test_many_texts_are_tokenised_on_all_cores(monkeypatch, before, within, numb
     assert seen == [within if number >= 1000 else before]
     assert os.environ["TOKENIZERS_PARALLELISM"] == before
     assert [row.tolist() for row in rows] == [made.fresh([text])[0].tolist() for text in texts]
+
+
+def test_a_forked_process_tokenises_on_one_core(monkeypatch):
+    """On all of them it would hang, as the threads of the process before it are not there."""
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "no")
+    made, texts = encoder(qwen_like(False)), [f"text {i}" for i in range(2000)]
+    before = made.fresh(texts)
+    fork = multiprocessing.get_context("fork")
+    queue = fork.Queue()
+    child = fork.Process(target=lambda: queue.put([row.tolist() for row in made.fresh(texts)]))
+    child.start()
+    try:
+        assert queue.get(timeout=60) == [row.tolist() for row in before]
+    finally:
+        child.kill()
 
 
 def test_threads_may_share_a_tokenizer():
