@@ -31,12 +31,15 @@ LOGGED = (
 # and a user's own code may fork. So it does within `all_cores` alone, and in no forked process.
 # "no" is ours; a user's own value would be true or false, and is left alone.
 CORES, SERIAL = "TOKENIZERS_PARALLELISM", "no"
-_forked = False
+_forked = _inside = False
 
 
 def _note_fork() -> None:
+    """In a new process: another thread of the old one may have been within `all_cores`."""
     global _forked
     _forked = True
+    if _inside:
+        os.environ[CORES] = SERIAL
 
 
 os.register_at_fork(after_in_child=_note_fork)
@@ -46,14 +49,15 @@ os.register_at_fork(after_in_child=_note_fork)
 def all_cores() -> Iterator[None]:
     """Tokenizers use all cores inside, but in a forked process, or where the user's own
     TOKENIZERS_PARALLELISM says no."""
+    global _inside
     if _forked or os.environ.get(CORES) != SERIAL:
         yield
         return
-    os.environ[CORES] = "true"
+    os.environ[CORES], _inside = "true", True
     try:
         yield
     finally:
-        os.environ[CORES] = SERIAL
+        os.environ[CORES], _inside = SERIAL, False
 
 
 def only_pooler_left_out(message: str) -> bool:

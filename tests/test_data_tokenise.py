@@ -14,6 +14,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from mipic_llm.data.tokenise import TextEncoder, pack, pad, resolve_eos
 from mipic_llm.errors import UserError
+from mipic_llm.quiet import all_cores
 
 WORDS = ["a", "b", "c", "long", "text"]
 LONG = " ".join(["long", "text"] * 20)
@@ -208,6 +209,10 @@ def test_a_forked_process_tokenises_on_one_core(monkeypatch):
         assert queue.get(timeout=60) == [row.tolist() for row in before]
     finally:
         child.kill()
+    with all_cores():  # another thread may fork meanwhile
+        child = fork.Process(target=lambda: queue.put(os.environ["TOKENIZERS_PARALLELISM"]))
+        child.start()
+    assert queue.get(timeout=60) == "no"
 
 
 def test_threads_may_share_a_tokenizer():
