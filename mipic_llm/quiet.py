@@ -1,5 +1,5 @@
 """Chatter of libraries that tells a user nothing, dropped message by message. All else is shown.
-And two of them imported without what nobody asked for."""
+And two of them imported without torch's compiler, and the tokenizers library kept from hanging."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ LOGGED = (
 )
 
 
-# A process that is forked once the tokenizers library used all cores hangs where it does so again,
-# and a user's own code may fork. So it does within `all_cores` alone, and in no forked process.
-# "no" is ours; a user's own value would be true or false, and is left alone.
+# Once the tokenizers library has used all cores in a process, a fork of that process hangs where
+# the library does so again; and a user's own code may fork. So the library uses them only within
+# `all_cores`, and never in a forked process. "no" is our value of this variable: a user's own would
+# be true or false, and is left alone.
 CORES, SERIAL = "TOKENIZERS_PARALLELISM", "no"
 _forked = _inside = False
 
@@ -47,8 +48,8 @@ os.register_at_fork(after_in_child=_note_fork)
 
 @contextmanager
 def all_cores() -> Iterator[None]:
-    """Tokenizers use all cores inside, but in a forked process, or where the user's own
-    TOKENIZERS_PARALLELISM says no."""
+    """Inside, tokenizers use all cores; not in a forked process, and not where the user has set
+    TOKENIZERS_PARALLELISM, which then holds."""
     global _inside
     if _forked or os.environ.get(CORES) != SERIAL:
         yield

@@ -138,21 +138,37 @@ def test_a_training_starts_without_plan_or_study(tmp_path):
     assert code == 0, said
 
 
-@pytest.mark.parametrize("package", ["bitsandbytes", "deepspeed.runtime.zero.muon.muon_optimizer"])
-def test_what_a_start_imports_comes_without_the_compiler(package):
-    code = (
-        "import os, sys, mipic_llm.quiet\n"
-        f"mipic_llm.quiet.import_uncompiled({package!r})\n"
-        f"assert {{{package!r}, 'torch._dynamo'}} <= sys.modules.keys()\n"
-        "assert 'torch._inductor.compile_fx' not in sys.modules\n"
-        "assert 'TORCHDYNAMO_DISABLE' not in os.environ\n"
-    )
+def fresh(code: str) -> None:
+    """Run in a new process, which must end well."""
     env = {k: v for k, v in os.environ.items() if k != "TORCHDYNAMO_DISABLE"}
     done = subprocess.run(
         [sys.executable, "-c", code], env=env | {"PYTHONPATH": str(ROOT)}, capture_output=True,
         text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("package", ["bitsandbytes", "deepspeed.runtime.zero.muon.muon_optimizer"])
+def test_what_a_start_imports_comes_without_the_compiler(package):
+    fresh(
+        "import os, sys, mipic_llm.quiet\n"
+        f"mipic_llm.quiet.import_uncompiled({package!r})\n"
+        f"assert {{{package!r}, 'torch._dynamo'}} <= sys.modules.keys()\n"
+        "assert 'torch._inductor.compile_fx' not in sys.modules\n"
+        "assert 'TORCHDYNAMO_DISABLE' not in os.environ\n"
+    )
+
+
+def test_an_optimizer_is_made_without_the_compiler():
+    """DeepSpeed then asks of it whether it is Muon, by an import."""
+    fresh(
+        "import sys, torch\n"
+        "from mipic_llm.runtime.optimizer import make_optimizer\n"
+        "one = torch.nn.Parameter(torch.zeros(2))\n"
+        "make_optimizer([{'params': [one]}], {one: 'one'}, 'adamw', 1)\n"
+        "from deepspeed.runtime.zero.muon.muon_optimizer import MuonWithAuxAdam\n"
+        "assert 'torch._inductor.compile_fx' not in sys.modules\n"
+    )
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))

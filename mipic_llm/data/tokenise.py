@@ -22,7 +22,7 @@ ENDOFTEXT = "<|endoftext|>"  # ends the texts of Qwen3-Embedding, and is not its
 # A fast tokenizer keeps truncation as state and raises "Already borrowed" when two threads use it
 # (collation runs ahead of training in a thread while evaluation may tokenise too).
 _LOCK = threading.Lock()
-MANY = 1000  # texts from which on all cores tokenise: at the start, not in a step
+MANY = 1000  # texts from which on all cores tokenise: mostly those before the first step
 
 
 class TextEncoder:

@@ -16,7 +16,6 @@ from mipic_llm.data.tokenise import TextEncoder
 from mipic_llm.export.card import Facts
 from mipic_llm.export.portable import EmbeddingSpec, make_spec, write_json
 from mipic_llm.export.verify import (
-    ALLOWED,
     ROUNDING,
     UNSTEADY,
     check_tokens,
@@ -40,7 +39,7 @@ class Proof:
     """The vectors that every form of a model must give, and what reloading each form found.
 
     live_ND: of texts, without prompts, one text at a time. usage: run the card's Python too. found:
-    for parity.json.
+    for parity.json. limits: the widest so far, see `prove`.
     """
 
     config: Config
@@ -77,8 +76,8 @@ class Proof:
 
     def moved(self) -> float:
         """By how much of its length rounding was seen to move a vector, where it was much."""
-        allowed = [v for k, v in self.found.items() if k.endswith(ALLOWED)]
-        return max((max(limits.values()) / ROUNDING for limits in allowed), default=0.0)
+        widest = max(self.limits.values(), default=0.0)
+        return widest / ROUNDING if widest > self.tolerance(rounded=True) else 0.0
 
     def write(self, folder: Path, *, rounded: bool = False) -> None:
         """parity.json."""

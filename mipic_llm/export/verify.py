@@ -27,7 +27,6 @@ ROUNDING, ROUNDING_CAP = 3.0, 0.1  # two roundings, live and reloaded, and some 
 # 270 M, at its last token: 0.18) rounds in another way with every kernel: there all dims have one
 # wide limit, and the two vectors of a text must have at least this cosine.
 UNSTEADY, CLOSE = 0.1, 0.7
-ALLOWED = ": allowed for rounding"  # in parity.json
 
 
 def loaders(spec: EmbeddingSpec, *, adapter: bool) -> list[str]:
@@ -196,7 +195,7 @@ def prove(
                               f"unit length, in place of {spec.width} of length 1")  # fmt: skip
         report[where] = compare(live_ND, vectors, spec.dims, limits, where)
         if any(limit > tolerance for limit in limits.values()):
-            report[where + ALLOWED] = limits
+            report[f"{where}: allowed for rounding"] = limits
     if usage and "sentence-transformers" in loaders(spec, adapter=adapter):
         run_snippet(folder, spec)
     return report

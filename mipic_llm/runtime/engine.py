@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from mipic_llm.config import Config
-from mipic_llm.quiet import import_uncompiled
 from mipic_llm.runtime import pickles
 from mipic_llm.runtime.optimizer import make_optimizer, parameter_groups, quicken, undo_first_step
 from mipic_llm.runtime.start import deepspeed
@@ -71,8 +70,6 @@ class Engine:
             optimizer = make_optimizer(groups, names, config.train.optimizer, self.stage)
             if config.train.optimizer == "muon":  # it needs whole gradients of its matrices
                 ds_config["zero_optimization"]["reduce_scatter"] = False
-            else:  # DeepSpeed asks of every optimizer whether it is this one
-                import_uncompiled("deepspeed.runtime.zero.muon.muon_optimizer")
             self.trained = [names[p] for group in optimizer.param_groups for p in group["params"]]
             scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)
         self.ds, *_ = deepspeed.initialize(

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mipic_llm.config import Config
 from mipic_llm.errors import UserError
+from mipic_llm.quiet import import_uncompiled
 from mipic_llm.runtime.reduction import simplify
 
 
@@ -34,6 +35,8 @@ def make_optimizer(
     """For `train.optimizer`; the groups have rates and weight decays of their own. UserError where
     the ZeRO stage cannot carry its state."""
     adam = {"betas": (0.9, 0.999), "eps": 1e-8}
+    if kind != "muon":  # DeepSpeed will ask whether this optimizer is one
+        import_uncompiled("deepspeed.runtime.zero.muon.muon_optimizer")
     if kind == "adamw":
         return torch.optim.AdamW(groups, **adam, fused=True)
     stages = {"adamw_8bit": (0, 1, 2), "muon": (1, 2, 3)}[kind]

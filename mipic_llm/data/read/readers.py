@@ -32,10 +32,13 @@ def guarded(path: Path, reader: Callable[[Path], Numbered]) -> Numbered:
         raise UserError(f"{path} cannot be read: {one_line(bad)}; check the file") from None
 
 
+def _opener(path: Path) -> Callable[..., Any]:
+    return gzip.open if path.name.lower().endswith(".gz") else open
+
+
 def _line_of_bad_text(path: Path) -> int:
     """The first line that is not UTF-8: a decoder reads ahead, and cannot say."""
-    opener = gzip.open if path.name.lower().endswith(".gz") else open
-    with opener(path, "rb") as file:
+    with _opener(path)(path, "rb") as file:
         for number, line in enumerate(file, 1):
             try:
                 line.decode()
@@ -46,8 +49,8 @@ def _line_of_bad_text(path: Path) -> int:
 
 def _open(path: Path):
     """Text, with or without gzip and BOM; line ends are left to the csv reader."""
-    opener = gzip.open if path.name.lower().endswith(".gz") else open
-    return opener(path, "rt", encoding="utf-8-sig", newline="" if "sv" in suffix_of(path) else None)
+    newline = "" if "sv" in suffix_of(path) else None
+    return _opener(path)(path, "rt", encoding="utf-8-sig", newline=newline)
 
 
 def _txt(path: Path) -> Numbered:

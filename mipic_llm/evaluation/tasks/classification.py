@@ -47,14 +47,14 @@ class ClassificationTask:
     on the validation rows if there are any, else in 5-fold cross-validation within train.
     """
 
+    metrics = (macro_f1.__name__, accuracy.__name__)
+
     def __init__(
         self, name: str, *, train: LabelledTexts, validation: LabelledTexts | None,
         test: LabelledTexts, c: Sequence[float] = (1.0,),
     ) -> None:  # fmt: skip
         self.name, self.train, self.validation, self.test = name, train, validation, test
         self.c = tuple(c)
-
-    metrics = (macro_f1.__name__, accuracy.__name__)
 
     def texts(self) -> dict[str, list[str]]:
         chosen = [self.train, self.test]
