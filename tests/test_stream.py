@@ -13,7 +13,10 @@ from mipic_llm.config import SourceConfig, load_config
 from mipic_llm.data import growing, layout, row_store, stream, token_cache
 from mipic_llm.data.plan import BatchPlan
 from mipic_llm.data.read.training import read_training
+from mipic_llm.data.split import Split
 from mipic_llm.errors import UserError
+from mipic_llm.evaluation import fitting
+from mipic_llm.evaluation.fitting import texts_for_pca
 from mipic_llm.model.directory import open_source
 from mipic_llm.training.distinct import distinct
 from mipic_llm.training.feed import prepare_data
@@ -282,6 +285,28 @@ def test_what_names_the_rows_follows_the_files_and_how_they_are_read(place, tmp_
     assert read(path)._replace(spec=given).key() != first
     write_jsonl(path, [{"anchor": "a", "positive": "c"}] * 3)
     assert read(path).key() != first
+
+
+def test_axes_are_fitted_without_all_rows_in_memory(place, tmp_path, monkeypatch, capsys) -> None:
+    """Of rows on disk no more than are wanted are looked at; nothing stays in the directory."""
+
+    def config(how: str):
+        return load_config(["--data.train", str(place / "pairs.jsonl"), str(place / "bare.jsonl"),
+                            "--data.stream", how, "--data.token_cache", str(tmp_path),
+                            "--data.validation_split", "0.1"])  # fmt: skip
+
+    here, there = config("false"), config("true")
+    whole = texts_for_pca(here.training, 10**6, "axes", here)
+    assert texts_for_pca(there.training, 10**6, "axes", there) == whole
+    looked = []
+    whose = row_store.StoredRows.__getitem__
+    monkeypatch.setattr(row_store.StoredRows, "__getitem__",
+                        lambda self, i: looked.append(i) or whose(self, i))  # fmt: skip
+    monkeypatch.setattr(fitting, "split_off", lambda sources, *_: Split(sources, [], ""))
+    some = texts_for_pca(there.training, 50, "axes", there)
+    assert 25 < len(some) <= 50 and len(looked) < 2 * 60
+    assert set(some) <= set(texts_for_pca(here.training, 10**6, "axes"))
+    assert not list(tmp_path.iterdir()) and "rows 30 apart of" in capsys.readouterr().out
 
 
 def test_auto_streams_large_files_only(place, monkeypatch) -> None:

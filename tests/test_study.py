@@ -116,6 +116,21 @@ def test_shipped_studies_are_legal():
         check(read_study(path), Path("nowhere"), files=False)  # their data is the user's
 
 
+def test_a_missing_file_of_a_study_says_how_its_data_are_made(tmp_path) -> None:
+    """A shipped one too; a wrong setting is another matter."""
+    with pytest.raises(UserError, match=r"no such file.*; its data: made, .* benchmarks/regret.py"):
+        check(read_study("regret"), tmp_path)
+    file = tmp_path / "s.yaml"
+    text = "methods: {a: {%s}}\nevaluate: {data: [gone.csv]}\ndata_from: ask Ada\n"
+    file.write_text(text % "objective.name: mrl")
+    with pytest.raises(UserError, match=r"gone\.csv.*; its data: ask Ada$"):
+        check(read_study(file), tmp_path)
+    file.write_text((text % "objective.name: mlr").replace("gone.csv", "demo"))
+    with pytest.raises(UserError) as raised:
+        check(read_study(file), tmp_path)
+    assert "ask Ada" not in str(raised.value)
+
+
 def test_paths_beside_the_file(tmp_path):
     for name in ("lr=1/a.jsonl", "b1.jsonl", "c.jsonl"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

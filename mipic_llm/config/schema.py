@@ -104,7 +104,8 @@ class DataConfig(Section):
     stream: Literal["auto", "true", "false"] = opt("auto", "rows that memory need not hold: they "
         "are written once, in one pass, beside the token cache, and read from there; auto = for "
         "sources of more than 1 GiB of files (Hugging Face ids: only with true)")
-    cache_dir: str | None = opt(None, "where Hugging Face data sets are cached")
+    cache_dir: str | None = opt(None, "where Hugging Face data sets of the training are "
+                                "cached (those of the validation too: HF_HOME)")  # fmt: skip
 
 
 class ObjectiveConfig(Section):

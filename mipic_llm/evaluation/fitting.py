@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mipic_llm.config import Config
-from mipic_llm.data.read.training import read_training, reading_of
+from mipic_llm.config import Config, DataConfig
+from mipic_llm.data.aside import looking
+from mipic_llm.data.read.rows import TextSource
+from mipic_llm.data.read.training import reading_of
 from mipic_llm.data.split import split_off
 from mipic_llm.runtime.ranks import say
 
@@ -21,20 +23,33 @@ def texts_for_pca(
     where all of its files are here to tell them."""
     if not specs:
         return []
-    options = {} if run is None else reading_of(run.data) | {"draw": False, "together": False}
-    sources, reports = read_training(specs, **options | {"negatives": 0})
-    if run is not None and (cut := run.data.validation_split):
-        if len(specs) == len(run.training):
-            sources = split_off(sources, cut, run.seed).kept
-        else:
-            say("data.validation_split: files of the run are gone, so rows that it cut off cannot "
-                f"be told; {what} on those too")  # fmt: skip
-    texts = list(dict.fromkeys(
-        text for source in sources for e in source.examples for text in (e.anchor, e.positive)
-        if text is not None
-    ))  # fmt: skip
+    data = DataConfig() if run is None else run.data
+    options = {} if run is None else reading_of(data) | {"draw": False, "together": False}
+    with looking(specs, data) as look:
+        found = [look(spec, **options | {"negatives": 0}) for spec in specs]
+        sources, reports = [rows for rows, _ in found], [r for _, some in found for r in some]
+        if run is not None and (cut := data.validation_split):
+            if len(specs) == len(run.training):
+                sources = split_off(sources, cut, run.seed).kept
+            else:
+                say("data.validation_split: files of the run are gone, so rows that it cut off "
+                    f"cannot be told; {what} on those too")  # fmt: skip
+        # Where memory need not hold all rows, no more are looked at than texts are wanted.
+        stored = any(not isinstance(source.examples, list) for source in sources)
+        n_rows = sum(len(source.examples) for source in sources)
+        step = max(1, n_rows // most) if stored else 1
+        texts = _distinct(sources, step)
     chosen = texts[:: -(-len(texts) // most)]
-    say(
-        f"{what} on {len(chosen):,} of {len(texts):,} texts of {', '.join(r.path for r in reports)}"
-    )
+    of = f"of rows {step:,} apart" if step > 1 else f"of {len(texts):,} texts"
+    say(f"{what} on {len(chosen):,} {of} of {', '.join(report.path for report in reports)}")
     return chosen
+
+
+def _distinct(sources: Sequence[TextSource], step: int) -> list[str]:
+    """Texts of every step-th row."""
+    found = dict[str, None]()
+    for source in sources:
+        for i in range(0, len(source.examples), step):
+            both = source.examples[i].anchor, source.examples[i].positive
+            found.update((text, None) for text in both if text is not None)
+    return list(found)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from mipic_llm.config import Config, nearest, need
 from mipic_llm.config.derive import LONGEST
@@ -29,20 +31,30 @@ def check(study: Study, out: Path, files: bool = True) -> list[str]:
     models: dict[str, Source] = {}
     for trial in study.trials():
         job = Job(study, trial, out)
-        try:
+        with _at(study, trial, ""):
             config = job.config()
-            for step in job.steps() if files else []:
-                identity.data(job.reads(step))
-            if files:
+        if files:
+            with _at(study, trial, study.data_from):
+                for step in job.steps():
+                    identity.data(job.reads(step))
+            with _at(study, trial, ""):
                 key = str(config.model)
                 models[key] = models.get(key) or open_source(config.model)
                 _check_sizes(study, models[key])
-        except UserError as error:
-            raise UserError(f"study {study.name}, {trial}: {error}") from None
         if trial.seed is not None:
             key = tuple(str(one) for one in config.training)
             sources.setdefault(key, (config, []))[1].append(f"{trial.condition}/{trial.method}")
     return _check_data(study, list(sources.values())) if files else []
+
+
+@contextmanager
+def _at(study: Study, where: Any, data_from: str) -> Iterator[None]:
+    """An error of what is in here names the study, the place, and how its data are made."""
+    try:
+        yield
+    except UserError as error:
+        hint = f"; its data: {data_from}" if data_from else ""
+        raise UserError(f"study {study.name}, {where}: {error}{hint}") from None
 
 
 def _check_sizes(study: Study, model: Source) -> None:
@@ -58,17 +70,17 @@ def _check_data(study: Study, sources: Sequence[tuple[Config, list[str]]]) -> li
     """Read the evaluation data whole, and the training data to see whether it has texts of it."""
     tasks: list[Task] = []
     for number, e in enumerate(study.evaluate, 1):
-        try:
+        place = f"evaluation {number}"
+        with _at(study, place, ""):
             check_bits(e.get("bits") or [], e.get("bits_text") or [], bool(e.get("centre")))
+        with _at(study, place, study.data_from):
             mine, lines = load_tasks(e.get("data") or [])
             more, more_lines = load_suite(e["suite"]) if e.get("suite") else ([], [])
             for key in TEXTS[1:]:
                 if e.get(key):
                     read_training(e[key], negatives=0)
-        except UserError as error:
-            raise UserError(f"study {study.name}, evaluation {number}: {error}") from None
         for line in lines + more_lines:
-            print(f"evaluation {number}: {line}", flush=True)
+            print(f"{place}: {line}", flush=True)
         tasks += mine + more
     names = [task.name for task in tasks]
     for average, parts in study.averages.items():
@@ -79,10 +91,8 @@ def _check_data(study: Study, sources: Sequence[tuple[Config, list[str]]]) -> li
                  f"{part}{nearest([part], names)}; there are: {', '.join(names)}")  # fmt: skip
     found = []
     for config, trials in sources:
-        try:
+        with _at(study, trials[0], study.data_from):
             rows, _ = read_sources(list(config.training), config)
-        except UserError as error:
-            raise UserError(f"study {study.name}, {trials[0]}: {error}") from None
         seen = look(rows, tasks)
         if seen.leaks:
             whose = ", ".join(dict.fromkeys(trials))

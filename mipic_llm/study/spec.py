@@ -16,7 +16,7 @@ from mipic_llm.data.read.find import split_weight
 from mipic_llm.errors import UserError, one_line
 
 KEYS = ("name", "recipe", "settings", "conditions", "methods", "seeds", "evaluate", "averages",
-        "baseline", "untrained", "max_length", "ranks", "ds_config")  # fmt: skip
+        "baseline", "untrained", "max_length", "ranks", "ds_config", "data_from")  # fmt: skip
 EVALUATE_KEYS = (
     "data", "suite", "layers", "dims", "pca_text", "lens_text", "bits", "bits_text", "centre",
     "asymmetric",
@@ -40,7 +40,8 @@ class Trial(NamedTuple):
 
 class Study(NamedTuple):
     """A study as read. settings, conditions, methods and evaluate hold flags by their names.
-    max_length: tokens of a text in every evaluation; None = see `checks.one_length`."""
+    max_length: tokens of a text in every evaluation; None = see `checks.one_length`. data_from:
+    how its files are made, said where one cannot be read."""
 
     name: str
     recipe: str
@@ -55,6 +56,7 @@ class Study(NamedTuple):
     ranks: int
     ds_config: str | None
     max_length: int | None = None
+    data_from: str = ""
 
     def trials(self) -> list[Trial]:
         """Seed by seed, so that a study that is cut short still compares every method."""
@@ -116,7 +118,7 @@ def _study(tree: dict[str, Any], path: Path, where: str) -> Study:
         [_evaluation(e, path.parent, where) for e in evaluations],
         {str(k): list(v) for k, v in (tree.get("averages") or {}).items()}, baseline,
         bool(tree.get("untrained", True)), int(tree.get("ranks") or 1), tree.get("ds_config"),
-        length,
+        length, str(tree.get("data_from") or ""),
     )  # fmt: skip
 
 
