@@ -18,6 +18,7 @@ from types import SimpleNamespace
 import pytest
 
 from mipic_llm.config import Config, load_config
+from mipic_llm.config.check import STORES
 from mipic_llm.errors import UserError
 from mipic_llm.tracking import (
     JsonlTracker,
@@ -466,6 +467,24 @@ def test_mistyped_store_is_the_users_error(tmp_path):
         Parent("of", tmp_path, "study")
     with pytest.raises(UserError, match="'of' is no tracking URI"):  # before hours of work
         load_config(["--tracking.mlflow", "of"])
+
+
+@pytest.mark.parametrize("uri, near", [("htp://host:5000", "http"), ("sqllite:///a.db", "sqlite")])
+def test_a_kind_of_store_that_mlflow_has_not(uri, near):
+    with pytest.raises(UserError, match=rf"no store of kind .*{near}"):
+        load_config(["--tracking.mlflow", uri])
+
+
+@pytest.mark.parametrize("uri", [
+    "http://u:p@h:5", "mysql+pymysql://u@h/db", "databricks", "databricks://profile", "./runs",
+    "file:runs", "/runs",
+])  # fmt: skip
+def test_kinds_of_store_that_mlflow_has(uri):
+    """As MLflow's own registry of them lists them, which is not imported for a check."""
+    from mlflow.tracking._tracking_service.utils import _tracking_store_registry
+
+    assert set(STORES) <= set(_tracking_store_registry._registry)
+    assert load_config(["--tracking.mlflow", uri]).tracking.mlflow == uri
 
 
 @pytest.mark.parametrize("text, kept", [

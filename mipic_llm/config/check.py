@@ -5,15 +5,30 @@ from __future__ import annotations
 
 import os
 import re
+from importlib.metadata import entry_points
 from importlib.util import find_spec
 from itertools import pairwise
 from typing import Any
 
+from mipic_llm.config.fields import nearest
 from mipic_llm.config.points import parse_ladder
 from mipic_llm.config.presets import OBJECTIVES
 from mipic_llm.config.schema import Config, flatten
 from mipic_llm.config.sources import entry_of_stages
 from mipic_llm.errors import UserError
+
+STORES = (
+    "http",
+    "https",
+    "sqlite",
+    "postgresql",
+    "mysql",
+    "mssql",
+    "file",
+    "databricks",
+    "databricks-uc",
+    "uc",
+)  # of MLflow's own; others are plug-ins of its
 
 # fmt: off
 
@@ -29,6 +44,10 @@ def check_store(uri: str) -> None:
     need(uri == "databricks" or re.match(r"[./~]|[\w+.-]+:", uri) is not None, "tracking.mlflow: "
          f"{uri!r} is no tracking URI; give auto, off, or a URI such as http://host:5000 or "
          "sqlite:///runs.db")
+    scheme = uri.partition("://")[0].partition("+")[0]
+    known = [*STORES, *(plugin.name for plugin in entry_points(group="mlflow.tracking_store"))]
+    need(scheme == uri or scheme in known, f"tracking.mlflow: {uri!r}: MLflow has no store of kind "
+         f"{scheme}{nearest([scheme], known)}; there are: {', '.join(known)}")
 
 
 def check_registered(name: str | None) -> None:
