@@ -9,6 +9,7 @@ import json
 import sys
 from itertools import accumulate
 
+import interpreter  # noqa: F401
 import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModel, BertConfig, Qwen3Config, XLMRobertaConfig

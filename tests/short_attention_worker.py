@@ -9,6 +9,7 @@ import json
 import sys
 from functools import partial
 
+import interpreter  # noqa: F401
 import torch
 
 from mipic_llm.model import short_attention as short

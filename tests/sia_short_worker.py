@@ -11,9 +11,9 @@ import sys
 from itertools import product
 from typing import Any
 
+import interpreter  # noqa: F401
 import torch
 from torch import Tensor
-from triton.runtime import interpreter
 
 from mipic_llm.losses import sia_per_example
 from mipic_llm.losses.sia import api, launches, short
@@ -21,17 +21,6 @@ from mipic_llm.losses.sia import api, launches, short
 DIMS, D, L = (5, 16, 30), 70, 2
 BASE: dict[str, Any] = {"dims": DIMS, "ratios": (0.2, 0.5, 0.7), "tau": 0.5, "min_k": 3}
 PACKED, FEW = (18, 5, 3, 2, 1), (17, 9, 4)
-
-_patch = interpreter._patch_lang_tensor
-
-
-def _patch_with_bounds(tensor: Any, scope: Any) -> None:
-    """The interpreter reads a loop's bound with int() of a list of one, an error in numpy 2.4."""
-    _patch(tensor, scope)
-    scope.set_attr(tensor, "__index__", lambda self: self.handle.data.item())
-
-
-interpreter._patch_lang_tensor = _patch_with_bounds
 
 
 def inputs(lengths: tuple[int, ...], padded: bool, dtype: torch.dtype, change: str) -> list[Any]:

@@ -103,8 +103,8 @@ def test_a_run_with_nodes_trains_what_a_run_without_does(tmp_path, make) -> None
     rows, adapters = {}, {}
     for fused in ("true", "false"):
         out = tmp_path / fused
-        told = python(str(HERE.parent / "launch" / "train.py"), *flags, "--model.fused", fused,
-                      "--output_dir", str(out))  # fmt: skip
+        told = python(str(HERE / "interpreter.py"), str(HERE.parent / "launch" / "train.py"),
+                      *flags, "--model.fused", fused, "--output_dir", str(out))  # fmt: skip
         assert ("layers: fused" in told) is (fused == "true")
         rows[fused] = [json.loads(row) for row in (out / "metrics.jsonl").read_text().splitlines()]
         adapters[fused] = load_file(out / "adapter" / "adapter_model.safetensors")
