@@ -112,14 +112,21 @@ def _study(tree: dict[str, Any], path: Path, where: str) -> Study:
     evaluations = [evaluations] if isinstance(evaluations, dict) else evaluations
     settings = _flags({"settings": tree.get("settings")}, where)["settings"]
     return Study(
-        name, str(tree.get("recipe") or "quickstart"), _located(settings, path.parent),
-        *({k: _located(v, path.parent) for k, v in many.items()} for many in (conditions, methods)),
-        seeds,
-        [_evaluation(e, path.parent, where) for e in evaluations],
-        {str(k): list(v) for k, v in (tree.get("averages") or {}).items()}, baseline,
-        bool(tree.get("untrained", True)), int(tree.get("ranks") or 1), tree.get("ds_config"),
-        length, str(tree.get("data_from") or ""),
-    )  # fmt: skip
+        name=name,
+        recipe=str(tree.get("recipe") or "quickstart"),
+        settings=_located(settings, path.parent),
+        conditions={k: _located(v, path.parent) for k, v in conditions.items()},
+        methods={k: _located(v, path.parent) for k, v in methods.items()},
+        seeds=seeds,
+        evaluate=[_evaluation(e, path.parent, where) for e in evaluations],
+        averages={str(k): list(v) for k, v in (tree.get("averages") or {}).items()},
+        baseline=baseline,
+        untrained=bool(tree.get("untrained", True)),
+        ranks=int(tree.get("ranks") or 1),
+        ds_config=tree.get("ds_config"),
+        max_length=length,
+        data_from=str(tree.get("data_from") or ""),
+    )
 
 
 def _known(tree: dict[str, Any], keys: tuple[str, ...], where: str) -> None:
