@@ -7,6 +7,7 @@ in chunks, killed and resumed, in test_resume.py; at other numbers of ranks in t
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +130,15 @@ def test_an_interrupted_build_goes_on_and_a_second_one_finds_all(home, monkeypat
     assert np.array_equal(one, other)
     (data.teacher.folder / "00001.f16").write_bytes(b"half")  # a torn file is made anew
     assert data.teacher.missing() == [1]
+
+
+def test_blocks_that_were_read_hold_no_file_open(home, monkeypatch):
+    """A process may open some thousand files, and four million texts have a thousand blocks."""
+    monkeypatch.setattr(teachers, "BLOCK", 1)
+    data = opened(config_of(home, "--teacher.name", "base", "--teacher.max_length", "16"))[1]
+    before = len(os.listdir("/proc/self/fd"))
+    assert len({key for batch in steps(data) for key in batch.keys}) > 10
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_without_a_cache_they_stay_in_memory(home):

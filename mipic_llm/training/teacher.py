@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from mipic_llm.config import Config, need
 from mipic_llm.data.batch import StepBatch
@@ -76,9 +77,12 @@ class Teacher:
         return self.folder / f"{block:05d}.f16"
 
     def _block(self, block: int) -> np.ndarray:
+        """Mapped by torch, which closes the file: a `np.memmap` keeps it open, and a process may
+        open some thousand files, of which four million texts have as many."""
         if block not in self._blocks:
-            shape = (self._size(block), self.width)
-            self._blocks[block] = np.memmap(self._path(block), np.float16, "r", shape=shape)
+            size = self._size(block) * self.width
+            found = torch.from_file(str(self._path(block)), size=size, dtype=torch.float16)
+            self._blocks[block] = found.view(-1, self.width).numpy()
         return self._blocks[block]
 
     def _whole(self, block: int) -> bool:
