@@ -268,6 +268,18 @@ def test_a_loss_that_is_not_finite_stops_before_a_save(base, tmp_path, every):
     assert run(base, out, "--train.resume", "auto", "--train.learning_rate", "1e-5") == EXIT_DONE
 
 
+def test_a_stop_asked_for_looks_at_the_steps_that_nobody_looked_at(base, tmp_path):
+    """Nothing else would: the step is not logged, and what follows is the export."""
+
+    class Stop:
+        def on_step(self, run, step, row):
+            return "stop" if step == 5 else None
+
+    with pytest.raises(UserError, match=r"^step 4: loss/.* not finite"):
+        run(base, tmp_path / "out", "--train.log_every", "100", "--train.save_every", "0",
+            callbacks=[Poison(4), Stop()])  # fmt: skip
+
+
 def test_weights_that_are_not_finite_are_not_saved(base, tmp_path):
     """The step's figures were fine: its update was not."""
     with pytest.raises(UserError, match="step 4: trained weights are not finite"):

@@ -53,7 +53,7 @@ def run_steps(run: LiveRun, state: RunState, evaluator: Evaluator, signals: list
             look = bool(row) or due or evaluator.due() or len(runner.unread) >= UNREAD
             broken = runner.not_finite() if look else None
             stopping, signalled, found = run.settle(bool(signals), broken)
-            if signalled and not look:
+            if (signalled or stopping) and not look:
                 found = run.settle(broken=runner.not_finite())[2]
             if found:
                 run.finish()
