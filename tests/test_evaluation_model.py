@@ -6,6 +6,7 @@ import importlib.util
 import json
 import math
 import os
+import weakref
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -20,11 +21,13 @@ from mipic_llm.commands import evaluate
 from mipic_llm.config import load_config
 from mipic_llm.data.demo import demo_path
 from mipic_llm.errors import UserError
-from mipic_llm.evaluation import show
+from mipic_llm.evaluation import judge, show
 from mipic_llm.evaluation.encode import encode
-from mipic_llm.evaluation.open import open_finished
+from mipic_llm.evaluation.open import free, open_finished
 from mipic_llm.export.portable import EmbeddingSpec
 from mipic_llm.export.write import merge_adapter, write_adapter, write_merged
+from mipic_llm.mining import texts as mining
+from mipic_llm.mining.settings import MineFlags
 from mipic_llm.model.directory import read_model
 from mipic_llm.runtime.start import start
 
@@ -220,6 +223,34 @@ def test_vectors_that_are_not_finite_are_no_figures(models, tmp_path) -> None:
             else (nullcontext())
         ):
             encode(opened.engine, opened.encoder, texts, [2], batch_size=2)
+
+
+@pytest.mark.parametrize("stage", ["zero0", "zero3"])
+def test_the_next_model_finds_the_memory_of_the_last_one(
+    models, data, tmp_path, monkeypatch, stage
+) -> None:
+    """`mipic compare` opens several in turn; at ZeRO-3 DeepSpeed holds those not closed."""
+    seen = []
+
+    def watched(*args):
+        opened = open_finished(*args)
+        seen.append(weakref.ref(opened.engine.module))
+        return opened
+
+    def left() -> int:
+        held = [m for m in (ref() for ref in seen) if m is not None]
+        return sum(getattr(p, "ds_tensor", p).numel() for m in held for p in m.parameters())
+
+    monkeypatch.setattr(judge, "open_finished", watched)
+    monkeypatch.setattr(mining, "open_finished", watched)
+    evaluate.main(["--model", models["bert"], "--data", str(data), "--layers", "1", "--dims", "8",
+                   "--ds_config", stage, "--output_dir", str(tmp_path)])  # fmt: skip
+    free()
+    assert len(seen) == 1 and left() == 0
+    rows = [{"anchor": "cats", "positive": "dogs"}]
+    config = load_config(["--ds_config", stage], extra=MineFlags)
+    mining.vectors_of(config, models["bert"], mining.read_table(config, rows))
+    assert len(seen) == 2 and left() == 0
 
 
 def test_a_full_disk_leaves_the_figures_on_the_screen(models, data, tmp_path, monkeypatch, capsys):

@@ -15,7 +15,7 @@ from mipic_llm.evaluation.encode import spread_over_ranks
 from mipic_llm.evaluation.fitting import PCA_TEXTS, texts_for_pca
 from mipic_llm.evaluation.lens import HELD_OUT
 from mipic_llm.evaluation.mteb import load_mteb, run_mteb
-from mipic_llm.evaluation.open import open_finished
+from mipic_llm.evaluation.open import Opened, open_finished
 from mipic_llm.evaluation.read import load_suite, load_tasks
 from mipic_llm.evaluation.routes import CALIBRATION, Encode
 from mipic_llm.evaluation.searches import (
@@ -71,14 +71,15 @@ def evaluate(config: Config) -> int:
     pca_texts = texts_for_pca(flags.pca_text, PCA_TEXTS * opened.width, "PCA")
     lens_texts = texts_for_pca(flags.lens_text, PCA_TEXTS * opened.width + HELD_OUT, "lens")
     fitted = texts_for_pca(flags.bits_text, CALIBRATION, "ranges of int8") or pca_texts
-    more, models = float_queries(bool(pca_texts)) if 1 in bits else [], {}
+    more, models, old = float_queries(bool(pca_texts)) if 1 in bits else [], {}, None
     if flags.asymmetric:
         need_searches("--asymmetric", tasks)
         more += asymmetric(layers, lens=bool(lens_texts))
     if flags.old:
         need_searches("--old", tasks)
-        models[OLD], old_last = _older(config, flags.old, dims[-1])
-        more += same_index(layers[-1], old_last)
+        old = _older(config, flags.old, dims[-1])
+        models[OLD] = _last_layer(old, config.eval.batch_size), [old.n_layers]
+        more += same_index(layers[-1], old.n_layers)
     scores = run_suite(
         tasks, vectors, layers=read, points=points, spread=spread_over_ranks, rows=rows,
         pca_texts=pca_texts, lens_texts=lens_texts, bits_texts=fitted, centre=flags.centre,
@@ -89,6 +90,8 @@ def evaluate(config: Config) -> int:
         scores[PREFIX] += run_mteb(mteb_tasks, vectors, layers=read, points=whole,
                                    name=Path(name).name)  # fmt: skip
     scores = {family: found for family, found in scores.items() if found}
+    for one in filter(None, (opened, old)):
+        one.engine.close()
     if dist.rank() == 0:
         facts = about(tasks, opened.encoder, name)
         facts |= {"old": flags.old} if flags.old else {}
@@ -137,21 +140,20 @@ def _track(
         say(line)
 
 
-def _older(
-    config: Config, name: str, widest: int
-) -> tuple[tuple[Encode, list[int]], int]:  # fmt: skip
-    """The older model's last layer as a model of a suite, and the number of that layer."""
+def _older(config: Config, name: str, widest: int) -> Opened:
+    """The older model. UserError where it is narrower than what is scored."""
     opened = open_finished(config, name)
     say(opened.about)
     if widest > opened.width:
         raise UserError(f"--old: {name} has {opened.width} channels, {widest} are to be scored; "
                         f"give --dims of at most {opened.width}")  # fmt: skip
+    return opened
 
-    def vectors(texts: list[str], kind: str) -> Tensor:
-        return opened.encode(texts, [opened.n_layers], batch_size=config.eval.batch_size,
-                             kind=kind)  # fmt: skip
 
-    return (vectors, [opened.n_layers]), opened.n_layers
+def _last_layer(opened: Opened, batch_size: int) -> Encode:
+    """A model's last layer, for a suite."""
+    return lambda texts, kind: opened.encode(texts, [opened.n_layers], batch_size=batch_size,
+                                             kind=kind)  # fmt: skip
 
 
 def _bits(told: Sequence[int]) -> list[int]:

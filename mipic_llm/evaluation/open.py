@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from mipic_llm.config import PRESETS, Config, derive_dims
@@ -90,6 +92,13 @@ def open_finished(config: Config, name: str, source: Source | None = None) -> Op
         name, engine, encoder, source.n_layers, source.width,
         source.dims or derive_dims(source.width), about, source,
     )  # fmt: skip
+
+
+def free() -> None:
+    """Give back the memory of models that were closed and that nobody holds, the GPU's too."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def load_frozen(config: Config, source: Source) -> nn.Module:

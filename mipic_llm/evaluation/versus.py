@@ -10,6 +10,7 @@ from mipic_llm.config import Config
 from mipic_llm.config.evaluating import evaluate_flags
 from mipic_llm.errors import UserError
 from mipic_llm.evaluation.judge import evaluate
+from mipic_llm.evaluation.open import free
 from mipic_llm.model.directory import read_model
 from mipic_llm.model.files import exported
 from mipic_llm.report import Evaluation, compare_two, read_evaluation, read_run
@@ -143,6 +144,7 @@ def _evaluated(config: Config, thing: str, name: str, out: Path, length: int | N
     start()
     changed = config.replace("flag", **values)
     evaluate(changed.told(changed, extra=extra))
+    free()
     dist.barrier()
     return read_evaluation(out, name)
 

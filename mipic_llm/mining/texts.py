@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import importlib.util
 from collections.abc import Callable
 from functools import partial
@@ -21,7 +20,7 @@ from mipic_llm.data.read.formats import collect_rows
 from mipic_llm.data.read.rows import Example, key_of
 from mipic_llm.data.read.training import read_training
 from mipic_llm.errors import UserError
-from mipic_llm.evaluation.open import Opened, open_finished
+from mipic_llm.evaluation.open import Opened, free, open_finished
 from mipic_llm.evaluation.tasks.base import DOCUMENT, QUERY, SYMMETRIC
 from mipic_llm.mining.nearest import cosines
 from mipic_llm.model.directory import read_config
@@ -138,8 +137,9 @@ def vectors_of(config: Config, name: str, table: Table) -> tuple[Vectors, dict[s
     need(all(bool(v.isfinite().all()) for v in vectors), f"{name} gives vectors that are not "
          "finite; try another model, or --train.precision fp32")  # fmt: skip
     about = {"name": name, "vectors": opened.about, "content": opened.source.content}
+    opened.engine.close()
     del opened
-    gc.collect()
+    free()
     return vectors, about
 
 

@@ -14,7 +14,7 @@ from mipic_llm.config import Config, need
 from mipic_llm.data.read.rows import TextSource
 from mipic_llm.evaluation.encode import encode, make_encoder
 from mipic_llm.evaluation.fitting import PCA_TEXTS
-from mipic_llm.evaluation.open import for_inference, load_frozen
+from mipic_llm.evaluation.open import for_inference, free, load_frozen
 from mipic_llm.evaluation.pca import axes_module
 from mipic_llm.evaluation.tasks.base import SYMMETRIC
 from mipic_llm.model.dense import Dense, read_dense
@@ -46,6 +46,7 @@ def turn(
     need(problem is None, str(problem))
     if kept is None:
         axes = _axes(config, source, data)
+        free()
     return source.turned(dist.from_first(axes))
 
 

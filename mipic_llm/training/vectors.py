@@ -5,7 +5,6 @@ Both have `block(texts, rows)`: the vectors of some distinct texts, (n, K) float
 
 from __future__ import annotations
 
-import gc
 import hashlib
 from typing import Any
 
@@ -18,7 +17,7 @@ from mipic_llm.config.schema import ModelConfig
 from mipic_llm.data.read.cells import plain
 from mipic_llm.data.read.rows import key_of
 from mipic_llm.errors import UserError
-from mipic_llm.evaluation.open import open_finished
+from mipic_llm.evaluation.open import free, open_finished
 from mipic_llm.model.directory import read_model
 from mipic_llm.model.files import content_of
 from mipic_llm.model.source import Source, prompts_by_kind
@@ -98,9 +97,7 @@ class ModelVectors:
     def close(self) -> None:
         self.opened.engine.close()
         del self.opened
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        free()
 
 
 # -------------------------------------------------------------------------------- of a file
