@@ -121,6 +121,17 @@ sys.exit(train(load_config(sys.argv[1:])))
 """
 
 
+def test_copies_of_shapes_that_are_gone_are_given_back():
+    """The memory of sia.memory is another shape in each save until it is full."""
+    held, weights = copies.Copies(), torch.ones(50)
+    for filled in range(1, 9):
+        held.begin()
+        last = held.of({"weights": weights, "memory": torch.ones(filled, 50)})
+        kept = [*held.used, *(x for some in held.free.values() for x in some)]
+        assert sum(x.numel() for x in kept) <= 50 + 50 * filled + 50 * (filled - 1)
+    assert all(bool((x == 1).all()) for x in last.thaw().values())
+
+
 def test_a_save_in_flight_holds_no_step_up_and_a_kill_leaves_the_older(base, tmp_path):
     """Two ranks. Rank 1's disk refuses the save of step 4: a line, nothing left. That of step 12
     never ends: steps go on until the next save is due, which waits for it."""

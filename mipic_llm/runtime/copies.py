@@ -64,7 +64,9 @@ class Copies:
         self.room = 0
 
     def begin(self) -> None:
-        """The last save is over. Half of the memory left may be taken by the ranks here."""
+        """The last save is over; what it did not use goes: shapes may change from save to save, as
+        those of a memory that fills. Half of the memory left may be taken by the ranks here."""
+        self.free.clear()
         for copy in self.used:
             self.free[_kind(copy)].append(copy)
         self.used.clear()
