@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from tiny_models import tiny_bert
 from transformers import AutoTokenizer
 
-from mipic_llm.data import token_cache
+from mipic_llm.data import growing, token_cache
 from mipic_llm.data.deal import deal_to_ranks
 from mipic_llm.data.read.rows import Example, key_of
 from mipic_llm.data.read.training import read_training
@@ -139,6 +140,25 @@ def test_builders_at_the_same_time_leave_one_whole_cache(tokenizer, tmp_path) ->
         builder.join(60)
     assert [builder.exitcode for builder in builders] == [0] * 4
     assert token_cache.is_whole(folder) and names(tmp_path) == ["key"]
+
+
+def test_of_builders_on_a_disk_without_locks_the_first_stays(tmp_path, monkeypatch) -> None:
+    """As the nodes of one run on Lustre; the others would take away what is read already."""
+
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(growing.fcntl, "flock", no_locks)
+    folder, asides = tmp_path / "key", []
+    for process in (1, 2):
+        monkeypatch.setattr(growing.os, "getpid", lambda process=process: process)
+        with growing.building(folder, lambda path: (path / "a").is_file()) as aside:
+            (aside / "a").write_text("a")
+            asides.append(aside)
+    first = (asides[0] / "a").stat().st_ino
+    for aside in asides:
+        growing.settle(aside, folder, lambda path: (path / "a").is_file())
+    assert (folder / "a").stat().st_ino == first and names(tmp_path) == ["key"]
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 8])

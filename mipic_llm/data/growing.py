@@ -50,14 +50,21 @@ def building(folder: Path, is_whole: Callable[[Path], bool]) -> Iterator[Path | 
         yield aside
 
 
-def settle(aside: Path, folder: Path) -> None:
+def settle(aside: Path, folder: Path, is_whole: Callable[[Path], bool]) -> None:
     """Give a finished directory its name, in place of a damaged one that has it, when all of it is
-    on the disk."""
+    on the disk. Where the disk knows no locks another builder may have been first: then its
+    directory stays, which others read already."""
     (aside / PROGRESS).unlink(missing_ok=True)
     for path in (*aside.iterdir(), aside):
         sync(path)
-    shutil.rmtree(folder, ignore_errors=True)
-    aside.rename(folder)
+    if folder.exists() and not is_whole(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+    try:
+        aside.rename(folder)
+    except OSError:
+        if not is_whole(folder):
+            raise
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 class Growing:

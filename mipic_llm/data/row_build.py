@@ -62,7 +62,7 @@ def build(folder: Path, read: Any, negatives: int, together: bool = False) -> No
                 files.mark(done)
             done = files.done
         _finish(aside, done, negatives, together)
-        settle(aside, folder)
+        settle(aside, folder, is_whole)
 
 
 def _append(files: Growing, rows: Sequence[Row], nli: bool) -> None:

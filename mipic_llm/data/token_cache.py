@@ -180,7 +180,7 @@ def build(
     with building(folder, is_whole) as aside:
         if aside:
             _write(aside, examples, encoder, scored, told)
-            settle(aside, folder)
+            settle(aside, folder, is_whole)
 
 
 def _write(

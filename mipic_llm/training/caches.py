@@ -86,11 +86,12 @@ def _home(option: str) -> Path:
 def _built(
     folder: Path, is_whole: Callable[[Path], bool], build: Callable[[], None]
 ) -> tuple[str | None, bool]:
-    """Make a directory of a cache where it is not there: on each machine its first rank does.
-    -> (what went wrong, whether it was there); the same on every rank, all call."""
-    problem, hit = None, is_whole(folder)
+    """Make a directory of a cache where it is not there: on each machine its first rank looks, and
+    builds. -> (what went wrong, whether it was there, for that rank to say); all ranks call."""
+    first = int(os.environ.get("LOCAL_RANK") or 0) == 0
+    problem, hit = None, first and is_whole(folder)  # which reads all of a token cache
     dist.barrier()  # all have looked before anyone builds
-    if not hit and int(os.environ.get("LOCAL_RANK") or 0) == 0:
+    if first and not hit:
         try:
             build()
         except OSError as error:
@@ -117,10 +118,12 @@ def open_tokens(source: TextSource, encoder: TextEncoder, option: str) -> Tokens
         say(f"note: {source.name}: this tokenizer's state cannot be hashed: no token cache")
         return lazy
     folder, told = _home(option) / key, _Told(f"{source.name}: rows tokenised")
-    if not token_cache.is_whole(folder):
+
+    def build() -> None:
         say(f"{source.name}: tokenising {len(examples):,} rows for the cache")
-    problem, hit = _built(folder, token_cache.is_whole, lambda: token_cache.build(
-        folder, examples, encoder, scored, lambda done: told(done, len(examples))))  # fmt: skip
+        token_cache.build(folder, examples, encoder, scored, lambda done: told(done, len(examples)))
+
+    problem, hit = _built(folder, token_cache.is_whole, build)
     if problem and option == "auto" and problem.startswith("data.token_cache") and not on_disk:
         say(f"note: {problem}; texts are tokenised as they come")
         return lazy
