@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -165,6 +166,28 @@ def test_rows_are_empty_where_log_every_leaves_a_step_out(base, tmp_path) -> Non
     steps = [loss for kind, *_, loss in record.calls if kind == "step"]
     assert [loss is None for loss in steps] == [True, True, True, False, True, False]
     assert losses(tmp_path) == [steps[3], steps[5]]  # and the last step is logged
+
+
+def test_the_rate_is_that_of_all_steps_since_the_last_row(base, tmp_path, monkeypatch) -> None:
+    """On a GPU the step that is logged waits for those before it; here each owes half a second."""
+    from mipic_llm.training.step import StepRunner
+
+    whole, owed, tokens = StepRunner.run, [0.0], []
+
+    def late(self, batch, step, wanted=True):
+        owed[0] += 0.5
+        tokens.append(sum(map(len, batch.batch.ids)))
+        row = whole(self, batch, step, wanted)
+        time.sleep(owed[0] if wanted else 0)
+        owed[0] = 0 if wanted else owed[0]
+        return row
+
+    monkeypatch.setattr(StepRunner, "run", late)
+    train(load_config(flags(base, tmp_path, "--train.log_every", "4")))
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    rates = [json.loads(line)["tokens_per_second"] for line in lines]
+    for rate, own in zip(rates, (tokens[:4], tokens[4:]), strict=True):
+        assert 0.6 < rate / (sum(own) / (0.5 * len(own))) <= 1
 
 
 def test_a_run_without_a_logged_row_has_no_plot_and_ends_well(base, tmp_path, capsys) -> None:

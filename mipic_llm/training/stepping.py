@@ -36,7 +36,7 @@ def run_steps(run: LiveRun, state: RunState, evaluator: Evaluator, signals: list
         return position, runner.prepare(data.step(position))
 
     run.engine.train(True)
-    run.began = time.monotonic()
+    run.began, clock = time.monotonic(), _Clock()
     if state.rng and evaluator.missing():  # the signal came before this step's evaluation
         evaluator.during(partial(_state, run, runner, state.epoch, state.cursor))
     positions = islice(data.plan.steps(state.epoch, state.cursor), left)
@@ -46,7 +46,7 @@ def run_steps(run: LiveRun, state: RunState, evaluator: Evaluator, signals: list
                 module.enter(epoch)
                 if cursor == 0:
                     say(_stage(run, epoch))
-            row = _step(run, runner, batch)
+            row = _step(run, runner, batch, clock)
             run.emit("on_step", run.step, row)
             here, every = partial(_state, run, runner, epoch, cursor + 1), options.save_every
             due = bool(every and run.step % every == 0 and run.step < run.total)
@@ -109,10 +109,33 @@ def _poisoned(run: LiveRun, state: RunState, found: list[NotFinite], folder: Pat
     )
 
 
-def _step(run: LiveRun, runner: StepRunner, batch: Prepared) -> dict[str, float]:
+class _Clock:
+    """Of the steps that nobody has waited for yet: a GPU works them off while the host goes on, so
+    that the time of the one that is waited for is that of all of them."""
+
+    def __init__(self) -> None:
+        self.begun, self.useful = 0.0, 0
+
+    def add(self, batch: Prepared, waited: bool) -> None:
+        """A step begins. waited: for all steps before it."""
+        if waited:
+            self.begun, self.useful = time.perf_counter(), 0
+        self.useful += sum(map(len, batch.batch.ids))
+
+    def rate(self) -> float:
+        """Useful tokens a second over all ranks; all call, who have waited for the device."""
+        seconds = time.perf_counter() - self.begun
+        mean = dist.mean_over_ranks(torch.tensor([float(self.useful)]))
+        return float(mean) * dist.world_size() / seconds
+
+
+def _step(
+    run: LiveRun, runner: StepRunner, batch: Prepared, clock: _Clock
+) -> dict[str, float]:  # fmt: skip
     """One optimizer step. -> its row of figures, the same on every rank; empty where it is not
     logged, since reading figures means waiting for the device."""
-    begun, rate, step = time.perf_counter(), run.engine.learning_rate, run.step + 1
+    rate, step = run.engine.learning_rate, run.step + 1
+    clock.add(batch, waited=not runner.unread)
     logged = step % run.config.train.log_every == 0 or step == run.total
     row = runner.run(batch, run.step, logged)
     run.step = step
@@ -124,7 +147,7 @@ def _step(run: LiveRun, runner: StepRunner, batch: Prepared) -> dict[str, float]
         row[f"loss_source/{batch.batch.source.name}"] = row["loss"]
     useful, padded = row.pop("useful"), row.pop("padded")
     row.update(
-        lr=rate, tokens_per_second=useful / (time.perf_counter() - begun),
+        lr=rate, tokens_per_second=clock.rate(),
         padding_share=padded / (useful + padded), memory_gib=memory_gib(),
     )  # fmt: skip
     return row
