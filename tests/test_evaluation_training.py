@@ -133,6 +133,29 @@ def test_a_resumed_run_with_a_misspelt_figure_stops_before_its_first_step(base, 
     assert "scores.jsonl keeps rows of steps that are made again" in capfd.readouterr().out
 
 
+def test_a_run_that_goes_on_elsewhere_is_compared_with_its_own_beginning(base, tmp_path, capfd):
+    """Not with the trained model that it goes on with."""
+
+    def run(name: str, *more: str) -> Path:
+        more = "--train.save_every", "2", "--train.max_steps", "5", *more
+        loop.train(load_config(flags(base, tmp_path / name, *more)))
+        return tmp_path / name
+
+    out = run("out")
+    path = out / "checkpoints" / "step-00000004"
+    aside = shutil.copytree(path, out / "checkpoints" / "left-1" / path.name)
+    for name, place in (("one", path), ("two", aside)):
+        again = run(name, "--train.resume", str(place))
+        for stage in ("before", "after"):
+            here, there = (read_scores(x / "scores.jsonl", stage) for x in (again, out))
+            assert here == there and len(here) > 3
+        assert len(losses(again)) == 1
+    capfd.readouterr()
+    (out / "scores.jsonl").unlink()
+    run("three", "--train.resume", str(path))
+    assert "those of step 4 stand for them" in capfd.readouterr().out
+
+
 @pytest.mark.parametrize("kind", ["sts", "pairs", "untuned", "classification", "retrieval"])
 def test_a_task_names_its_figures(kind) -> None:
     """What --eval.best may be is known before a vector is."""

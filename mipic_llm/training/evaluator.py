@@ -63,6 +63,9 @@ class Evaluator:
             scores = read_scores(self.path, stage="before")
             self.first = {s[:3]: s.value for s in scores}
             return scores
+        if self.run.step and self.run.data.tasks:
+            say(f"note: no figures from before the training are here: those of step "
+                f"{self.run.step} stand for them")  # fmt: skip
         scores = self._score(self.points, "before")
         self.first = {s[:3]: s.value for s in scores}
         self._tell(scores)

@@ -30,11 +30,19 @@ from mipic_llm.training.output import (
     clear,
     deleted,
     has_news,
+    keep_figures,
     put,
     record,
     writing,
 )
-from mipic_llm.training.resume import check_resume, find_resume, fingerprint, past_batches, restore
+from mipic_llm.training.resume import (
+    check_resume,
+    find_resume,
+    fingerprint,
+    output_of,
+    past_batches,
+    restore,
+)
 from mipic_llm.training.run import LiveRun
 from mipic_llm.training.stepping import run_steps
 from mipic_llm.training.teacher import build
@@ -84,7 +92,7 @@ def _run(config: Config, callbacks: Sequence[Any], rows: Any, validation: Any) -
     out = Path(config.output_dir)
     resume_from = find_resume(config, out / "checkpoints")
     past = past_batches(resume_from) if resume_from else ()
-    begun = resume_from.parent.parent if resume_from else None
+    begun = output_of(resume_from) if resume_from else None
     config, source, data = setup.open_run(config, rows, validation, past, begun)
     say(data.plan.report())
     changes = check_resume(resume_from, config, source, data) if resume_from else []
@@ -115,6 +123,8 @@ def _run(config: Config, callbacks: Sequence[Any], rows: Any, validation: Any) -
             elsewhere = begun is None or begun.resolve() != out.resolve()
             if config.model.rotate != "none" and elsewhere:
                 write_dense(out / TURNED, source.dense[-1])
+            if begun is not None and elsewhere:
+                keep_figures(begun, out)
             after = state.step if resume_from else None
             trackers = make_trackers(config, out, resume_step=after, run_id=state.mlflow_run_id)
             own = [*map(Tracking, trackers), *own]

@@ -14,6 +14,7 @@ from typing import IO
 from mipic_llm.config import Config, dump, need, read_record
 from mipic_llm.errors import UserError
 from mipic_llm.model.files import forms_of
+from mipic_llm.report import ROWS
 from mipic_llm.runtime import checkpoint
 from mipic_llm.runtime import ranks as dist
 from mipic_llm.runtime.ranks import say
@@ -118,6 +119,13 @@ def deleted(run: LiveRun) -> list[str]:
     if run.rank == 0 and "config.yaml" in gone:
         (run.out / "config.yaml").write_text(dump(run.config), encoding="utf-8")
     return gone
+
+
+def keep_figures(begun: Path, out: Path) -> None:
+    """Of a run that goes on in another directory, those of its model before training."""
+    for name in ("scores.jsonl", ROWS["before"]):
+        if (begun / name).is_file():
+            shutil.copyfile(begun / name, out / name)
 
 
 @contextmanager

@@ -43,6 +43,12 @@ def find_resume(config: Config, folder: Path) -> Path | None:
     return found
 
 
+def output_of(path: Path) -> Path:
+    """The output directory of the run that wrote a checkpoint, which may have been set aside."""
+    folder = path.resolve().parent
+    return (folder.parent if folder.name.startswith("left-") else folder).parent
+
+
 def fingerprint(source: TextSource) -> dict[str, Any]:
     """Name, kind, number of rows and digest (of all texts and scores) of a source, to record."""
     rows, kind = len(source.examples), source.traits.kind
