@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -130,6 +131,38 @@ def test_copies_of_shapes_that_are_gone_are_given_back():
         kept = [*held.used, *(x for some in held.free.values() for x in some)]
         assert sum(x.numel() for x in kept) <= 50 + 50 * filled + 50 * (filled - 1)
     assert all(bool((x == 1).all()) for x in last.thaw().values())
+
+
+def test_a_checkpoint_lists_what_any_rank_sees_and_all_must_see_it(tmp_path, monkeypatch):
+    """The list of a network's disk may lack what another machine has just written. Where a file is
+    on another machine's own disk, the checkpoint would only prove damaged when it is needed."""
+    listed = ["rank_1.pt"]  # of the other rank; ours is late
+
+    def gather(value, aside):
+        assert aside
+        problem, answer = value
+        if isinstance(answer, list):
+            return [(problem, [n for n in answer if n != "rank_1.pt"]), (None, listed)]
+        return [value, (None, {"rank_0.pt": "theirs"} if answer else None)]
+
+    for name, there in {
+        "rank": lambda: 0,
+        "world_size": lambda: 2,
+        "gather_objects": gather,
+    }.items():
+        monkeypatch.setattr(saving.dist, name, there)
+    for step, shared in ((1, True), (2, False)):
+        fresh = tmp_path / "run" / f".step-{step:08d}.new"
+        fresh.mkdir(parents=True)
+        for name in ("config.yaml", "rank_0.pt", *["rank_1.pt"] * shared):
+            (fresh / name).write_text(name)
+        save = partial(saving._write, fresh, [], {"step": step}, dict, 0, None)
+        if shared:
+            files = json.loads((save() / "manifest.json").read_text())["files"]
+            assert sorted(files) == ["config.yaml", "rank_0.pt", "rank_1.pt"]
+        else:
+            with pytest.raises(saving.NotWritten, match="a disk that all machines share"):
+                save()
 
 
 def test_a_save_in_flight_holds_no_step_up_and_a_kill_leaves_the_older(base, tmp_path):

@@ -118,12 +118,18 @@ def _write(
         for path, copy in files:
             torch.save(copy.thaw(), path)
 
+    def look() -> list[str]:
+        return [str(p.relative_to(fresh)) for p in fresh.rglob("*") if p.is_file()]
+
     def check() -> dict[str, list]:  # hundreds of GB: each rank its share
-        written = sorted(p for p in fresh.rglob("*") if p.is_file())[dist.rank() :]
-        share = written[:: dist.world_size()]
-        for path in share:
-            sync(path)
-        return {str(path.relative_to(fresh)): fingerprint(path) for path in share}
+        share = names[dist.rank() :: dist.world_size()]
+        try:
+            for name in share:
+                sync(fresh / name)
+            return {name: fingerprint(fresh / name) for name in share}
+        except FileNotFoundError as error:
+            raise OSError(error.errno, "what another rank wrote is not to be seen; output_dir must "
+                          "lie on a disk that all machines share") from None  # fmt: skip
 
     def commit() -> None:
         if dist.rank() == 0:
@@ -141,6 +147,8 @@ def _write(
             checkpoint.prune(folder, keep, also)
 
     _together(own, folder)
+    # What others wrote a moment ago the list of a network's disk may lack: put together, none does.
+    names = sorted({name for some in _together(look, folder) for name in some})
     parts = _together(check, folder)
     _together(commit, folder)
     return final

@@ -58,9 +58,10 @@ class Evaluator:
 
     def before(self) -> list[Score]:
         """Scores at all points; a resumed run keeps the figures of its first start."""
-        if self.run.step > 0 and self.path.is_file():
+        if self.run.step > 0 and dist.from_first(self.path.is_file()):
             self._drop_later_rows()
-            scores = read_scores(self.path, stage="before")
+            scores = read_scores(self.path, stage="before") if self.run.rank == 0 else []
+            scores = dist.from_first(scores)
             self.first = {s[:3]: s.value for s in scores}
             return scores
         if self.run.step and self.run.data.tasks:
