@@ -32,11 +32,16 @@ if __name__ == "__main__":
         mipic_llm.train(ROWS, output_dir=f"{out}/first", **settings(base))
     except mipic_llm.UserError as error:
         print(f"refused: {error}")
-    second = mipic_llm.train(ROWS, output_dir=f"{out}/second", ds_config="zero3", **settings(base))
+    own = settings(base)
+    own["train"] |= {"save_every": 2}
+    second = mipic_llm.train(ROWS, output_dir=f"{out}/second", ds_config="zero3", **own)
     vectors = [run.encode(SENTENCES[:5], dim=16, layer=2) for run in (first, second)]
     scores = mipic_llm.evaluate(second, PAIRS, dims=[8], layers=[4], output_dir=f"{out}/scores")
     shallow = mipic_llm.export(second, point="16@2", to=f"{out}/small")
+    saved = mipic_llm.export(second, checkpoint=f"{out}/second/checkpoints/step-00000002",
+                             to=f"{out}/saved")  # fmt: skip
     print(json.dumps({
         "same": bool(np.array_equal(*vectors)), "shape": vectors[0].shape,
         "value": scores[0].value, "after": second.scores[0].value, "shallow": shallow.name,
+        "saved": saved.name,
     }))  # fmt: skip

@@ -310,4 +310,5 @@ def test_two_ranks_train_twice_in_one_process_each(base, tmp_path):
     assert len(found) == 2 and found[0] == found[1]  # both ranks have the same
     assert found[0]["same"] and found[0]["shape"] == [5, 16]
     assert found[0]["value"] == pytest.approx(found[0]["after"], abs=1e-6)
-    assert found[0]["shallow"] == "shallow-2x16" and text.count("refused: output_dir") == 2
+    assert found[0]["shallow"] == "shallow-2x16" and found[0]["saved"] == "adapter"
+    assert text.count("refused: output_dir") == 2

@@ -405,6 +405,18 @@ def test_a_strangers_checkpoint_runs_nothing(base, copy, tmp_path, monkeypatch, 
     assert not (tmp_path / "ran").exists()
 
 
+def test_one_rank_of_several_reads_a_checkpoint_by_itself(base, copy, tmp_path, monkeypatch):
+    """`mipic_llm.export` does, in a program of several ranks: the others wait for its end."""
+    monkeypatch.setenv("EVIL", str(tmp_path / "ran"))
+    monkeypatch.setattr(pickles.dist, "world_size", lambda: 2)
+    monkeypatch.setattr(pickles.dist, "gather_objects", lambda *_: pytest.fail("asks the others"))
+    path = copy / "checkpoints" / "step-00000006"
+    assert consolidated(path, trainable_only=True)
+    evil_state(path / "rank_0.pt")
+    with pytest.raises(UserError, match="nothing of it was run"):
+        consolidated(path, trainable_only=True)
+
+
 @pytest.mark.parametrize("stage", [0, 2, 3])
 def test_honest_checkpoints_are_read(base, tmp_path, stage):
     """With a best checkpoint in the state, which is one of our own types; stage 1 is above."""

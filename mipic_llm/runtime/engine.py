@@ -38,9 +38,10 @@ def loading(ds_config: dict[str, Any]) -> Iterator[None]:
 
 
 def consolidated(checkpoint: Path, *, trainable_only: bool) -> dict[str, Tensor]:
-    """Whole float32 weights of a checkpoint of any stage and world size, in this one process."""
+    """Whole weights of a checkpoint of any stage and world size, in this one process; float32, but
+    of ZeRO-0 in bf16."""
     folder = checkpoint / "deepspeed"
-    pickles.check(checkpoint)
+    pickles.check(checkpoint, alone=True)
     if not list(folder.glob("*_optim_states.pt")):  # ZeRO-0: nothing was split
         (path,) = folder.glob("*model_states.pt")
         return pickles.read(path, map_location="cpu")["module"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,11 +30,23 @@ ALLOWED = (
 FORCED, FREED = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 
 
-def check(folder: Path) -> None:
-    """Raise UserError, on every rank, for a *.pt below folder that would call anything else.
-    Nothing is run. Each rank looks at its share."""
+def check(folder: Path, *, alone: bool = False) -> None:
+    """Raise UserError for a *.pt below folder that would call anything else. Nothing is run. Each
+    rank looks at its share, and all raise; alone: this one looks at all, and the others not."""
+    paths = sorted(folder.rglob("*.pt"))
+    if alone:
+        problem = _strange(folder, paths)
+    else:
+        own = _strange(folder, paths[dist.rank() :: dist.world_size()])
+        problem = next((p for p in dist.gather_objects(own) if p), None)
+    if problem:
+        raise UserError(problem)
+
+
+def _strange(folder: Path, paths: Iterable[Path]) -> str | None:
+    """The line for the last of these files that would; None where all are numbers."""
     problem = None
-    for path in sorted(folder.rglob("*.pt"))[dist.rank() :: dist.world_size()]:
+    for path in paths:
         try:
             strange = sorted(set(get_unsafe_globals_in_checkpoint(str(path))) - set(ALLOWED))
         except Exception as error:  # no file of torch.save, or built to mislead
@@ -45,8 +57,7 @@ def check(folder: Path) -> None:
                 "checkpoint of ours does: it was made to run code, or is damaged; nothing of it "
                 "was run, use another"
             )
-    if problem := next((p for p in dist.gather_objects(problem) if p), None):
-        raise UserError(problem)
+    return problem
 
 
 def _named() -> Iterator[tuple[Any, str]]:
