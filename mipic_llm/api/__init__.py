@@ -27,7 +27,7 @@ from mipic_llm.api.arguments import (
 )
 from mipic_llm.api.run import Model, Run, model_path
 from mipic_llm.config import parse_point
-from mipic_llm.config.evaluating import EvaluateFlags, evaluate_flags
+from mipic_llm.config.evaluating import OUTPUT, EvaluateFlags, evaluate_flags
 from mipic_llm.config.fields import Row
 from mipic_llm.config.files import check_file
 from mipic_llm.config.merging import MergeFlags, check_merge
@@ -110,7 +110,7 @@ def evaluate(
 
         judge(config)
         ranks.barrier()
-    return Scores(read_scores(Path(output_dir or "outputs/evaluation") / "scores.jsonl"))
+    return Scores(read_scores(Path(output_dir or OUTPUT) / "scores.jsonl"))
 
 
 def compare(

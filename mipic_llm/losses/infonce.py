@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from mipic_llm.losses.numerics import LEFT_OUT, compute_dtype, full_precision
-from mipic_llm.losses.prefixes import check_index, over_prefixes, tiles
+from mipic_llm.losses.prefixes import check_target, over_prefixes, tiles
 
 Keys = tuple[Tensor, Tensor]  # of the texts of the rows of q (B,) and c (N,), int64
 
@@ -51,7 +51,7 @@ def mrl_per_dim(
     2604.24374.
     """
     B, N = len(q_BD), len(c_ND)
-    check_index("target_B", target_B, B, N)
+    check_target(target_B, B, N)
     if keys is not None and [k.shape for k in keys] != [(B,), (N,)]:
         raise ValueError(f"keys must be of shapes ({B},) and ({N},), got "
                          f"{' and '.join(str(tuple(k.shape)) for k in keys)}")  # fmt: skip
@@ -73,7 +73,7 @@ def too_near(
     gradient. Source: the margin of CachedGISTEmbedLoss in sentence-transformers (Solatorio 2024,
     arXiv 2402.16829).
     """
-    check_index("target_B", target_B, len(q_BD), len(c_ND))
+    check_target(target_B, len(q_BD), len(c_ND))
     dtype = compute_dtype(q_BD, c_ND)
     near_BN = torch.empty(len(q_BD), len(c_ND), dtype=torch.bool, device=q_BD.device)
     with full_precision(q_BD.device), torch.no_grad():

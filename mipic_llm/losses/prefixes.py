@@ -66,15 +66,15 @@ def over_prefixes(
     return OverPrefixes.apply(q_BD, c_ND, term, dims, tau)
 
 
-def check_index(name: str, index_B: Tensor, B: int, N: int) -> None:
-    """Raise ValueError unless index_B is int64 (B,) and, on a CPU, holds 0 .. N - 1 (to look at it
+def check_target(target_B: Tensor, B: int, N: int) -> None:
+    """Raise ValueError unless target_B is int64 (B,) and, on a CPU, holds 0 .. N - 1 (to look at it
     elsewhere would wait for the device)."""
-    if index_B.shape != (B,) or index_B.dtype != torch.int64:
+    if target_B.shape != (B,) or target_B.dtype != torch.int64:
         raise ValueError(
-            f"{name} must be int64 of shape ({B},), got {index_B.dtype} {tuple(index_B.shape)}"
+            f"target_B must be int64 of shape ({B},), got {target_B.dtype} {tuple(target_B.shape)}"
         )
-    if index_B.device.type == "cpu" and B and not 0 <= index_B.min() <= index_B.max() < N:
-        raise ValueError(f"{name} must index the {N} candidates")
+    if target_B.device.type == "cpu" and B and not 0 <= target_B.min() <= target_B.max() < N:
+        raise ValueError(f"target_B must index the {N} candidates")
 
 
 class OverPrefixes(torch.autograd.Function):
