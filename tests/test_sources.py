@@ -15,6 +15,7 @@ from mipic_llm.data.read.rows import Example, TextSource
 from mipic_llm.data.read.training import read_training
 from mipic_llm.errors import UserError
 from mipic_llm.model.directory import open_source
+from mipic_llm.model.prompts import prompt_notes
 from mipic_llm.training.feed import prepare_data, tempered
 from mipic_llm.training.loop import train
 from mipic_llm.training.setup import resolve_for
@@ -184,3 +185,38 @@ def test_a_run_goes_on_where_its_files_were_moved_but_not_with_another_prompt(tm
         compare(old, other, {"rows": True, "base": True, "teacher": None})
     with pytest.raises(UserError, match="data.sources"):
         compare(old, moved, {"rows": None, "base": True, "teacher": None})
+
+
+STAGES = """\
+stages:
+  - {{steps: 2, train: [{0}/bare.jsonl]}}
+  - steps: 2
+    sources: [{{path: {0}/asked.jsonl, name: asked, query_prompt: "a ", document_prompt: "the ",
+               columns: {{anchor: ask, positive: answer}}}}]
+"""
+
+
+def test_prompts_of_a_stages_sources_are_exported(place, tmp_path) -> None:
+    (tmp_path / "stages.yaml").write_text("data: {validation: []}\n" + STAGES.format(place))
+    arguments = ["--recipe", str(tmp_path / "stages.yaml"), "--output_dir", str(tmp_path / "out"),
+                 "--train.batch_size", "4", "--model.name", str(place / "bert"),
+                 "--data.max_length", "20", "--tracking.mlflow", "off"]  # fmt: skip
+    assert train(load_config(arguments)) == 0
+    about = json.loads((tmp_path / "out" / "adapter" / PROMPTS).read_text())["prompts"]
+    assert about == {"query": "", "document": "", "asked": "a ", "asked-document": "the "}
+
+
+def test_prompts_that_export_and_validation_would_miss_are_told(place, tmp_path) -> None:
+    def notes(sources: str, *flags: str) -> list[str]:
+        config = load_config(["--recipe", recipe(tmp_path, sources), *flags,
+                              "--model.name", str(place / "bert")])  # fmt: skip
+        return prompt_notes(config, open_source(config.model))
+
+    both = '    - {path: a, name: a, query_prompt: "q: "}\n    - {path: b, name: b'
+    lost = notes('    - {path: a, query_prompt: "q: "}\n    - {path: b, name: query, '
+                 'document_prompt: "d: "}\n')  # fmt: skip
+    assert [line.split(":")[0] for line in lost] == ["a", "b"] and "by no name" in lost[0]
+    assert notes(both + "}\n") == []  # b is trained with the prompt that validation has
+    (one,) = notes(both + ', query_prompt: "Q: "}\n')
+    assert one.startswith("query texts are trained with 'Q: ', 'q: ' alone") and "have ''" in one
+    assert notes(both + ', query_prompt: "Q: "}\n', "--data.query_prompt", "Q: ") == []

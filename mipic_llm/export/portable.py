@@ -22,6 +22,7 @@ from mipic_llm.export.tokenizer_file import change_tokenizer
 from mipic_llm.model.dense import Dense, write_dense
 from mipic_llm.model.files import QUICKSTART_HUB_ID
 from mipic_llm.model.load import nf4
+from mipic_llm.model.prompts import prompts_of_sources
 from mipic_llm.model.source import Source, prompts_by_kind
 
 TOKENIZER_FILES = (
@@ -87,7 +88,7 @@ def make_spec(config: Config, source: Source, encoder: TextEncoder) -> Embedding
         dims=tuple(config.objective.dims or (source.width,)),
         max_seq_length=config.data.max_length,
         prompts=source.prompts
-        | {s.name: s.query_prompt for s in config.data.sources if s.name and s.query_prompt}
+        | prompts_of_sources(config)
         | {kind: prompts[kind] for kind in ("query", "document")},
         padding_side=encoder.padding_side,
         append_eos=None if eos is None else source.tokenizer.convert_ids_to_tokens(eos),

@@ -35,6 +35,7 @@ from mipic_llm.model.load import (
     lora_settings,
     with_lora,
 )
+from mipic_llm.model.prompts import prompt_notes
 from mipic_llm.model.source import Source
 from mipic_llm.objective import EmbeddingModule, build_objective
 from mipic_llm.runtime import ranks as dist
@@ -225,6 +226,8 @@ def open_run(
         "cannot recompute them; use --train.gradient_checkpointing false",
     )
     check_precision(config.train.precision or "")
+    for note in prompt_notes(config, source) if rows is None else []:
+        say(f"note: {note}")
     data = prepare_data(config, source, rows, validation, past)
     check_rows(config, data.sources)
     source = turn(config, source, data.sources, begun)
