@@ -3,12 +3,15 @@ clipping, what is refused, without waiting for the device; gradients moved toget
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mipic_llm.config import load_config, resolve
+from mipic_llm.errors import UserError
 from mipic_llm.runtime import optimizer as quickened
 from mipic_llm.runtime.ds_config import load_ds_config
 from mipic_llm.runtime.engine import Engine
@@ -98,3 +101,39 @@ def test_gradients_together_are_those_one_by_one(stage, bucket, chunks, monkeypa
     assert (copies < theirs_copies) is (bucket == 1000)
     for a, b in zip(ours, theirs, strict=True):
         assert torch.equal(a, b)
+
+
+def _with_file(path, section: dict) -> Engine:
+    start()
+    path.write_text(json.dumps(section))
+    config = load_config(["--train.batch_size", "4", "--ds_config", str(path)])
+    config = resolve(config, width=384, n_layers=6)
+    torch.manual_seed(0)
+    ds = load_ds_config(config.ds_config, config, world_size=1, hidden_size=6)
+    return Engine(nn.Sequential(nn.Linear(6, 5), nn.Linear(5, 3)), ds, config, lambda n: 1.0)
+
+
+@pytest.mark.parametrize("stage", [0, 2, 3])
+def test_deepspeeds_timers_stand_several_passes_before_a_backward(stage, tmp_path) -> None:
+    def gradients(**extra) -> dict[str, torch.Tensor]:
+        section = {"zero_optimization": {"stage": stage}, **extra}
+        engine, x = _with_file(tmp_path / "ds.json", section), torch.ones(4, 6)
+        for _ in range(2):
+            loss = engine.forward(x).square().sum() + engine.forward(2 * x).sum()
+            engine.backward(iter([loss]), 1)
+            found = {name: grad.clone() for name, grad in engine.gradients()}
+            engine.step()
+        engine.close()
+        return found
+
+    plain, timed = gradients(), gradients(wall_clock_breakdown=True)
+    assert plain.keys() == timed.keys()
+    for name, grad in plain.items():
+        assert grad.abs().max() > 0
+        torch.testing.assert_close(timed[name], grad)
+
+
+def test_what_deepspeed_asserts_about_a_file_is_one_line(tmp_path) -> None:
+    path = tmp_path / "mine.json"
+    with pytest.raises(UserError, match=r"mine.json: DeepSpeed refuses it: gradient_predivide.*;"):
+        _with_file(path, {"zero_optimization": {"stage": 2}, "gradient_predivide_factor": 2.0})

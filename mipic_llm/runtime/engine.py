@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mipic_llm.config import Config
 from mipic_llm.runtime import pickles
+from mipic_llm.runtime.initialize import initialize
 from mipic_llm.runtime.optimizer import make_optimizer, parameter_groups, quicken, undo_first_step
 from mipic_llm.runtime.start import deepspeed
 
@@ -73,10 +74,8 @@ class Engine:
                 ds_config["zero_optimization"]["reduce_scatter"] = False
             self.trained = [names[p] for group in optimizer.param_groups for p in group["params"]]
             scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)
-        self.ds, *_ = deepspeed.initialize(
-            model=module, optimizer=optimizer, lr_scheduler=scheduler, config=ds_config,
-            dist_init_required=False,
-        )  # fmt: skip
+        file = config and config.ds_config
+        self.ds = initialize(module, optimizer, scheduler, ds_config, file)
         self.module = self.ds.module
         self.device = self.ds.device
         if self.stage == 0 and config is not None:
