@@ -7,7 +7,7 @@ and is recorded. All others decide what is trained, and must be equal.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mipic_llm.config.fields import Section
 from mipic_llm.config.schema import OPTIONS, Config, flatten
@@ -65,15 +65,8 @@ def compare(old: Config, new: Config, same: dict[str, bool | None]) -> list[Chan
     same: whether "rows", "base" and "teacher" are those of then by content; None = not known, then
     their names are compared. Raises UserError naming every difference that may not be.
     """
-    before, now = flatten(old), flatten(new)
-    if same["rows"]:  # wherever it lies
-        before, now = (
-            row | {"data.sources": _settings(row["data.sources"]), "stages": [
-                stage.model_copy(update={"train": [], "sources": _settings(stage.sources)})
-                for stage in row["stages"]
-            ]}
-            for row in (before, now)
-        )  # fmt: skip
+    # Where rows lie is of no matter where they are known to be the same.
+    before, now = map(settings_of if same["rows"] else flatten, (old, new))
     by_content = {"rows": DATA, "base": BASE, "teacher": TEACHER}
     known = frozenset().union(*(keys for k, keys in by_content.items() if same[k] is not None))
     found = [Change(k, before[k], now[k]) for k in OPTIONS if before[k] != now[k]]
@@ -91,6 +84,14 @@ def compare(old: Config, new: Config, same: dict[str, bool | None]) -> list[Chan
             "the checkpoint's config.yaml, or start anew in another output_dir"
         )
     return [c for c in found if c.key not in NO_MATTER]
+
+
+def settings_of(config: Config) -> dict[str, Any]:
+    """Every option by its name; of sources and stages what they say beside which rows they have."""
+    row = flatten(config)
+    stages = [stage.model_copy(update={"train": [], "sources": _settings(stage.sources)})
+              for stage in row["stages"]]  # fmt: skip
+    return row | {"data.sources": _settings(row["data.sources"]), "stages": stages}
 
 
 def _settings(sources: Sequence[SourceConfig]) -> list[str]:

@@ -29,6 +29,7 @@ from mipic_llm.evaluation.tasks.base import Task
 from mipic_llm.model.source import Source
 from mipic_llm.runtime import ranks as dist
 from mipic_llm.runtime.ranks import say
+from mipic_llm.training.agree import agree_on_rows
 from mipic_llm.training.caches import open_tokens, read_sources
 from mipic_llm.training.survey import look, summary
 from mipic_llm.training.teacher import Teacher
@@ -144,6 +145,7 @@ def prepare_data(
     tasks += more
     for line in lines + more_lines:
         say(f"evaluation {line}")
+    agree_on_rows(sources, tasks)
     encoder = make_encoder(config, source)
     lengths = [stage.max_length for stage in config.stages for _ in stage.training]
     own = [({"data.max_length": n} if n else {}) | (

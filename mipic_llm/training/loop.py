@@ -21,6 +21,7 @@ from mipic_llm.runtime.ranks import say
 from mipic_llm.runtime.start import start
 from mipic_llm.tracking import Status, check_tracking, environment, make_trackers
 from mipic_llm.training import selfcheck, setup
+from mipic_llm.training.agree import one_place
 from mipic_llm.training.callbacks import EarlyStopping, ShowProgress, Tracking, check_callbacks
 from mipic_llm.training.checks import canary, check_chunks, check_sight
 from mipic_llm.training.evaluator import Evaluator
@@ -83,12 +84,12 @@ def train(
     validate(config, dist.world_size())
     check_tracking(config, config.output_dir)
     # Given back however this ends: a notebook keeps the frames of an error, and what they hold.
-    with claim_output(config) or nullcontext():
-        return _run(config, callbacks, rows, validation)
+    with claim_output(config) or nullcontext() as lock:
+        return _run(config, callbacks, rows, validation, one_place(config, lock))
 
 
-def _run(config: Config, callbacks: Sequence[Any], rows: Any, validation: Any) -> int:
-    """`train` in an output directory that is claimed."""
+def _run(config: Config, callbacks: Sequence[Any], rows: Any, validation: Any, shared: bool) -> int:
+    """`train` in an output directory that is claimed; shared: by all ranks."""
     out = Path(config.output_dir)
     resume_from = find_resume(config, out / "checkpoints")
     past = past_batches(resume_from) if resume_from else ()
@@ -106,6 +107,7 @@ def _run(config: Config, callbacks: Sequence[Any], rows: Any, validation: Any) -
     run = LiveRun(
         config, source, data, engine, out, total, step=state.step, best=state.best,
         saved_best=state.best, mlflow_run_id=state.mlflow_run_id, changes=changes,
+        one_place=shared,
     )  # fmt: skip
     memory = {"data.train": rows, "data.validation": validation}
     run.facts["in_memory"] = [

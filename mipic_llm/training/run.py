@@ -38,7 +38,8 @@ class LiveRun:
     checkpoint. changes: of the configuration, in a resumed run. facts: recorded beside the
     configuration. summary: Markdown for a tracker's page. stop_reason: why the run stops after this
     step, None while it goes on. failure: the first error of a callback on this rank. saving: the
-    step of the save in flight, and what is to be done when it is over.
+    step of the save in flight, and what is to be done when it is over. one_place: all ranks see
+    the same output directory, so that there can be checkpoints.
     """
 
     config: Config
@@ -58,6 +59,7 @@ class LiveRun:
     summary: str = ""
     stop_reason: str | None = None
     failure: Exception | None = None
+    one_place: bool = True
     saver: Saver = field(default_factory=Saver)
     saving: tuple[int, Callable[[bool], None]] | None = None
 

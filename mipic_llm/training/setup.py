@@ -43,6 +43,7 @@ from mipic_llm.runtime.ds_config import load_ds_config
 from mipic_llm.runtime.engine import Engine, loading
 from mipic_llm.runtime.hint import zero3_hint
 from mipic_llm.runtime.ranks import say
+from mipic_llm.training.agree import agree_on_settings
 from mipic_llm.training.feed import Data, Plan, prepare_data
 from mipic_llm.training.schedule import schedule_of, schedule_of_stages
 from mipic_llm.training.teacher import open_teacher
@@ -218,6 +219,7 @@ def open_run(
     for note in source.notes:
         say(f"note: {note}")
     config = resolve_for(_as_adapter(config, source), source)
+    agree_on_settings(config, source)
     kind = model_class(source.config)
     need(
         not config.train.gradient_checkpointing

@@ -61,6 +61,11 @@ def run_steps(run: LiveRun, state: RunState, evaluator: Evaluator, signals: list
             if evaluator.due() and not signalled:
                 evaluator.during(here)
                 stopping = run.settle()[0]
+            need(
+                not signalled or run.one_place, f"stopped by a signal at step {run.step}, without "
+                "a checkpoint, since the ranks share no output_dir; give one on a disk that all "
+                "machines share",
+            )  # fmt: skip
             if due or signalled:
                 run.save(folder, here, keep=options.keep_checkpoints, then=partial(_saved, run))
             if signalled:
