@@ -13,10 +13,10 @@ SCRIPT = """\
 import os, sys
 rank = int(os.environ["RANK"])
 os.chdir(sys.argv[1 + rank])
-import mipic_llm.training.agree
-mipic_llm.training.agree.PATIENCE = 1.0
+import mipic_llm.evaluation.agree
+mipic_llm.evaluation.agree.PATIENCE = 1.0
 from mipic_llm.commands.run import run
-sys.argv = ["mipic", "train", *[a.replace("RANK", str(rank)) for a in sys.argv[3:]]]
+sys.argv = ["mipic", *[a.replace("RANK", str(rank)) for a in sys.argv[3:]]]
 run()
 """
 
@@ -26,18 +26,23 @@ def model(tmp_path_factory) -> Path:
     return tiny_bert(tmp_path_factory.mktemp("agree") / "bert")
 
 
-def start(folder: Path, model: Path, *flags: str, order: list[str] = SENTENCES) -> tuple[int, str]:
-    """Two ranks in directories of their own; the second one's rows come in this order."""
+def ranks(folder: Path, order: list[str], *words: str | Path) -> tuple[int, str]:
+    """A command on two ranks in directories of their own; the second one's rows.csv is in this
+    order."""
     for name, texts in (("one", SENTENCES), ("two", order)):
         (folder / name).mkdir(exist_ok=True)
         rows = [f"{a},{a} again" for a in texts if "," not in a]
         (folder / name / "rows.csv").write_text("\n".join(["anchor,positive", *rows]))
     (folder / "start.py").write_text(SCRIPT)
-    return run_ranks(2, folder / "start.py", [
-        folder / "one", folder / "two", "--model.name", model, "--data.train", "rows.csv",
+    return run_ranks(2, folder / "start.py", [folder / "one", folder / "two", *words])
+
+
+def start(folder: Path, model: Path, *flags: str, order: list[str] = SENTENCES) -> tuple[int, str]:
+    return ranks(
+        folder, order, "train", "--model.name", model, "--data.train", "rows.csv",
         "--data.validation", "none", "--objective.name", "mrl", "--train.max_steps", "2",
         "--train.batch_size", "4", "--tracking.mlflow", "off", "--export.rehearse", "false", *flags,
-    ])  # fmt: skip
+    )  # fmt: skip
 
 
 def test_other_rows_on_another_machine_are_refused(model, tmp_path) -> None:
@@ -90,3 +95,12 @@ mipic_llm.train(rows, validation=[], model={str(model)!r}, objective="mrl",
     assert random.Random("0").random() != random.Random("1").random()
     code, output = run_ranks(2, tmp_path / "program.py", [])
     assert code != 0 and "training data rows[0]: rank 1 (" in output, output
+
+
+def test_an_evaluation_and_a_search_of_other_rows_are_refused(model, tmp_path) -> None:
+    for words, what in (
+        (["evaluate", "--data", "rows.csv"], "evaluation data rows: rank 1 ("),
+        (["mine", "--data.train", "rows.csv", "--mine.output", "mined.jsonl"], "rows or corpus: "),
+    ):
+        code, output = ranks(tmp_path, SENTENCES[::-1], *words, "--model", model)
+        assert code == 2 and what in output and "other rows" in output, output

@@ -11,6 +11,7 @@ from torch import Tensor
 from mipic_llm.config import Config
 from mipic_llm.config.evaluating import OUTPUT, check_bits
 from mipic_llm.errors import EXIT_DONE, UserError
+from mipic_llm.evaluation.agree import agree_on_rows
 from mipic_llm.evaluation.encode import spread_over_ranks
 from mipic_llm.evaluation.fitting import PCA_TEXTS, texts_for_pca
 from mipic_llm.evaluation.lens import HELD_OUT
@@ -53,6 +54,7 @@ def evaluate(config: Config) -> int:
     start()
     out = _output(config)
     tasks = _tasks(flags)
+    agree_on_rows((), tasks)
     mteb_tasks = load_mteb(flags.mteb)
     name = flags.model or config.model.name
     opened = open_finished(config, name)

@@ -13,6 +13,7 @@ import torch
 from mipic_llm.config import Config, need
 from mipic_llm.data.read.find import files_of, split_weight
 from mipic_llm.errors import EXIT_DONE
+from mipic_llm.evaluation.agree import agree_on_texts
 from mipic_llm.mining.nearest import cosines, nearest
 from mipic_llm.mining.settings import MineSettings
 from mipic_llm.mining.texts import Score, Table, Vectors, read_table, second_scores, vectors_of
@@ -34,6 +35,7 @@ def mine(config: Config, data: Any = None) -> int:
     path = flags.mine.check()
     _free(config, path, data)
     table = read_table(config, data)
+    agree_on_texts("rows or corpus", table.queries, table.documents)
     if data is not None:
         config = config.replace(**{"data.train": ["rows in memory"], "data.sources": []})
     first, about = vectors_of(config, flags.model or config.model.name, table)

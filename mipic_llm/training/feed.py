@@ -21,6 +21,7 @@ from mipic_llm.data.stages import StagedPlan
 from mipic_llm.data.token_cache import Tokens, only
 from mipic_llm.data.tokenise import TextEncoder
 from mipic_llm.errors import UserError
+from mipic_llm.evaluation.agree import agree_on_rows
 from mipic_llm.evaluation.answers import held_out_tasks
 from mipic_llm.evaluation.encode import make_encoder
 from mipic_llm.evaluation.names import name_specs
@@ -29,7 +30,6 @@ from mipic_llm.evaluation.tasks.base import Task
 from mipic_llm.model.source import Source
 from mipic_llm.runtime import ranks as dist
 from mipic_llm.runtime.ranks import say
-from mipic_llm.training.agree import agree_on_rows
 from mipic_llm.training.caches import open_tokens, read_sources
 from mipic_llm.training.survey import look, summary
 from mipic_llm.training.teacher import Teacher

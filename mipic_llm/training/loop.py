@@ -12,6 +12,7 @@ from typing import Any
 
 from mipic_llm.config import Config, command_of, validate
 from mipic_llm.errors import EXIT_DONE, EXIT_INCOMPLETE, EXIT_STOPPED
+from mipic_llm.evaluation.agree import one_place
 from mipic_llm.model.attention import choose
 from mipic_llm.model.dense import write_dense
 from mipic_llm.runtime import checkpoint
@@ -21,7 +22,6 @@ from mipic_llm.runtime.ranks import say
 from mipic_llm.runtime.start import start
 from mipic_llm.tracking import Status, check_tracking, environment, make_trackers
 from mipic_llm.training import selfcheck, setup
-from mipic_llm.training.agree import one_place
 from mipic_llm.training.callbacks import EarlyStopping, ShowProgress, Tracking, check_callbacks
 from mipic_llm.training.checks import canary, check_chunks, check_sight
 from mipic_llm.training.evaluator import Evaluator

@@ -21,6 +21,7 @@ from mipic_llm.config import (
     resolve_stages,
 )
 from mipic_llm.data.read.rows import TextSource
+from mipic_llm.evaluation.agree import agree_on_settings
 from mipic_llm.model import blocks
 from mipic_llm.model.attention import model_class
 from mipic_llm.model.backbone import Backbone
@@ -43,7 +44,6 @@ from mipic_llm.runtime.ds_config import load_ds_config
 from mipic_llm.runtime.engine import Engine, loading
 from mipic_llm.runtime.hint import zero3_hint
 from mipic_llm.runtime.ranks import say
-from mipic_llm.training.agree import agree_on_settings
 from mipic_llm.training.feed import Data, Plan, prepare_data
 from mipic_llm.training.schedule import schedule_of, schedule_of_stages
 from mipic_llm.training.teacher import open_teacher

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import socket
 import time
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
@@ -62,13 +65,27 @@ def agree_on_rows(sources: Sequence[TextSource], tasks: Sequence[Task]) -> None:
     own = {f"training data {i}": (s.name, s.weight, s.drawn, digest_of(s.examples))
            for i, s in enumerate(sources, 1)}  # fmt: skip
     own |= {f"evaluation data {i}": (t.name, digest(t)) for i, t in enumerate(tasks, 1)}
+    _refuse(own)
+
+
+def agree_on_texts(what: str, *texts: Sequence[str]) -> None:
+    """The same of texts; what: what a line calls them."""
+    if dist.world_size() == 1:
+        return
+    found = hashlib.blake2b(digest_size=16)
+    for text in chain(*texts):
+        found.update(json.dumps(text).encode())
+    _refuse({what: ("", found.hexdigest())})
+
+
+def _refuse(own: Mapping[str, tuple]) -> None:
+    """own: name and content of each data set, by kind and number."""
     if apart := _first_apart(own):
         kind, rank, host, old, new = apart
-        name = (old or new)[0]
+        name = f"{kind.rstrip(' 0123456789')} {(old or new)[0]}".strip()
         raise UserError(
-            f"{kind.rstrip(' 0123456789')} {name}: rank {rank} ({host}) has other rows, or another "
-            "order, than rank 0; give every machine the same file, and in a program seed what "
-            "draws or shuffles rows"
+            f"{name}: rank {rank} ({host}) has other rows, or another order, than rank 0; give "
+            "every machine the same file, and in a program seed what draws or shuffles rows"
         )
 
 
