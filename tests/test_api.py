@@ -10,8 +10,11 @@ import subprocess
 import sys
 import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 from api_worker import PAIRS, ROWS, settings
@@ -22,6 +25,7 @@ from tiny_models import SENTENCES, TEXTS, tiny_bert
 import mipic_llm
 from mipic_llm import UserError
 from mipic_llm.api.arguments import splits_of
+from mipic_llm.data.read.containers import rows_of
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
@@ -89,7 +93,7 @@ def test_a_finished_run_frees_its_model(base, tmp_path, stage):
     assert len(run.scores) == 0 and repr(run.scores) and run.scores._repr_html_()
 
 
-@pytest.mark.parametrize("kind", ["file", "Dataset", "DatasetDict"])
+@pytest.mark.parametrize("kind", ["file", "Dataset", "DatasetDict", "pandas", "splits", "pyarrow"])
 def test_every_kind_of_data_trains_alike(base, run, tmp_path, kind):
     """The same rows from a file, a Dataset or a DatasetDict train as from the list."""
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
@@ -97,12 +101,38 @@ def test_every_kind_of_data_trains_alike(base, run, tmp_path, kind):
     data = {
         "file": tmp_path / "rows.jsonl", "Dataset": Dataset.from_list(ROWS),
         "DatasetDict": DatasetDict(train=Dataset.from_list(ROWS), dev=Dataset.from_list(PAIRS)),
+        "pandas": pd.DataFrame(ROWS).astype({"positive": "category"}), "pyarrow": pa.table(
+            pd.DataFrame(ROWS)),
+        "splits": {"train": pd.DataFrame(ROWS), "dev": pd.DataFrame(PAIRS)},
     }[kind]  # fmt: skip
-    if kind == "DatasetDict":
+    if kind in ("DatasetDict", "splits"):
         own.pop("validation")
     found = mipic_llm.train(data, output_dir=tmp_path / "run", **own)
     assert losses(found) == losses(run) and len(losses(run)) == 3
     assert [s[2:] for s in found.scores] == [s[2:] for s in run.scores]
+
+
+def test_cells_of_pandas_are_those_of_a_list_of_dicts():
+    rows = [{"query": "a", "pos": ["b", "c"], "neg": None}, {"query": "d", "pos": ["e"],
+                                                             "neg": ["f"]}]  # fmt: skip
+    table = pd.DataFrame(rows)
+    table["pos"] = [np.array(texts, object) for texts in table["pos"]]  # as from parquet
+    table["score"] = pd.array([1, None], "Int64")
+    wanted = [row | {"score": score} for row, score in zip(rows, (1, None), strict=True)]
+    assert list(rows_of(table)) == wanted
+    with pytest.raises(UserError, match="t has two columns b"):
+        rows_of(pd.DataFrame([[1, 2]], columns=["b", "b"]), "t")
+
+
+def test_two_threads_take_turns(base, run, tmp_path, capsys):
+    with ThreadPoolExecutor(2) as pool:
+        jobs = [pool.submit(mipic_llm.train, ROWS, output_dir=tmp_path / name, **settings(base))
+                for name in "ab"]  # fmt: skip
+        found = [losses(job.result()) for job in jobs]
+    assert found == [losses(run)] * 2
+    print("still here")
+    output = capsys.readouterr().out
+    assert "in another thread; this one waits" in output and output.endswith("still here\n")
 
 
 def test_several_sources_are_mixed(base, run, tmp_path, capsys):
@@ -249,7 +279,7 @@ def test_callbacks_and_signals_stop_a_run(base, tmp_path, capsys):
         ({"data": "nowhere.jsonl"}, "no such file: nowhere.jsonl"),
         ({"data": []}, "names no data"),
         ({"data": [{"a": 1}]}, "found columns a"),
-        ({"data": 5}, "int; give a path, a list of dicts or a Dataset"),
+        ({"data": 5}, "int; give a path, a list of dicts, a Dataset or a DataFrame"),
         ({"validation": [{"text": "a"}]}, r"rows\[0\]: found columns text; evaluation understands"),
         ({"callbacks": [Stop]}, "Stop is a class"),
         ({"callbacks": print}, "has none of the hooks"),

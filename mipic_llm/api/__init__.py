@@ -48,7 +48,8 @@ def train(
     """Train a model and export it. -> the finished Run.
 
     data: a path, glob or Hugging Face id as for --data.train; a list of dicts; a datasets.Dataset;
-    a DatasetDict (train split; its validation split is evaluated); or a list of several of these.
+    a DatasetDict (train split; its validation split is evaluated); a table of pandas, polars or
+    pyarrow; or a list of several of these.
     None: the recipe's (the built-in example). validation: the same, for evaluation. model: a
     directory or Hugging Face id. objective: mipic, mrl, simcse, ese, 2dmse. callbacks: objects
     with hooks of `Callback`. output_dir: None = a new directory outputs/run-N. settings: by the

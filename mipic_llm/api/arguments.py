@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import gc
 import os
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from mipic_llm.config import Config, from_settings
-from mipic_llm.data.read.containers import NamedRows
+from mipic_llm.data.read.containers import NamedRows, rows_of
 from mipic_llm.data.read.training import as_list
 from mipic_llm.errors import UserError
 from mipic_llm.quiet import quiet
 
+_TURN = threading.RLock()
 _VALIDATION = ("validation", "valid", "val", "dev")
 
 
@@ -61,7 +63,7 @@ def splits_of(sources: Sequence[Any]) -> list[NamedRows] | None:
             continue
         from mipic_llm.evaluation.build import understood
 
-        columns = list(next(iter(source[split]), {}))
+        columns = list(next(iter(rows_of(source[split])), {}))
         if understood(columns):
             found.append(NamedRows(f"{split}-{n}" if n else split, source[split]))
         elif os.environ.get("RANK", "0") == "0":
@@ -82,13 +84,21 @@ def tasks_of(data: Any) -> list[Any]:
 @contextmanager
 def session() -> Iterator[None]:
     """As a command starts: quiet libraries. Afterwards the caller's random state is as it was, and
-    what the run held is freed."""
+    what the run held is freed. Calls of several threads take turns: random states, the streams of
+    output and the collectives are those of the process, and two runs would share them."""
     quiet()
     from mipic_llm.runtime import checkpoint
 
-    kept = checkpoint.rng_state()
+    if not _TURN.acquire(blocking=False):
+        print("note: a call of mipic_llm is going on in another thread; this one waits for it "
+              "(two at a time take two processes)", flush=True)  # fmt: skip
+        _TURN.acquire()
     try:
-        yield
+        kept = checkpoint.rng_state()
+        try:
+            yield
+        finally:
+            checkpoint.set_rng_state(kept)
+            gc.collect()
     finally:
-        checkpoint.set_rng_state(kept)
-        gc.collect()
+        _TURN.release()

@@ -49,7 +49,8 @@ def containers(
     is not downloaded first.
 
     spec: text or a path; or an object: a list of dicts, a datasets.Dataset, a DatasetDict (its
-    `split`) or any iterable of dicts, called `name` in what is said about it.
+    `split`), a table of pandas, polars or pyarrow, or any iterable of dicts, called `name` in what
+    is said about it.
     """
     if isinstance(spec, NamedRows):
         spec, name = spec.rows, spec.name
@@ -61,15 +62,39 @@ def containers(
             )
         spec = spec[split]
     if not isinstance(spec, (str, Path)):
+        spec = rows_of(spec, name)
         if not isinstance(spec, Iterable):
             what = f"{name} is {type(spec).__name__}"
-            raise UserError(f"{what}; give a path, a list of dicts or a Dataset")
+            raise UserError(f"{what}; give a path, a list of dicts, a Dataset or a DataFrame")
         return [Part(name, "row", iter(enumerate(spec, 1)))]
     files = files_of(str(spec), split)
     if files is None:
         return [_hub_rows(str(spec), split, cache_dir, stream)]
     first, *others = [_file_rows(file) for file in files.read]
     return [first._replace(beside=files.beside), *others]
+
+
+def rows_of(table: Any, name: str = "rows") -> Iterable[Any]:
+    """The rows of what is in memory: those of a table of pandas, polars or pyarrow as dicts, any
+    other object as it is. UserError for a column that is there twice."""
+    if hasattr(table, "to_pylist"):
+        return table.to_pylist()
+    if hasattr(table, "to_dicts"):
+        return table.to_dicts()
+    if not (hasattr(table, "itertuples") and hasattr(table, "columns")):
+        return table
+    names = [str(column) for column in table.columns]
+    if twice := next((column for column in names if names.count(column) > 1), None):
+        raise UserError(f"{name} has two columns {twice}; rename one")
+    return ({column: _plain(cell) for column, cell in zip(names, row, strict=True)}
+            for row in table.itertuples(index=False, name=None))  # fmt: skip
+
+
+def _plain(cell: Any) -> Any:
+    """A cell of pandas as Python has it: arrays are lists, what is missing is None."""
+    if hasattr(cell, "tolist"):
+        return cell.tolist()
+    return None if type(cell).__name__ in ("NAType", "NaTType") or cell != cell else cell
 
 
 def _file_rows(path: Path) -> Part:

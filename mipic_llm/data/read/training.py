@@ -206,12 +206,19 @@ def few_labels(name: str, found: int, column: str) -> UserError:
 def as_list(data: Any) -> list[Any]:
     """One spec or object, or several, as a list; a list of dicts is one. UserError when empty."""
     several = isinstance(data, list | tuple)
-    if several and data and isinstance(data[0], dict) and not hasattr(data[0], "column_names"):
-        several = False  # rows; a DatasetDict is a dict too
+    if several and data and isinstance(data[0], dict) and not _splits(data[0]):
+        several = False  # rows
     found = list(data) if several else [data]
     if not found:
         raise UserError("data.train names no data; give a file, a Hugging Face id or demo")
     return found
+
+
+def _splits(one: dict) -> bool:
+    """Whether a dict is a DatasetDict, or tables by the names of their splits; else it is a row."""
+    train = one.get("train")
+    rows = isinstance(train, list) and bool(train) and isinstance(train[0], dict)
+    return hasattr(one, "column_names") or rows or hasattr(train, "columns")
 
 
 def no_labels(column: str | None) -> str:
