@@ -282,3 +282,16 @@ def test_the_demo_text_gives_four_kinds_of_tasks_and_none_of_it_is_training_text
         assert all(pairs[search.corpus[d]] >= 4 for d in judged)
     with pytest.raises(UserError, match="two tasks demo; demo-families brings demo and"):
         load_tasks(["demo", "demo-families"])
+
+
+def test_a_beir_folder_without_the_split_or_for_training_says_what_to_do(tmp_path) -> None:
+    (tmp_path / "search/qrels").mkdir(parents=True)
+    for name in ("corpus", "queries"):
+        (tmp_path / f"search/{name}.jsonl").write_text('{"_id": "1", "text": "cats"}\n')
+    for name in ("train", "test"):
+        (tmp_path / f"search/qrels/{name}.tsv").write_text("q\td\tscore\n1\t1\t1\n")
+    with pytest.raises(UserError, match=r"no qrels/validation.tsv among .*; .*dev"):
+        load_tasks([str(tmp_path / "search")], split="validation")
+    assert load_tasks([str(tmp_path / "search")])[0]
+    with pytest.raises(UserError, match="search is a folder in BEIR's layout.*as a row"):
+        read_training(str(tmp_path / "search"), negatives=1)

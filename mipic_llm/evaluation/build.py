@@ -206,7 +206,12 @@ def _retrieval(
          "queries.jsonl and qrels/test.tsv")  # fmt: skip
     found = [p for p in options if _SAME.get(p.stem, p.stem) == split]
     names = ", ".join(p.name for p in options)
-    need(bool(found) or len(options) == 1, f"{where}: no qrels/{split}.tsv among {names}")
+    need(
+        bool(found) or len(options) == 1, f"{where}: no qrels/{split}.tsv among {names}; "
+        + ("a training is judged by that (or dev.tsv), so that test.tsv stays unseen: put some "
+           "queries there, or leave it out and score test.tsv by mipic evaluate"
+           if split == "validation" else "name one of them in the split of a suite's entry"),
+    )  # fmt: skip
     chosen = (found or options)[0]
     queries, corpus, qrels = read_beir(folder, chosen)
     try:

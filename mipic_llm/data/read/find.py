@@ -60,7 +60,14 @@ def files_of(spec: str, split: str = "train") -> Files | None:
         files = _saved(path) or [file for file in sorted(path.rglob("*")) if is_data(file)]
         if not files:
             raise UserError(f"{spec} holds no data file; accepted: {ACCEPTED}")
-        return _of_split(files, path, split)
+        found = _of_split(files, path, split)
+        if any(file.parent == path / "qrels" for file in found.read):
+            raise UserError(
+                f"{spec} is a folder in BEIR's layout, which evaluations (--data.validation, mipic "
+                "evaluate) and --mine.corpus read; to train on it write each query and its judged "
+                'documents as a row {"query": .., "positives": [..]}'
+            )
+        return found
     if path.exists():
         return Files([path])
     named_as_file = suffix_of(path) in SUFFIXES or spec.startswith((".", "~", "/"))
