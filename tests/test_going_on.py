@@ -14,6 +14,7 @@ from tiny_models import few, tiny_bert
 
 from mipic_llm.commands.export import main as export
 from mipic_llm.config import load_config, read_record
+from mipic_llm.config.sizes import dims_given_up
 from mipic_llm.errors import UserError
 from mipic_llm.training.loop import train
 from mipic_llm.training.schedule import schedule_of
@@ -146,3 +147,17 @@ def test_a_stage_that_cannot_carry_an_optimiser_is_refused(first, tmp_path) -> N
     zero3 = ["--ds_config", str(ROOT / "ds_configs" / "zero3.json")]
     with pytest.raises(UserError, match="adamw_8bit works at ZeRO-0 to 2"):
         train(load_config([*FLAGS, *more, *zero3, "--train.optimizer", "adamw_8bit"]))
+
+
+def test_dims_of_the_base_that_a_run_leaves_are_told(first, tmp_path, capsys) -> None:
+    at = ["--model.name", str(first / "bert"), "--objective.dims", "8,32", "--train.max_steps", "1"]
+    assert train(load_config([*FLAGS, *at, "--output_dir", str(tmp_path / "a")])) == 0
+    given = ["--model.adapter", str(tmp_path / "a" / "adapter"), "--train.max_steps", "1"]
+    capsys.readouterr()
+    assert train(load_config([*FLAGS, *given, "--output_dir", str(tmp_path / "b")])) == 0
+    output = capsys.readouterr().out
+    assert "was trained at 8 dims too" in output and "--objective.dims 8,16,32 trains" in output
+    kept = ["--objective.dims", "8,16,32", "--output_dir", str(tmp_path / "c")]
+    assert train(load_config([*FLAGS, *given, *kept])) == 0
+    assert "dims too" not in capsys.readouterr().out
+    assert dims_given_up([32], [8, 16, 32], 32) == []

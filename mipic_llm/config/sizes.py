@@ -70,3 +70,14 @@ def narrow_of(dims: Sequence[int], width: int) -> list[int]:
     """Those of at most a fifth of the full width, where a published negative result says that
     Matryoshka training pays at all (arXiv 2605.16608)."""
     return [d for d in dims if 5 * d <= width]
+
+
+def dims_given_up(now: list[int], before: list[int], width: int) -> list[str]:
+    """A line where a base was trained at dims that a run on it does not train; none for an
+    objective that trains whole vectors alone (one dim)."""
+    gone = [dim for dim in before if dim not in now and dim < width]
+    if not gone or len(now) < 2:
+        return []
+    kept = ",".join(map(str, sorted({*now, *gone})))
+    return [f"was trained at {', '.join(map(str, gone))} dims too, which this run leaves; "
+            f"--objective.dims {kept} trains them further"]  # fmt: skip

@@ -20,6 +20,7 @@ from mipic_llm.config import (
     resolve,
     resolve_stages,
 )
+from mipic_llm.config.sizes import dims_given_up
 from mipic_llm.data.read.rows import TextSource
 from mipic_llm.evaluation.agree import agree_on_settings
 from mipic_llm.model import blocks
@@ -60,7 +61,8 @@ def resolve_for(config: Config, source: Source) -> Config:
     cuda = torch.cuda.is_available() and not lacks_bf16()
     found = resolve(config, width=source.width, n_layers=source.n_layers,
                     max_positions=source.max_length, cuda=cuda)  # fmt: skip
-    for note in [*found.notes, *idle_flags(found)]:
+    lost = dims_given_up(found.objective.dims or [], source.dims or [], source.width)
+    for note in [*found.notes, *idle_flags(found), *(f"{source.name} {line}" for line in lost)]:
         say(f"note: {note}")
     resolve_stages(found, width=source.width, n_layers=source.n_layers)
     return found
