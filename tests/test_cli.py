@@ -610,6 +610,21 @@ def test_the_first_word_names_the_command(monkeypatch, capsys):
             dispatch(argv)
 
 
+def test_a_name_that_the_locale_cannot_read_is_refused_at_the_start(tmp_path):
+    """Under LANG=C without Python's own help a run to such a directory ended in its export."""
+    plain = {k: v for k, v in os.environ.items() if k not in ("LANG", "LC_ALL", "LC_CTYPE")}
+    plain |= {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    for more, code, words in ((plain, 2, "'out/\\udcc3\\udcbc' has letters"), (
+            plain | {"PYTHONUTF8": "1"}, 0, "output_dir: out/\u00fc")):  # fmt: skip
+        run = subprocess.run(
+            [sys.executable, "-m", "mipic_llm", "train", "--print_config", "--output_dir",
+             "out/\u00fc"],
+            capture_output=True, env=more, cwd=tmp_path,
+        )  # fmt: skip
+        assert run.returncode == code, run.stderr
+        assert words in (run.stdout + run.stderr).decode()
+
+
 @pytest.mark.parametrize("argv, found", [
     (["--point", "64@3"], (3, 64)), (["--point", "3x64"], (3, 64)),
     (["--layers", "3"], (3, None)), ([], (None, None)),

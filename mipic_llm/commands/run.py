@@ -91,7 +91,9 @@ def run_main(main: Callable[[list[str]], int | None], argv: list[str] | None = N
     """
     quiet()
     try:
-        code = main(sys.argv[1:] if argv is None else argv)
+        given = sys.argv[1:] if argv is None else argv
+        _check_letters(given)
+        code = main(given)
     except UserError as error:
         code = _told(error)
     except KeyboardInterrupt:
@@ -113,6 +115,17 @@ def run_main(main: Callable[[list[str]], int | None], argv: list[str] | None = N
         ranks.part()
         code = EXIT_USER_ERROR
     raise SystemExit(code or EXIT_DONE)
+
+
+def _check_letters(argv: list[str]) -> None:
+    """UserError for a word that this process could not decode: its files would get another name,
+    and a run that ends in one would end before its export."""
+    for word in argv:
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            raise UserError(f"{ascii(word)} has letters that are not those of this locale; set "
+                            "PYTHONUTF8=1, or give a name in UTF-8") from None  # fmt: skip
 
 
 def _told(error: UserError) -> int:
