@@ -10,10 +10,15 @@ from pathlib import Path
 
 @contextmanager
 def in_one_move(path: str | Path) -> Iterator[Path]:
-    """`path`.tmp, to be written inside; it then takes the place of `path`."""
+    """`path`.tmp, a file to be written inside; it then takes the place of `path`. Where that fails,
+    both are as they were."""
     temporary = Path(f"{path}.tmp")
-    yield temporary
-    os.replace(temporary, path)
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def samples(path: Path) -> Iterator[bytes]:

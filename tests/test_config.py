@@ -447,14 +447,14 @@ def test_defaults_follow_the_case(tmp_path):
 
     assert case().train.learning_rate == 2e-4 and case().train.head_learning_rate == 4e-4
     assert case("--lora.rank", "0").train.learning_rate == 2e-5
-    gpu, cpu = case(cuda=True), case(cuda=False)
+    gpu, cpu = case(bf16=True), case(bf16=False)
     assert (gpu.train.precision, gpu.export.tolerance) == ("bf16", 2e-2)
     assert (cpu.train.precision, cpu.export.tolerance) == ("fp32", 1e-5)
-    assert case("--train.precision", "bf16", cuda=False).train.precision == "bf16"
+    assert case("--train.precision", "bf16", bf16=False).train.precision == "bf16"
     assert [case(max_positions=n).data.max_length for n in (128, 8192)] == [128, 512]
     assert case("--data.max_length", "700", max_positions=8192).data.max_length == 700
     for key in ("train.learning_rate", "train.precision", "data.max_length", "sia.ratios"):
-        assert case(cuda=True, max_positions=9).origins[key] == "derived"
+        assert case(bf16=True, max_positions=9).origins[key] == "derived"
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from mipic_llm.commands.export import main as export_main
 from mipic_llm.config import dump, flatten, from_settings, load_config
 from mipic_llm.config.compare import BASE, DATA, MAY_CHANGE, NO_MATTER
 from mipic_llm.config.schema import OPTIONS
+from mipic_llm.disk import in_one_move
 from mipic_llm.errors import EXIT_DONE, EXIT_INCOMPLETE, UserError, masked
 from mipic_llm.model.directory import open_source
 from mipic_llm.runtime import checkpoint, pickles
@@ -628,3 +629,15 @@ def test_passwords_in_uris_are_shown_nowhere(tmp_path):
     assert masked("sqlite:///a@b/c.db https://host/x@y a@b.org") == (
         "sqlite:///a@b/c.db https://host/x@y a@b.org"
     )
+
+
+def test_a_file_that_is_not_written_whole_leaves_the_old_one_and_nothing_beside(tmp_path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(OSError, match="full"), in_one_move(path) as fresh:
+        fresh.write_text("ne")
+        raise OSError("full")
+    assert path.read_text() == "old" and [*tmp_path.iterdir()] == [path]
+    with in_one_move(path) as fresh:
+        fresh.write_text("new")
+    assert path.read_text() == "new" and [*tmp_path.iterdir()] == [path]

@@ -285,7 +285,7 @@ def test_every_objective_is_counted_as_it_is(name):
 
     argv = ["--objective.dims", "16,32,384", "--data.negatives", "0", *TERMS[name]]
     w, load = plan_of("--recipe", "quickstart", *argv)
-    c = resolve(load_config(["--recipe", "quickstart", *argv]), width=384, n_layers=6, cuda=True)
+    c = resolve(load_config(["--recipe", "quickstart", *argv]), width=384, n_layers=6, bf16=True)
     made = build_objective(c, width=384, depth=6, teacher_width=384)
     needs = made.needs(made.draw(0))
     assert load.gathered == len(made.gathered(needs)) - 1, name

@@ -85,16 +85,17 @@ def _drop(c: Config, key: str, why: str) -> Config:
 
 def resolve(
     config: Config, *, width: int, n_layers: int, max_positions: int | None = None,
-    cuda: bool | None = None,
+    bf16: bool | None = None,
 ) -> Config:  # fmt: skip
     """A copy with the preset and everything that follows from the model filled in.
 
     width: channels of the full embedding; n_layers: layers of the backbone; max_positions: tokens
-    of a text that the model takes; cuda: whether training runs on a GPU. What follows from the
-    last two stays unset where they are None. Raises UserError where dims, layers, ratios or ladder
-    do not fit the model. Resolving twice changes nothing.
+    of a text that the model takes; bf16: whether the device computes in it by itself (a GPU, but
+    not every one). What follows from the last two stays unset where they are None. Raises
+    UserError where dims, layers, ratios or ladder do not fit the model. Resolving twice changes
+    nothing.
     """
-    c, free = _by_case(config, max_positions, cuda), config.objective.dims is None
+    c, free = _by_case(config, max_positions, bf16), config.objective.dims is None
     if free:  # none by a flag counts as a flag's dims until the end
         origin = c.origins.get("objective.dims", "derived")
         c = c.replace(origin, **{"objective.dims": derive_dims(width)})
@@ -133,7 +134,7 @@ def resolve_stages(config: Config, *, width: int, n_layers: int) -> list[Config]
     return found
 
 
-def _by_case(config: Config, max_positions: int | None, cuda: bool | None) -> Config:
+def _by_case(config: Config, max_positions: int | None, bf16: bool | None) -> Config:
     """What the preset says for unset options, and what follows without the model's shape."""
     preset = PRESETS[config.objective.preset]
     flat = {f"{s}.{name}": v for s, values in preset.items() for name, v in values.items()}
@@ -141,7 +142,7 @@ def _by_case(config: Config, max_positions: int | None, cuda: bool | None) -> Co
     c = _fill(_fill(c, flat, "preset"), {
         "train.head_learning_rate": 2 * (c.train.learning_rate or 0),
         "data.max_length": max_positions and min(max_positions, LONGEST),
-        "train.precision": cuda if cuda is None else "bf16" if cuda else "fp32",
+        "train.precision": bf16 if bf16 is None else "bf16" if bf16 else "fp32",
     })  # fmt: skip
     if c.lora.rank and (c.tracking.log_model or c.tracking.register) and not c.export.merged:
         c = c.replace(**{"export.merged": True})  # a model in MLflow is whole

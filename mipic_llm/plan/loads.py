@@ -58,7 +58,7 @@ def works_of(config: Config, shape: Shape) -> list[tuple[Config, Work]]:
     """Of each stage of a run (one without stages): its resolved configuration, and what that means
     for memory and FLOPs. Heads of all stages are there from the start."""
     size = {"width": shape.width, "n_layers": shape.layers}
-    whole = resolve(config, **size, max_positions=512, cuda=True)
+    whole = resolve(config, **size, max_positions=512, bf16=True)
     configs = [resolve(one, **size) for one in whole.of_stages()]
     heads = sum(n for _, n in {head for one in configs for head in heads_of(one, shape.width)})
     linears = shape.lora_linears(whole.lora.target_modules) if whole.lora.rank else {}

@@ -41,7 +41,8 @@ class Callback(Protocol):
         model, a table, a plot."""
 
     def on_end(self, run: LiveRun, status: Status) -> None:
-        """The last hook, always called: FINISHED, KILLED (stopped by a signal) or FAILED."""
+        """The last hook: FINISHED, KILLED (stopped by a signal) or FAILED. A run that is refused
+        before `on_start` (bad input, an export that would fail) calls no hook."""
 
 
 HOOKS = [name for name in vars(Callback) if name.startswith("on_")]

@@ -58,9 +58,9 @@ def seed_everything(seed: int) -> None:
 
 
 def resolve_for(config: Config, source: Source) -> Config:
-    cuda = torch.cuda.is_available() and not lacks_bf16()
+    bf16 = torch.cuda.is_available() and not lacks_bf16()
     found = resolve(config, width=source.width, n_layers=source.n_layers,
-                    max_positions=source.max_length, cuda=cuda)  # fmt: skip
+                    max_positions=source.max_length, bf16=bf16)  # fmt: skip
     lost = dims_given_up(found.objective.dims or [], source.dims or [], source.width)
     for note in [*found.notes, *idle_flags(found), *(f"{source.name} {line}" for line in lost)]:
         say(f"note: {note}")
