@@ -107,6 +107,7 @@ def test_numbers_that_agree_are_fine(load):
             "bf16": {"enabled": True, "check_grad_overflow": False},
             "fp16": {"enabled": False},
             "optimizer": None,
+            "scheduler": {"type": "WarmupCosineLR", "params": {"warmup_num_steps": "auto"}},
             "steps_per_print": 10,
             "wall_clock_breakdown": True,
             "data_types": {"keep_in_fp32_modules": "auto"},
@@ -115,7 +116,7 @@ def test_numbers_that_agree_are_fine(load):
     assert ds["gradient_clipping"] == 1.0 and ds["steps_per_print"] == 10
     assert ds["bf16"] == {"enabled": True, "check_grad_overflow": False}
     assert ds["data_types"] == {"keep_in_fp32_modules": "auto"}
-    assert "fp16" not in ds and "optimizer" not in ds
+    assert not {"fp16", "optimizer", "scheduler"} & set(ds)
 
 
 @pytest.mark.parametrize(
@@ -141,6 +142,18 @@ def test_numbers_that_agree_are_fine(load):
         ({"torch_autocast": {"enabled": True}}, "torch_autocast is enabled"),
         ({"optimizer": {"type": "AdamW"}}, "optimizer is ours.*--train.learning_rate"),
         ({"scheduler": {"type": "WarmupLR"}}, "scheduler is ours.*--train.warmup_ratio"),
+        (
+            {"optimizer": {"type": "AdamW", "params": {"lr": 1e-4, "eps": "auto"}}},
+            'remove it, or put "auto" for each of its params, and use --train.optimizer',
+        ),
+        (
+            {"optimizer": {"type": "Lion", "params": {"lr": "auto"}}},
+            'optimizer.type is "Lion" but train.optimizer is adamw; remove it',
+        ),
+        (
+            {"scheduler": {"type": "WarmupDecayLR", "params": {"warmup_max_lr": "auto"}}},
+            '"WarmupDecayLR" but train.schedule is cosine; pass --train.schedule linear, or remove',
+        ),
         ({"gradient_allreduce_op": "sum"}, "mean over ranks"),
         ({"sequence_parallel_size": 2}, "sequence_parallel_size is not supported"),
         ({"zero_optimisation": {}}, "no key zero_optimisation; did you mean zero_optimization"),

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from mipic_llm.config import Config, nearest
 from mipic_llm.config.files import find_file, shipped
 from mipic_llm.errors import UserError, one_line
+from mipic_llm.runtime.ds_ours import Refused, refuse_ours, section_of
 
 # Top-level keys that DeepSpeed 0.19 reads (runtime/config.py and what it calls); it ignores others
 # silently, which is how a misspelt key trains the wrong thing.
@@ -52,9 +53,9 @@ def load_ds_config(
     try:
         ds = {"zero_optimization": {"stage": 0}} if path is None else _read(Path(path))
         _known(ds, KNOWN_KEYS)
-        _refuse_ours(ds)
+        refuse_ours(ds, config)
         _agree(ds, config, world_size)
-        _zero(_section(ds, "zero_optimization"), hidden_size, config.lora.rank)
+        _zero(section_of(ds, "zero_optimization"), hidden_size, config.lora.rank)
         for key, value in {
             "steps_per_print": _NEVER, "wall_clock_breakdown": False,
             "zero_allow_untested_optimizer": True, "zero_force_ds_cpu_optimizer": False,
@@ -63,13 +64,9 @@ def load_ds_config(
             ds.setdefault(key, value)
         _no_auto_left(ds)
         _judge(ds)
-    except _Refused as error:
+    except Refused as error:
         raise UserError(f"ds_config {path}: {error}") from None
     return ds
-
-
-class _Refused(Exception):
-    """What is wrong with the file, and what to do."""
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -77,24 +74,24 @@ def _read(path: Path) -> dict[str, Any]:
         names = [key for key, _ in pairs]
         for key in names:
             if names.count(key) > 1:
-                raise _Refused(f"{key} is given twice; keep one")
+                raise Refused(f"{key} is given twice; keep one")
         return dict(pairs)
 
     try:
         text = (find_file("ds_configs", str(path)) or path).read_text(encoding="utf-8-sig")
         ds = json.loads(text, object_pairs_hook=unique)
     except json.JSONDecodeError as error:
-        raise _Refused(f"not valid JSON at line {error.lineno}: {error.msg}") from None
+        raise Refused(f"not valid JSON at line {error.lineno}: {error.msg}") from None
     except UnicodeDecodeError:
-        raise _Refused("not UTF-8 text; give a DeepSpeed JSON file") from None
+        raise Refused("not UTF-8 text; give a DeepSpeed JSON file") from None
     except (ValueError, RecursionError):
-        raise _Refused("a number of too many digits, or brackets too deep; mend the file") from None
+        raise Refused("a number of too many digits, or brackets too deep; mend the file") from None
     except OSError as error:
         ready = " ".join(sorted(p.stem for p in shipped("ds_configs").glob("*.json")))
         what = f"cannot be read: {error.strerror}; shipped ones, in ds_configs/: {ready}"
-        raise _Refused(what) from None
+        raise Refused(what) from None
     if not isinstance(ds, dict):
-        raise _Refused('must be a JSON object {"zero_optimization": ...}')
+        raise Refused('must be a JSON object {"zero_optimization": ...}')
     return ds
 
 
@@ -102,39 +99,7 @@ def _known(section: dict[str, Any], keys: Collection[str], prefix: str = "") -> 
     for key in section:
         if key not in keys:
             hint = nearest([key], keys) or "; remove it"
-            raise _Refused(f"DeepSpeed knows no key {prefix}{key}{hint}")
-
-
-def _section(ds: dict[str, Any], key: str) -> dict[str, Any]:
-    section = ds.setdefault(key, {})
-    if not isinstance(section, dict):
-        raise _Refused(f"{key} must be an object {{...}}, got {json.dumps(section)}")
-    return section
-
-
-def _refuse_ours(ds: dict[str, Any]) -> None:
-    """Raise for whatever would take over a part of training that is ours."""
-    for key, flags in (
-        ("optimizer", "--train.optimizer, --train.learning_rate, --train.weight_decay"),
-        ("scheduler", "--train.schedule, --train.warmup_ratio"),
-    ):
-        if ds.pop(key, None) is not None:
-            raise _Refused(f"{key} is ours to make; remove it and use {flags}")
-    if "bfloat16" in ds:
-        raise _Refused("bfloat16 is the old name; write bf16")
-    for key in ("fp16", "torch_autocast"):
-        if _section(ds, key).get("enabled") not in (None, False, "auto"):
-            raise _Refused(
-                f"{key} is enabled, but --train.precision is ours (bf16 or fp32); remove it"
-            )
-        ds.pop(key)
-    if ds.get("gradient_allreduce_op", "mean") != "mean":
-        raise _Refused("gradient_allreduce_op must be the mean over ranks; remove it")
-    for key in ("sequence_parallel_size", "tensor_parallel", "data_efficiency"):
-        value = ds.get(key)
-        off = isinstance(value, dict) and value.get("enabled") is False
-        if not off and value not in (None, 1, {}):
-            raise _Refused(f"{key} is not supported by this trainer; remove it")
+            raise Refused(f"DeepSpeed knows no key {prefix}{key}{hint}")
 
 
 def _agree(ds: dict[str, Any], config: Config, world_size: int) -> None:
@@ -154,7 +119,7 @@ def _agree(ds: dict[str, Any], config: Config, world_size: int) -> None:
     }  # fmt: skip
     for name, (value, because, flag) in ours.items():
         key = name.removeprefix("bf16.")
-        section = ds if key == name else _section(ds, "bf16")
+        section = ds if key == name else section_of(ds, "bf16")
         theirs = section.get(key, "auto")
         number = isinstance(theirs, (bool, int, float))
         right_type = number and isinstance(theirs, bool) == isinstance(value, bool)
@@ -162,7 +127,7 @@ def _agree(ds: dict[str, Any], config: Config, world_size: int) -> None:
             wanted = ("fp32" if bf16 else "bf16") if section is not ds else theirs
             advice = f" or pass {flag} {wanted}" if flag and right_type else ""
             shown = f"{name} is {json.dumps(theirs)}"
-            raise _Refused(f'{shown} but {because}; put "auto" there{advice}')
+            raise Refused(f'{shown} but {because}; put "auto" there{advice}')
         section[key] = value
 
 
@@ -170,7 +135,7 @@ def _zero(zero: dict[str, Any], hidden_size: int, lora_rank: int) -> None:
     """Check zero_optimization and fill the sizes left to "auto" (the usual rules of thumb)."""
     stage = zero.setdefault("stage", 0)
     if isinstance(stage, bool) or stage not in (0, 1, 2, 3):
-        raise _Refused(f"zero_optimization.stage is {json.dumps(stage)}; give 0, 1, 2 or 3")
+        raise Refused(f"zero_optimization.stage is {json.dumps(stage)}; give 0, 1, 2 or 3")
     _known(zero, _zero_keys(), "zero_optimization.")
     square = hidden_size * hidden_size
     for key, value in {
@@ -183,7 +148,7 @@ def _zero(zero: dict[str, Any], hidden_size: int, lora_rank: int) -> None:
             zero[key] = value
     offload = zero.get("offload_param")
     if stage < 3 and isinstance(offload, dict) and offload.get("device", "none") != "none":
-        raise _Refused(
+        raise Refused(
             f"zero_optimization.offload_param works with stage 3 only, stage is {stage}; remove it "
             "or use --ds_config zero3_offload"
         )
@@ -216,7 +181,7 @@ def _no_auto_left(node: Any, key: str = "") -> None:
         for name, value in node.items():
             _no_auto_left(value, f"{key}.{name}" if key else name)
     elif node == "auto" and key != "data_types.keep_in_fp32_modules":
-        raise _Refused(f'no rule fills "auto" at {key}; give a value or remove it')
+        raise Refused(f'no rule fills "auto" at {key}; give a value or remove it')
 
 
 def _judge(ds: dict[str, Any]) -> None:
@@ -230,9 +195,9 @@ def _judge(ds: dict[str, Any]) -> None:
     except ValidationError as error:
         first = error.errors()[0]
         key, value = ".".join(map(str, first["loc"])), json.dumps(first["input"], default=str)
-        raise _Refused(f"{key} is {value}: {first['msg']} ({error.title}); mend it") from None
+        raise Refused(f"{key} is {value}: {first['msg']} ({error.title}); mend it") from None
     except Exception as error:  # it asserts, looks up keys, adds what it gets: it is about the file
-        raise _Refused(f"DeepSpeed refuses it: {one_line(error)}; mend the file") from None
+        raise Refused(f"DeepSpeed refuses it: {one_line(error)}; mend the file") from None
     for key, package in _MONITORS.items():
         if (ds.get(key) or {}).get("enabled") and not find_spec(package):
-            raise _Refused(f"{key} is enabled, but {package} is not installed; remove it")
+            raise Refused(f"{key} is enabled, but {package} is not installed; remove it")
