@@ -17,20 +17,10 @@ from mipic_llm.config.schema import Config, flatten
 from mipic_llm.config.sources import entry_of_stages
 from mipic_llm.errors import UserError
 
-STORES = (
-    "http",
-    "https",
-    "sqlite",
-    "postgresql",
-    "mysql",
-    "mssql",
-    "file",
-    "databricks",
-    "databricks-uc",
-    "uc",
-)  # of MLflow's own; others are plug-ins of its
-
 # fmt: off
+
+STORES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "file", "databricks",
+          "databricks-uc", "uc")  # of MLflow's own; others are plug-ins of its
 
 
 def need(ok: bool, message: str) -> None:
