@@ -120,6 +120,8 @@ def test_cells_of_pandas_are_those_of_a_list_of_dicts():
     table["score"] = pd.array([1, None], "Int64")
     wanted = [row | {"score": score} for row, score in zip(rows, (1, None), strict=True)]
     assert list(rows_of(table)) == wanted
+    missing = pd.DataFrame({"text": np.array(["a", np.float64("nan")], object)})
+    assert [row["text"] for row in rows_of(missing)] == ["a", None]
     with pytest.raises(UserError, match="t has two columns b"):
         rows_of(pd.DataFrame([[1, 2]], columns=["b", "b"]), "t")
 

@@ -62,13 +62,15 @@ class StepRunner:
         t = self.config.train
         return prepare(batch, t.chunk_size, t.chunk_tokens, self.pass_cost, self.packed)
 
-    def run(self, batch: StepBatch | Prepared, step: int, wanted: bool = True) -> dict[str, float]:
+    def run(
+        self, batch: StepBatch | Prepared, step: int, wanted: bool = True, **counts: float
+    ) -> dict[str, float]:  # fmt: skip
         """Forward, backward and update; all ranks call.
 
         -> the metrics of the step over all ranks: loss and its parts, grad_norm, how many tokens
         were `useful` and `padded`, and how many pairs of an anchor and a candidate were left out as
-        `false_negatives` (with a margin, also `false_negatives_near`); nothing where they are not
-        wanted, which saves waiting for the device.
+        `false_negatives` (with a margin, `false_negatives_near`), and the sums of `counts`; nothing
+        where they are not wanted, which saves waiting for the device.
         """
         made = batch if isinstance(batch, Prepared) else self.prepare(batch)
         parts, passes, left_out = self.gradients(made, step, cached=self.cached)
@@ -80,7 +82,7 @@ class StepRunner:
         if not wanted:
             return {}
         share = made.tokens(passes)
-        counts = {"useful": share.useful, "padded": share.padded, **left_out}
+        counts |= {"useful": share.useful, "padded": share.padded, **left_out}
         row = metrics(parts, counts)
         return row | {"grad_norm": math.nan if grad_norm is None else float(grad_norm)}
 

@@ -127,12 +127,6 @@ class _Clock:
             self.begun, self.useful = time.perf_counter(), 0
         self.useful += sum(map(len, batch.batch.ids))
 
-    def rate(self) -> float:
-        """Useful tokens a second over all ranks; all call, who have waited for the device."""
-        seconds = time.perf_counter() - self.begun
-        mean = dist.mean_over_ranks(torch.tensor([float(self.useful)]))
-        return float(mean) * dist.world_size() / seconds
-
 
 def _step(
     run: LiveRun, runner: StepRunner, batch: Prepared, clock: _Clock
@@ -142,7 +136,7 @@ def _step(
     rate, step = run.engine.learning_rate, run.step + 1
     clock.add(batch, waited=not runner.unread)
     logged = step % run.config.train.log_every == 0 or step == run.total
-    row = runner.run(batch, run.step, logged)
+    row = runner.run(batch, run.step, logged, since=clock.useful)
     run.step = step
     if not logged:
         return {}
@@ -152,7 +146,7 @@ def _step(
         row[f"loss_source/{batch.batch.source.name}"] = row["loss"]
     useful, padded = row.pop("useful"), row.pop("padded")
     row.update(
-        lr=rate, tokens_per_second=clock.rate(),
+        lr=rate, tokens_per_second=row.pop("since") / (time.perf_counter() - clock.begun),
         padding_share=padded / (useful + padded), memory_gib=memory_gib(),
     )  # fmt: skip
     return row

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,9 +93,10 @@ def rows_of(table: Any, name: str = "rows") -> Iterable[Any]:
 
 def _plain(cell: Any) -> Any:
     """A cell of pandas as Python has it: arrays are lists, what is missing is None."""
-    if hasattr(cell, "tolist"):
-        return cell.tolist()
-    return None if type(cell).__name__ in ("NAType", "NaTType") or cell != cell else cell
+    if type(cell).__name__ in ("NAType", "NaTType"):
+        return None
+    cell = cell.tolist() if hasattr(cell, "tolist") else cell
+    return None if isinstance(cell, float) and math.isnan(cell) else cell
 
 
 def _file_rows(path: Path) -> Part:
