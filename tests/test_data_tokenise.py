@@ -200,14 +200,14 @@ def test_a_forked_process_tokenises_on_one_core(monkeypatch):
     """On all of them it would hang, as the threads of the process before it are not there."""
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "no")
     made, texts = encoder(qwen_like(False)), [f"text {i}" for i in range(2000)]
-    before = made.fresh(texts)
-    assert in_fork(lambda: [row.tolist() for row in made.fresh(texts)]) == [row.tolist() for row in before]
+    before = [row.tolist() for row in made.fresh(texts)]
+    assert in_fork(lambda: [row.tolist() for row in made.fresh(texts)]) == before
     with all_cores():  # another thread may fork meanwhile
         assert in_fork(lambda: os.environ["TOKENIZERS_PARALLELISM"]) == "no"
 
 
 def in_fork(work):
-    """What `work` gives in a forked process. A pipe of its own: a process killed while it writes keeps what others share."""
+    """What `work` gives in a forked process, by a pipe of its own: a killed one may keep a lock."""
     fork = multiprocessing.get_context("fork")
     here, there = fork.Pipe(duplex=False)
     child = fork.Process(target=lambda: there.send(work()))
