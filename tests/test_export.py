@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,6 +30,7 @@ from mipic_llm.export.write import (
     write_adapter,
     write_merged,
 )
+from mipic_llm.model.dense import Dense, write_dense
 from mipic_llm.training import setup
 
 TEXTS = [*SENTENCES[:5], "Yes.", SENTENCES[5] + " " + SENTENCES[6]]
@@ -278,6 +281,20 @@ def test_a_directory_is_whole_whenever_the_writer_is_killed(tmp_path, monkeypatc
     with replacing(folder) as fresh:
         (fresh / "weights").write_text("new")
     assert (folder / "weights").read_text() == "new" and len([*tmp_path.iterdir()]) == 1
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
+def test_a_server_of_another_user_can_read_the_weights(tmp_path, umask, mode):
+    """safetensors writes for the owner alone; the umask decides here."""
+    old = os.umask(umask)
+    try:
+        with replacing(tmp_path / "merged") as fresh:
+            write_dense(fresh / "2_Dense", Dense(torch.eye(2), None, "Identity"))
+            (fresh / "config.json").write_text("{}")
+    finally:
+        os.umask(old)
+    files = [path for path in (tmp_path / "merged").rglob("*") if path.is_file()]
+    assert len(files) == 3 and {stat.S_IMODE(path.stat().st_mode) for path in files} == {mode}
 
 
 def test_data_of_a_run_is_found_again_whatever_its_path(tmp_path):

@@ -143,12 +143,33 @@ def test_the_best_size_in_so_many_bytes(run, tmp_path, capsys, monkeypatch, kept
     assert f"{100 * (small[best] - of[Point(4, 32)]):+.2f} [" in said
     card = (folder / "README.md").read_text()
     (code,) = [c.split("```")[0] for c in card.split("```python\n") if "codes = " in c]
+    path = folder / "config_sentence_transformers.json"  # what an index stores has its prompt
+    kept = json.loads(path.read_text()) | {"prompts": {"query": "ask ", "document": "a letter: "}}
+    path.write_text(json.dumps(kept))
+    if told["ranges"]:  # so narrow that most channels lie outside
+        middle = np.mean(told["ranges"], axis=0)
+        told["ranges"] = (middle + np.array([[-1e-3], [1e-3]])).tolist()
+        (folder / "quantization.json").write_text(json.dumps(told))
     names: dict = {}
     exec(code.replace("PATH", str(folder)), names)
-    vectors = run.encode(["Open the settings."], dim=best.dim)
+    vectors = run.encode(["a letter: Open the settings."], dim=best.dim)
     fitted = Quantiser(torch.tensor(told["ranges"] or np.zeros((2, best.dim))))
     assert (names["codes"] == fitted.codes(torch.from_numpy(vectors), best.bits)).all()
     assert names["codes"].nbytes == best.bytes and (told["ranges"] is None) == (best.bits == 1)
+    if best.bits == 8:
+        unit = torch.from_numpy(vectors)
+        assert np.abs(names["values"] - fitted.stored(unit, 8).numpy()).max() < 1e-6
+
+
+def test_a_cut_of_a_full_fine_tuning_has_no_random_weights(tmp_path):
+    """Its files have no pooler; the class makes one up at each load."""
+    base = tiny_bert(tmp_path / "base")
+    run = mipic_llm.train(ROWS, output_dir=tmp_path / "run", **settings(str(base)) | {
+        "lora": {"rank": 0}})  # fmt: skip
+    one, two = (load_file(mipic_llm.export(run, point="16@2", to=tmp_path / name)
+                          / "model.safetensors") for name in ("one", "two"))  # fmt: skip
+    assert set(one) == set(two) and not [key for key in one if "pooler" in key]
+    assert all(torch.equal(one[key], two[key]) for key in one)
 
 
 def test_a_search_in_few_bytes_may_keep_its_queries_whole(run, tmp_path, capsys):

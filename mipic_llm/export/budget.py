@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mipic_llm.config import Config, need
 from mipic_llm.data.tokenise import TextEncoder
-from mipic_llm.evaluation.bits import Quantiser
+from mipic_llm.evaluation.bits import STEPS, Quantiser
 from mipic_llm.evaluation.fitting import texts_for_pca
 from mipic_llm.evaluation.read import load_tasks
 from mipic_llm.evaluation.searches import FLOAT, float_queries, searched
@@ -164,26 +164,33 @@ def _span(
 
 
 def _usage(way: Stored) -> str:
-    """Python for the card: the codes that an index stores, and how a query finds them."""
-    point = way.point
+    """Python for the card: the codes that an index stores, and what they are compared by. The codes
+    are written out: quantize_embeddings of sentence-transformers 5 lies elsewhere, cuts towards
+    zero and lets what is outside the ranges start again from the other end."""
+    point, ranges, floating = way.point, way.point.bits == 8, way.floating
     if point.bits == 32:
         return "It is stored as it is, in float32."
-    ranges, floating = point.bits == 8, way.floating
     lines = [
         *(["import json", ""] if ranges else []),
-        *(["import numpy as np"] if ranges or floating else []),
-        "from sentence_transformers import SentenceTransformer",
-        "from sentence_transformers.util import quantize_embeddings", "",
+        "import numpy as np",
+        "from sentence_transformers import SentenceTransformer", "",
         f'model = SentenceTransformer("{PATH}")',
-        *([f'ranges = np.array(json.load(open("{PATH}/{FILE}"))["ranges"])'] if ranges else []),
-        f'vectors = model.encode{"_document" * floating}(["Open the settings."], '
-        "normalize_embeddings=True)",
-        f'codes = quantize_embeddings(vectors, precision="{_PRECISION[point.bits]}"'
-        + (", ranges=ranges)" if ranges else ")"),
-        *([f"signs = 2.0 * np.unpackbits(codes, axis=1, count={point.dim}) - 1",
-           f'scores = signs @ model.encode_query("{_ASKED}")'] if floating else []),
+        'vectors = model.encode_document(["Open the settings."], normalize_embeddings=True)',
     ]  # fmt: skip
-    found = "a query stays in float32, and the highest score is the nearest"
-    how = f" Eight channels share a byte; {found if floating else 'compare by Hamming distance'}."
-    told = f"`codes` has {point.bytes} bytes a text.{'' if ranges else how}"
-    return f"```python\n{chr(10).join(lines)}\n```\n\n{told}"
+    if ranges:
+        how = "Compare `values`, by their cosine: each channel's codes have a range of their own."
+        lines += [
+            f'low, high = np.float32(json.load(open("{PATH}/{FILE}"))["ranges"])',
+            f"step = np.where(high > low, (high - low) / {STEPS}, 1)",
+            f"codes = (np.floor((vectors - low) / step).clip(0, {STEPS}) - 128).astype(np.int8)",
+            "values = low + (codes + 128.5) * step  # what the codes stand for",
+        ]
+    else:
+        found = "a query stays in float32, and the highest score is the nearest"
+        found = found if floating else "compare by Hamming distance"
+        how = f"Eight channels share a byte; {found}."
+        lines += ["codes = np.packbits(vectors > 0, axis=1)"]
+    if floating:
+        lines += [f"signs = 2.0 * np.unpackbits(codes, axis=1, count={point.dim}) - 1",
+                  f'scores = signs @ model.encode_query("{_ASKED}")']  # fmt: skip
+    return f"```python\n{chr(10).join(lines)}\n```\n\n`codes` has {point.bytes} bytes a text. {how}"

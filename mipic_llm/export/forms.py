@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,7 +57,9 @@ class Finished(NamedTuple):
 
         if self.folder.name == "adapter":
             return merge_adapter(self.spec, self.folder, self.dtype)
-        return AutoModel.from_pretrained(self.folder, dtype=self.dtype, **self.spec.hub)
+        return without_random(*AutoModel.from_pretrained(
+            self.folder, dtype=self.dtype, output_loading_info=True, **self.spec.hub,
+        ))  # fmt: skip
 
     def backbone(self, model: Any) -> Backbone:
         """The whole transformer with what pools its tokens."""
@@ -69,6 +71,14 @@ class Finished(NamedTuple):
         """The best size and precision in so many bytes, on the data of specs."""
         whole = self.backbone(self.whole())
         return fit_bytes(self.config, whole, self.encoder, self.spec.dims, most, specs)
+
+
+def without_random(model: Any, report: Mapping[str, Any]) -> Any:
+    """A loaded model without the pooler that its class makes up where the files have none, as
+    after full fine-tuning: a form of it would keep the random numbers as if they were weights."""
+    if any(key.startswith("pooler.") for key in report["missing_keys"]):
+        model.pooler = None
+    return model
 
 
 def demo_texts() -> list[str]:

@@ -43,7 +43,8 @@ def check_weights(state: dict[str, Tensor]) -> None:
 @contextmanager
 def replacing(folder: Path) -> Iterator[Path]:
     """A fresh sibling directory that takes the place of `folder` when all went well; until then the
-    old one is whole, here or as .NAME.old."""
+    old one is whole, here or as .NAME.old. Who may open it may read its files: safetensors writes
+    them for their owner alone, and a server mostly runs as somebody else."""
     fresh, old = (folder.with_name(f".{folder.name}.{kind}") for kind in ("new", "old"))
     if old.exists() and not folder.exists():
         old.rename(folder)  # a kill came between the two moves below
@@ -52,6 +53,9 @@ def replacing(folder: Path) -> Iterator[Path]:
     fresh.mkdir(parents=True)
     try:
         yield fresh
+        read = fresh.stat().st_mode & 0o666  # the umask is in it
+        for path in (path for path in fresh.rglob("*") if path.is_file()):
+            path.chmod(path.stat().st_mode | read)
         if folder.exists():
             folder.rename(old)
         fresh.rename(folder)
