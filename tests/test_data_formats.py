@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import bz2
 import csv
 import gzip
 import json
+import lzma
 from pathlib import Path
 
 import datasets
+import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -194,7 +197,7 @@ def write_container(folder, name):
     columns, rows = ["anchor", "positive", "negative"], ROWS
     if "tsv" in name:
         rows = [{k: v and v.replace("\n", " ") for k, v in row.items()} for row in ROWS]
-    if name.endswith((".jsonl", ".jsonl.gz", "lines.json")):
+    if "jsonl" in name or name.endswith(("lines.json", ".ndjson")):
         text = "\n".join(json.dumps(row, ensure_ascii=False) for row in ROWS) + "\n\n"
     elif name.endswith(".json"):
         text = json.dumps(ROWS, indent=1)
@@ -217,12 +220,20 @@ def write_container(folder, name):
                 writer.write_table(table)
         return path
     data = text.encode("utf-8-sig" if "bom" in name else "utf-8")
-    path.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    pack = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress, ".zst": zstd}
+    path.write_bytes(pack.get(path.suffix, bytes)(data))
     return path
 
 
+def zstd(data: bytes) -> bytes:
+    """Two frames, as a file that was appended to has them."""
+    codec, half = pyarrow.Codec("zstd"), len(data) // 2
+    return b"".join(codec.compress(part, asbytes=True) for part in (data[:half], data[half:]))
+
+
 CONTAINERS = [
-    "x.jsonl", "bom.jsonl", "x.jsonl.gz", "x.json", "bom.json", "lines.json", "x.csv", "x.tsv",
+    "x.jsonl", "bom.jsonl", "x.jsonl.gz", "x.jsonl.bz2", "bom.jsonl.xz", "x.jsonl.zst",
+    "bom.jsonl.zst", "x.ndjson", "x.json", "bom.json", "lines.json", "x.csv", "x.tsv",
     "semicolon.csv", "x.parquet", "binary.parquet", "file.arrow", "stream.arrow",
 ]  # fmt: skip
 
@@ -571,3 +582,51 @@ def test_names_of_columns_in_capitals_are_known_by_their_small_letters(tmp_path)
         kind("Query,Answer,Score", "q,a,1")
     with pytest.raises(UserError, match="found columns Frage, Antwort"):
         kind("Frage,Antwort", "q,a")
+
+
+@pytest.mark.parametrize("ending", ["gz", "bz2", "xz", "zst"])
+def test_a_packed_file_that_was_cut_off_is_no_shorter_file(tmp_path, ending):
+    path = write_container(tmp_path, f"x.jsonl.{ending}")
+    path.write_bytes(path.read_bytes()[:-9])
+    assert "cannot be read" in error(read, path)
+    path.write_bytes(b"not packed")
+    assert "cannot be read" in error(read, path)
+
+
+def test_packed_text_by_lines(tmp_path):
+    """The head that is looked at is not read twice, and nothing of it is lost."""
+    lines = [f"text {i}" for i in range(12)]
+    (tmp_path / "x.txt.zst").write_bytes(zstd("\n".join(lines).encode()))
+    (source,), _ = read_training([str(tmp_path / "x.txt.zst")], negatives=0)
+    assert [e.anchor for e in source.examples] == lines
+
+
+def test_files_of_a_folder_that_are_not_read_are_named(tmp_path):
+    write_container(tmp_path, "x.jsonl")
+    for name in ("more.xlsx", "part.tar.gz", "b.feather", "README.md", ".hidden.zip", "run.py"):
+        (tmp_path / name).write_bytes(b"x")
+    _, report = read(tmp_path)
+    assert "NOT READ, of other kinds: b.feather, more.xlsx, part.tar.gz" in str(report)
+    assert report.strange == ("b.feather", "more.xlsx", "part.tar.gz")
+    assert "NOT READ" not in str(read(tmp_path / "x.jsonl")[1])
+
+
+@pytest.mark.parametrize("line", ["what is a cat\tA cat is an animal\tA dog", "121352\t29\t72"])
+def test_a_table_without_names_of_columns(tmp_path, line):
+    """As MS MARCO's triples lie on the web."""
+    (tmp_path / "triples.tsv").write_text(f"{line}\n{line}\n")
+    told = error(read, tmp_path / "triples.tsv")
+    assert "names no columns" in told and "anchor, positive, negative" in told
+
+
+def test_rows_whose_cells_are_arrays():
+    """Of pandas' to_dict after parquet, of a Dataset in numpy's or torch's format."""
+    rows = [{"anchor": "a", "positive": "b", "negative": ["c", "d"], "scores": [3.0, 2.0, 1.0]},
+            {"anchor": "e", "positive": "f", "negative": [], "scores": [1.0]}]  # fmt: skip
+    wanted = read_training([rows], negatives=2)[0][0].examples
+    arrays = [row | {"negative": np.array(row["negative"], dtype=object),
+                     "scores": np.array(row["scores"])} for row in rows]  # fmt: skip
+    data = datasets.Dataset.from_list(rows)
+    for form in (arrays, data.with_format("numpy"), data.with_format("torch"),
+                 data.to_iterable_dataset().with_format("numpy")):  # fmt: skip
+        assert read_training(form, negatives=2)[0][0].examples == wanted

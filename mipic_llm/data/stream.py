@@ -13,7 +13,7 @@ from mipic_llm.config import SourceConfig
 from mipic_llm.data import row_build
 from mipic_llm.data.read.columns import Columns
 from mipic_llm.data.read.containers import containers
-from mipic_llm.data.read.find import files_of, split_weight
+from mipic_llm.data.read.find import PACKED, files_of, split_weight
 from mipic_llm.data.read.formats import read_part, settled
 from mipic_llm.data.read.rows import ALL, ReadReport, Row, TextSource
 from mipic_llm.data.read.training import constant_score, few_labels, mixed_kinds, renamed
@@ -22,7 +22,7 @@ from mipic_llm.errors import UserError, one_line
 
 BLOCK = 20_000  # rows between two marks, after which a killed builder goes on
 LARGE = 2**30  # bytes of text from which on `auto` streams; packed ones count more
-_PACKED = {".gz": 4, ".parquet": 4}
+_PACKED = dict.fromkeys((*PACKED, ".parquet"), 4)
 
 
 class Reading(NamedTuple):

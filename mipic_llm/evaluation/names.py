@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mipic_llm.config.files import legal_path
-from mipic_llm.data.read.find import SUFFIXES, suffix_of
+from mipic_llm.data.read.find import SUFFIXES, packed_by, suffix_of
 from mipic_llm.errors import UserError
 
 _UNTELLING = ("train", "validation", "test", "dev")  # stems that every data set has
@@ -41,7 +41,7 @@ def name_specs(specs: Sequence[str]) -> list[str]:
 def _parts(spec: str) -> list[str]:
     """Folders and stem, only of letters that a metric's name may have, wildcards left out."""
     path = legal_path(spec)
-    stem = path.name[:-3] if path.name.lower().endswith(".gz") else path.name
+    stem = path.name[: len(path.name) - len(packed_by(path))]
     is_file = suffix_of(path) in SUFFIXES
     if is_file:
         stem = Path(stem).stem

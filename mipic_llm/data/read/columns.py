@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from mipic_llm.data.read import cells
 from mipic_llm.data.read.cells import BadRow
+from mipic_llm.data.read.find import suffix_of
 from mipic_llm.errors import UserError
 
 
@@ -110,6 +112,13 @@ def detect(
 
 
 def _unknown(path: str, have: Sequence[str]) -> UserError:
+    texts = any(name.isdigit() or len(name.split()) > 3 for name in have)
+    if texts and suffix_of(Path(path)) in (".csv", ".tsv"):
+        return UserError(
+            f"{path}: its first line names no columns but holds texts or ids ({have[0][:40]}); "
+            "write one above it, such as anchor, positive, negative (ids alone are no texts: join "
+            "them with their texts first)"
+        )
     return UserError(
         f"{path}: found columns {', '.join(have) or 'none'}; rename them to: {_ACCEPTED} (others: "
         "docs/reference/formats.md), or say in a recipe which is which: data.sources with columns: "

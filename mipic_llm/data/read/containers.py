@@ -35,12 +35,13 @@ class NamedRows:
 
 class Part(NamedTuple):
     """One file, one data set or one object in memory; unit: what the numbers of its rows count.
-    beside: files of its folder that are of another split, and so are not read."""
+    beside: files of its folder that are of another split, strange: of kinds that are not read."""
 
     path: str
     unit: str
     rows: Numbered
     beside: tuple[str, ...] = ()
+    strange: tuple[str, ...] = ()
 
 
 def containers(
@@ -67,12 +68,12 @@ def containers(
         if not isinstance(spec, Iterable):
             what = f"{name} is {type(spec).__name__}"
             raise UserError(f"{what}; give a path, a list of dicts, a Dataset or a DataFrame")
-        return [Part(name, "row", iter(enumerate(spec, 1)))]
+        return [Part(name, "row", iter(enumerate(map(_plain_row, spec), 1)))]
     files = files_of(str(spec), split)
     if files is None:
         return [_hub_rows(str(spec), split, cache_dir, stream)]
     first, *others = [_file_rows(file) for file in files.read]
-    return [first._replace(beside=files.beside), *others]
+    return [first._replace(beside=files.beside, strange=files.strange), *others]
 
 
 def rows_of(table: Any, name: str = "rows") -> Iterable[Any]:
@@ -89,6 +90,14 @@ def rows_of(table: Any, name: str = "rows") -> Iterable[Any]:
         raise UserError(f"{name} has two columns {twice}; rename one")
     return ({column: _plain(cell) for column, cell in zip(names, row, strict=True)}
             for row in table.itertuples(index=False, name=None))  # fmt: skip
+
+
+def _plain_row(row: Any) -> Any:
+    """A row whose cells numpy or torch made (a formatted Dataset, `to_dict("records")` of pandas),
+    as Python has it."""
+    if isinstance(row, dict) and any(hasattr(cell, "tolist") for cell in row.values()):
+        return {name: _plain(cell) for name, cell in row.items()}
+    return row
 
 
 def _plain(cell: Any) -> Any:
@@ -124,4 +133,4 @@ def _hub_rows(spec: str, split: str, cache_dir: str | None, stream: bool) -> Par
             f"{spec} is no file here ({near}), and as a Hugging Face data set it cannot be loaded: "
             f"{one_line(bad)}; check the name, config and split, or the network"
         ) from None
-    return Part(spec, "row", iter(enumerate(data, 1)))
+    return Part(spec, "row", iter(enumerate(map(_plain_row, data), 1)))

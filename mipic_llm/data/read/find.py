@@ -14,9 +14,15 @@ from typing import NamedTuple
 from mipic_llm.config.files import legal_path
 from mipic_llm.errors import UserError
 
-JSON = (".jsonl", ".json")
+JSON = (".jsonl", ".json", ".ndjson")
+PACKED = (".gz", ".bz2", ".xz", ".zst")
 SUFFIXES = (*JSON, ".csv", ".tsv", ".parquet", ".arrow", ".txt")
-ACCEPTED = f"{' '.join(SUFFIXES)}, text ones also with .gz"
+ACCEPTED = f"{' '.join(SUFFIXES)}, text ones also with {' '.join(PACKED)}"
+# Of files that hold data too, and are not read. A readme or a script beside the data is no news.
+_OTHERS = {
+    ".feather", ".orc", ".avro", ".xlsx", ".xls", ".ods", ".zip", ".tar", ".tgz", ".7z", ".rar",
+    ".lz4", ".pkl", ".pickle", ".sqlite", ".db", ".mds", ".lance", ".msgpack", ".tfrecord", ".xml",
+}  # fmt: skip
 HUB_ID = re.compile(
     r"(?P<id>[\w.-]+(/[\w.-]+)?)(:(?P<config>[^@\[\]]+))?(@(?P<revision>[^@\[\]]+))?"
     r"(\[(?P<split>[^\[\]]+(\[[^\[\]]*\])?)\])?"  # the split may itself be a slice: train[:10%]
@@ -37,10 +43,12 @@ def split_weight(spec: str) -> tuple[str, float]:
 
 
 class Files(NamedTuple):
-    """The files of a spec that are read, and those of a folder that belong to another split."""
+    """The files of a spec that are read, those of a folder that belong to another split, and those
+    of kinds that are not read at all."""
 
     read: list[Path]
     beside: tuple[str, ...] = ()
+    strange: tuple[str, ...] = ()
 
 
 def files_of(spec: str, split: str = "train") -> Files | None:
@@ -67,7 +75,8 @@ def files_of(spec: str, split: str = "train") -> Files | None:
                 "evaluate) and --mine.corpus read; to train on it write each query and its judged "
                 'documents as a row {"query": .., "positives": [..]}'
             )
-        return found
+        odd = sorted(str(file.relative_to(path)) for file in path.rglob("*") if _is_strange(file))
+        return found._replace(strange=tuple(odd))
     if path.exists():
         return Files([path])
     named_as_file = suffix_of(path) in SUFFIXES or spec.startswith((".", "~", "/"))
@@ -124,8 +133,20 @@ def check_files(specs: list[str]) -> None:
         files_of(split_weight(spec)[0])
 
 
+def packed_by(path: Path) -> str:
+    """One of PACKED, or nothing."""
+    suffix = path.suffix.lower()
+    return suffix if suffix in PACKED else ""
+
+
 def suffix_of(path: Path) -> str:
-    return Path(path.name.lower().removesuffix(".gz")).suffix
+    """That of the file within, where it is packed."""
+    return Path(path.name.lower().removesuffix(packed_by(path))).suffix
+
+
+def _is_strange(path: Path) -> bool:
+    found = suffix_of(path) in _OTHERS or (bool(packed_by(path)) and not is_data(path))
+    return found and path.is_file() and not path.name.startswith(".")
 
 
 def is_data(path: Path) -> bool:

@@ -175,7 +175,8 @@ def read_part(
     n_scored = 0 if columns and columns.score else sum(bool(row[3]) for row in rows)
     report = ReadReport(
         part.path, columns.kind if columns else "", n_rows, n_kept, rejected, part.unit,
-        ignored=tuple(names), beside=part.beside, n_scored=n_scored, whole=whole, span=span,
+        ignored=tuple(names), beside=part.beside, n_scored=n_scored, whole=whole,
+        span=span, strange=part.strange,
     )  # fmt: skip
     return rows, report if block else settled(report, columns, ignore, score_column), columns
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import bz2
 import csv
 import gzip
+import io
 import json
+import lzma
 import re
 import zlib
 from collections.abc import Callable, Iterator
@@ -13,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mipic_llm.data.read.cells import NEGATIVE, NOTHING, BadRow
-from mipic_llm.data.read.find import suffix_of
+from mipic_llm.data.read.find import packed_by, suffix_of
 from mipic_llm.errors import UserError, one_line
 
 Numbered = Iterator[tuple[int, Any]]  # a BadRow in place of a row that cannot even be decoded
@@ -28,17 +31,25 @@ def guarded(path: Path, reader: Callable[[Path], Numbered]) -> Numbered:
         raise UserError(
             f"{path}, line {line}: not UTF-8 text ({bad.reason}); convert the file to UTF-8"
         ) from None
-    except (OSError, EOFError, zlib.error, csv.Error) as bad:
+    except (OSError, EOFError, zlib.error, lzma.LZMAError, csv.Error) as bad:
         raise UserError(f"{path} cannot be read: {one_line(bad)}; check the file") from None
 
 
-def _opener(path: Path) -> Callable[..., Any]:
-    return gzip.open if path.name.lower().endswith(".gz") else open
+def _bytes(path: Path) -> Any:
+    """The file within, read as bytes."""
+    kind = packed_by(path)
+    if kind == ".zst":
+        import pyarrow
+
+        return pyarrow.input_stream(str(path), compression="zstd")
+    opener: Callable[..., Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}.get(
+        kind, open)  # fmt: skip
+    return opener(path, "rb")
 
 
 def _line_of_bad_text(path: Path) -> int:
     """The first line that is not UTF-8: a decoder reads ahead, and cannot say."""
-    with _opener(path)(path, "rb") as file:
+    with _bytes(path) as file:
         for number, line in enumerate(file, 1):
             try:
                 line.decode()
@@ -48,9 +59,9 @@ def _line_of_bad_text(path: Path) -> int:
 
 
 def _open(path: Path):
-    """Text, with or without gzip and BOM; line ends are left to the csv reader."""
+    """Text, packed or not, with or without BOM; line ends are left to the csv reader."""
     newline = "" if "sv" in suffix_of(path) else None
-    return _opener(path)(path, "rt", encoding="utf-8-sig", newline=newline)
+    return io.TextIOWrapper(_bytes(path), encoding="utf-8-sig", newline=newline)
 
 
 def _txt(path: Path) -> Numbered:
@@ -66,8 +77,7 @@ def _txt(path: Path) -> Numbered:
                 f"{path}: a .txt file has one text per line, and this looks like {looks[1:]}; "
                 f"rename it to {path.stem}{looks}"
             )
-        file.seek(0)
-        for number, line in enumerate(file, 1):
+        for number, line in enumerate(chain(head, file), 1):
             if not line.strip():
                 blank.append(number)
                 continue
@@ -145,7 +155,7 @@ def is_list(path: Path) -> bool:
     try:
         with _open(path) as file:
             return suffix_of(path) == ".json" and file.read(4096).lstrip().startswith("[")
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError):
+    except (OSError, EOFError, zlib.error, lzma.LZMAError, UnicodeDecodeError):
         return False  # the reader will meet the same and say so
 
 

@@ -92,7 +92,7 @@ class ReadReport(NamedTuple):
     negatives that were left out, because they are the anchor or one of its positives. ignored:
     columns. beside: files of another split. n_scored: examples with scores of their texts.
     n_alone: texts that were left out, since no other has their label. whole: all scores of pairs
-    are whole numbers. span: of these scores."""
+    are whole numbers. span: of these scores. strange: files of kinds that are not read."""
 
     path: str
     kind: str
@@ -107,6 +107,7 @@ class ReadReport(NamedTuple):
     n_alone: int = 0
     whole: bool = True
     span: tuple[float, ...] = ()
+    strange: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, values: Sequence[Any]) -> ReadReport:
@@ -115,7 +116,7 @@ class ReadReport(NamedTuple):
         rejected = [(number, reason) for number, reason in made.rejected]
         return made._replace(
             ignored=tuple(made.ignored), beside=tuple(made.beside), rejected=rejected,
-            span=tuple(made.span),
+            span=tuple(made.span), strange=tuple(made.strange),
         )  # fmt: skip
 
     def plus(self, more: ReadReport) -> ReadReport:
@@ -143,6 +144,8 @@ class ReadReport(NamedTuple):
             text += f"; ignored: {_some([name or '(no name)' for name in self.ignored])}"
         if self.beside:
             text += f"; not read, being of another split: {_some(self.beside)}"
+        if self.strange:
+            text += f"; NOT READ, of other kinds: {_some(self.strange)}"
         if self.n_false:
             text += f"; {self.n_false:,} negatives left out, equal to their anchor or its positives"
         if self.n_alone:
