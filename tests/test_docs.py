@@ -32,7 +32,8 @@ COMMANDS = [line.split("  #")[0].strip() for _, kind, text in BLOCKS if kind == 
 # Flags of other programs: of MLflow's, and of other trainers in the tables that translate them.
 THEIRS = {"train_group_size", "temperature", "negatives_cross_device", "task_type", "loss_type",
           "query_instruction_for_retrieval", "grad_cache", "gc_q_chunk_size", "pooling",
-          "append_eos_token", "lora_r", "deepspeed", "env", "port"}  # fmt: skip
+          "append_eos_token", "lora_r", "deepspeed", "env", "port",
+          "query_prefix", "passage_prefix"}  # fmt: skip
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
