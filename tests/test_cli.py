@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 
@@ -12,7 +13,8 @@ import yaml
 from mipic_llm.commands import compare, evaluate, export, train
 from mipic_llm.commands.run import dispatch, run_main
 from mipic_llm.config import Config, Section, dump, files, flatten, load_config, opt, resolve
-from mipic_llm.config.read import ALIASES
+from mipic_llm.config.elsewhere import ELSEWHERE
+from mipic_llm.config.read import ALIASES, from_settings
 from mipic_llm.config.schema import OPTIONS
 from mipic_llm.errors import UserError
 
@@ -670,3 +672,17 @@ def test_a_reader_that_goes_away_is_no_traceback():
     run.stdout.close()
     _, complaints = run.communicate(timeout=60)
     assert (run.returncode, complaints) == (141, "")
+
+
+def test_flags_of_other_trainers_are_told_what_they_are_here():
+    """Every advice names options that there are; none hides an option or an alias of ours."""
+    for name, advice in ELSEWHERE.items():
+        assert name not in OPTIONS and name not in ALIASES
+        flags = re.findall(r"--([a-z_.]+)", advice)
+        assert set(flags) <= {*OPTIONS, "push"}, advice
+        assert flags or "leave it out" in advice or "join them" in advice
+        with pytest.raises(UserError) as caught:
+            load_config([f"--{name}", "1"])
+        assert str(caught.value) == f"unknown flag --{name}; here: {advice}"
+    with pytest.raises(UserError, match="unknown setting warmup_steps; here: give --train.sched"):
+        from_settings({"warmup_steps": 10})

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from mipic_llm.config.check import validate
 from mipic_llm.config.derive import SHAPED, reconcile
+from mipic_llm.config.elsewhere import ELSEWHERE
 from mipic_llm.config.fields import Option, Row, Section, nearest, options, plain
 from mipic_llm.config.files import find_file, not_found
 from mipic_llm.config.help import help_text, shown
@@ -102,7 +103,9 @@ def from_settings(settings: Mapping[str, Any], *, recipe: str | None = None) -> 
     for name, value in settings.items():
         key = ALIASES.get(name, name)
         if key not in OPTIONS and key not in RETIRED:
-            raise UserError(f"unknown setting {name}{nearest([str(name)], [*OPTIONS, *ALIASES])}")
+            near = nearest([str(name)], [*OPTIONS, *ALIASES])
+            near = f"; here: {ELSEWHERE[name]}" if name in ELSEWHERE else near
+            raise UserError(f"unknown setting {name}{near}")
         if name in _VALUES:
             (value,) = _translated(name, [str(value)])
         rows.append(Row(key, os.fspath(value) if isinstance(value, os.PathLike) else value))
@@ -182,6 +185,8 @@ def _row(flag: Row, known: dict[str, Option]) -> Row:
     if key in RETIRED:
         return Row(key, " ".join(words), where)
     if key not in known:
+        if name in ELSEWHERE:  # what another trainer calls it
+            raise UserError(f"unknown flag --{name}; here: {ELSEWHERE[name]}")
         hint = nearest([name], [*known, *ALIASES]).replace("did you mean ", "did you mean --")
         hint = hint.replace(" or ", " or --")
         raise UserError(f"unknown flag {where[:80]}{hint} (--help lists all)")
