@@ -14,7 +14,6 @@ import torch
 from ranks import set_apart
 
 from mipic_llm.config import load_config
-from mipic_llm.data.batch import build_step
 from mipic_llm.runtime import ranks as dist
 from mipic_llm.runtime.start import start
 from mipic_llm.training import setup
@@ -29,9 +28,7 @@ def run(args: list[str], steps: int) -> dict:
     engine.train(True)
     rows = []
     for step in range(steps):
-        local = data.plan.local(data.plan.batch(0, step), dist.rank())
-        examples = [data.sources[s].examples[i] for s, i in local]
-        row = runner.run(build_step(examples, data.encoder), step)
+        row = runner.run(data.step((0, step)), step)
         del row["padded"]  # the only figure that may differ between ways of the same training
         rows.append(row)
     state = engine.state(trainable_only=True)

@@ -23,6 +23,7 @@ OBJECTIVES = {
     "tau": ["--objective.name", "mrl", "--objective.tau_learnable", "true",
             "--train.head_learning_rate", "0.1"],
     "paper": ["--objective.preset", "paper"],
+    "memory": ["--sia.memory", "20"],  # of a step's 24 texts
     "pair": ["--pic.head", "residual", "--pic.positive", "pair", "--pic.widths", "nested",
              "--pic.target", "last", "--sia.sentences", "3", "--objective.dims", "4,8,32",
              "--pic.ladder", "4@1,8@2,32@4", "--pic.weight", "2", "--sia.relation_weight", "0.5",

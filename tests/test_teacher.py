@@ -39,7 +39,10 @@ def home(tmp_path_factory):
     home = tmp_path_factory.mktemp("teacher")
     tiny_bert(home / "base")
     tiny_qwen3(home / "qwen", sentence_transformers=True)  # has a prompt for queries
-    for name, rows in (("pairs", PAIRS), ("bare", BARE)):
+    scored = [{"sentence1": a, "sentence2": b, "score": i}
+              for i, (a, b) in enumerate(zip(TEXTS[:9], TEXTS[1:], strict=False))]  # fmt: skip
+    labels = [{"text": text, "label": i % 3} for i, text in enumerate(TEXTS[:9])]
+    for name, rows in (("pairs", PAIRS), ("bare", BARE), ("scored", scored), ("labels", labels)):
         (home / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     start()
     return home
@@ -103,6 +106,15 @@ def test_another_model_reads_with_its_own_prompts(home):
         parts = [model.encode(texts[:n], prompt_name="query")]
         parts += [model.encode(texts[n:])] if texts[n:] else []
         np.testing.assert_allclose(batch.teacher_SK, unit(np.concatenate(parts)), atol=2e-3)
+    for name in ("scored", "labels"):  # read by the student without a prompt, and by the teacher
+        rows = ["--data.train", str(home / "pairs.jsonl"), str(home / f"{name}.jsonl"),
+                *(["--data.label_column", "label"] if name == "labels" else [])]  # fmt: skip
+        for how, prompt in (("default", {}), ("query", {"prompt_name": "query"})):
+            own = ["--teacher.max_length", "99", "--eval.symmetric_prompt", how]
+            config, data = opened(config_of(home, *flags, *rows, *own))
+            batch = next(b for b in steps(data) if b.source.kind == "scored" or b.groups)
+            want = unit(model.encode(sequences(batch, data), **prompt))
+            np.testing.assert_allclose(batch.teacher_SK, want, atol=2e-3)
 
 
 def test_an_interrupted_build_goes_on_and_a_second_one_finds_all(home, monkeypatch, capsys):
@@ -248,9 +260,10 @@ def test_rows_without_a_text_twice():
     """A document has a vector of its own where prompts differ; unlabelled text is a query."""
     rows = [Example("a", "b", ("c", "a  b"), 0), Example("b", "a", (), 1)]
     sources = [TextSource("rows", rows, 1.0), TextSource("bare", [Example("c", None, (), 0)], 1.0)]
-    one, two = (teachers.distinct(sources, apart=apart) for apart in (False, True))
+    prompts = {"query": "q: ", "document": "", "symmetric": ""}
+    one, two = (teachers.distinct(sources, m) for m in (None, teachers.marks_of(prompts)))
     assert sorted(map(one.read, range(len(one.key_n)))) == ["a", "a  b", "b", "c"]
-    found = [(two.read(i), bool(q)) for i, q in enumerate(two.query_n)]
+    found = [(two.read(i), kind == 0) for i, kind in enumerate(two.kind_n)]
     assert sorted(found) == [("a", False), ("a", True), ("a  b", False), ("b", False),
                              ("b", True), ("c", False), ("c", True)]  # fmt: skip
 

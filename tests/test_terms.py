@@ -263,18 +263,29 @@ def mic_texts(world: World) -> Tensor:
     return total
 
 
-def gor(world: World) -> Tensor:
-    total = mrl((1,), (D,))(world)
-    for rows in (world.anchors, world.positives + world.negatives):
-        for d in DIMS:
-            unit = normalize(world.z[3][rows, :d], dim=1)
-            means = [
-                torch.stack([(unit[a] @ unit[rows.index(b)]) ** 2 for b in others]).mean()
-                for a, row in enumerate(rows)
-                if (others := world.others(row, rows))
-            ]
-            total = total + 0.7 * torch.stack(means).sum() / len(rows) / 3
-    return total
+def gor(task: Callable) -> Callable:
+    """Beside a task; positives of one anchor, and rows that are no negatives, are left alone."""
+
+    def together(world: World, a: int, b: int) -> bool:
+        right = {p: i for i, p in enumerate(world.positives)}
+        right |= {n: world.whose[n] for n in world.also}
+        own = a in right and b in right and right[a] == right[b]
+        return own or (world.alone and world.row(a) != world.row(b))
+
+    def naive(world: World) -> Tensor:
+        total = task(world)
+        for rows in (world.anchors, world.positives + world.negatives):
+            for d in DIMS:
+                unit = normalize(world.z[3][rows, :d], dim=1)
+                squares = [
+                    [(unit[a] @ unit[rows.index(b)]) ** 2 for b in world.others(row, rows)
+                     if not together(world, row, b)] for a, row in enumerate(rows)
+                ]  # fmt: skip
+                means = [torch.stack(some).mean() for some in squares if some]
+                total = total + 0.7 * sum(means, torch.zeros(())) / len(rows) / 3
+        return total
+
+    return naive
 
 
 def scored(weights: tuple[float, ...], angle: float = 0, cosent: float = 1) -> Callable:
@@ -339,6 +350,7 @@ TEACHER = ["--teacher.name", "vectors.npy"]
 TAUGHT = ["--objective.name", "mrl", *TEACHER, "--teacher.relation", "0"]
 SCORES = ["--teacher.scores", "3", "--teacher.margin", "2"]
 NEIGHBOURS = [*TAUGHT[:4], "--teacher.relation", "5", "--teacher.relation_temperature", "0.4"]
+GOR = ["--objective.gor", "0.7"]
 CASES: dict[str, tuple] = {
     "plugin": (["--objective.name", "mrl", "--objective.plugins", "hinge=0.7"], hinge),
     "alone": (["--objective.name", "mrl"], mrl(), 0, "alone"),
@@ -393,7 +405,9 @@ CASES: dict[str, tuple] = {
     "starbucks": (["--objective.name", "starbucks"], starbucks),
     "starbucks-margin": (["--objective.name", "starbucks", *MARGIN, "0.1"], starbucks),
     "mic": (["--objective.name", "mic", "--mic.layers", "1,2", "--mic.weight", "0.7"], mic_texts),
-    "gor": (["--objective.name", "simcse", "--objective.gor", "0.7"], gor),
+    "gor": (["--objective.name", "simcse", *GOR], gor(mrl((1,), (D,)))),
+    "gor-alone": (["--objective.name", "mrl", *GOR], gor(mrl()), 0, "alone"),
+    "gor-several": (["--objective.name", "mrl", *GOR], gor(several()), 0, "several"),
     "simcse": (["--objective.name", "simcse"], mrl((1,), (D,))),
     "mrl": (["--objective.name", "mrl"], mrl()),
     "mrl-weights": (["--objective.name", "mrl", "--objective.dim_weights", "1,2,3"],
@@ -487,7 +501,8 @@ def test_what_no_term_uses_has_a_gradient_of_zero() -> None:
 
 
 def test_the_relation_remembers_the_texts_of_earlier_steps() -> None:
-    """The newest 11 of them, without gradients, and only those of steps that were kept."""
+    """The newest 11 of them, without gradients, and only those of steps that were kept. Each column
+    in the order of its texts' keys, or a full memory would forget others on other ranks."""
     objective = setting(*RELATION, *TEACHER, "--sia.memory", "11")
     z, rows = readouts(1)
     before = objective.memory.state()
@@ -497,10 +512,14 @@ def test_the_relation_remembers_the_texts_of_earlier_steps() -> None:
     found(objective, z, rows)
     objective.memory.keep()
     newest, following, text, taught = objective.memory.state()
-    assert torch.equal(taught.roll(-following, 0)[-rows.total :], facts(rows, "pairs")[1][-11:])
-    wanted = torch.cat([before[0], z[3].detach()])[-11:]
+    of = keys(rows)
+    order = [i for c in rows.columns(newest.device) for i in sorted(c.tolist(), key=of.__getitem__)]
+    assert order != sorted(order)
+    kept = facts(rows, "pairs")[1][order]
+    assert torch.equal(taught.roll(-following, 0)[-rows.total :], kept[-11:])
+    wanted = torch.cat([before[0], z[3].detach()[order]])[-11:]
     assert torch.equal(newest.roll(-following, 0), wanted) and KEPT + rows.total > 11
-    assert text.roll(-following).tolist() == [*KEPT_TEXT, *keys(rows)][-11:]
+    assert text.roll(-following).tolist() == [*KEPT_TEXT, *(of[i] for i in order)][-11:]
     resumed = setting(*RELATION, *TEACHER, "--sia.memory", "11")
     resumed.terms = [term for term in resumed.terms if not term.local]
     assert found(resumed, z, rows)[0] != found(objective, z, rows)[0]

@@ -86,7 +86,7 @@ class DataConfig(Section):
         "those: its first ones, or others in each pass, all of them in turn")
     positives: Literal["each", "averaged"] = opt("each", "several positives of one anchor: each = "
         "a row of its own for each, never in one batch; averaged = one row with all of them, the "
-        "mean of which is InfoNCE's target (other terms leave all but the first out)")
+        "mean of which is InfoNCE's target (no other term takes them for negatives)")
     label_column: str | None = opt(None, "column of labels beside bare text: texts of one label "
         "are positives of one another, others in each pass, and never negatives; None = bare text")
     on_bad_rows: Literal["error", "skip"] = opt("error", "skip = leave the row out, report it")

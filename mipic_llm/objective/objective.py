@@ -167,7 +167,8 @@ class Objective:
             views |= zip(fixed, still.split(width, 1), strict=True)
         everyone = known.each(lambda x: ranks.gather_rows(x, rows.per_rank))
         key_N = everyone.key_S
-        order_N = torch.cat(rows.columns(key_N.device))  # what a full memory forgets is of no rank
+        # What a full memory forgets is the same however rows are dealt to ranks.
+        order_N = torch.cat([c[key_N[c].argsort(stable=True)] for c in rows.columns(key_N.device)])
         taught_NK = everyone.teacher_SK
         kept_NK = None if taught_NK is None else taught_NK[order_N]
         remembered = self.memory.look(sides[0][order_N], key_N[order_N], kept_NK)

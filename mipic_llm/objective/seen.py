@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from mipic_llm import losses
+from mipic_llm.losses.numerics import moved
 from mipic_llm.runtime import ranks
 from mipic_llm.runtime.rows import Rows
 from mipic_llm.types import Known, Traits
@@ -82,6 +83,15 @@ class Seen:
         """Which of this rank's anchors each of its sequences belongs to, (S,)."""
         assert self.whose_N is not None
         return self.whose_N[self.own]
+
+    def anchor_of(self) -> Tensor:
+        """Which of all anchors each sequence of all ranks belongs to, (N,)."""
+        first, firsts = 0, []
+        for anchors, size in zip(self.rows.anchors, self.rows.per_rank, strict=True):
+            firsts += [first] * size
+            first += anchors
+        assert self.whose_N is not None
+        return self.whose_N + moved(firsts, torch.int64, self.whose_N.device)
 
     def columns(self) -> tuple[Tensor, Tensor, Tensor]:
         """Where all anchors, positives and negatives stand in `everyone`."""

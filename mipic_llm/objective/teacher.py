@@ -15,7 +15,6 @@ from torch.nn.functional import cosine_similarity, normalize
 
 from mipic_llm import losses
 from mipic_llm.config import Config
-from mipic_llm.losses.numerics import moved
 from mipic_llm.objective.heads import VectorMap
 from mipic_llm.objective.seen import Seen
 from mipic_llm.objective.term import Inside, Needs, Term, Value, per_dim
@@ -74,7 +73,7 @@ class TeacherScores(Term):
         return source.kind == "pairs" and (source.scores or self.taught)
 
     def across(self, seen: Seen, drawn: tuple[int, ...]) -> Iterator[Value]:
-        row_N, n = global_rows(seen), seen.n_anchors
+        row_N, n = seen.anchor_of(), seen.n_anchors
         anchors, positives, _ = seen.columns()
         if seen.source.scores:
             score_N, temperature = seen.score_N, self.temperature or 1.0
@@ -108,13 +107,3 @@ class TeacherScores(Term):
             mse_P = losses.margin_mse(cos_PC, logits_C * self.tau, here[n:], use, n)
             yield per_dim("teacher_margin", seen.share(mse_P, margins), self.dims)._replace(
                 weight=self.margin)  # fmt: skip
-
-
-def global_rows(seen: Seen) -> Tensor:
-    """(N,) which of all anchors each sequence belongs to."""
-    rows, first, firsts = seen.rows, 0, []
-    for anchors, size in zip(rows.anchors, rows.per_rank, strict=True):
-        firsts += [first] * size
-        first += anchors
-    assert seen.whose_N is not None
-    return seen.whose_N + moved(firsts, torch.int64, seen.whose_N.device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,35 +12,54 @@ from mipic_llm.data.read.cells import plain
 from mipic_llm.data.read.rows import TextSource, key_of
 from mipic_llm.data.row_store import StoredRows
 
-DOCUMENT = 0x5851F42D4C957F2D  # sets the key of a text as a document apart from that as a query
+# Kinds of text, by their prompts: the first texts of rows, the others, those of scored pairs and of
+# labelled text. What sets the key of a text as one of them apart from that as a query.
+MARKS = {"query": 0, "document": 0x5851F42D4C957F2D, "symmetric": 0x2545F4914F6CDD1D}
 
 
 class Texts(NamedTuple):
     """The distinct texts: key_n ascending; first_n, where each comes first in the data; read(i) =
-    the i-th text; apart: queries and documents have prompts of their own, query_n says which."""
+    the i-th text; kind_n: of which kind each is, a place in MARKS; marks: by kind."""
 
     key_n: np.ndarray
     first_n: np.ndarray
-    query_n: np.ndarray
+    kind_n: np.ndarray
     read: Callable[[int], str]
-    apart: bool
+    marks: Mapping[str, int]
 
 
-def distinct(sources: Sequence[TextSource], *, apart: bool) -> Texts:
-    """The texts of all rows, each once (as a query and as a document where `apart`). Memory: some
-    24 bytes for each text of a row, 8 of them kept."""
-    found = [_each_text(source) for source in sources]
+def kinds(source: TextSource) -> tuple[str, str]:
+    """Of a source's first texts and of its others, as the student's tokens have them; unlabelled
+    text is a query in both views, and stands once in its row."""
+    return ("symmetric", "symmetric") if source.symmetric else ("query", "document")
+
+
+def marks_of(prompts: Mapping[str, str]) -> dict[str, int]:
+    """A mark for each kind of text; one for kinds that have the same prompt."""
+    first = {prompt: MARKS[kind] for kind, prompt in reversed([*prompts.items()])}
+    return {kind: first[prompt] for kind, prompt in prompts.items()}
+
+
+def distinct(sources: Sequence[TextSource], marks: Mapping[str, int] | None = None) -> Texts:
+    """The texts of all rows, each once, or once for each mark of its kind. Memory: some 24 bytes
+    for each text of a row, 8 of them kept."""
+    marks = marks or dict.fromkeys(MARKS, 0)
+    found, sides = [], []
+    for source in sources:
+        key, row, place = _each_text(source)
+        here = [[*MARKS].index(kind) for kind in kinds(source)]
+        sides.append(np.where(place > 0, np.int8(here[1]), np.int8(here[0])))
+        found.append((key ^ np.array([marks[kind] for kind in MARKS])[sides[-1]], row, place))
     key, row, place = (np.concatenate(column) for column in zip(*found, strict=True))
     which = np.repeat(np.arange(len(found)), [len(one[0]) for one in found])
-    if apart:  # unlabelled text is a query in both views, and stands once in its row
-        key = np.where(place > 0, key ^ DOCUMENT, key)
     key_n, first_n = np.unique(key, return_index=True)
     which, row, place = which[first_n], row[first_n], place[first_n]
+    kind_n = np.concatenate(sides)[first_n]
 
     def read(i: int) -> str:
         return sources[which[i]].examples[int(row[i])].texts[place[i]]
 
-    return Texts(key_n, first_n, place == 0, read, apart)
+    return Texts(key_n, first_n, kind_n, read, marks)
 
 
 def _each_text(source: TextSource) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -27,7 +27,7 @@ from mipic_llm.data.read.rows import TextSource
 from mipic_llm.model.source import Source
 from mipic_llm.runtime import ranks as dist
 from mipic_llm.runtime.ranks import say
-from mipic_llm.training.distinct import DOCUMENT, Texts, distinct
+from mipic_llm.training.distinct import Texts, distinct, kinds, marks_of
 from mipic_llm.training.progress import Progress
 from mipic_llm.training.vectors import FileVectors, ModelVectors, about_file, about_model
 
@@ -57,9 +57,11 @@ class Teacher:
 
     def vectors(self, batch: StepBatch) -> np.ndarray:
         """(S, K) float32, of a step's sequences."""
-        key_S = np.array(batch.keys)
-        if self.texts.apart and batch.source.kind != "texts" and batch.groups is None:
-            key_S[batch.n_anchors :] ^= DOCUMENT
+        key_S, n, marks = np.array(batch.keys), batch.n_anchors, self.texts.marks
+        if batch.source.kind == "scored" or batch.groups is not None:
+            key_S ^= marks["symmetric"]
+        elif batch.source.kind != "texts":
+            key_S[n:] ^= marks["document"]
         at_S = np.searchsorted(self.texts.key_n, key_S)
         found = np.array_equal(self.texts.key_n[np.minimum(at_S, len(self.texts.key_n) - 1)], key_S)
         assert found, "a text that was not among the training's"
@@ -125,13 +127,14 @@ def open_teacher(config: Config, sources: Sequence[TextSource], base: Source) ->
         return None
     if t.name.endswith(FILES):
         about, width = about_file(t.name)
-        texts = distinct(sources, apart=False)
+        texts = distinct(sources)
     else:
         if any(s.changes() for s in config.own_sources):
             say("note: the teacher reads the texts of all sources with one length and the same "
                 "prompts; those of data.sources are the student's alone")  # fmt: skip
-        about, width, apart = about_model(config, base)
-        texts = distinct(sources, apart=apart)
+        used = {kind for source in sources for kind in kinds(source)}
+        about, width, prompts = about_model(config, base, used)
+        texts = distinct(sources, marks_of(prompts))
     digest = hashlib.blake2b(json.dumps([VERSION, about]).encode(), digest_size=16)
     digest.update(texts.key_n.tobytes())
     if t.name.endswith(".npy"):

@@ -52,7 +52,7 @@ def turn(
 
 def _axes(config: Config, source: Source, data: Sequence[TextSource]) -> Dense | None:
     """Fitted on the last layer's readouts; on rank 0, None elsewhere."""
-    texts = distinct(data, apart=False)
+    texts = distinct(data)
     n, width, how = len(texts.key_n), source.width, config.model.rotate
     need(n >= width, f"model.rotate: the training data have {n:,} distinct texts, and {width} axes "
          f"take {width} at least ({PCA_TEXTS * width:,} are better); add text to --data.train, or "

@@ -22,7 +22,7 @@ from mipic_llm.model.directory import read_model
 from mipic_llm.model.files import content_of
 from mipic_llm.model.source import Source, prompts_by_kind
 from mipic_llm.runtime import ranks as dist
-from mipic_llm.training.distinct import Texts
+from mipic_llm.training.distinct import MARKS, Texts
 
 # Options that, of a training's own, say nothing of another model.
 _OTHERS = ("pooling", "append_eos", "padding_side", "inner_norm", "quantization")
@@ -48,10 +48,13 @@ def _settings(config: Config, base: Source) -> tuple[Config, Source]:
     return told.replace("flag", **{"data.max_length": longest}), source
 
 
-def about_model(config: Config, base: Source) -> tuple[list[Any], int, bool]:
-    """-> (what its vectors depend on, their width, whether queries and documents differ)."""
+def about_model(
+    config: Config, base: Source, kinds: set[str]
+) -> tuple[list[Any], int, dict[str, str]]:
+    """-> (what its vectors depend on, their width, its prompts by kind). kinds: of the texts."""
     told, source = _settings(config, base)
-    prompts = prompts_by_kind(source, told.data)
+    prompts = prompts_by_kind(source, told.data, told.eval.symmetric_prompt)
+    prompts = {kind: prompts[kind] for kind in MARKS}
     m, own = told.model, config.teacher.name == "base"
     after = hashlib.blake2b(digest_size=16)
     for dense in source.dense:
@@ -62,8 +65,9 @@ def about_model(config: Config, base: Source) -> tuple[list[Any], int, bool]:
     about = [source.content, source.adapter and content_of(source.adapter), after.hexdigest(),
              pooling, source.lower_case, prompts["query"], prompts["document"],
              told.data.max_length, m.append_eos,
-             [told.train.precision, m.quantization] if own else ""]  # fmt: skip
-    return about, source.width, prompts["query"] != prompts["document"]
+             [told.train.precision, m.quantization] if own else "",
+             *([prompts["symmetric"]] if "symmetric" in kinds else [])]  # fmt: skip
+    return about, source.width, prompts
 
 
 class ModelVectors:
@@ -81,9 +85,8 @@ class ModelVectors:
         """(n, K) of these texts; all ranks call."""
         index_n = np.arange(rows.start, rows.stop)
         made_nK = torch.empty(len(index_n), self.opened.width)
-        for kind, here_n in (("query", texts.query_n[rows]), ("document", ~texts.query_n[rows])):
-            if not texts.apart:
-                here_n = np.full(len(index_n), kind == "query")
+        for place, kind in enumerate(MARKS):
+            here_n = texts.kind_n[rows] == place
             if here_n.any():
                 some = [texts.read(i) for i in index_n[here_n].tolist()]
                 made = self.opened.encode(some, [self.opened.n_layers],
