@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from peft import LoraConfig, get_peft_model
+from ranks import run_command
 from safetensors.torch import load_file
 from test_short_attention import ASIDE, HERE, python
 from tiny_models import few, tiny_bert, tiny_qwen3, tiny_xlmr
@@ -100,12 +101,15 @@ def test_a_run_with_nodes_trains_what_a_run_without_does(tmp_path, make) -> None
         "--model.attn", "varlen", "--ds_config", "zero2", "--export.rehearse", "false",
         "--tracking.mlflow", "off", "--train.precision", "fp32",
     ]  # fmt: skip
+    command = [str(HERE.parent / "launch" / "train.py"), *flags, "--output_dir"]
+    code, plain = run_command([*command, str(tmp_path / "false")], tmp_path, tmp_path / "log")
+    assert code == 0, plain
+    told = python(str(HERE / "interpreter.py"), *command, str(tmp_path / "true"),
+                  "--model.fused", "true")  # fmt: skip
+    assert "layers: fused" in told and "layers: fused" not in plain
     rows, adapters = {}, {}
     for fused in ("true", "false"):
         out = tmp_path / fused
-        told = python(str(HERE / "interpreter.py"), str(HERE.parent / "launch" / "train.py"),
-                      *flags, "--model.fused", fused, "--output_dir", str(out))  # fmt: skip
-        assert ("layers: fused" in told) is (fused == "true")
         rows[fused] = [json.loads(row) for row in (out / "metrics.jsonl").read_text().splitlines()]
         adapters[fused] = load_file(out / "adapter" / "adapter_model.safetensors")
     losses = {k: [row["loss"] for row in found if "loss" in row] for k, found in rows.items()}

@@ -76,6 +76,8 @@ def test_what_is_fitted_later_sees_no_row_that_was_cut_off(tmp_path, capsys) -> 
     found = texts_for_pca(config.training, 10_000, "axes", config)
     assert held and set(found) == kept and not held & set(found)
     assert set(texts_for_pca(config.training, 10_000, "axes")) == kept | held
+    few = texts_for_pca(config.training, len(kept) - 1, "axes", config)
+    assert len(set(few)) == len(few) == len(kept) - 1, "all that were asked for, not half of them"
     some = texts_for_pca(config.training[:1], 10_000, "axes", config)
     assert held & set(some) and "cannot be told" in capsys.readouterr().out
 

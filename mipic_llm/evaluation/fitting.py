@@ -15,6 +15,11 @@ from mipic_llm.runtime.ranks import say
 PCA_TEXTS = 10  # per channel; a covariance wants no more, and encoding them takes the most time
 
 
+def spread(n: int, most: int) -> list[int]:
+    """Positions of at most so many of n things, evenly apart."""
+    return list(range(n)) if n <= most else [i * n // most for i in range(most)]
+
+
 def texts_for_pca(
     specs: Sequence[Any], most: int, what: str, run: Config | None = None
 ) -> list[str]:
@@ -39,7 +44,7 @@ def texts_for_pca(
         n_rows = sum(len(source.examples) for source in sources)
         step = max(1, n_rows // most) if stored else 1
         texts = _distinct(sources, step)
-    chosen = texts[:: -(-len(texts) // most)]
+    chosen = [texts[i] for i in spread(len(texts), most)]
     of = f"of rows {step:,} apart" if step > 1 else f"of {len(texts):,} texts"
     say(f"{what} on {len(chosen):,} {of} of {', '.join(report.path for report in reports)}")
     return chosen

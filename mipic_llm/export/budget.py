@@ -13,7 +13,7 @@ from torch import Tensor
 from mipic_llm.config import Config, need
 from mipic_llm.data.tokenise import TextEncoder
 from mipic_llm.evaluation.bits import STEPS, Quantiser
-from mipic_llm.evaluation.fitting import texts_for_pca
+from mipic_llm.evaluation.fitting import spread, texts_for_pca
 from mipic_llm.evaluation.read import load_tasks
 from mipic_llm.evaluation.searches import FLOAT, float_queries, searched
 from mipic_llm.evaluation.suite import Rows, run_suite
@@ -95,7 +95,7 @@ def fit_bytes(
     texts = texts_for_pca(training, _TEXTS, "ranges of int8", config)
     if not texts:
         every = [t for task in tasks for some in task.texts().values() for t in some]
-        texts = every[:: -(-len(every) // _TEXTS)]
+        texts = [every[i] for i in spread(len(every), _TEXTS)]
     fitted_on = f"{len(texts):,} texts of " + ("the training data" if training else "the tasks")
 
     def vectors(some: list[str], kind: str) -> Tensor:

@@ -13,7 +13,7 @@ from pathlib import Path
 from mipic_llm.config import Config, need
 from mipic_llm.data.read.rows import TextSource
 from mipic_llm.evaluation.encode import encode, make_encoder
-from mipic_llm.evaluation.fitting import PCA_TEXTS
+from mipic_llm.evaluation.fitting import PCA_TEXTS, spread
 from mipic_llm.evaluation.open import for_inference, free, load_frozen
 from mipic_llm.evaluation.pca import axes_module
 from mipic_llm.evaluation.tasks.base import SYMMETRIC
@@ -57,8 +57,7 @@ def _axes(config: Config, source: Source, data: Sequence[TextSource]) -> Dense |
     need(n >= width, f"model.rotate: the training data have {n:,} distinct texts, and {width} axes "
          f"take {width} at least ({PCA_TEXTS * width:,} are better); add text to --data.train, or "
          "leave --model.rotate out")  # fmt: skip
-    step = -(-n // (PCA_TEXTS * width))
-    some = [texts.read(i) for i in range(0, n, step)]  # by the order of hashes: at random
+    some = [texts.read(i) for i in spread(n, PCA_TEXTS * width)]  # by the order of hashes: at random
     say(f"model.rotate {how}: reading {len(some):,} of {n:,} training texts")
     inner_norm = config.model.inner_norm or "raw"
     engine = for_inference(config, source, inner_norm, partial(load_frozen, config))
