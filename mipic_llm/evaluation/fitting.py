@@ -12,7 +12,9 @@ from mipic_llm.data.read.training import reading_of
 from mipic_llm.data.split import split_off
 from mipic_llm.runtime.ranks import say
 
-PCA_TEXTS = 10  # per channel; a covariance wants no more, and encoding them takes the most time
+# Per channel. Encoding them takes the most time. A covariance wants no more; a map of all channels
+# onto others gains up to twice as many and little beyond (notes, 2026-11-28, texts of a lens).
+PCA_TEXTS, LENS_TEXTS = 10, 20
 
 
 def spread(n: int, most: int) -> list[int]:

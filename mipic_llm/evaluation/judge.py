@@ -13,7 +13,7 @@ from mipic_llm.config.evaluating import OUTPUT, check_bits
 from mipic_llm.errors import EXIT_DONE, UserError
 from mipic_llm.evaluation.agree import agree_on_rows
 from mipic_llm.evaluation.encode import spread_over_ranks
-from mipic_llm.evaluation.fitting import PCA_TEXTS, texts_for_pca
+from mipic_llm.evaluation.fitting import LENS_TEXTS, PCA_TEXTS, texts_for_pca
 from mipic_llm.evaluation.lens import HELD_OUT
 from mipic_llm.evaluation.mteb import load_mteb, run_mteb
 from mipic_llm.evaluation.open import Opened, open_finished
@@ -71,7 +71,7 @@ def evaluate(config: Config) -> int:
         return opened.encode(texts, read, batch_size=config.eval.batch_size, kind=kind)
 
     pca_texts = texts_for_pca(flags.pca_text, PCA_TEXTS * opened.width, "PCA")
-    lens_texts = texts_for_pca(flags.lens_text, PCA_TEXTS * opened.width + HELD_OUT, "lens")
+    lens_texts = texts_for_pca(flags.lens_text, LENS_TEXTS * opened.width + HELD_OUT, "lens")
     fitted = texts_for_pca(flags.bits_text, CALIBRATION, "ranges of int8") or pca_texts
     more, models, old = float_queries(bool(pca_texts)) if 1 in bits else [], {}, None
     if flags.asymmetric:

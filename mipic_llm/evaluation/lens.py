@@ -37,7 +37,7 @@ def fit_lens(inner_ND: Tensor, last_ND: Tensor) -> Lens:
     n, width = inner_ND.shape
     if n < width:
         raise UserError(f"lens: {n} distinct texts are too few for a map of {width} channels; give "
-                        f"{width} at least, and ten times as many for a good one")  # fmt: skip
+                        f"{width} at least, and twenty times as many for a good one")  # fmt: skip
     x_ND, y_ND = inner_ND.double(), normalize(last_ND.double(), dim=1)
     held_N = torch.arange(n) % max(5, n // HELD_OUT) == 0
     x_HD, y_HD = x_ND[held_N], y_ND[held_N]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from mipic_llm.config import Config
 from mipic_llm.data.tokenise import TextEncoder
-from mipic_llm.evaluation.fitting import PCA_TEXTS
+from mipic_llm.evaluation.fitting import LENS_TEXTS
 from mipic_llm.evaluation.lens import HELD_OUT, fit_lens
 from mipic_llm.evaluation.tasks.base import SYMMETRIC
 from mipic_llm.export.fitted import Fitted, judged_with, read_texts, text_to_fit
@@ -21,7 +21,7 @@ def make_lens(
     (else the run's training data), and what it gains at each of dims.
     UserError for text that cannot be read or is too little.
     """
-    texts = text_to_fit(config, specs, PCA_TEXTS * whole.width + HELD_OUT, "lens")
+    texts = text_to_fit(config, specs, LENS_TEXTS * whole.width + HELD_OUT, "lens")
     layers = [layer, whole.n_layers]
     lens = fit_lens(*read_texts(whole, encoder, texts, SYMMETRIC, layers))
     scores, gains = judged_with(config, whole, encoder, layer, dims, lens.dense.linear)
