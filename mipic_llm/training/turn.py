@@ -57,7 +57,7 @@ def _axes(config: Config, source: Source, data: Sequence[TextSource]) -> Dense |
     need(n >= width, f"model.rotate: the training data have {n:,} distinct texts, and {width} axes "
          f"take {width} at least ({PCA_TEXTS * width:,} are better); add text to --data.train, or "
          "leave --model.rotate out")  # fmt: skip
-    some = [texts.read(i) for i in spread(n, PCA_TEXTS * width)]  # by the order of hashes: at random
+    some = [texts.read(i) for i in spread(n, PCA_TEXTS * width)]  # in the order of their hashes
     say(f"model.rotate {how}: reading {len(some):,} of {n:,} training texts")
     inner_norm = config.model.inner_norm or "raw"
     engine = for_inference(config, source, inner_norm, partial(load_frozen, config))
