@@ -18,7 +18,7 @@ from mipic_llm.errors import UserError
 from mipic_llm.evaluation import fitting
 from mipic_llm.evaluation.fitting import texts_for_pca
 from mipic_llm.model.directory import open_source
-from mipic_llm.training.distinct import distinct
+from mipic_llm.training.distinct import MARKS, distinct
 from mipic_llm.training.feed import prepare_data
 from mipic_llm.training.loop import train
 from mipic_llm.training.setup import resolve_for
@@ -168,8 +168,8 @@ def test_steps_are_those_of_memory(place, tmp_path) -> None:
             for a, b in zip(made[0].sources, data.sources, strict=True):
                 assert list(map(repr, a.examples)) == list(map(repr, b.examples))
                 assert a[2:] == b[2:]
-            for apart in (False, True):  # what a teacher reads
-                a, b = (distinct(one.sources, apart=apart) for one in (made[0], data))
+            for marks in (None, MARKS):  # what a teacher reads
+                a, b = (distinct(one.sources, marks) for one in (made[0], data))
                 assert all((x == y).all() for x, y in zip(a[:3], b[:3], strict=True))
                 some = range(0, len(a.key_n), 40)
                 assert list(map(a.read, some)) == list(map(b.read, some))
