@@ -7,6 +7,8 @@ import json
 import os
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 import torch
 
@@ -59,6 +61,25 @@ def test_a_packed_corpus_and_judgements_with_blanks(root) -> None:
     (search,), _ = load_tasks([str(root / "search")])
     assert search.corpus == {"d1": "T x", "d2": "y"}
     assert search.relevant == {"q1": {"d1": 2.0, "d9": 1.0}}
+
+
+def test_a_corpus_as_the_hub_has_it(root) -> None:
+    """Parquet, or jsonl in zstd; judgements whose columns are turned round are no others' ids."""
+    folder = root / "search"
+    table = pyarrow.Table.from_pylist(
+        [json.loads(line) for line in (folder / "corpus.jsonl").read_text().splitlines()]
+    )
+    pyarrow.parquet.write_table(table, folder / "corpus.parquet")
+    with pyarrow.output_stream(str(folder / "queries.jsonl.zst"), compression="zstd") as file:
+        file.write((folder / "queries.jsonl").read_bytes())
+    for name in ("corpus", "queries"):
+        (folder / f"{name}.jsonl").unlink()
+    (search,), _ = load_tasks([str(folder)])
+    assert search.corpus == {"d1": "T x", "d2": "y"} and search.queries == {"q1": "a"}
+    qrels = folder / "qrels" / "test.tsv"
+    qrels.write_text("corpus-id\tquery-id\tscore\n1\t1\t1\n")
+    with pytest.raises(UserError, match="BEIR's order is query-id, corpus-id, score"):
+        load_tasks([str(folder)])
 
 
 def test_folders_are_understood_and_told(root) -> None:

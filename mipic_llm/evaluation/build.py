@@ -15,7 +15,7 @@ from mipic_llm.config.files import legal_path
 from mipic_llm.data.read import cells
 from mipic_llm.data.read.columns import NLI, PAIRS, SCORES
 from mipic_llm.data.read.containers import NamedRows
-from mipic_llm.data.read.find import is_data
+from mipic_llm.data.read.find import beir_file, is_data
 from mipic_llm.data.read.labelled import (
     columns_of,
     read_beir,
@@ -46,7 +46,7 @@ def make_task(entry: Mapping[str, Any], where: str) -> tuple[Task, str]:
     known = kind is None or kind in TYPES
     need(known, f"{where}: type is {kind!r}; give one of: {', '.join(TYPES)}")
     path = legal_path(str(entry.get("path") or ""))
-    if entry.get("path") and any(path.glob("corpus.jsonl*")) or kind == "retrieval":
+    if entry.get("path") and beir_file(path, "corpus") or kind == "retrieval":
         need(most is None, f"{where}: rows is not for retrieval, whose corpus must be whole")
         return _retrieval(str(entry["name"]), path, split, where, _metrics(entry, where))
     need(split in ROLES, f"{where}: split is {split!r}; give one of: {', '.join(ROLES)}")

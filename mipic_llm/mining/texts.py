@@ -16,6 +16,7 @@ from mipic_llm.config import Config, flatten, need
 from mipic_llm.config.files import legal_path
 from mipic_llm.data.read.cells import plain, texts_of
 from mipic_llm.data.read.containers import containers
+from mipic_llm.data.read.find import beir_file
 from mipic_llm.data.read.formats import collect_rows
 from mipic_llm.data.read.rows import Example, key_of
 from mipic_llm.data.read.training import read_training
@@ -111,8 +112,8 @@ def _corpus(config: Config) -> list[str]:
 
     found, skip = [], config.data.on_bad_rows == "skip"
     for spec in config.extra.mine.corpus:
-        beir = legal_path(spec) / "corpus.jsonl"
-        for part in containers(str(beir) if beir.is_file() else spec, "train", None):
+        beir = beir_file(legal_path(spec), "corpus")
+        for part in containers(str(beir) if beir else spec, "train", None):
             read = collect_rows(part, pick, parse, skip)
             more = f", {len(read.rejected):,} rejected" if read.rejected else ""
             say(f"read {read.n_rows:,} texts of {part.path} as the corpus{more}")

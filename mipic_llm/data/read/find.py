@@ -149,6 +149,12 @@ def _is_strange(path: Path) -> bool:
     return found and path.is_file() and not path.name.startswith(".")
 
 
+def beir_file(folder: Path, name: str) -> Path | None:
+    """The file of a folder in BEIR's layout that holds its corpus or its queries."""
+    names = [*(f"{name}.jsonl{packed}" for packed in ("", *PACKED)), f"{name}.parquet"]
+    return next((folder / each for each in names if (folder / each).is_file()), None)
+
+
 def is_data(path: Path) -> bool:
     return path.is_file() and not path.name.startswith(".") and suffix_of(path) in SUFFIXES
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from mipic_llm.data.read.cells import BadRow, one_text, to_label, to_number
 from mipic_llm.data.read.columns import SCORES
 from mipic_llm.data.read.containers import containers
+from mipic_llm.data.read.find import beir_file
 from mipic_llm.data.read.formats import read_rows
 from mipic_llm.data.read.readers import Numbered, guarded
 from mipic_llm.data.read.rows import ReadReport
@@ -96,9 +97,7 @@ def read_beir(
 
 
 def _by_id(folder: Path, name: str) -> dict[str, str]:
-    path, zipped = folder / f"{name}.jsonl", folder / f"{name}.jsonl.gz"
-    if zipped.exists() and not path.exists():
-        path = zipped
+    path = beir_file(folder, name) or folder / f"{name}.jsonl"
 
     def parse(row: dict, _: None) -> tuple[str, str]:
         if row.get("_id") in (None, ""):
@@ -134,6 +133,9 @@ def _qrels(path: Path) -> dict[str, dict[str, float]]:
             grade = to_number(row[2], "score")
         except BadRow as bad:
             if number == 1:  # the header
+                if any(word in row[0].lower() for word in ("corpus", "doc", "pid")):
+                    raise UserError(f"{path}: its columns are {', '.join(row)}; BEIR's order is "
+                                    "query-id, corpus-id, score") from None  # fmt: skip
                 continue
             raise UserError(f"{path}, line {number}: {bad}; mend that line") from None
         before = found.setdefault(row[0], {}).setdefault(row[1], grade)
