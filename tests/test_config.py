@@ -627,6 +627,27 @@ def test_flags_that_change_nothing_are_told(tmp_path) -> None:
     assert not lines("--sia.sentences", "2", "--pic.weight", "2", "--ds_config", "zero2")
     assert not lines(*mrl, "--teacher.name", "base", "--teacher.relation", "5", "--sia.memory", "9")
     assert lines("--mic.layers", "2") and lines(*mrl, "--sia.memory", "9")
+    base = ("--teacher.name", "base")
+    for idle, why, read in (  # one that nothing in this run reads, and what makes it count
+        (["--objective.false_negative_rule", "relative"], "objective.false_negative_margin is none",
+         ["--objective.false_negative_margin", "0.1"]),
+        ([*base, "--teacher.vector_loss", "l2"], "teacher.vector is 0.0",
+         ["--teacher.vector", "1"]),
+        (["--eval.points", "64@3"], "eval.every is 0", ["--eval.every", "9"]),
+        (["--pic.head", "mlp", "--pic.enabled", "false"], "pic.enabled is false",
+         ["--pic.enabled", "true"]),
+        (["--objective.name", "starbucks", "--pic.weight", "9"], "starbucks does not read",
+         ["--objective.name", "mipic"]),
+        ([*mrl, *base, "--teacher.layers", "ladder", "--pic.weight", "9"], "mrl does not read",
+         ["--objective.name", "mipic"]),
+        (["--objective.name", "2dmse", "--ese.k", "9"], "2dmse does not read",
+         ["--objective.name", "ese"]),
+        (["--objective.name", "simcse", "--objective.dims", "32,384", "--objective.dim_weights",
+          "1,2"], "simcse does not read", [*mrl]),
+    ):  # fmt: skip
+        (line,) = lines(*idle)
+        assert line.endswith(why), line
+        assert not lines(*idle, *read), read
     assert not lines("--recipe", "anchored", *mrl)  # what a recipe says for others is no flag
     stages = tmp_path / "stages.yaml"
     stage = "{train: [demo], steps: 2, options: {objective.name: %s}}"

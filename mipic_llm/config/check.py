@@ -114,9 +114,18 @@ def validate(c: Config, world_size: int | None = None, *, stage: bool = False) -
 
 # Terms that read the options of a section, or an option.
 _READERS = {
-    "sia.": {"sia", "sentences"}, "pic.": {"pic", "starbucks"}, "ese.": {"ese", "2dmse"},
-    "mic.": {"mic_tokens", "mic_texts"}, "sia.sentences": {"sentences"},
+    "sia.": {"sia", "sentences"}, "sia.sentences": {"sentences"}, "pic.": {"pic"},
+    "pic.ladder": {"pic", "starbucks"}, "pic.checkpoints": {"pic", "starbucks"},
+    "ese.": {"ese"}, "ese.temperature": {"ese", "2dmse"}, "mic.": {"mic_tokens", "mic_texts"},
     "objective.alpha": {"sia"}, "objective.wide_weight": {"sia"},
+}
+# An option that says how something is done, and the one that says whether it is.
+_OF = {
+    "objective.false_negative_rule": "objective.false_negative_margin",
+    "teacher.vector_loss": "teacher.vector", "teacher.relation_temperature": "teacher.relation",
+    "teacher.relation_dims": "teacher.relation", "teacher.layers": "teacher.relation",
+    "pic.links_per_step": "pic.enabled", "pic.weight": "pic.enabled", "pic.head": "pic.enabled",
+    "eval.points": "eval.every",
 }
 
 
@@ -125,18 +134,25 @@ def _no_idle_options(c: Config, asked: dict[str, Any]) -> None:
     for key, value in asked.items():
         why = _idle(c, key, value)
         need(not why, f"options has {key}, {why}" + (
-            "; give teacher.name beside stages" if "teacher" in why else "; leave it out"))
+            "; give teacher.name beside stages" if why.endswith("no teacher") else "; leave it out"
+        ))  # fmt: skip
 
 
 def _idle(c: Config, key: str, value: Any) -> str:
     """Why nothing reads an option, in words; empty where something does."""
-    terms, taught = set(OBJECTIVES[c.objective.name].terms), c.teacher.name != "none"
+    form, taught = OBJECTIVES[c.objective.name], c.teacher.name != "none"
+    terms = set(form.terms)
     readers = _READERS.get(key) or _READERS.get(f"{key.partition('.')[0]}.", terms)
-    ladder = key.startswith("pic.") and taught and c.teacher.layers == "ladder"
-    if not readers & terms and not ladder:
+    ladder = key in ("pic.ladder", "pic.checkpoints") and taught and c.teacher.layers == "ladder"
+    weighs = key != "objective.dim_weights" or form.widths == "all"
+    if not (weighs and readers & terms or ladder):
         return f"which objective.name {c.objective.name} does not read"
     distils = key.startswith(("teacher.relation", "teacher.vector", "teacher.layers"))
-    return "and there is no teacher" if distils and value and not taught else ""
+    if distils and value and not taught:
+        return "and there is no teacher"
+    whether = _OF.get(key)
+    asked = flatten(c)[whether] if whether else True
+    return "" if asked else f"which says nothing while {whether} is {str(asked).lower()}"
 
 
 def idle_flags(c: Config) -> list[str]:
