@@ -203,8 +203,36 @@ def test_files(tmp_path, case):
     modules = json.loads((folder / "modules.json").read_text())
     assert [m["type"].rsplit(".", 1)[1] for m in modules] == ["Transformer", "Pooling", "Normalize"]
     if trained.spec.append_eos is None:
-        for name in ("tokenizer.json", "tokenizer_config.json"):
-            assert (folder / name).read_bytes() == (trained.base / name).read_bytes()
+        assert (folder / "tokenizer.json").read_bytes() == (
+            trained.base / "tokenizer.json").read_bytes()  # fmt: skip
+        ours, own = (json.loads((where / "tokenizer_config.json").read_text())
+                     for where in (folder, trained.base))  # fmt: skip
+        assert ours == own | {"model_max_length": 24}
+
+
+@pytest.mark.parametrize("case", ["bert", "qwen3-no-eos"])
+@pytest.mark.parametrize("own", [None, 10])
+def test_a_long_text_is_cut_alike_by_programs_that_read_the_tokenizer_alone(tmp_path, case, own):
+    from tokenizers import Tokenizer
+    from transformers import AutoTokenizer
+
+    trained = Trained(tmp_path, case)
+    path = trained.base / "tokenizer.json"
+    state = json.loads(path.read_text(encoding="utf-8"))
+    cut = {"direction": "Right", "max_length": own, "strategy": "LongestFirst", "stride": 0}
+    state["truncation"] = cut if own else None  # all-MiniLM-L6-v2 cuts at 128 by itself
+    path.write_text(json.dumps(state, ensure_ascii=False), encoding="utf-8")
+    folder = trained.write(tmp_path / "adapter")
+    texts = [" ".join(SENTENCES[:8]), "Yes."]
+    ours = trained.encoder.ids(texts, "query")
+    assert [len(ids) for ids in ours][0] == 24 > len(ours[1])
+    files = AutoTokenizer.from_pretrained(folder)
+    assert files(texts, truncation=True)["input_ids"] == ours
+    plain = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    if own:
+        assert [plain.encode(text).ids for text in texts] == ours
+    else:
+        assert plain.truncation is None
 
 
 def test_same_weights_same_bytes(tmp_path):
@@ -228,6 +256,21 @@ def test_terminator_is_the_last_token_for_any_loader(tmp_path):
     assert {row[-1] for row in theirs} == {trained.encoder.append_eos_id}
     bare = AutoTokenizer.from_pretrained(trained.base)(TEXTS)["input_ids"]
     assert bare[0][-1] != trained.encoder.append_eos_id, "the base appends it: nothing was tested"
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    end = trained.encoder.tokenizer.convert_ids_to_tokens(trained.encoder.append_eos_id)
+    assert (settings.get("add_eos_token") is True) == (end == trained.encoder.tokenizer.eos_token)
+
+
+def test_an_end_token_is_asked_for_where_the_class_makes_its_template_anew(tmp_path):
+    """Gemma's class in transformers 4, which makes it of these settings, whatever the file has."""
+    trained = Trained(tmp_path, "qwen3-no-eos", "--model.append_eos", "<|im_end|>")
+    assert trained.encoder.tokenizer.eos_token == "<|im_end|>"
+    folder = trained.write(tmp_path / "adapter")
+    assert json.loads((folder / "tokenizer_config.json").read_text())["add_eos_token"] is True
+    from transformers import AutoTokenizer
+
+    theirs = AutoTokenizer.from_pretrained(folder)(TEXTS, truncation=True)["input_ids"]
+    assert theirs == trained.encoder.ids(TEXTS, "query")
 
 
 def test_empty_weights_are_refused(tmp_path):

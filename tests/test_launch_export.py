@@ -88,6 +88,17 @@ def test_shallow_model_is_the_point_of_the_whole(runs, tmp_path, capsys):
     assert "times as fast" in capsys.readouterr().out
 
 
+def test_a_point_of_a_full_run_holds_what_was_trained_alone(tmp_path):
+    """The run's own files have no pooler; transformers makes one of random weights up."""
+    run = train(tmp_path, tiny_bert, 1, 0, "--lora.rank", "0")
+    for name in ("one", "two"):
+        to = str(tmp_path / name)
+        launcher.main(["--output_dir", str(run), "--point", "16@2", "--to", to])
+    one, two = (tmp_path / name / "shallow-2x16" / "model.safetensors" for name in ("one", "two"))
+    assert one.read_bytes() == two.read_bytes()
+    assert not [name for name in load_file(one) if "pooler" in name]
+
+
 def test_shallow_decoder_keeps_its_final_norm_or_is_refused(tmp_path):
     """Two runs' settings on one model: inner layers through the norm, or raw."""
     run = train(tmp_path, tiny_qwen3, 1, 0, "--data.negatives", "0")

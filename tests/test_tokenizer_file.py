@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from mipic_llm.errors import UserError
-from mipic_llm.export.tokenizer_file import change_tokenizer
+from mipic_llm.export.tokenizer_file import change_tokenizer, for_older_tokenizers
 
 WORDS = ["<bos>", "<eos>", "[CLS]", "[SEP]", "<unk>", "a", "b", "c", "d"]
 AT = {word: i for i, word in enumerate(WORDS)}
@@ -42,6 +44,33 @@ def test_a_text_ends_in_the_token_whatever_comes_before(tmp_path, name):
     assert fresh.convert_ids_to_tokens(short) == [*before, *"abcd"[: 2 - len(before)], "<eos>"]
     two = fresh.convert_ids_to_tokens(fresh("a b", "c")["input_ids"])
     assert two == [*before, "a", "b", "<eos>", *before, "c", "<eos>"]
+
+
+def test_settings_of_transformers_5_are_read_by_4_and_mean_the_same(tmp_path):
+    """Version 4 knows no TokenizersBackend, and wants extra_special_tokens to be a dict."""
+    own = Tokenizer(models.WordLevel(AT, unk_token="<unk>"))
+    own.pre_tokenizer = pre_tokenizers.Whitespace()
+    written = PreTrainedTokenizerFast(
+        tokenizer_object=own, unk_token="<unk>", eos_token="<eos>",
+        extra_special_tokens=["[SEP]"], model_input_names=["input_ids", "attention_mask"],
+    )  # fmt: skip
+    written.save_pretrained(tmp_path)
+    path = tmp_path / "tokenizer_config.json"
+    settings = json.loads(path.read_text())
+    assert settings["tokenizer_class"] == "TokenizersBackend", "nothing is tested"
+    assert settings["extra_special_tokens"] == ["[SEP]"]
+    settings.pop("model_input_names", None)
+    found = for_older_tokenizers(settings, written.model_input_names)
+    assert found["tokenizer_class"] == "PreTrainedTokenizerFast"
+    assert "extra_special_tokens" not in found
+    same = {k for k in settings if k not in ("tokenizer_class", "extra_special_tokens")}
+    assert {k: found[k] for k in same} == {k: settings[k] for k in same}
+    path.write_text(json.dumps(found))
+    fresh = AutoTokenizer.from_pretrained(tmp_path)
+    assert dict(fresh("a b [SEP]")) == dict(written("a b [SEP]"))
+    assert fresh.all_special_tokens == written.all_special_tokens
+    mine = {"tokenizer_class": "BertTokenizer", "extra_special_tokens": {"image": "<i>"}}
+    assert for_older_tokenizers(mine, ["input_ids"]) == mine
 
 
 def test_a_token_that_is_not_there_is_named(tmp_path):

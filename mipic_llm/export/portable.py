@@ -18,7 +18,11 @@ from mipic_llm.config.files import model_folder
 from mipic_llm.data.tokenise import TextEncoder
 from mipic_llm.errors import UserError
 from mipic_llm.export.card import Facts, model_card
-from mipic_llm.export.tokenizer_file import change_tokenizer
+from mipic_llm.export.tokenizer_file import (
+    change_tokenizer,
+    cut_at,
+    for_older_tokenizers,
+)
 from mipic_llm.model.dense import Dense, write_dense
 from mipic_llm.model.files import QUICKSTART_HUB_ID
 from mipic_llm.model.load import nf4
@@ -60,6 +64,8 @@ class EmbeddingSpec(NamedTuple):
     facts: Facts | None = None  # what the run recorded, for the model card
     beside: str | None = None  # path from an adapter to a base that is a directory
     include_prompt: bool = True  # whether the pooling reads a prompt's tokens
+    ends_in_eos: bool = False  # append_eos is the tokenizer's own end token
+    input_names: tuple[str, ...] = ()  # what the tokenizer gives a model
 
     @property
     def hub(self) -> dict[str, Any]:
@@ -103,6 +109,8 @@ def make_spec(config: Config, source: Source, encoder: TextEncoder) -> Embedding
         base_name=name,
         commit=commit,
         include_prompt=source.include_prompt,
+        ends_in_eos=eos is not None and eos == source.tokenizer.eos_token_id,
+        input_names=tuple(source.tokenizer.model_input_names),
     )
 
 
@@ -192,7 +200,8 @@ def _base_directory(spec: EmbeddingSpec) -> Path:
 
 def copy_tokenizer(folder: Path, spec: EmbeddingSpec) -> None:
     """Byte for byte from the base, but for an EOS, a lower case or a padding side that its files
-    lack."""
+    lack, and for the length: programs that read these files alone are to cut a text where the
+    model does."""
     base = _base_directory(spec)
     names = {*TOKENIZER_FILES, *spec.tokenizer_files}
     kinds = ("*.model", "*.codes", *(["*.py"] if spec.trust_remote_code else []))
@@ -207,7 +216,12 @@ def copy_tokenizer(folder: Path, spec: EmbeddingSpec) -> None:
         changed["padding_side"] = spec.padding_side
     if spec.lower_case:  # classes that make their normaliser anew look here, the others below
         changed["do_lower_case"] = True
+    changed["model_max_length"] = spec.max_seq_length
+    changed = for_older_tokenizers(changed, spec.input_names)
+    if spec.ends_in_eos:  # Llama's and Gemma's class in transformers 4 asks here alone
+        changed["add_eos_token"] = True
     if changed != settings:
         write_json(path, changed)
     if spec.append_eos or spec.lower_case:
         change_tokenizer(folder / "tokenizer.json", spec.append_eos, spec.lower_case)
+    cut_at(folder / "tokenizer.json", spec.max_seq_length)

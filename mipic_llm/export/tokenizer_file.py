@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,30 @@ def change_tokenizer(path: Path, token: str | None, lower_case: bool) -> None:
         state["post_processor"] = ending_in(token, at, state.get("post_processor"))
         tokenizer = Tokenizer.from_str(json.dumps(state))
     tokenizer.save(str(path))
+
+
+def cut_at(path: Path, length: int) -> None:
+    """A tokenizer.json that cuts texts by itself does so at this many tokens."""
+    if not path.is_file():
+        return
+    state = json.loads(path.read_text(encoding="utf-8"))
+    cut = state.get("truncation")
+    if cut and cut["max_length"] != length:
+        cut["max_length"] = length
+        path.write_text(json.dumps(state, ensure_ascii=False, indent=2), encoding="utf-8")
+
+
+def for_older_tokenizers(settings: Mapping[str, Any], input_names: Sequence[str]) -> dict[str, Any]:
+    """A tokenizer_config.json that transformers 5 wrote, as transformers 4 reads it too: the name
+    of its plain class, which gives token types unless told what the model takes, and the list of
+    more special tokens."""
+    found = dict(settings)
+    if found.get("tokenizer_class") == "TokenizersBackend":
+        found["tokenizer_class"] = "PreTrainedTokenizerFast"
+        found.setdefault("model_input_names", list(input_names))
+    if isinstance(found.get("extra_special_tokens"), list):
+        found["additional_special_tokens"] = found.pop("extra_special_tokens")
+    return found
 
 
 def ending_in(token: str, at: int, own: dict[str, Any] | None) -> dict[str, Any]:

@@ -27,6 +27,7 @@ ROUNDING, ROUNDING_CAP = 3.0, 0.1  # two roundings, live and reloaded, and some 
 # 270 M, at its last token: 0.18) rounds in another way with every kernel: there all dims have one
 # wide limit, and the two vectors of a text must have at least this cosine.
 UNSTEADY, CLOSE = 0.1, 0.7
+LONG = "a long text, " * 4_000  # longer than most models read
 
 
 def loaders(spec: EmbeddingSpec, *, adapter: bool) -> list[str]:
@@ -63,9 +64,7 @@ def reload_vectors(
     dense = make_dense(dense_in(folder), dtype)
     rows = []
     for text in texts:
-        batch = tokenizer(
-            [text], truncation=True, max_length=spec.max_seq_length, return_tensors="pt"
-        )
+        batch = tokenizer([text], truncation=True, return_tensors="pt")
         with torch.no_grad():
             h_TD = net(**batch).last_hidden_state[0]
         pooled = {"cls": h_TD[0], "last": h_TD[-1], "mean": h_TD.mean(0)}[spec.pooling]
@@ -81,8 +80,9 @@ def check_tokens(
     from transformers import AutoTokenizer
 
     fresh = AutoTokenizer.from_pretrained(folder, **spec.hub)
-    found = fresh(list(texts), truncation=True, max_length=spec.max_seq_length)["input_ids"]
-    for text, ids, ours in zip(texts, found, encoder.bare().ids(texts), strict=True):
+    every = [*texts, LONG]
+    found = fresh(every, truncation=True)["input_ids"]  # at the length that the files say
+    for text, ids, ours in zip(every, found, encoder.bare().ids(every), strict=True):
         if ids != ours:
             shown = [" ".join(fresh.convert_ids_to_tokens(row)[:12]) for row in (ids, ours)]
             raise ExportError(f"export: the tokenizer that was written makes other tokens of "
