@@ -414,6 +414,36 @@ def test_report_line():
     )
 
 
+@pytest.mark.parametrize("table", [False, True])
+def test_negatives_that_are_not_used_are_told(tmp_path, table):
+    """Another trainer takes all of them; ours the first data.negatives."""
+    rows = [{"anchor": f"a{i}", "positive": f"p{i}"} for i in range(3)]
+    for n, row in enumerate(rows):
+        hard = [f"n{n}{k}" for k in range(5 if n == 1 else 1)]
+        row |= {f"negative_{k}": hard[k] if k < len(hard) else None for k in range(5)} if table \
+            else {"neg": hard}  # fmt: skip
+    path = write_jsonl(tmp_path / "x.jsonl", rows)
+    told = "a row has up to 5 negatives, more than data.negatives uses"
+    for most, said in ((1, True), (4, True), (5, False), (0, False)):
+        (report,) = read_training([path], negatives=most)[1]
+        assert (told in str(report)) == said, most
+    assert told not in str(read_training([path], negatives=1, draw=True)[1][0])
+    halves = [r._replace(n_given=n) for r, n in ((report, 3), (report, 0))]
+    assert halves[0].plus(halves[1]).n_given == halves[1].plus(halves[0]).n_given == 3
+
+
+@pytest.mark.parametrize("scored", [False, True])
+def test_ids_in_place_of_texts_are_refused(tmp_path, scored):
+    one, two = ("sentence1", "sentence2") if scored else ("query", "positive")
+    rows = [{one: str(n), two: str(100 + n)} | ({"score": n / 4} if scored else {})
+            for n in range(4)]  # fmt: skip
+    text = error(read_training, [write_jsonl(tmp_path / "x.jsonl", rows)], negatives=1)
+    assert f"{one} and {two} are whole numbers in every row, as ids are" in text
+    rows[3][two] = "seven"  # sums and their results, say
+    (source,), _ = read_training([write_jsonl(tmp_path / "x.jsonl", rows)], negatives=1)
+    assert len(source.examples) == 4
+
+
 def test_bad_columns_and_mixed_sources(tmp_path):
     path = write_jsonl(tmp_path / "x.jsonl", [{"anker": "a", "positive": "p"}])
     text = error(read, path)
@@ -544,6 +574,23 @@ def test_rows_in_memory_are_read_as_a_file_of_them_is(tmp_path):
     for one in (MEMORY, file, table, both):  # one of them is a list of it
         assert as_list(one) == [one]
     assert read_scored_pairs([{"sentence1": "a", "sentence2": "b", "score": n} for n in (1, 2)])
+
+
+@pytest.mark.parametrize("kind", ["pandas", "arrow", "numpy", "torch", None])
+def test_a_format_of_a_dataset_does_not_change_its_rows(kind):
+    rows = [{"sentence1": f"a{n}", "sentence2": f"b{n}", "score": n / 4, "more": n}
+            for n in range(4)]  # fmt: skip
+    table = datasets.Dataset.from_list(rows)
+    names = ["sentence1", "sentence2", "score"]
+    given = table.with_format(kind, columns=names)
+    (source,), (report,) = read_training([given], negatives=1)
+    assert [(e.anchor, e.positive, e.scores) for e in source.examples] == [
+        (row["sentence1"], row["sentence2"], (row["score"],)) for row in rows]  # fmt: skip
+    assert not report.ignored  # of the columns that the format keeps
+    turned = table.with_transform(lambda some: {k: [str(v) + "!" for v in some[k]]
+                                                for k in names[:2]})  # fmt: skip
+    (source,), _ = read_training([turned], negatives=1)
+    assert source.examples[0][:2] == ("a0!", "b0!")
 
 
 @pytest.mark.parametrize(

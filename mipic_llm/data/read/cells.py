@@ -131,6 +131,16 @@ def negative_texts(row: dict, ignored: Sequence[str] = ()) -> Iterator[str | Non
                 yield from texts_of(item, name)
 
 
+def count_negatives(row: dict, columns: Sequence[str]) -> int:
+    """How many these columns of a row hold; a chat is one."""
+    count = 0
+    for value in (row[name] for name in columns):
+        chat = isinstance(value, list) and any(isinstance(v, dict) and "role" in v for v in value)
+        items = value if isinstance(value, list) and not chat else [value]
+        count += sum(not absent(item) for item in items)
+    return count
+
+
 def scores_of(
     row: dict, n_positives: int, negatives: Sequence[str | None], ignored: Sequence[str] = ()
 ) -> tuple[list[float], list[float]] | None:

@@ -79,6 +79,7 @@ def containers(
 def rows_of(table: Any, name: str = "rows") -> Iterable[Any]:
     """The rows of what is in memory: those of a table of pandas, polars or pyarrow as dicts, any
     other object as it is. UserError for a column that is there twice."""
+    table = _unformatted(table)
     if hasattr(table, "to_pylist"):
         return table.to_pylist()
     if hasattr(table, "to_dicts"):
@@ -98,6 +99,16 @@ def _plain_row(row: Any) -> Any:
     if isinstance(row, dict) and any(hasattr(cell, "tolist") for cell in row.values()):
         return {name: _plain(cell) for name, cell in row.items()}
     return row
+
+
+def _unformatted(data: Any) -> Any:
+    """A Dataset whose format gives tables or arrays in place of rows of Python's own values,
+    without it. A transform of the user's stays: it makes the rows."""
+    told = getattr(data, "format", None)
+    kind = told.get("type") if isinstance(told, Mapping) else None
+    if kind in (None, "python", "custom"):
+        return data
+    return data.with_format(None, columns=told["columns"])
 
 
 def _plain(cell: Any) -> Any:

@@ -141,6 +141,10 @@ def read_part(
             pair = anchor, one_text(row, columns.positive)
             return [(*pair, (), (cells.to_number(alike, columns.score),))]
         right, hard = cells.column_texts(row, columns.positive), cells.negative_texts(row, ignore)
+        nonlocal given
+        if negatives:
+            own_names = cells.negative_columns(str(name) for name in row if name not in ignore)
+            given = max(given, cells.count_negatives(row, own_names))
         if SCORE_COLUMNS.isdisjoint(row):
             kept = tuple(islice((text for text in hard if text is not None), most))
             return [(anchor, positive, kept, ()) for positive in right]
@@ -156,7 +160,7 @@ def read_part(
     def pick(row: dict) -> Columns:
         return known or detect(row, part.path, ignore, score_column, label_column)
 
-    most = negatives + SPARE if negatives else 0
+    most, given = negatives + SPARE if negatives else 0, 0
     whole, span = True, ()
     parsed, columns, n_rows, rejected, names = collect_rows(part, pick, parse, skip, block)
     columns = columns or known  # of a block without one row that could be read
@@ -168,6 +172,11 @@ def read_part(
         rows = _nli_rows(parsed, most)
     else:
         rows = [row for group in parsed for row in group]
+        if all(row[0].isdigit() and (row[1] or "").isdigit() for row in rows):
+            raise UserError(
+                f"{part.path}: {columns.anchor} and {columns.positive} are whole numbers in every "
+                "row, as ids are; write the texts in their place"
+            )
         if columns.score:
             scores = [row[3][0] for row in rows]
             whole, span = all(n.is_integer() for n in scores), (min(scores), max(scores))
@@ -177,6 +186,7 @@ def read_part(
         part.path, columns.kind if columns else "", n_rows, n_kept, rejected, part.unit,
         ignored=tuple(names), beside=part.beside, n_scored=n_scored, whole=whole,
         span=span, strange=part.strange,
+        n_given=given if given > negatives else 0,
     )  # fmt: skip
     return rows, report if block else settled(report, columns, ignore, score_column), columns
 

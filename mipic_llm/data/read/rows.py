@@ -92,7 +92,8 @@ class ReadReport(NamedTuple):
     negatives that were left out, because they are the anchor or one of its positives. ignored:
     columns. beside: files of another split. n_scored: examples with scores of their texts.
     n_alone: texts that were left out, since no other has their label. whole: all scores of pairs
-    are whole numbers. span: of these scores. strange: files of kinds that are not read."""
+    are whole numbers. span: of these scores. strange: files of kinds that are not read. n_given:
+    the most negatives of a row, where that is more than are used."""
 
     path: str
     kind: str
@@ -108,6 +109,7 @@ class ReadReport(NamedTuple):
     whole: bool = True
     span: tuple[float, ...] = ()
     strange: tuple[str, ...] = ()
+    n_given: int = 0
 
     @classmethod
     def of(cls, values: Sequence[Any]) -> ReadReport:
@@ -128,6 +130,7 @@ class ReadReport(NamedTuple):
             rejected=[*self.rejected, *more.rejected], n_scored=self.n_scored + more.n_scored,
             kind=self.kind or more.kind, whole=self.whole and more.whole,
             span=(min(both), max(both)) if both else (),
+            n_given=max(self.n_given, more.n_given),
         )  # fmt: skip
 
     def __str__(self) -> str:
@@ -148,6 +151,8 @@ class ReadReport(NamedTuple):
             text += f"; NOT READ, of other kinds: {_some(self.strange)}"
         if self.n_false:
             text += f"; {self.n_false:,} negatives left out, equal to their anchor or its positives"
+        if self.n_given:
+            text += f"; a row has up to {self.n_given:,} negatives, more than data.negatives uses"
         if self.n_alone:
             text += f"; {self.n_alone:,} texts left out, whose label no other has"
         return text
