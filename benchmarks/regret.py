@@ -4,7 +4,7 @@
     python benchmarks/regret.py --data DIR --only-data
 
 DIR: a folder per set (stsb, sick, mrpc ..) with train, validation and test as .jsonl, folders in
-BEIR's layout, nli/train_triplets.jsonl and paper_mix/train.jsonl. What is cut out of it goes to
+BEIR's layout, and the sources of training text (TRAIN). What is cut out of it goes to
 data/, for the suites families (no test row) and families-test and the study regret (launch/).
 """
 
@@ -34,7 +34,7 @@ HELD_OUT = {"mrpc/train": 400}  # has no validation: the last rows
 TEST = [f"{name}/test" for name in ("stsb", "sick", "sts12", "sts14", "mrpc", "scitail",
                                     "emotion")]  # fmt: skip
 FOREIGN = 700  # sentences of trecqa_dev's corpus that answer no question, beside all that do
-TRAIN = {"nli": "nli/train_triplets", "texts": "paper_mix/train"}
+TRAIN = {"nli": "nli/train_triplets", "texts": "paper_mix/train", "qa": "wikiqa_train/train"}
 TRAIN_ROWS = 1600  # of each: a few minutes a trial on two cores
 
 
@@ -48,9 +48,10 @@ def thin(rows: list[Any], n: int) -> list[Any]:
 
 def texts_of(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
     for row in rows:
-        for key in ("sentence1", "sentence2", "text", "anchor", "positive", "negative"):
+        for key in ("sentence1", "sentence2", "text", "anchor", "positive", "negative", "query"):
             if isinstance(row.get(key), str):
                 yield plain(row[key])
+        yield from map(plain, [*row.get("pos", ()), *row.get("neg", ())])
 
 
 def write(path: Path, rows: Iterable[dict[str, Any]]) -> None:
@@ -59,7 +60,7 @@ def write(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def make(data: Path, out: Path) -> None:
-    """Write out/<set>/<part>.jsonl, out/<retrieval set>/ and the two sources of training text."""
+    """Write out/<set>/<part>.jsonl, out/<retrieval set>/ and the sources of training text."""
     seen: set[str] = set()
     for name in (*DEV, *PROBES, *HELD_OUT):
         rows = rows_of(data / f"{name}.jsonl")
