@@ -166,11 +166,24 @@ def test_queries_of_a_cut_model_meet_documents_of_the_whole_one(run, text, tmp_p
             assert cells[asks, answers] == pytest.approx(same.value, abs=1e-4)
 
 
-def test_any_model_is_cut_through_a_lens(run, tmp_path) -> None:
+def test_any_model_is_cut_through_a_lens(run, tmp_path, capsys) -> None:
     base = str(run.path.parent / "base")
-    words = ["--model.name", base, "--pca_text", "demo", "--to", str(tmp_path)]
-    assert main([*words, "--point", "16@2", "--lens"]) == 0
+    words = ["--model.name", base, "--pca_text", "demo", "--to", str(tmp_path), "--point", "16@2",
+             "--lens", "--data.max_length", "9", "--train.epochs", "3"]  # fmt: skip
+    assert main(words) == 0
     assert encode(tmp_path / "lens-2x16").shape[1] == 16
+    settings = json.loads((tmp_path / "lens-2x16" / "sentence_bert_config.json").read_text())
+    assert settings["max_seq_length"] == 9
+    said = capsys.readouterr().out
+    assert "note: --train.epochs: this command does not read it\n" in said
+
+
+def test_a_flag_of_the_run_s_own_settings_is_told(run, tmp_path, capsys) -> None:
+    words = ["--output_dir", str(run.path), "--to", str(tmp_path), "--point", "8@2"]
+    assert main([*words, "--data.max_length", "9"]) == 0
+    said = capsys.readouterr().out
+    assert "note: --data.max_length: vectors are made as the run made them\n" in said
+    assert "does not read" not in said
 
 
 @pytest.mark.parametrize(

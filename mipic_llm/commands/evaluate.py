@@ -17,8 +17,9 @@ ABOUT = """Score a finished model at every layer and size.
 USES = (
     "ds_config", "output_dir", "overwrite", "model.name", "model.revision",
     "model.trust_remote_code", "model.attn", "model.pooling", "model.append_eos",
-    "model.padding_side", "model.inner_norm", "data.max_length", "data.query_prompt",
-    "data.document_prompt", "train.precision", "eval.batch_size", "eval.symmetric_prompt",
+    "model.padding_side", "model.inner_norm", "model.quantization", "data.max_length",
+    "data.query_prompt", "data.document_prompt", "data.stream", "train.precision",
+    "eval.batch_size", "eval.symmetric_prompt",
     "tracking.mlflow", "tracking.experiment", "tracking.run_name",
 )  # fmt: skip
 

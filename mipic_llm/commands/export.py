@@ -6,6 +6,7 @@ from typing import Literal
 
 from mipic_llm.config import Config, Section, load_config, need, opt, parse_point
 from mipic_llm.errors import EXIT_DONE
+from mipic_llm.export.uses import OF_BASE, OF_RUN
 
 ABOUT = """Write portable models from a run, and check them by loading them again. One process.
 
@@ -59,8 +60,7 @@ def read_point(config: Config) -> None:
 
 
 def main(argv: list[str]) -> int:
-    config = load_config(argv, extra=Flags, about=ABOUT, uses=(
-        "output_dir", "model.name", "model.trust_remote_code", "tracking"))  # fmt: skip
+    config = load_config(argv, extra=Flags, about=ABOUT, uses=(*OF_RUN, *OF_BASE))
     read_point(config)
     from mipic_llm.export.run import export
 

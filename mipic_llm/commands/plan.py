@@ -34,7 +34,7 @@ ABOUT = """Predict memory, speed and traffic of a training at every ZeRO stage, 
 USES = ("recipe", "ds_config", "stages", "model", "lora", "objective", "sia", "pic", "ese", "mic",
         "teacher", "data.max_length",
         "data.negatives", "train.batch_size", "train.chunk_size", "train.chunk_tokens",
-        "train.precision", "train.gradient_checkpointing")  # fmt: skip
+        "train.precision", "train.gradient_checkpointing", "train.optimizer")  # fmt: skip
 
 
 class Flags(Section):

@@ -70,10 +70,10 @@ def load_config(
 
     extra: a Section with the command's own flags; its instance comes back as `config.extra`.
     about: first line of --help; uses: sections and keys that --help then names (None = all), though
-    every flag of a training is accepted. world_size: see `validate`. keep_recipe: the recipe holds
-    for the model of a --model.name flag too. defaults: by key, those that --help shows in place
-    of a training's. --help and --print_config print (rank 0) and raise
-    SystemExit(0). Raises UserError for everything else that is not a legal command line.
+    every flag of a training is accepted, and a line names those that are not read. world_size: see
+    `validate`. keep_recipe: the recipe holds for the model of a --model.name flag too. defaults:
+    by key, those that --help shows in place of a training's. --help and --print_config print
+    (rank 0) and raise SystemExit(0). Raises UserError for everything else that is not a legal command line.
     """
     own = {o.key: o for o in options(extra)} if extra else {}
     flags = read_flags(argv)
@@ -91,7 +91,16 @@ def load_config(
     config = _build(given, mine, world_size, keep_recipe)
     if "print_config" in names:
         _show(shown(config))
+    if uses is not None and (idle := unread(config, [*uses, "recipe"])):
+        _say(f"note: {idle}: this command does not read it\n")
     return config
+
+
+def unread(config: Config, uses: Collection[str]) -> str:
+    """Flags that were given and are in none of these sections and keys."""
+    told = [key for key, origin in config.origins.items() if origin == "flag"]
+    return ", ".join(f"--{key}" for key in told
+                     if key not in uses and key.rpartition(".")[0] not in uses)  # fmt: skip
 
 
 def from_settings(settings: Mapping[str, Any], *, recipe: str | None = None) -> Config:
@@ -211,7 +220,11 @@ def _translated(name: str, words: list[str], where: str = "") -> list[str]:
     return [table[word.lower()]] if word.lower() in table else words
 
 
-def _show(text: str) -> NoReturn:
+def _say(text: str) -> None:
     if os.environ.get("RANK", "0") in ("", "0"):
         print(text, end="", flush=True)
+
+
+def _show(text: str) -> NoReturn:
+    _say(text)
     raise SystemExit(EXIT_DONE)

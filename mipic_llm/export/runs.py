@@ -70,9 +70,10 @@ def of_base(config: Config) -> Finished:
     """A model that no run of ours trained. UserError for an adapter."""
     source = open_source(config.model)
     need(source.adapter is None, f"model.name: {source.name} is an adapter; give a whole model")
+    told = config.data.max_length if config.origins.get("data.max_length") == "flag" else None
     config = resolve(config, width=source.width, n_layers=source.n_layers)
     config = config.replace(**{
-        "data.train": [], "data.validation": [], "data.max_length": source.max_length,
+        "data.train": [], "data.validation": [], "data.max_length": told or source.max_length,
         "train.precision": source.precision,
     })  # fmt: skip
     encoder = make_encoder(config, source)

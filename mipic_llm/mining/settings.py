@@ -17,6 +17,7 @@ from mipic_llm.config.files import legal_path
 USES = (
     "ds_config", "overwrite", "seed", "model.name", "model.revision", "model.trust_remote_code",
     "model.attn", "model.pooling", "model.append_eos", "model.padding_side", "model.inner_norm",
+    "model.quantization", "data.stream",
     "data.train", "data.sources", "data.max_length", "data.query_prompt", "data.document_prompt",
     "data.on_bad_rows", "data.ignore_columns", "data.cache_dir", "train.precision",
     "eval.batch_size", "eval.symmetric_prompt", "tracking.mlflow", "tracking.experiment",
