@@ -10,7 +10,8 @@ import torch
 from ranks import ROOT, train_cases
 from safetensors.torch import load_file
 from test_distributed import arguments
-from tiny_models import few, tiny_bert
+from tiny_models import few, tiny_bert, tiny_qwen3
+from transformers import AutoTokenizer
 
 from mipic_llm.commands.export import main as export
 from mipic_llm.config import load_config, read_record
@@ -55,6 +56,19 @@ def test_an_adapter_is_trained_further_on_its_base(first, tmp_path) -> None:
     # its checkpoint, exported apart, is put on the same base and LoRA
     step = out / "checkpoints" / "step-00000002"
     assert export(["--output_dir", str(out), "--checkpoint", str(step), "--to", str(tmp_path)]) == 0
+
+
+def test_an_adapter_of_a_decoder_keeps_the_end_token_of_its_own_tokenizer(tmp_path) -> None:
+    """The first training gave the tokenizer one, which that of the base does not have."""
+    base = str(tiny_qwen3(tmp_path / "qwen3", appends_eos=False))
+    out = [tmp_path / "a", tmp_path / "b"]
+    more = ["--data.max_length", "12", "--train.max_steps", "1", "--output_dir"]
+    assert train(load_config([*FLAGS, "--model.name", base, *more, str(out[0])])) == 0
+    given = ["--model.adapter", str(out[0] / "adapter")]
+    assert train(load_config([*FLAGS, *given, *more, str(out[1])])) == 0
+    own, bare = (AutoTokenizer.from_pretrained(where) for where in (out[1] / "adapter", base))
+    (end,) = own("a boat")["input_ids"][len(bare("a boat")["input_ids"]) :]
+    assert own.convert_ids_to_tokens(end).startswith("<|")
 
 
 def test_another_base_may_be_given(first, tmp_path) -> None:

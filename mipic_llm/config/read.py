@@ -73,7 +73,8 @@ def load_config(
     every flag of a training is accepted, and a line names those that are not read. world_size: see
     `validate`. keep_recipe: the recipe holds for the model of a --model.name flag too. defaults:
     by key, those that --help shows in place of a training's. --help and --print_config print
-    (rank 0) and raise SystemExit(0). Raises UserError for everything else that is not a legal command line.
+    (rank 0) and raise SystemExit(0). Raises UserError for everything else that is not a legal
+    command line.
     """
     own = {o.key: o for o in options(extra)} if extra else {}
     flags = read_flags(argv)

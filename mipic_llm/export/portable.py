@@ -24,7 +24,7 @@ from mipic_llm.export.tokenizer_file import (
     for_older_tokenizers,
 )
 from mipic_llm.model.dense import Dense, write_dense
-from mipic_llm.model.files import QUICKSTART_HUB_ID
+from mipic_llm.model.files import QUICKSTART_HUB_ID, own_tokenizer
 from mipic_llm.model.load import nf4
 from mipic_llm.model.prompts import prompts_of_sources
 from mipic_llm.model.source import Source, prompts_by_kind
@@ -66,6 +66,7 @@ class EmbeddingSpec(NamedTuple):
     include_prompt: bool = True  # whether the pooling reads a prompt's tokens
     ends_in_eos: bool = False  # append_eos is the tokenizer's own end token
     input_names: tuple[str, ...] = ()  # what the tokenizer gives a model
+    tokenizer_at: str | None = None  # directory of the tokenizer, where it is not the base's
 
     @property
     def hub(self) -> dict[str, Any]:
@@ -111,6 +112,7 @@ def make_spec(config: Config, source: Source, encoder: TextEncoder) -> Embedding
         include_prompt=source.include_prompt,
         ends_in_eos=eos is not None and eos == source.tokenizer.eos_token_id,
         input_names=tuple(source.tokenizer.model_input_names),
+        tokenizer_at=own_tokenizer(source.adapter),
     )
 
 
@@ -199,10 +201,10 @@ def _base_directory(spec: EmbeddingSpec) -> Path:
 
 
 def copy_tokenizer(folder: Path, spec: EmbeddingSpec) -> None:
-    """Byte for byte from the base, but for an EOS, a lower case or a padding side that its files
-    lack, and for the length: programs that read these files alone are to cut a text where the
-    model does."""
-    base = _base_directory(spec)
+    """Byte for byte from the base, or from the adapter that is trained further, but for an EOS, a
+    lower case or a padding side that its files lack, and for the length: programs that read these
+    files alone are to cut a text where the model does."""
+    base = Path(spec.tokenizer_at) if spec.tokenizer_at else _base_directory(spec)
     names = {*TOKENIZER_FILES, *spec.tokenizer_files}
     kinds = ("*.model", "*.codes", *(["*.py"] if spec.trust_remote_code else []))
     names |= {path.name for kind in kinds for path in base.glob(kind)}

@@ -16,6 +16,7 @@ from mipic_llm.model.dense import read_dense
 from mipic_llm.model.files import (
     bad,
     locate,
+    own_tokenizer,
     pooling_of,
     read_json,
     refuse_links,
@@ -111,10 +112,12 @@ def _read(
     folder, modules, root, backbone, revision, adapter, notes = locate(name, revision, base)
     dense = tuple(read_dense(folder / path, name) for path in modules.get("Dense", []))
     hub = {"revision": revision, "trust_remote_code": trust}
-    own_tokenizer = adapter and (root / "tokenizer_config.json").is_file()
+    with_tokenizer = own_tokenizer(adapter) or backbone
     if adapter and not modules:  # an adapter of others: its base says the rest
         found = read_model(backbone, **hub, pooling=pooling, padding_side=side)
-        tokenizer = _tokenizer(adapter, hub, side) if own_tokenizer else found.tokenizer
+        tokenizer = found.tokenizer
+        if with_tokenizer != backbone:
+            tokenizer = _tokenizer(with_tokenizer, hub, side)
         if found.lower_case:
             lower_all(tokenizer.backend_tokenizer)
         return found._replace(name=name, adapter=adapter, tokenizer=tokenizer)
@@ -122,7 +125,7 @@ def _read(
     place = Path(backbone)
     if place.is_dir() and not any(path for kind in weights for path in place.glob(kind)):
         raise bad(name, f"{backbone} has no weights (model.safetensors)")
-    tokenizer = _tokenizer(adapter if own_tokenizer else backbone, hub, side)
+    tokenizer = _tokenizer(with_tokenizer, hub, side)
     config, st = _load("AutoConfig", backbone, hub), read_json(root / "sentence_bert_config.json")
     both = getattr(config, "is_encoder_decoder", False)
     if both or not hasattr(config, "hidden_size"):

@@ -110,6 +110,12 @@ def locate(name: str, revision: str | None, base: str | None) -> Place:
     return Place(folder, modules, root, backbone, revision, adapter, notes)
 
 
+def own_tokenizer(adapter: str | None) -> str | None:
+    """The directory of an adapter that has a tokenizer beside it, as those of our exports have
+    where its texts end in a token that the base's lacks."""
+    return adapter if adapter and (Path(adapter) / "tokenizer_config.json").is_file() else None
+
+
 def _small_files(name: str, revision: str | None) -> tuple[Path, tuple[str, ...]]:
     """The settings of a hub id, in the hub's cache; a note where the cache may lack some."""
     path = Path(name)
