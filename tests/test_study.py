@@ -116,8 +116,9 @@ def test_shipped_studies_are_legal():
         check(read_study(path), Path("nowhere"), files=False)  # their data is the user's
 
 
-def test_a_missing_file_of_a_study_says_how_its_data_are_made(tmp_path) -> None:
+def test_a_missing_file_of_a_study_says_how_its_data_are_made(tmp_path, monkeypatch) -> None:
     """A shipped one too; a wrong setting is another matter."""
+    monkeypatch.chdir(tmp_path)  # who made them has them in data/
     with pytest.raises(UserError, match=r"no such file.*; its data: made, .* benchmarks/regret.py"):
         check(read_study("regret"), tmp_path)
     file = tmp_path / "s.yaml"

@@ -36,10 +36,11 @@ from mipic_llm.training.step import StepRunner
 
 class Text(NamedTuple):
     """Token ids of one sequence; column: 0 anchor, 1 positive, 2 negative. (The models have no
-    prompts, so equal texts have equal ids.)"""
+    prompts, so equal texts have equal ids.) key: of the text, by which the memory is ordered."""
 
     ids: list[int]
     column: int
+    key: int
 
 
 def different(texts: list[Text], s: int, right: int, among: list[int]) -> list[int]:
@@ -65,7 +66,8 @@ class Training:
         """This rank's sequences: its anchors, as many positives, its negatives."""
         batch = self.data.step((0, step))
         columns = [0] * batch.n_anchors + [1] * batch.n_anchors + [2] * batch.n_negatives
-        return [Text([int(i) for i in row], c) for row, c in zip(batch.ids, columns, strict=True)]
+        told = zip(batch.ids, columns, batch.keys, strict=True)
+        return [Text([int(i) for i in row], column, key) for row, column, key in told]
 
     def run(self, step: int) -> tuple[dict[str, float], dict[str, Tensor]]:
         """One whole step. -> what it logs, and the gradient of every trained parameter."""
@@ -349,7 +351,7 @@ def compare(flags: list[str], steps: int) -> list[dict[str, Any]]:
         old = max(0, len(remembered) - config.sia.memory)
         kept = memory_MD[old:], remembered[old:]
         parts, z_SD = reference(model, config, texts, *training.sampled(step), *kept)
-        order = sorted(range(len(texts)), key=lambda s: texts[s].column)  # not by ranks
+        order = sorted(range(len(texts)), key=lambda s: (texts[s].column, texts[s].key))
         memory_MD = torch.cat([memory_MD, z_SD[order]])
         remembered = [*remembered, *(texts[s] for s in order)]
         parameters = model.parameters()
