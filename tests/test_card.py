@@ -8,6 +8,7 @@ import math
 import os
 import shlex
 import shutil
+from importlib.metadata import version
 from types import SimpleNamespace
 
 import numpy as np
@@ -65,7 +66,7 @@ def test_the_card_of_a_run_holds_what_it_recorded(run):
     assert f"| rows[0] | {len(ROWS)} | `{data['digest']}` |" in found.text
     assert "mipic train --output_dir" in found.text and "--train.max_steps 3" in found.text
     assert "  # data.train and data.validation: objects of a program\n" in found.text
-    assert f"torch {__import__('torch').__version__}" in found.text
+    assert f"torch {version('torch')}" in found.text
     assert "Run when this was written (sentence-transformers" in found.text
     assert card.NOT_RUN not in found.text
 

@@ -7,6 +7,7 @@ import csv
 import gzip
 import json
 import lzma
+import sys
 from pathlib import Path
 
 import datasets
@@ -380,9 +381,11 @@ def test_bad_lines(tmp_path, line):
     assert f"(1 rejected: line 3: {BAD_LINES[line]}" in str(report)
 
 
+DEEP = 900 if sys.version_info < (3, 12) else 1_200
 ODD_JSON = {
     "deep": ('{"text": ' + "[" * 99_999 + "]" * 99_999 + "}", "lists or objects too deep"),
-    "lists": ('{"text": ' + "[" * 900 + '"a"' + "]" * 900 + "}", "lists too deep"),
+    # Python 3.12 counts the depth of its C code apart.
+    "lists": ('{"text": ' + "[" * DEEP + '"a"' + "]" * DEEP + "}", "lists too deep"),
     "digits": ('{"text": "a", "n": ' + "1" * 5_000 + "}", "a number of too many digits"),
     "score": ('{"sentence1": "a", "sentence2": "b", "score": 1' + "0" * 400 + "}", "score is 10"),
 }
