@@ -180,10 +180,11 @@ def test_any_model_is_cut_through_a_lens(run, tmp_path, capsys) -> None:
 
 def test_a_flag_of_the_run_s_own_settings_is_told(run, tmp_path, capsys) -> None:
     words = ["--output_dir", str(run.path), "--to", str(tmp_path), "--point", "8@2"]
-    assert main([*words, "--data.max_length", "9"]) == 0
+    assert main([*words, "--data.max_length", "9", "--train.epochs", "3"]) == 0
     said = capsys.readouterr().out
     assert "note: --data.max_length: vectors are made as the run made them\n" in said
-    assert "does not read" not in said
+    assert "note: --train.epochs: this command does not read it\n" in said
+    assert said.count("--train.epochs") == said.count("--data.max_length") == 1
 
 
 @pytest.mark.parametrize(

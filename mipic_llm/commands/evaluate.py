@@ -19,8 +19,8 @@ USES = (
     "model.trust_remote_code", "model.attn", "model.pooling", "model.append_eos",
     "model.padding_side", "model.inner_norm", "model.quantization", "data.max_length",
     "data.query_prompt", "data.document_prompt", "data.stream", "train.precision",
-    "eval.batch_size", "eval.symmetric_prompt",
-    "tracking.mlflow", "tracking.experiment", "tracking.run_name",
+    "eval.batch_size", "eval.symmetric_prompt", "tracking.mlflow", "tracking.experiment",
+    "tracking.run_name",
 )  # fmt: skip
 
 

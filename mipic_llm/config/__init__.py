@@ -7,7 +7,7 @@ from mipic_llm.config.fields import Section, nearest, opt
 from mipic_llm.config.help import command_of, dump
 from mipic_llm.config.points import parse_ladder, parse_point
 from mipic_llm.config.presets import OBJECTIVES, PRESETS
-from mipic_llm.config.read import from_settings, load_config, read_record, unread
+from mipic_llm.config.read import from_settings, load_config, read_record
 from mipic_llm.config.schema import Config, DataConfig, flatten
 from mipic_llm.config.sizes import chain_hidden, derive_dims, narrow_dims, narrow_of, trained_dims
 from mipic_llm.config.sources import SourceConfig
@@ -16,5 +16,5 @@ __all__ = [
     "OBJECTIVES", "PRESETS", "Config", "DataConfig", "Section", "SourceConfig", "chain_hidden",
     "command_of", "derive_dims", "dump", "flatten", "from_settings", "idle_flags", "load_config",
     "narrow_dims", "narrow_of", "nearest", "need", "opt", "parse_ladder", "parse_point",
-    "read_record", "resolve", "resolve_stages", "trained_dims", "unread", "validate",
+    "read_record", "resolve", "resolve_stages", "trained_dims", "validate",
 ]  # fmt: skip

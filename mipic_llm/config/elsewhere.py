@@ -21,6 +21,7 @@ _LOSS = "give --objective.name (mrl, simcse, mipic, ..); the rows of the data de
 _MEMORY = "a step is --train.batch_size rows a rank, in pieces of --train.chunk_size in memory"
 _POOLING = "give --model.pooling"
 _OUT = "leave it out"
+_LORA = "give --lora.rank (0 = full fine-tuning)"
 _SIZES = "give --objective.dims, ascending"
 
 ELSEWHERE = {
@@ -51,10 +52,10 @@ ELSEWHERE = {
     "batch_sampler": f"no text is twice in a batch, always; {_OUT}",
     "dataloader_drop_last": f"always so; {_OUT}", "dataloader_num_workers": _OUT,
     "remove_unused_columns": _OUT, "same_dataset_within_batch": f"always so; {_OUT}",
-    "lora": "give --lora.rank (0 = full fine-tuning)",
-    "use_lora": "give --lora.rank (0 = full fine-tuning)",
-    "train_type": "give --lora.rank (0 = full fine-tuning)",
-    "tuner_type": "give --lora.rank (0 = full fine-tuning)",
+    "lora": _LORA,
+    "use_lora": _LORA,
+    "train_type": _LORA,
+    "tuner_type": _LORA,
     "lora_rank": "give --lora.rank", "lora_dropout": "give --lora.dropout",
     "lora_target_modules": _TARGETS, "use_dora": "give --lora.use_dora",
     "load_in_4bit": "give --model.quantization nf4", "quant_bits": "give --model.quantization nf4",

@@ -97,10 +97,7 @@ def help_text(
     if uses is None:
         lines += ["", "also understood:", *(f"  --{a} = --{key}" for a, key in aliases.items())]
     else:
-        lines += [
-            "",
-            "The other flags of a training change nothing here, and a line says so.",
-        ]
+        lines += ["", "The other flags of a training change nothing here, and a line says so."]
     return "\n".join(lines) + "\n"
 
 

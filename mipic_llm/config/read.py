@@ -92,12 +92,12 @@ def load_config(
     config = _build(given, mine, world_size, keep_recipe)
     if "print_config" in names:
         _show(shown(config))
-    if uses is not None and (idle := unread(config, [*uses, "recipe"])):
+    if uses is not None and (idle := _unread(config, [*uses, "recipe"])):
         _say(f"note: {idle}: this command does not read it\n")
     return config
 
 
-def unread(config: Config, uses: Collection[str]) -> str:
+def _unread(config: Config, uses: Collection[str]) -> str:
     """Flags that were given and are in none of these sections and keys."""
     told = [key for key, origin in config.origins.items() if origin == "flag"]
     return ", ".join(f"--{key}" for key in told

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mipic_llm.config import Config, need, unread
+from mipic_llm.config import Config, need
 from mipic_llm.config.check import check_registered
 from mipic_llm.export.card import Facts
 from mipic_llm.export.forms import Finished, at_point, merged
@@ -13,7 +13,7 @@ from mipic_llm.export.live import PROBES
 from mipic_llm.export.onnx import check_packages, write_onnx
 from mipic_llm.export.push import check_name, push
 from mipic_llm.export.runs import of_base, of_run
-from mipic_llm.export.uses import OF_RUN
+from mipic_llm.export.uses import OF_BASE
 from mipic_llm.model.files import KINDS
 from mipic_llm.report.judged import judged
 from mipic_llm.runtime.ranks import say
@@ -32,8 +32,8 @@ def export(config: Config) -> Path:
     without_run = "model.name" in told and "output_dir" not in told
     if without_run:
         _check_base(own)
-    elif idle := unread(config, [*OF_RUN, "recipe"]):
-        say(f"note: {idle}: vectors are made as the run made them")
+    elif idle := [f"--{key}" for key in OF_BASE if key in told]:
+        say(f"note: {', '.join(idle)}: vectors are made as the run made them")
     cut = bool(own.layers or own.dim or own.rotate != "none")
     need(
         not (own.bytes and (cut or own.lens)), "bytes: it chooses the size by itself; leave out "
