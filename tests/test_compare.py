@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,6 +32,7 @@ from mipic_llm.report.index import index_of
 from mipic_llm.report.judged import judged
 from mipic_llm.report.paired import kind_of
 from mipic_llm.report.versus import as_text
+from mipic_llm.training.finish import keeps_more
 from mipic_llm.types import Point, Score
 
 RNG = np.random.default_rng(1)
@@ -122,6 +124,10 @@ def test_the_verdict_says_what_rose_and_what_fell() -> None:
     assert same.losses() == [] and same.whole.sign == 0
     worse = compare_two(*two(0.0, 0.1)).verdict()
     assert "is worse than" in worse[0] and not any("warning" in line for line in worse)
+    for one, helps in ((found, True), (same, False), (compare_two(*two(0.0, 0.1)), True)):
+        assert bool(keeps_more(one, Path("out"), "none")) == helps
+    assert "--recipe anchored" in keeps_more(found, Path("out"), "none")
+    assert "anchored" not in keeps_more(found, Path("out"), "base")  # it had a teacher already
     many = compare_two(*(
         Evaluation(e.name, [s._replace(task=f"{s.task}{i}") for s in e.scores for i in range(4)],
                    {(*k[:1], f"{k[1]}{i}", *k[2:]): v for k, v in e.rows.items() for i in range(4)},

@@ -137,6 +137,17 @@ def judge(run: LiveRun, before: list[Score], after: list[Score]) -> Comparison |
     return found
 
 
+def keeps_more(found: Comparison, out: Path, teacher: str) -> str:
+    """What to do where the training made a kind of task worse by more than chance; empty where it
+    made none worse. teacher: `teacher.name` of the run."""
+    means = [found.whole, *found.means.values(), *(f.mean for f in found.families.values())]
+    if not (found.fell() or any(mean.sign < 0 for mean in means)):
+        return ""
+    taught = "--recipe anchored holds a model to what it knew; " * (teacher == "none")
+    return (f"note: {taught}mipic merge --runs {out} --scale 0 .25 .5 .75 1 --rule safe --to DIR "
+            "takes as much of this training as makes no kind of task worse")  # fmt: skip
+
+
 def report(
     run: LiveRun, before: list[Score], after: list[Score], found: Comparison | None
 ) -> None:  # fmt: skip
@@ -166,6 +177,8 @@ def report(
                     f"tasks were forgotten shows with --data.validation {FAMILIES}, small tasks of "
                     "four kinds that come with the package"
                 )
+            if line := keeps_more(found, out, run.config.teacher.name):
+                verdict.append(line)
             draw = {
                 "table.txt": lambda to: to.write_text(text, encoding="utf-8"),
                 "comparison.json": lambda to: write_record(to, [found]),
