@@ -49,7 +49,7 @@ def share(answers: str) -> None:
     import tempfile
 
     from mipic_llm.errors import UserError
-    from mipic_llm.runtime import ranks, start
+    from mipic_llm.runtime import ranks, shared, start
     from mipic_llm.runtime.shared import Shared
 
     def anonymous() -> int:  # KiB of this process that no file stands for
@@ -73,7 +73,8 @@ def share(answers: str) -> None:
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    os.posix_fallocate = full if rank == 0 else os.posix_fallocate
+    if rank == 0:
+        shared.allocate = full
     try:
         Shared(2, 5, 3)
         told = ""
@@ -168,15 +169,17 @@ def test_ranks_wait_on_the_host_for_one_that_works_long(tmp_path) -> None:
     assert any(f["plain torch"] for f in found), "the stand-in for a device has no limit"
 
 
-@pytest.mark.parametrize("machines", [1, 2])
-def test_ranks_of_a_machine_share_one_tensor(machines: int, tmp_path) -> None:
-    """Two directories for temporary files are two machines."""
+@pytest.mark.parametrize(("machines", "system"), [(1, "Linux"), (2, "Linux"), (1, "macOS")])
+def test_ranks_of_a_machine_share_one_tensor(machines: int, system: str, tmp_path) -> None:
+    """Two directories for temporary files are two machines. macOS has no posix_fallocate."""
     script = tmp_path / "worker.py"
     script.write_text(
         "import os, runpy, sys, tempfile\n"
         f"os.environ['TMPDIR'] = r'{tmp_path}/' + str(int(os.environ['RANK']) % {machines})\n"
         "tempfile.tempdir = None\n"
-        f"sys.argv[0] = r'{__file__}'\n"
+        + "del os.posix_fallocate\n"
+        * (system == "macOS")
+        + f"sys.argv[0] = r'{__file__}'\n"
         f"runpy.run_path(r'{__file__}', run_name='__main__')\n"
     )
     for name in "01":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import tempfile
 import uuid
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from mipic_llm.disk import allocate
 from mipic_llm.errors import UserError
 from mipic_llm.runtime import ranks
 
@@ -36,7 +36,7 @@ class Shared:
         if self._first():
             try:
                 with path.open("wb") as file:
-                    os.posix_fallocate(file.fileno(), 0, size)  # a hole would kill who writes
+                    allocate(file, size)
             except OSError as error:
                 path.unlink(missing_ok=True)
                 problem = (f"{folder}: cannot hold {size / 2**30:.2f} GiB of vectors of an "
