@@ -312,6 +312,7 @@ def test_what_counts_as_done(tmp_path, monkeypatch):
     (tmp_path / "pairs.csv").write_text("sentence1,sentence2,score\na,b,1\n")
     (tmp_path / "suite.yaml").write_text("- {test: pairs.csv}\n")
     started: list[str] = []
+    out = tmp_path / "out"
 
     def start(words, **_):
         started.append("train" if "train" in words else "evaluate")
@@ -325,7 +326,7 @@ def test_what_counts_as_done(tmp_path, monkeypatch):
                                  "settings: {data.train: train.csv, data.validation: none}\n"
                                  "evaluate: {suite: suite.yaml}\n" + text))  # fmt: skip
         identity.code.cache_clear()
-        assert run_all(small, tmp_path / "out", jobs=1, extra_env={}, keep=keep) == []
+        assert run_all(small, out, jobs=1, extra_env={}, keep=keep) == []
         return list(started)
 
     assert again() == ["train", "evaluate"] and again() == []
@@ -346,6 +347,10 @@ def test_what_counts_as_done(tmp_path, monkeypatch):
         assert again("ds_config: zero2\n", keep=True) == []
         assert again("ds_config: zero2\n") == runs, place
     assert identity.code()[0] == "000000000000 +changes"
+    out = (tmp_path / "out").rename(tmp_path / "moved")
+    assert again("ds_config: zero2\n") == [], "where a study lies makes no difference"
+    (out / "runs/all/a/seed42/train.done.json").write_text('{"command": [1], "code": 2}')
+    assert again("ds_config: zero2\n") == ["train", "evaluate"]
 
 
 def test_evaluation_data_is_read_before_the_first_training(tmp_path):

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from mipic_llm.errors import UserError
 from mipic_llm.study import identity
@@ -33,7 +34,7 @@ def run_one(
             words = job.command(step)
             row = {"command": words[1:], "code": code, "data": identity.data(job.reads(step))}
             done = read_done(job.folder, step)
-            if done and all(done.get(k) == row[k] for k in (["command"] if keep else row)):
+            if done and _alike(done, row, job.trial, keep):
                 pace.passed(job.trial, step, done.get("seconds", 0.0))
                 continue
             job.folder.mkdir(parents=True, exist_ok=True)
@@ -63,6 +64,22 @@ def run_one(
         pace.passed(job.trial, step, seconds)
         print(f"{job.trial}: {step} {seconds:.0f} s; {pace}", flush=True)
     return True
+
+
+def _alike(done: dict[str, Any], row: dict[str, Any], trial: Trial, keep: bool) -> bool:
+    """Whether a step that is done is the one that would be run now. A study may have moved: where
+    its own directory, the package and the data lie makes no difference."""
+
+    def told(found: dict[str, Any]) -> list[Any]:
+        own = f"runs/{trial}/"
+        first, *words = found["command"]  # -m, or the launcher
+        words = [Path(first).name, *(own + w.rpartition(own)[2] if own in w else w for w in words)]
+        return [words] if keep else [words, found["code"], [*found["data"].values()]]
+
+    try:
+        return told(done) == told(row)
+    except (KeyError, TypeError, ValueError, AttributeError):  # of another version, or damaged
+        return False
 
 
 class Pace:
