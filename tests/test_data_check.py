@@ -188,6 +188,28 @@ def test_cut_texts_are_counted_in_the_cache_too(place, tmp_path) -> None:
         assert (encoder.made, encoder.cut) == (2, cut)
 
 
+def test_a_folder_that_is_trained_on_and_judged_by(place, capsys) -> None:
+    """Its corpus is one for both; a leak is a query, or an answer, that both have."""
+    folder = place / "search"
+    (folder / "qrels").mkdir(parents=True)
+    for name in ("corpus", "queries"):
+        rows = [{"_id": i, "text": f"{name} {SENTENCES[i]}"} for i in range(6)]
+        write_jsonl(folder / f"{name}.jsonl", rows)
+
+    def judge(split: str, *pairs: tuple[int, int]) -> None:
+        text = "".join(f"{q}\t{d}\t1\n" for q, d in pairs)
+        (folder / "qrels" / f"{split}.tsv").write_text("q\td\ts\n" + text)
+
+    judge("train", (0, 0), (1, 1), (2, 2), (3, 3))
+    more = {"data.validation": str(folder), "data.check": "true"}
+    for judged, leaks in (([(4, 4), (5, 5)], 0), ([(4, 3)], 1), ([(0, 5)], 1)):
+        judge("dev", *judged)
+        assert run(flags(place, "search", **more)) == 0
+        text = capsys.readouterr().out
+        assert f"leaks      {leaks} rows have a text of the validation data" in text
+        assert "judged in" in text and "dev.tsv" in text and "4 rows of" in text
+
+
 @pytest.mark.parametrize(
     ("text", "name"),
     [("12 !", "no letters"), ("\u4e2d\u6587 a", "Cjk"), ("\u3042", "Hiragana"),

@@ -11,8 +11,8 @@ import pytest
 from test_data_formats import error, write_jsonl
 
 from mipic_llm.data.labels import Labels
+from mipic_llm.data.read.beir import read_beir
 from mipic_llm.data.read.cells import NEGATIVE
-from mipic_llm.data.read.labelled import read_beir
 from mipic_llm.data.read.training import read_training
 from mipic_llm.types import Traits
 
@@ -457,6 +457,36 @@ def test_an_empty_document_stays_in_the_corpus(tmp_path):
     assert read_beir(tmp_path, tmp_path / "test.tsv")[1] == {"1": "", "2": "b"}
     (tmp_path / "corpus.jsonl").write_text(json.dumps({"_id": "1", "body": "b"}) + "\n")
     assert "neither title nor text" in error(read_beir, tmp_path, tmp_path / "test.tsv")
+
+
+def test_a_folder_in_beirs_layout_is_training_data(tmp_path):
+    """Judged above 0: positives; else hard negatives. Another split's judgements are not read."""
+    folder = tmp_path / "search"
+    (folder / "qrels").mkdir(parents=True)
+    texts = {"d1": "one", "d2": "two", "d3": "three", "d4": "of nobody"}
+    write_jsonl(folder / "corpus.jsonl", [{"_id": k, "title": "T" * (k == "d2"), "text": t}
+                                          for k, t in texts.items()])  # fmt: skip
+    queries = [{"_id": f"q{i}", "text": f"query {i}"} for i in range(4)]
+    write_jsonl(folder / "queries.jsonl", queries)
+    head = "query-id\tcorpus-id\tscore\n"
+    train = folder / "qrels/train.tsv"
+    train.write_text(head + "q1\td1\t1\nq1\td3\t0\nq2\td2\t2\nq2\td1\t1\nq3\td1\t0\n")
+    (folder / "qrels/test.tsv").write_text(head + "q0\td4\t1\n")
+    rows, (report,) = read(folder)
+    second = [("query 2", "T two", ()), ("query 2", "one", ())]
+    assert rows == [("query 1", "one", ("three",)), *second]
+    assert "train.tsv" in report and "another split: qrels/test.tsv" in report
+    assert read(folder, together=True)[0][1] == ("query 2", "T two", ("one",))
+    train.write_text(head + "q1\td1\t1\nq1\td9\t1\nq9\td1\t1\n")
+    message = error(read_training, str(folder), negatives=1)
+    assert "train.tsv, query 1: the document d9 of query q1 is not in the corpus" in message
+    train.write_text(head + "q1\td1\t1\nq9\td1\t1\n")
+    message = error(read_training, str(folder), negatives=1)
+    assert "query 2: the query q9 is not among the queries" in message
+    rows, (report,) = read(folder, on_bad_rows="skip")
+    assert rows == [("query 1", "one", ())] and "1 rejected" in report
+    (folder / "corpus.jsonl").rename(folder / "documents.jsonl")
+    assert "without corpus.jsonl" in error(read_training, str(folder), negatives=1)
 
 
 def test_judgements_are_tabbed_text_without_quotes(tmp_path):

@@ -305,7 +305,7 @@ def test_the_demo_text_gives_four_kinds_of_tasks_and_none_of_it_is_training_text
         load_tasks(["demo", "demo-families"])
 
 
-def test_a_beir_folder_without_the_split_or_for_training_says_what_to_do(tmp_path) -> None:
+def test_a_beir_folder_without_the_split_says_what_to_do(tmp_path) -> None:
     (tmp_path / "search/qrels").mkdir(parents=True)
     for name in ("corpus", "queries"):
         (tmp_path / f"search/{name}.jsonl").write_text('{"_id": "1", "text": "cats"}\n')
@@ -314,5 +314,6 @@ def test_a_beir_folder_without_the_split_or_for_training_says_what_to_do(tmp_pat
     with pytest.raises(UserError, match=r"no qrels/validation.tsv among .*; .*dev"):
         load_tasks([str(tmp_path / "search")], split="validation")
     assert load_tasks([str(tmp_path / "search")])[0]
-    with pytest.raises(UserError, match="search is a folder in BEIR's layout.*as a row"):
+    (tmp_path / "search/qrels/train.tsv").unlink()
+    with pytest.raises(UserError, match=r"without qrels/train.tsv \(it has test.tsv\)"):
         read_training(str(tmp_path / "search"), negatives=1)

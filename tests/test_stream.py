@@ -79,6 +79,14 @@ def place(tmp_path_factory):
     # Columns that only some blocks have.
     ragged = [{"anchor": text(), "positive": text(), "match": 1} for _ in range(130)]
     write_jsonl(folder / "ragged.jsonl", pairs[:70] + ragged + pairs[150:300])
+    (folder / "search" / "qrels").mkdir(parents=True)  # in BEIR's layout
+    write_jsonl(folder / "search" / "corpus.jsonl", [
+        {"_id": n, "title": text() * (n % 2), "text": text()} for n in range(200)])  # fmt: skip
+    write_jsonl(folder / "search" / "queries.jsonl", [
+        {"_id": f"q{n}", "text": text()} for n in range(ROWS)])  # fmt: skip
+    judged = [f"q{n}\t{d}\t{int(i < 2)}\n" for n in range(ROWS)
+              for i, d in enumerate(draw.sample(range(200), 2 + n % 6))]  # fmt: skip
+    (folder / "search" / "qrels" / "train.tsv").write_text("q\td\tscore\n" + "".join(judged))
     return folder
 
 
@@ -95,8 +103,8 @@ def small_blocks(monkeypatch) -> None:
 
 
 KINDS = ["pairs.jsonl", "bare.jsonl", "scored.jsonl", "two", "labels.jsonl", "nli", "mixed",
-         "graded.jsonl", "ragged.jsonl"]  # fmt: skip
-PAIRS = {"pairs.jsonl", "two", "nli", "mixed", "ragged.jsonl"}
+         "graded.jsonl", "ragged.jsonl", "search"]  # fmt: skip
+PAIRS = {"pairs.jsonl", "two", "nli", "mixed", "ragged.jsonl", "search"}
 HOW = [(0, False, False), (3, False, False), (3, True, False), (2, False, True)]
 
 
@@ -181,7 +189,7 @@ def test_steps_are_those_of_memory(place, tmp_path) -> None:
                 assert repr(a[1:]) == repr(b[1:])
 
 
-@pytest.mark.parametrize("name", ["two", "mixed", "graded.jsonl"])
+@pytest.mark.parametrize("name", ["two", "mixed", "graded.jsonl", "search"])
 def test_a_killed_builder_is_followed_by_one_that_goes_on(
     place, tmp_path, small_blocks, name: str
 ) -> None:

@@ -64,8 +64,9 @@ class LoraSettings(Section):
 
 
 class DataConfig(Section):
-    train: list[str] = opt(["demo"], "files, directories, globs or Hugging Face ids "
-        "(id:config@revision[split]); append =weight for a mixture; demo = the built-in text")
+    train: list[str] = opt(["demo"], "files, directories (BEIR's with qrels/train.tsv "
+        "too), globs or Hugging Face ids (id:config@revision[split]); append =weight for a "
+        "mixture; demo = the built-in text")
     sources: list[SourceConfig] = opt([], "in a recipe, in place of train: a list of sources, each "
         "with its path and, where it differs, name, weight, query_prompt, document_prompt, "
         "max_length, negatives, in_batch, columns (a name that we know: theirs)")

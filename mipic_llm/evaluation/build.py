@@ -13,12 +13,12 @@ import numpy as np
 from mipic_llm.config import need
 from mipic_llm.config.files import legal_path
 from mipic_llm.data.read import cells
+from mipic_llm.data.read.beir import read_beir
 from mipic_llm.data.read.columns import NLI, PAIRS, SCORES
 from mipic_llm.data.read.containers import NamedRows
-from mipic_llm.data.read.find import beir_file, is_data
+from mipic_llm.data.read.find import beir_file, is_data, qrels_of
 from mipic_llm.data.read.labelled import (
     columns_of,
-    read_beir,
     read_labelled,
     read_scored_pairs,
 )
@@ -201,18 +201,17 @@ def _metrics(entry: Mapping[str, Any], where: str) -> list[str]:
 def _retrieval(
     name: str, folder: Path, split: str, where: str, metrics: list[str]
 ) -> tuple[Task, str]:
-    options = sorted((folder / "qrels").glob("*.tsv"))
+    options = qrels_of(folder)
     need(bool(options), f"{where}: {folder} has no qrels/*.tsv; BEIR's layout is corpus.jsonl, "
          "queries.jsonl and qrels/test.tsv")  # fmt: skip
-    found = [p for p in options if _SAME.get(p.stem, p.stem) == split]
-    names = ", ".join(p.name for p in options)
+    names = ", ".join(p.name for p in options.values())
     need(
-        bool(found) or len(options) == 1, f"{where}: no qrels/{split}.tsv among {names}; "
+        split in options or len(options) == 1, f"{where}: no qrels/{split}.tsv among {names}; "
         + ("a training is judged by that (or dev.tsv), so that test.tsv stays unseen: put some "
            "queries there, or leave it out and score test.tsv by mipic evaluate"
            if split == "validation" else "name one of them in the split of a suite's entry"),
     )  # fmt: skip
-    chosen = (found or options)[0]
+    chosen = options.get(split) or next(iter(options.values()))
     queries, corpus, qrels = read_beir(folder, chosen)
     try:
         task = RetrievalTask(name, queries=queries, corpus=corpus, qrels=qrels, metrics=metrics)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ from mipic_llm.data.read.rows import Example, ReadReport, TextSource, key_of
 from mipic_llm.data.row_store import StoredRows
 from mipic_llm.data.tokenise import TextEncoder
 from mipic_llm.evaluation.tasks.base import Task
+from mipic_llm.evaluation.tasks.retrieval import RetrievalTask
 
 LOOKED_AT = 20_000  # texts, evenly spaced, whose lengths and scripts are counted
 
@@ -33,7 +34,7 @@ class Look(NamedTuple):
 
 def look(sources: Sequence[TextSource], tasks: Sequence[Task]) -> Look:
     """Compares texts but for their blanks; rows by 64-bit hashes, 8 bytes a row."""
-    known = {plain(text) for task in tasks for texts in task.texts().values() for text in texts}
+    known = {plain(text) for task in tasks for text in _revealing(task)}
     pairs, rows, twins, leaks = array("q"), 0, 0, 0
     for source in sources:
         if isinstance(source.examples, StoredRows):
@@ -50,6 +51,18 @@ def look(sources: Sequence[TextSource], tasks: Sequence[Task]) -> Look:
         twins += anchor == others[0]
         leaks += not known.isdisjoint((anchor, *others))
     return Look(rows, rows - len(np.unique(np.array(pairs, np.int64))), twins, leaks)
+
+
+def _revealing(task: Task) -> Iterator[str]:
+    """Texts that no training row should have. Of a search the queries and their answers: the other
+    documents are there for all queries of the folder, those of a training too."""
+    if isinstance(task, RetrievalTask):
+        yield from task.queries.values()
+        answers = {d for judged in task.relevant.values() for d in judged}
+        yield from (task.corpus[d] for d in answers if d in task.corpus)
+        return
+    for texts in task.texts().values():
+        yield from texts
 
 
 def summary(found: Look, cut: tuple[int, int, int]) -> str:

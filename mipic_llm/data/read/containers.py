@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mipic_llm.config.files import legal_path
+from mipic_llm.data.read.beir import training_rows
 from mipic_llm.data.read.find import (
     ACCEPTED,
     HUB_ID,
@@ -16,6 +17,7 @@ from mipic_llm.data.read.find import (
     SUFFIXES,
     files_of,
     nearest_file,
+    qrels_of,
     suffix_of,
 )
 from mipic_llm.data.read.readers import READERS, Numbered, guarded, is_list, read_json
@@ -72,6 +74,10 @@ def containers(
     files = files_of(str(spec), split)
     if files is None:
         return [_hub_rows(str(spec), split, cache_dir, stream)]
+    folder = legal_path(str(spec))
+    if qrels_of(folder):
+        qrels = files.read[0]
+        return [Part(str(qrels), "query", training_rows(folder, qrels), files.beside)]
     first, *others = [_file_rows(file) for file in files.read]
     return [first._replace(beside=files.beside, strange=files.strange), *others]
 

@@ -64,17 +64,13 @@ def files_of(spec: str, split: str = "train") -> Files | None:
         return Files([Path(demo_path(split))])
     path = legal_path(spec)
     if path.is_dir():
+        if found := qrels_of(path):
+            return _beir(path, found, split)
         # A folder saved by datasets has JSON about itself, and caches, beside its arrow files.
         files = _saved(path) or [file for file in sorted(path.rglob("*")) if is_data(file)]
         if not files:
             raise UserError(f"{spec} holds no data file; accepted: {ACCEPTED}")
         found = _of_split(files, path, split)
-        if any(file.parent == path / "qrels" for file in found.read):
-            raise UserError(
-                f"{spec} is a folder in BEIR's layout, which evaluations (--data.validation, mipic "
-                "evaluate) and --mine.corpus read; to train on it write each query and its judged "
-                'documents as a row {"query": .., "positives": [..]}'
-            )
         odd = sorted(str(file.relative_to(path)) for file in path.rglob("*") if _is_strange(file))
         return found._replace(strange=tuple(odd))
     if path.exists():
@@ -147,6 +143,24 @@ def suffix_of(path: Path) -> str:
 def _is_strange(path: Path) -> bool:
     found = suffix_of(path) in _OTHERS or (bool(packed_by(path)) and not is_data(path))
     return found and path.is_file() and not path.name.startswith(".")
+
+
+def qrels_of(folder: Path) -> dict[str, Path]:
+    """The judgements of a folder in BEIR's layout, by split; empty where it is no such folder."""
+    found = sorted((folder / "qrels").glob("*.tsv"))
+    return {_SAME.get(file.stem.lower(), file.stem): file for file in found}
+
+
+def _beir(folder: Path, qrels: dict[str, Path], split: str) -> Files:
+    if split not in qrels:
+        raise UserError(
+            f"{folder} is a folder in BEIR's layout without qrels/{split}.tsv (it has "
+            f"{', '.join(file.name for file in qrels.values())}); a training learns from its own "
+            "judgements, evaluations (--data.validation, mipic evaluate) read the others"
+        )
+    texts = (beir_file(folder, name) for name in ("queries", "corpus"))
+    others = (f"qrels/{file.name}" for name, file in qrels.items() if name != split)
+    return Files([qrels[split], *filter(None, texts)], tuple(others))
 
 
 def beir_file(folder: Path, name: str) -> Path | None:

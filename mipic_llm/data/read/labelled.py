@@ -1,18 +1,15 @@
-"""Rows with labels, and retrieval folders: the shapes that only evaluation reads."""
+"""Rows with labels: shapes that only evaluation reads."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import starmap
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from mipic_llm.data.read.cells import BadRow, one_text, to_label, to_number
+from mipic_llm.data.read.cells import one_text, to_label, to_number
 from mipic_llm.data.read.columns import SCORES
 from mipic_llm.data.read.containers import containers
-from mipic_llm.data.read.find import beir_file
 from mipic_llm.data.read.formats import read_rows
-from mipic_llm.data.read.readers import Numbered, guarded
 from mipic_llm.data.read.rows import ReadReport
 from mipic_llm.errors import UserError
 
@@ -83,74 +80,3 @@ def _read(
         return (*(one_text(row, name) for name in own), convert(row.get(label), label))
 
     return read_rows(spec, "validation", parse, pick)
-
-
-def read_beir(
-    folder: Path, qrels: Path
-) -> tuple[dict[str, str], dict[str, str], dict[str, dict[str, float]]]:
-    """Queries, corpus ("title text") and qrels of a folder in BEIR's layout, by id.
-
-    Raises UserError for a missing file, a broken row, an id given twice, or a judged query or
-    grade that makes no sense.
-    """
-    return _by_id(folder, "queries"), _by_id(folder, "corpus"), _qrels(qrels)
-
-
-def _by_id(folder: Path, name: str) -> dict[str, str]:
-    path = beir_file(folder, name) or folder / f"{name}.jsonl"
-
-    def parse(row: dict, _: None) -> tuple[str, str]:
-        if row.get("_id") in (None, ""):
-            raise BadRow("no _id")
-        if name == "queries":
-            return str(row["_id"]), one_text(row, "text")
-        if not {"title", "text"} & set(row):
-            raise BadRow("neither title nor text")
-        # An empty document (FiQA has some) stays: it is found last, or not at all.
-        title, text = str(row.get("title") or ""), str(row.get("text") or "")
-        return str(row["_id"]), f"{title} {text}".strip()
-
-    found: dict[str, str] = {}
-    for key, text in read_rows(path, "test", parse):
-        if key in found:
-            raise UserError(f"{path}: the _id {key} is given twice; ids must be unique")
-        found[key] = text
-    return found
-
-
-def _qrels(path: Path) -> dict[str, dict[str, float]]:
-    """Tab-separated query-id, corpus-id, score with a header."""
-    found: dict[str, dict[str, float]] = {}
-    for number, row in guarded(path, _tabbed):
-        if not any(row):
-            continue
-        if len(row) != 3:
-            raise UserError(
-                f"{path}, line {number}: {len(row)} cells, expected query-id, corpus-id, score "
-                "separated by tabs"
-            )
-        try:
-            grade = to_number(row[2], "score")
-        except BadRow as bad:
-            if number == 1:  # the header
-                if any(word in row[0].lower() for word in ("corpus", "doc", "pid")):
-                    raise UserError(f"{path}: its columns are {', '.join(row)}; BEIR's order is "
-                                    "query-id, corpus-id, score") from None  # fmt: skip
-                continue
-            raise UserError(f"{path}, line {number}: {bad}; mend that line") from None
-        before = found.setdefault(row[0], {}).setdefault(row[1], grade)
-        if before != grade:
-            raise UserError(
-                f"{path}, line {number}: query {row[0]} and document {row[1]} were judged "
-                f"{before:g} above, {grade:g} here; keep one"
-            )
-    if not found:
-        raise UserError(f"{path} is empty; give at least one judged document")
-    return found
-
-
-def _tabbed(path: Path) -> Numbered:
-    """The cells of each line; quotes are text, as in any .tsv."""
-    with path.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, 1):
-            yield number, [cell.strip() for cell in line.split("\t")]
