@@ -13,9 +13,11 @@ import pytest
 import torch
 
 from mipic_llm.data.read.containers import NamedRows
+from mipic_llm.data.read.find import check_files
 from mipic_llm.data.read.rows import ALL
 from mipic_llm.data.read.training import read_training
 from mipic_llm.errors import UserError
+from mipic_llm.evaluation.fitting import texts_for_pca
 from mipic_llm.evaluation.read import load_suite, load_tasks
 from mipic_llm.report.paired import kind_of
 
@@ -308,7 +310,7 @@ def test_the_demo_text_gives_four_kinds_of_tasks_and_none_of_it_is_training_text
 def test_a_beir_folder_without_the_split_says_what_to_do(tmp_path) -> None:
     (tmp_path / "search/qrels").mkdir(parents=True)
     for name in ("corpus", "queries"):
-        (tmp_path / f"search/{name}.jsonl").write_text('{"_id": "1", "text": "cats"}\n')
+        (tmp_path / f"search/{name}.jsonl").write_text(f'{{"_id": "1", "text": "{name}"}}\n')
     for name in ("train", "test"):
         (tmp_path / f"search/qrels/{name}.tsv").write_text("q\td\tscore\n1\t1\t1\n")
     with pytest.raises(UserError, match=r"no qrels/validation.tsv among .*; .*dev"):
@@ -317,3 +319,5 @@ def test_a_beir_folder_without_the_split_says_what_to_do(tmp_path) -> None:
     (tmp_path / "search/qrels/train.tsv").unlink()
     with pytest.raises(UserError, match=r"without qrels/train.tsv \(it has test.tsv\)"):
         read_training(str(tmp_path / "search"), negatives=1)
+    check_files([str(tmp_path / "search")])  # it can be scored
+    assert texts_for_pca([str(tmp_path / "search")], 9, "PCA") == ["corpus", "queries"]

@@ -7,6 +7,7 @@ from typing import Any
 
 from mipic_llm.config import Config, DataConfig
 from mipic_llm.data.aside import looking
+from mipic_llm.data.read.find import texts_within
 from mipic_llm.data.read.rows import TextSource
 from mipic_llm.data.read.training import reading_of
 from mipic_llm.data.split import split_off
@@ -31,6 +32,8 @@ def texts_for_pca(
     if not specs:
         return []
     data = DataConfig() if run is None else run.data
+    if run is None:
+        specs = [name for spec in specs for name in _texts(spec)]
     options = {} if run is None else reading_of(data) | {"draw": False, "together": False}
     with looking(specs, data) as look:
         found = [look(spec, **options | {"negatives": 0}) for spec in specs]
@@ -50,6 +53,10 @@ def texts_for_pca(
     of = f"of rows {step:,} apart" if step > 1 else f"of {len(texts):,} texts"
     say(f"{what} on {len(chosen):,} {of} of {', '.join(report.path for report in reports)}")
     return chosen
+
+
+def _texts(spec: Any) -> list[Any]:
+    return texts_within(spec) if isinstance(spec, str) else [spec]
 
 
 def _distinct(sources: Sequence[TextSource], step: int) -> list[str]:

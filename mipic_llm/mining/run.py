@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from mipic_llm.config import Config, need
-from mipic_llm.data.read.find import files_of, split_weight
+from mipic_llm.data.read.find import files_of, split_weight, texts_within
 from mipic_llm.errors import EXIT_DONE
 from mipic_llm.evaluation.agree import agree_on_texts
 from mipic_llm.mining.nearest import cosines, nearest
@@ -183,7 +183,7 @@ def _free(config: Config, path: Path, data: Any) -> None:
         specs = (
             [] if data is not None else [split_weight(spec)[0] for spec in config.training_files]
         )
-        specs += config.extra.mine.corpus
+        specs += [name for spec in config.extra.mine.corpus for name in texts_within(spec)]
         read = {file.resolve() for spec in specs for file in (files_of(spec) or ([],))[0]}
         there = [file for file in (path, *beside(path)) if file.exists()]
         if path.resolve() in read:

@@ -10,6 +10,7 @@ from typing import Any
 from mipic_llm.config import Config, nearest, need
 from mipic_llm.config.derive import LONGEST
 from mipic_llm.config.evaluating import check_bits
+from mipic_llm.data.read.find import texts_within
 from mipic_llm.data.read.training import read_training
 from mipic_llm.errors import UserError
 from mipic_llm.evaluation.read import load_suite, load_tasks
@@ -77,8 +78,8 @@ def _check_data(study: Study, sources: Sequence[tuple[Config, list[str]]]) -> li
             mine, lines = load_tasks(e.get("data") or [])
             more, more_lines = load_suite(e["suite"]) if e.get("suite") else ([], [])
             for key in TEXTS[1:]:
-                if e.get(key):
-                    read_training(e[key], negatives=0)
+                for spec in e.get(key) or ():
+                    read_training(texts_within(spec), negatives=0)
         for line in lines + more_lines:
             print(f"{place}: {line}", flush=True)
         tasks += mine + more

@@ -126,7 +126,8 @@ def _of_split(files: list[Path], folder: Path, split: str) -> Files:
 def check_files(specs: list[str]) -> None:
     """Raise UserError for the first of these specs (`=weight` may follow) that names no file."""
     for spec in specs:
-        files_of(split_weight(spec)[0])
+        for name in texts_within(split_weight(spec)[0]):
+            files_of(name)
 
 
 def packed_by(path: Path) -> str:
@@ -149,6 +150,15 @@ def qrels_of(folder: Path) -> dict[str, Path]:
     """The judgements of a folder in BEIR's layout, by split; empty where it is no such folder."""
     found = sorted((folder / "qrels").glob("*.tsv"))
     return {_SAME.get(file.stem.lower(), file.stem): file for file in found}
+
+
+def texts_within(spec: str) -> list[str]:
+    """Corpus and queries of a folder in BEIR's layout, whatever was judged; else the spec."""
+    folder = legal_path(spec)
+    if not qrels_of(folder):
+        return [spec]
+    files = (beir_file(folder, name) for name in ("corpus", "queries"))
+    return [str(file) for file in files if file]
 
 
 def _beir(folder: Path, qrels: dict[str, Path], split: str) -> Files:
