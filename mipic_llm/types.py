@@ -199,8 +199,6 @@ class RunState(NamedTuple):
     """
 
     step: int
-    epoch: int
-    cursor: int
     rng: dict[str, Any]
     mlflow_run_id: str | None = None
     best: Best | None = None

@@ -103,6 +103,41 @@ def test_gradients_together_are_those_one_by_one(stage, bucket, chunks, monkeypa
         assert torch.equal(a, b)
 
 
+def trained_as(kind: str) -> dict[str, dict]:
+    """What each weight of a small model is trained with."""
+    module = nn.Module()
+    module.backbone = nn.ModuleDict({
+        "embeddings": nn.Embedding(7, 4), "dense": nn.Linear(4, 4), "norm": nn.LayerNorm(4),
+    })  # fmt: skip
+    module.backbone.dense.bias.requires_grad_(False)
+    module.phis = nn.ModuleList([nn.Linear(4, 4)])
+    flags = ["--train.learning_rate", "1e-3", "--train.weight_decay", "0.1"]
+    config = resolve(load_config(flags), width=384, n_layers=6)
+    names = {p: name for name, p in module.named_parameters()}
+    groups = quickened.parameter_groups(module, config)
+    optimizer = quickened.make_optimizer(groups, names, kind, 1)
+    return {names[p]: group for group in optimizer.param_groups for p in group["params"]}
+
+
+def test_matrices_decay_and_heads_have_their_own_rate() -> None:
+    found = {k: (g["lr"], g["weight_decay"]) for k, g in trained_as("adamw").items()}
+    assert found == {
+        "backbone.embeddings.weight": (1e-3, 0.1), "backbone.dense.weight": (1e-3, 0.1),
+        "backbone.norm.weight": (1e-3, 0.0), "backbone.norm.bias": (1e-3, 0.0),
+        "phis.0.weight": (2e-3, 0.1), "phis.0.bias": (2e-3, 0.0),
+    }  # fmt: skip
+
+
+def test_muon_has_the_matrices_but_for_embeddings() -> None:
+    found, adam = trained_as("muon"), trained_as("adamw")
+    assert {k for k, g in found.items() if g["use_muon"]} == {
+        "backbone.dense.weight", "phis.0.weight"
+    }  # fmt: skip
+    for name, group in found.items():
+        same = ("lr", "weight_decay") + (() if group["use_muon"] else ("betas", "eps"))
+        assert [group[k] for k in same] == [adam[name][k] for k in same], name
+
+
 def _with_file(path, section: dict) -> Engine:
     start()
     path.write_text(json.dumps(section))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +22,8 @@ from mipic_llm.evaluation.tasks.pairs import LabelledPairs, PairsTask
 from mipic_llm.evaluation.tasks.retrieval import METRICS, RetrievalTask
 from mipic_llm.report import read_scores
 from mipic_llm.training import loop
-from mipic_llm.types import Point
+from mipic_llm.training.evaluator import Evaluator
+from mipic_llm.types import Point, Score
 
 SCRIPT = ROOT / "launch" / "train.py"
 BEST = "pairs/spearman@8@4"
@@ -102,6 +104,24 @@ def test_patience_ends_a_run_that_gets_no_better(base, tmp_path) -> None:
     assert max(values[:-2]) == values[-3] >= max(values[-2:])
 
 
+def test_the_best_is_the_first_of_equals_and_a_number(base, tmp_path, monkeypatch) -> None:
+    """What is no number is worse than any; patience counts from the best."""
+    values = {1: math.nan, 2: 0.5, 3: 0.5, 4: 0.4, 5: 0.3}
+
+    def figures(self, points, stage):
+        value = values.get(self.run.step, 0.0) if stage == "during" else 0.0
+        return [Score("pairs", "spearman", point, value, 64) for point in points]
+
+    monkeypatch.setattr(Evaluator, "_score", figures)
+    monkeypatch.setattr(loop, "export", lambda *_: None)
+    monkeypatch.setattr(loop, "report", lambda *_: None)
+    out = tmp_path / "out"
+    more = ["--eval.every", "1", "--eval.best", BEST, "--eval.patience", "3"]
+    assert loop.train(load_config(flags(base, out, "--train.max_steps", "9", *more))) == 0
+    assert len(losses(out)) == 5
+    assert [p.name for p in (out / "best").iterdir()] == ["step-00000002"]
+
+
 @pytest.mark.parametrize(
     ("more", "complaint"),
     [
@@ -179,8 +199,6 @@ def test_a_task_names_its_figures(kind) -> None:
 
 
 def test_key_is_what_mlflow_gets() -> None:
-    from mipic_llm.types import Score
-
     assert Score("stsb", "spearman", Point(6, 64), 0.5, 9).name == "stsb/spearman@64@6"
 
 

@@ -20,6 +20,8 @@ from mipic_llm import UserError
 from mipic_llm.commands.run import dispatch
 from mipic_llm.data.read.rows import Example
 from mipic_llm.data.read.training import read_training
+from mipic_llm.mining import nearest as nearest_texts
+from mipic_llm.mining import texts as mining_texts
 from mipic_llm.mining.nearest import nearest
 from mipic_llm.mining.run import sample, search
 from mipic_llm.mining.settings import MineSettings
@@ -49,7 +51,10 @@ def naive_nearest(query_BD, document_ND, k: int, hidden):
 
 @pytest.mark.parametrize("tile", [1, 7, 1000])
 @pytest.mark.parametrize("k, slack", [(1, 0), (5, 1), (40, 32), (90, 3)])
-def test_nearest_is_exact_whatever_the_tiles(tile, k, slack):
+def test_nearest_is_exact_whatever_the_tiles(tile, k, slack, monkeypatch):
+    if tile == 7:  # few pairs and few queries that are asked again at a time, too
+        monkeypatch.setattr(nearest_texts, "_PAIRS", 50)
+        monkeypatch.setattr(nearest_texts, "_CELLS", 64)
     rng = np.random.default_rng(k)
     documents = unit(rng, 90)
     documents[30:75] = documents[3]  # more equal texts than are kept beside the first k
@@ -295,8 +300,10 @@ def test_python_and_parquet(mined, base, rows, tmp_path):
         mipic_llm.mine(data, model=base, output=path, negatives=0)
 
 
-def test_a_corpus_and_prompts(tmp_path, rows):
-    """A BEIR folder's corpus with titles; queries and documents each with the model's prompt."""
+def test_a_corpus_and_prompts(tmp_path, rows, monkeypatch):
+    """A BEIR folder's corpus with titles; queries and documents each with the model's prompt, and
+    encoded a few at a time."""
+    monkeypatch.setattr(mining_texts, "_BATCHES", 1)
     (tmp_path / "queries.jsonl").write_text('{"_id": "1", "text": "not this"}\n')
     (tmp_path / "corpus.jsonl").write_text("".join(
         json.dumps({"_id": str(i), "title": "T" * (i % 2), "text": text}) + "\n"
@@ -305,7 +312,7 @@ def test_a_corpus_and_prompts(tmp_path, rows):
     base = str(tiny_qwen3(tmp_path / "qwen3", sentence_transformers=True))
     path = mipic_llm.mine(
         [{"anchor": "a dog", "positive": "Two dogs."}], model=base, negatives=9, relative=None,
-        output=tmp_path / "mined.jsonl", corpus=[str(tmp_path)],
+        output=tmp_path / "mined.jsonl", corpus=[str(tmp_path)], eval={"batch_size": 4},
     )  # fmt: skip
     (row,) = map(json.loads, path.read_text().splitlines())
     texts = [f"T {text}" if i % 2 else text for i, text in enumerate(SENTENCES[:9])]

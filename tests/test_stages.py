@@ -145,9 +145,12 @@ def test_heads_that_stages_share(recipe, tmp_path) -> None:
     assert idle[0] >= {id(third["phis"]), id(third["teacher_maps"])} and len(idle[1]) == 5
     assert idle[2] == {id(first["phis"]), id(first["lifts"])}
     again = [build_objective(stages[0], width=32, depth=3, teacher_width=32) for _ in range(2)]
-    EmbeddingModule(nn.Linear(1, 1), *again)
+    alike = EmbeddingModule(nn.Linear(1, 1), *again)
     assert again[0].heads() == again[1].heads() and not again[0].others
-    made[0].memory.restore((torch.ones(3, 32), 3, torch.arange(3)), torch.device("cpu"))
+    for one in (made[0], again[0]):
+        one.memory.restore((torch.ones(3, 32), 3, torch.arange(3)), torch.device("cpu"))
+    alike.enter(1)
+    assert torch.equal(again[1].memory.state()[0], torch.ones(3, 32))  # goes on from the last stage
     for stage in (1, 2):
         module.enter(stage)
         assert module.objective is made[stage]
@@ -227,6 +230,10 @@ def test_rates_of_stages(recipe) -> None:
     first = schedule_of(config.train, 10)
     assert [factor(n) for n in range(10)] == [2 * first(n) for n in range(10)]
     assert {factor(n) for n in range(10, 22)} == {1.0}
+    alike = config.stages[1].model_copy(update={"schedule": None, "warmup_ratio": 0.3})
+    factor = schedule_of_stages(config.replace(stages=[config.stages[0], alike]))
+    second = schedule_of(config.train.model_copy(update={"warmup_ratio": 0.3}), 10)
+    assert [factor(n) for n in range(10, 20)] == [second(n) for n in range(10)] != [1.0] * 10
 
 
 def test_a_record_is_read_back_and_compared(recipe, tmp_path) -> None:

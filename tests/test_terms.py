@@ -476,6 +476,11 @@ def test_what_terms_draw_is_a_function_of_seed_and_step_and_uniform() -> None:
     for step in range(2000):
         hits[list(one.draw(step)[1])] += 1
     assert (hits / 2000 - 2 / 3).abs().max() < 0.05
+    two_d = setting("--objective.name", "2dmse")  # each shallower layer with each truncated prefix
+    pairs = [two_d.draw(step)[0] for step in range(200)]
+    assert {pair: pairs.count(pair) > 30 for pair in pairs} == dict.fromkeys(
+        [(layer, dim) for layer in (1, 2) for dim in (2, 4)], True
+    )
 
 
 def test_what_no_term_uses_has_a_gradient_of_zero() -> None:

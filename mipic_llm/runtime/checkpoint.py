@@ -182,6 +182,8 @@ def load(path: Path, engine: Engine, *, lora: bool) -> RunState:
     with pickles.numbers_only():
         engine.load(path, trainable_only=lora, reshaped=reshaped)
         name = f"rank_{0 if moved else dist.rank()}.pt"
-        state = RunState(**torch.load(path / name, weights_only=True))
+        found = torch.load(path / name, weights_only=True)
+    # Older ones hold the place in the epoch too, which the plan of this run knows.
+    state = RunState(**{key: found[key] for key in RunState._fields if key in found})
     state = state._replace(rng={}) if moved else state
     return state._replace(memory=dist.from_first(state.memory))

@@ -22,7 +22,7 @@ def parameter_groups(module: nn.Module, config: Config) -> list[dict[str, Any]]:
             head = not name.startswith("backbone.")
             numel_shape = getattr(parameter, "ds_shape", parameter.shape)  # ZeRO-3 hides shapes
             groups.setdefault((head, len(numel_shape) > 1), []).append(parameter)
-    rates = {False: t.learning_rate, True: t.head_learning_rate or 2 * t.learning_rate}
+    rates = {False: t.learning_rate, True: t.head_learning_rate}
     return [
         {"params": p, "lr": rates[head], "weight_decay": t.weight_decay if decays else 0.0}
         for (head, decays), p in sorted(groups.items(), key=lambda item: item[0])

@@ -101,9 +101,9 @@ def _run(config: Config, callbacks: Sequence[Any], rows: Any, validation: Any, s
     if data.teacher is not None:
         build(data.teacher, config, source)
     engine = setup.open_engine(config, source, data, total)
-    state = RunState(0, 0, 0, {})
+    state = RunState(0, {})
     if resume_from is not None:
-        state = restore(resume_from, engine, config, data.plan, changes, total)
+        state = restore(resume_from, engine, config, changes, total)
     run = LiveRun(
         config, source, data, engine, out, total, step=state.step, best=state.best,
         saved_best=state.best, mlflow_run_id=state.mlflow_run_id, changes=changes,

@@ -18,7 +18,7 @@ from mipic_llm.runtime import checkpoint
 from mipic_llm.runtime import ranks as dist
 from mipic_llm.runtime.engine import Engine
 from mipic_llm.runtime.ranks import say
-from mipic_llm.training.feed import Data, Plan
+from mipic_llm.training.feed import Data
 from mipic_llm.training.setup import seed_everything
 from mipic_llm.types import RunState
 
@@ -100,13 +100,11 @@ def check_resume(path: Path, config: Config, source: Source, data: Data) -> list
 
 
 def restore(
-    path: Path, engine: Engine, config: Config, plan: Plan, changes: list[Change], total: int
+    path: Path, engine: Engine, config: Config, changes: list[Change], total: int
 ) -> RunState:
     """The checkpoint's state in the engine, later checkpoints out of the way; a line for each
     change, to which another ZeRO stage is added. All ranks call."""
     state = checkpoint.load(path, engine, lora=config.lora.rank > 0)
-    epoch, cursor = plan.position(state.step)
-    state = state._replace(epoch=epoch, cursor=cursor)
     if not state.rng:  # other ranks: as a run that starts at this step
         key = (config.seed % 2**63, dist.rank(), state.step)
         seed_everything(int(np.random.SeedSequence(key).generate_state(1)[0]))

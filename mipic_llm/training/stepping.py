@@ -29,8 +29,8 @@ def run_steps(run: LiveRun, state: RunState, evaluator: Evaluator, signals: list
     """Steps until the last one, or until something stops the run. -> exit code."""
     options, data, folder = run.config.train, run.data, run.out / "checkpoints"
     runner, left = StepRunner(run.engine, run.config), run.total - run.step
-    module = run.engine.module
-    module.enter(min(state.epoch, len(module.objectives) - 1))
+    module, start = run.engine.module, data.plan.position(run.step)
+    module.enter(min(start[0], len(module.objectives) - 1))
     runner.objective.memory.restore(state.memory, run.engine.device)
 
     def make(position):
@@ -38,9 +38,10 @@ def run_steps(run: LiveRun, state: RunState, evaluator: Evaluator, signals: list
 
     run.engine.train(True)
     run.began, clock = time.monotonic(), _Clock()
+    now, every = partial(_state, run, runner), options.save_every
     if state.rng and evaluator.missing():  # the signal came before this step's evaluation
-        evaluator.during(partial(_state, run, runner, state.epoch, state.cursor))
-    positions = islice(data.plan.steps(state.epoch, state.cursor), left)
+        evaluator.during(now)
+    positions = islice(data.plan.steps(*start), left)
     with closing(prefetch(make, positions)) as batches:
         for (epoch, cursor), batch in batches:
             if run.config.stages:
@@ -49,7 +50,6 @@ def run_steps(run: LiveRun, state: RunState, evaluator: Evaluator, signals: list
                     say(_stage(run, epoch))
             row = _step(run, runner, batch, clock)
             run.emit("on_step", run.step, row)
-            here, every = partial(_state, run, runner, epoch, cursor + 1), options.save_every
             due = bool(every and run.step % every == 0 and run.step < run.total)
             look = bool(row) or due or evaluator.due() or len(runner.unread) >= UNREAD
             broken = runner.not_finite() if look else None
@@ -58,9 +58,9 @@ def run_steps(run: LiveRun, state: RunState, evaluator: Evaluator, signals: list
                 found = run.settle(broken=runner.not_finite())[2]
             if found:
                 run.finish()
-                raise UserError(_poisoned(run, state, found, folder))
+                raise UserError(_poisoned(run, found, folder))
             if evaluator.due() and not signalled:
-                evaluator.during(here)
+                evaluator.during(now)
                 stopping = run.settle()[0]
             need(
                 not signalled or run.one_place, f"stopped by a signal at step {run.step}, without "
@@ -68,7 +68,7 @@ def run_steps(run: LiveRun, state: RunState, evaluator: Evaluator, signals: list
                 "machines share",
             )  # fmt: skip
             if due or signalled:
-                run.save(folder, here, keep=options.keep_checkpoints, then=partial(_saved, run))
+                run.save(folder, now, keep=options.keep_checkpoints, then=partial(_saved, run))
             if signalled:
                 need(
                     run.finish() is not None, f"stopped by a signal at step {run.step}, but "
@@ -99,12 +99,11 @@ def _saved(run: LiveRun, written: bool) -> None:
         run.saved_best = run.best
 
 
-def _poisoned(run: LiveRun, state: RunState, found: list[NotFinite], folder: Path) -> str:
-    """The line for a loss or gradient that is not finite. state: where this process began."""
+def _poisoned(run: LiveRun, found: list[NotFinite], folder: Path) -> str:
+    """The line for a loss or gradient that is not finite."""
     step, data = min(one.step for one in found), run.data
     names = dict.fromkeys(name for one in found if one.step == step for name in one.names)
-    steps = data.plan.steps(state.epoch, state.cursor)
-    batch = data.plan.batch(*next(islice(steps, step - 1 - state.step, None)))
+    batch = data.plan.batch(*data.plan.position(step - 1))
     rows = ", ".join(str(i + 1) for _, i in batch[:8]) + " .." * (len(batch) > 8)
     last = dist.from_first(checkpoint.newest(folder) if run.rank == 0 else None)
     on = f"go on from {last} with --train.resume auto" if last else "start again"
@@ -153,12 +152,10 @@ def _step(
     return row
 
 
-def _state(run: LiveRun, runner: StepRunner, epoch: int, cursor: int) -> RunState:
-    """What a checkpoint keeps beside the engine; the next batch is (epoch, cursor)."""
-    if cursor >= run.data.plan.length(epoch):
-        epoch, cursor = epoch + 1, 0
+def _state(run: LiveRun, runner: StepRunner) -> RunState:
+    """What a checkpoint keeps beside the engine."""
     rng, memory = checkpoint.rng_state(), runner.objective.memory.state()
-    return RunState(run.step, epoch, cursor, rng, run.mlflow_run_id, run.best, memory)
+    return RunState(run.step, rng, run.mlflow_run_id, run.best, memory)
 
 
 def memory_gib() -> float:
