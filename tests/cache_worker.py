@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import sys
 from pathlib import Path
 from unittest import mock
@@ -27,19 +28,19 @@ from mipic_llm.training import step as step_module
 from mipic_llm.training.step import StepRunner
 
 
-def lose_one(losses):
-    """The second chunk's backward runs and comes to nothing."""
+def spoil_one(losses, factor: float):
+    """The second chunk's backward runs and comes to nothing, or to no number."""
     for i, loss in enumerate(losses):
-        yield loss * 0.0 if i == 1 else loss
+        yield loss * factor if i == 1 else loss
 
 
 def fault(name: str | None):
     if name == "rng":  # the second pass draws other dropout masks than the first
         return mock.patch.object(step_module, "_set_rng_state", lambda state: None)
-    if name == "chunk":
-        own = Engine.backward
+    if name in ("chunk", "nan"):
+        own, factor = Engine.backward, 0.0 if name == "chunk" else math.nan
         return mock.patch.object(
-            Engine, "backward", lambda self, losses, n: own(self, lose_one(losses), n)
+            Engine, "backward", lambda self, losses, n: own(self, spoil_one(losses, factor), n)
         )
     return contextlib.nullcontext()
 

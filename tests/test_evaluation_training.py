@@ -105,7 +105,8 @@ def test_patience_ends_a_run_that_gets_no_better(base, tmp_path) -> None:
 
 
 def test_the_best_is_the_first_of_equals_and_a_number(base, tmp_path, monkeypatch) -> None:
-    """What is no number is worse than any; patience counts from the best."""
+    """What is no number is worse than any; patience counts from the best; a run that goes on by
+    another figure looks for its best anew."""
     values = {1: math.nan, 2: 0.5, 3: 0.5, 4: 0.4, 5: 0.3}
 
     def figures(self, points, stage):
@@ -116,10 +117,15 @@ def test_the_best_is_the_first_of_equals_and_a_number(base, tmp_path, monkeypatc
     monkeypatch.setattr(loop, "export", lambda *_: None)
     monkeypatch.setattr(loop, "report", lambda *_: None)
     out = tmp_path / "out"
-    more = ["--eval.every", "1", "--eval.best", BEST, "--eval.patience", "3"]
-    assert loop.train(load_config(flags(base, out, "--train.max_steps", "9", *more))) == 0
-    assert len(losses(out)) == 5
-    assert [p.name for p in (out / "best").iterdir()] == ["step-00000002"]
+    more = ["--eval.every", "1", "--eval.patience", "3", "--train.max_steps", "9",
+            "--train.save_every", "2", "--eval.best"]  # fmt: skip
+    for figure, resume, steps, best in (
+        (BEST, "never", 5, 2), ("pairs/spearman@16@4", "auto", 7, 4)
+    ):  # fmt: skip
+        config = load_config(flags(base, out, "--train.resume", resume, *more, figure))
+        assert loop.train(config) == 0
+        assert len(losses(out)) == steps
+        assert [p.name for p in (out / "best").iterdir()] == [f"step-{best:08d}"]
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def cases_for(model: Path) -> list[dict]:
                           "steps": STEPS[stage]})  # fmt: skip
     dropout = ["--model.dropout", "0.1", "--train.chunk_size", "8"]
     for stage, lora, more, faults in (
-        (0, "4", [], ["chunk"]), (1, "4", PAPER, ["rng"]), (2, "4", BF16, ["chunk"]),
+        (0, "4", [], ["chunk"]), (1, "4", PAPER, ["rng", "nan"]), (2, "4", BF16, ["chunk"]),
         (3, "4", [], ["rng", "chunk"]), (3, "0", [], []),
     ):  # fmt: skip
         args = arguments(model, stage, *dropout, "--lora.rank", lora, *more)
@@ -86,8 +86,8 @@ def test_the_self_check_leaves_no_trace(answers) -> None:
 
 
 def test_a_broken_cache_is_refused(answers) -> None:
-    broken = [name for name in answers if name.endswith(("-rng", "-chunk"))]
-    assert len(broken) == 5
+    broken = [name for name in answers if name.endswith(("-rng", "-chunk", "-nan"))]
+    assert len(broken) == 6
     for name in broken:
         said = answers[name].get("error", "")
         assert "train.selfcheck: a step in chunks differs" in said, (name, said)

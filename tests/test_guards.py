@@ -34,7 +34,7 @@ from mipic_llm.tracking.mlflow_run import MlflowTracker
 from mipic_llm.training import loop, output, setup
 from mipic_llm.training.loop import train
 from mipic_llm.training.output import claim_output, clear
-from mipic_llm.training.resume import check_resume
+from mipic_llm.training.resume import check_resume, past_batches
 
 
 @pytest.fixture(scope="module")
@@ -238,6 +238,13 @@ def test_going_back_sets_the_later_steps_aside(base, copy, capsys):
         (copy.parent / "third").mkdir()
         (copy.parent / "third" / "config.yaml").write_text("# recipe: x\n")
         run(base, copy.parent / "third", "--train.resume", other)
+
+
+def test_an_older_checkpoint_is_of_one_batch_size(copy):
+    path = copy / "checkpoints" / "step-00000004"
+    assert past_batches(path) == [(4, 4)]
+    told(batches=None, world_size=2)(path)
+    assert past_batches(path) == [(8, 4)]
 
 
 # ------------------------------------------------------------------------------ poisoned and torn

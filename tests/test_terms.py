@@ -208,15 +208,17 @@ def learnt_tau(world: World) -> Tensor:
     return total / len(world.anchors)
 
 
-def several(hardness: float = 0.0) -> Callable:
+def several(hardness: float = 0.0, same: bool = False) -> Callable:
     """logsumexp over all positives and the negatives, less the mean of the positives. A candidate
-    with the text of the anchor or of one of its positives is no negative."""
+    with the text of the anchor or of one of its positives is no negative. same: anchors are
+    candidates too."""
 
     def naive(world: World) -> Tensor:
         total = torch.zeros(())
         for b, (i, p) in enumerate(zip(world.anchors, world.positives, strict=True)):
             right = [p, *(n for n in world.also if world.whose[n] == b)]
-            wrong = [j for j in world.positives + world.negatives if j not in right]
+            found = world.positives + world.negatives + world.anchors * same
+            wrong = [j for j in found if j not in right]
             for known in (i, *right):
                 wrong = world.others(known, wrong)
             for d in DIMS:
@@ -373,6 +375,9 @@ CASES: dict[str, tuple] = {
     "several": (["--objective.name", "mrl"], several(), 0, "several"),
     "several-hard": (["--objective.name", "mrl", "--objective.hardness", "3"], several(3.0), 0,
                      "several"),
+    "several-ways": ([*WAYS, "query_to_doc,query_to_query,doc_to_query,doc_to_doc"],
+                     lambda w: (several(same=True)(w) + sum(
+                         back(w, w.z[3], d, True) for d in DIMS)) / 2, 0, "several"),
     "several-chain": (CHAIN, lambda w: 0.3 * (several()(w) - mrl()(w)) + chain(
         paired=True, nested=True, last=True, mean=True)(w), 0, "several"),
     "labelled": (["--objective.name", "mrl"], mrl(), 0, "labelled"),
