@@ -8,7 +8,7 @@ from transformers import BertConfig, BertModel, Qwen3Config, Qwen3Model
 from mipic_llm.errors import UserError
 from mipic_llm.model.backbone import Backbone, cut_layers, final_norm_of
 from mipic_llm.model.pooling import readout
-from mipic_llm.objective.heads import ChainHead, FixedLift, LiftHead
+from mipic_llm.objective.heads import ChainHead, FixedLift, LiftHead, Temperature, VectorMap
 
 SIZES = dict(vocab_size=60, hidden_size=16, num_hidden_layers=3, intermediate_size=24)
 
@@ -101,6 +101,12 @@ def test_heads() -> None:
     residual = ChainHead(4, 8, "residual")  # starts as z padded with zeros; an eighth as wide
     torch.testing.assert_close(residual(h[:, :4])[:, :4], h[:, :4])
     assert not residual(h[:, :4])[:, 4:].any() and residual.down.out_features == 1
+    torch.testing.assert_close(VectorMap(8, 4, "prefix")(h), h[:, :4])
+    assert torch.equal(VectorMap(4, 8, "prefix")(h[:, :4])[:, 4:], torch.zeros(5, 4))
+    tau = Temperature(0.05)
+    torch.testing.assert_close(tau(h), torch.full((5, 1), 0.05))
+    tau.change.data.fill_(9.0)
+    torch.testing.assert_close(tau(h), torch.full((5, 1), 0.01))
 
 
 SMALL = dict(vocab_size=90, hidden_size=16, num_hidden_layers=3, num_attention_heads=2,

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pytest
 import terms  # noqa: F401  (puts tests/plugin where packages are looked for)
+import torch
 from terms import setting
 
 from mipic_llm.config import OBJECTIVES
@@ -29,10 +30,16 @@ def test_what_cannot_be_had_is_said(given: str, told: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_what_a_plugin_gives_is_looked_at() -> None:
-    objective = setting("--objective.name", "mrl", "--objective.plugins", "wrong")
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [(torch.ones(2), r"a tensor of shape \(2,\)"), (1.0, "1.0"),
+     (torch.tensor(1.0), r"a tensor of shape \(\)")],  # a constant, of which nothing is learnt
+)  # fmt: skip
+def test_what_a_plugin_gives_is_looked_at(value, told: str, monkeypatch) -> None:
+    objective = setting("--objective.name", "mrl", "--objective.plugins", "hinge")
+    monkeypatch.setattr(objective.terms[-1], "function", lambda *_: value)
     z, rows = terms.readouts(1)
-    with pytest.raises(UserError, match=r"wrong gave a tensor of shape \(2,\) at dim 2"):
+    with pytest.raises(UserError, match=f"hinge gave {told} at dim 2; it must give a scalar"):
         terms.found(objective, z, rows)
 
 

@@ -513,6 +513,8 @@ def test_what_no_term_uses_has_a_gradient_of_zero() -> None:
 def test_the_relation_remembers_the_texts_of_earlier_steps() -> None:
     """The newest 11 of them, without gradients, and only those of steps that were kept. Each column
     in the order of its texts' keys, or a full memory would forget others on other ranks."""
+    for alone in (RELATION, NEIGHBOURS):
+        assert setting(*alone, "--sia.memory", "11").memory.size == 11
     objective = setting(*RELATION, *TEACHER, "--sia.memory", "11")
     z, rows = readouts(1)
     before = objective.memory.state()
@@ -542,7 +544,8 @@ def test_a_restored_memory_goes_on_where_it_was(size: int) -> None:
     """At its own size with every row in its place, at another size with the newest rows."""
     rows, text, memory = torch.arange(60.0).reshape(20, 3), torch.arange(20), Memory(11)
     for start in (0, 5, 10):
-        memory.look(rows[start : start + 5], text[start : start + 5], -rows[start : start + 5])
+        here = slice(start, start + 5)
+        assert torch.equal(memory.look(rows[here], text[here], -rows[here])[0], rows[:start])
         memory.keep()
     other = Memory(size)
     other.restore(memory.state(), rows.device)

@@ -68,7 +68,7 @@ class Mrl(Term):
             self.heads["temperature"] = nn.ModuleList([Temperature(self.task.tau)])
 
     def needs(self, drawn: tuple[int, ...]) -> Needs:
-        return Needs(readouts=(self.last,), crossing=1) if self.heads else Needs()
+        return Needs(crossing=1) if self.heads else Needs()
 
     def crossing(self, inside: Inside, drawn: tuple[int, ...]) -> tuple[Tensor, ...]:
         """The temperature beside each sequence: so its gradient comes back as that of readouts."""

@@ -41,7 +41,7 @@ class TeacherVector(Term):
         return True
 
     def needs(self, drawn: tuple[int, ...]) -> Needs:
-        return Needs(readouts=(self.last,), crossing=len(self.mapped))
+        return Needs(crossing=len(self.mapped))
 
     def crossing(self, inside: Inside, drawn: tuple[int, ...]) -> tuple[Tensor, ...]:
         z_SD = inside.readout[self.last]
