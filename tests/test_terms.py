@@ -145,17 +145,17 @@ def taught_vectors(form: str) -> Callable:
     return naive
 
 
-def row_scores(*, scored: bool) -> Callable:
+def row_scores(temperature: float | None) -> Callable:
     """3 KL + 2 margin-MSE over each row's own candidates, means over rows with a negative and over
-    negatives. Scores of the rows at temperature 2; else the teacher's cosines."""
+    negatives. Scores of the rows at this temperature; None: the teacher's cosines."""
 
     def naive(world: World) -> Tensor:
         kls, margins, z = [], [], world.z[3]
         for b, (a, p) in enumerate(zip(world.anchors, world.positives, strict=True)):
             there = [p, *(n for n in world.negatives if world.whose[n] == b)]
             score = torch.cosine_similarity(world.taught[[a]], world.taught[there], dim=1) / TAU
-            if scored:
-                score = torch.tensor([world.score[row] for row in there]).double() / 2
+            if temperature:
+                score = torch.tensor([world.score[row] for row in there]).double() / temperature
                 there = [row for row, s in zip(there, score, strict=True) if s == s]
                 score = score[score == score]
             if len(there) == 1:
@@ -403,9 +403,10 @@ CASES: dict[str, tuple] = {
     "teacher-cosine": ([*TAUGHT, "--teacher.vector", "2"], taught_vectors("cosine")),
     "teacher-l2": ([*TAUGHT, "--teacher.vector", "2", "--teacher.vector_loss", "l2"],
                    taught_vectors("l2")),
-    "teacher-scores": ([*TAUGHT, *SCORES], row_scores(scored=False)),
+    "teacher-scores": ([*TAUGHT, *SCORES], row_scores(None)),
     "row-scores": (["--objective.name", "mrl", *SCORES, "--teacher.scores_temperature", "2"],
-                   row_scores(scored=True)),
+                   row_scores(2.0)),
+    "row-scores-plain": (["--objective.name", "mrl", *SCORES], row_scores(1.0)),
     "3dml": (["--objective.name", "3dml"], three_d),
     "starbucks": (["--objective.name", "starbucks"], starbucks),
     "starbucks-margin": (["--objective.name", "starbucks", *MARGIN, "0.1"], starbucks),
@@ -486,6 +487,12 @@ def test_what_terms_draw_is_a_function_of_seed_and_step_and_uniform() -> None:
     assert {pair: pairs.count(pair) > 30 for pair in pairs} == dict.fromkeys(
         [(layer, dim) for layer in (1, 2) for dim in (2, 4)], True
     )
+
+
+def test_a_prefix_begins_as_itself_among_the_vectors_of_its_own_base() -> None:
+    for name, begin in (("base", "prefix"), ("another", "linear")):
+        heads = setting("--teacher.name", name, "--teacher.vector", "1").heads()
+        assert {head.begin for head in heads["teacher_maps"]} == {begin}
 
 
 def test_what_no_term_uses_has_a_gradient_of_zero() -> None:
