@@ -20,6 +20,7 @@ from mipic_llm.data.read.rows import Example, TextSource
 from mipic_llm.data.stages import StagedPlan
 from mipic_llm.errors import UserError
 from mipic_llm.objective import EmbeddingModule, build_objective
+from mipic_llm.objective.term import Inside
 from mipic_llm.training.schedule import schedule_of, schedule_of_stages
 from mipic_llm.training.setup import open_run
 
@@ -144,6 +145,12 @@ def test_heads_that_stages_share(recipe, tmp_path) -> None:
     idle = [{id(heads) for heads in one.others} for one in made]
     assert idle[0] >= {id(third["phis"]), id(third["teacher_maps"])} and len(idle[1]) == 5
     assert idle[2] == {id(first["phis"]), id(first["lifts"])}
+    loss, _ = made[1].inside(
+        Inside({3: torch.ones(2, 32)}, {}, torch.ones(2, 1)), made[1].draw(0), 1.0
+    )
+    loss.backward()  # all have a gradient, of zero
+    gradients = [p.grad for heads in made[1].others for p in heads.parameters()]
+    assert loss == 0 and gradients and not any(grad.any() for grad in gradients)
     again = [build_objective(stages[0], width=32, depth=3, teacher_width=32) for _ in range(2)]
     alike = EmbeddingModule(nn.Linear(1, 1), *again)
     assert again[0].heads() == again[1].heads() and not again[0].others
