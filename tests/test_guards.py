@@ -247,6 +247,17 @@ def test_an_older_checkpoint_is_of_one_batch_size(copy):
     assert past_batches(path) == [(8, 4)]
 
 
+def test_an_older_checkpoint_that_holds_more_is_gone_on_from(base, copy):
+    """The place in the epoch, which is the plan's alone now."""
+    before, path = losses(copy), copy / "checkpoints" / "step-00000006" / "rank_0.pt"
+    state = torch.load(path, weights_only=False)
+    torch.save(state | {"epoch": 0, "cursor": 6}, path)
+    files = checkpoint.manifest(path.parent)["files"]
+    told(files=files | {path.name: checkpoint.fingerprint(path)})(path.parent)
+    assert run(base, copy, "--train.resume", "auto") == EXIT_DONE
+    assert losses(copy) == before
+
+
 # ------------------------------------------------------------------------------ poisoned and torn
 
 
