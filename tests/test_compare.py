@@ -56,24 +56,20 @@ def evaluation(name: str, rows: dict[str, np.ndarray], gold: dict[str, np.ndarra
     return Evaluation(name, scores, kept, about)
 
 
-def noisy(gold: np.ndarray, share: float, classes: int) -> np.ndarray:
-    wrong = RNG.random(len(gold)) < share
-    return np.where(wrong, RNG.integers(0, classes, len(gold)), gold)
-
-
 @pytest.mark.parametrize("metric", ["spearman", "accuracy", "macro_f1", "average_precision", "map"])
 def test_intervals_equal_scipys_and_a_naive_bootstrap(metric: str) -> None:
-    n, gold = 900, RNG.integers(0, 3, 900)
+    rng, n = np.random.default_rng(2), 900  # of its own: alone and among others the same rows
+    gold = rng.integers(0, 3, n)
     if metric in ("spearman", "average_precision"):
-        gold = RNG.normal(size=n) if metric == "spearman" else RNG.integers(0, 2, n)
-        old = gold + RNG.normal(size=n)
-        new = old + 0.1 * RNG.normal(size=n) + 0.1 * gold
+        gold = rng.normal(size=n) if metric == "spearman" else rng.integers(0, 2, n)
+        old = gold + rng.normal(size=n)
+        new = old + 0.1 * rng.normal(size=n) + 0.1 * gold
     elif metric == "map":
-        old = RNG.random(n)
-        new = np.clip(old + 0.05 * RNG.normal(size=n) + 0.01, 0, 1)
+        old = rng.random(n)
+        new = np.clip(old + 0.05 * rng.normal(size=n) + 0.01, 0, 1)
     else:
-        old = noisy(gold, 0.2, 3)
-        new = np.where(RNG.random(n) < 0.02, gold, old)
+        old = np.where(rng.random(n) < 0.2, rng.integers(0, 3, n), gold)
+        new = np.where(rng.random(n) < 0.2, gold, old)
     merit = {"spearman": lambda g, r: stats.spearmanr(g, r).statistic, "accuracy": accuracy,
              "macro_f1": macro_f1, "average_precision": average_precision,
              "map": lambda g, r: r.mean()}[metric]  # fmt: skip
@@ -89,7 +85,7 @@ def test_intervals_equal_scipys_and_a_naive_bootstrap(metric: str) -> None:
         (np.arange(n),), gap, n_resamples=1500, vectorized=False, method="percentile",
         rng=np.random.default_rng(5),
     ).confidence_interval  # fmt: skip
-    naive = np.percentile([gap(RNG.integers(0, n, n)) for _ in range(1500)], [2.5, 97.5])
+    naive = np.percentile([gap(rng.integers(0, n, n)) for _ in range(1500)], [2.5, 97.5])
     for low, high in (theirs, naive):
         assert found.span.low == pytest.approx(low, abs=0.0015)
         assert found.span.high == pytest.approx(high, abs=0.0015)
@@ -116,7 +112,10 @@ def test_the_verdict_says_what_rose_and_what_fell() -> None:
     assert lines[-2].startswith("warning: sts (STS) +")
     assert "rose, and there fell: search (retrieval) -" in lines[-2]
     assert "most at search/ndcg@10@64@6" in lines[-1]
+    first = found.differences[0]
+    low, high = (f"{100 * x:+.2f}" for x in (first.span.low, first.span.high))
     assert "64 tokens" in figures_table(found) and "95 % interval" in figures_table(found)
+    assert f" {low} .. {high}\n" in figures_table(found)
     record = found.record()
     assert record["warnings"] == lines[-2:] and record["figures"][0]["low"] > 0
     same = compare_two(*two(0.0, 0.0))
@@ -192,6 +191,11 @@ def test_without_rows_there_are_differences_and_no_interval() -> None:
     assert "whether that is more than chance is not known" in found.verdict()[0]
     assert "interval" not in figures_table(found) and math.isnan(found.whole.low)
     assert found.record()["figures"][0]["low"] is None
+    (_, search), one = b.scores, b._replace(scores=b.scores[:1])
+    for sides, lost in (((one, a), "old"), ((a, one), "new")):  # what one of them lacks is said
+        other = compare_two(*sides).differences[-1]
+        assert other.task == "search" and math.isnan(getattr(other, lost)) and other.n == search.n
+        assert math.isnan(other.span.gap)
 
 
 def test_other_rows_are_left_out_and_other_lengths_and_prompts_are_said() -> None:
@@ -232,7 +236,7 @@ def test_kinds_of_tasks() -> None:
 def test_names_tell_runs_and_trials_apart() -> None:
     trials = "o/runs/all/untrained/scores0", "o/runs/all/mipic/seed1/scores0"
     assert versus._names(trials) == ["untrained", "mipic-seed1"]
-    assert versus._names(["a/x/adapter", "b/x/", "scores0"]) == ["a-x", "b-x", "scores0"]
+    assert versus._names(["r/a/x/adapter", "r/b/x/", "scores0"]) == ["a-x", "b-x", "scores0"]
     assert versus._names(["quickstart", "outputs/mine"]) == ["quickstart", "mine"]
     assert versus._names(["a/scores0", "a/scores1"]) == ["1-a", "2-a"]
 

@@ -169,10 +169,10 @@ def test_suite_yaml(root) -> None:
         "- {name: p, type: pairs, test: para/test.jsonl, train: para/train.jsonl}\n"
         "- {name: t, path: topics, c: [0.1, 1]}\n"
         "- {name: s, type: retrieval, path: search, split: test, metrics: [ndcg@3, map]}\n"
-        "- {name: dev, path: sts, split: validation}\n"
+        "- {name: dev, path: sts, split: validation}\n- path: demo\n"
     )
     tasks, lines = load_suite(str(path))
-    assert [t.name for t in tasks] == ["sts", "p", "t", "s", "dev"] and len(lines) == 5
+    assert [t.name for t in tasks] == ["sts", "p", "t", "s", "dev", "demo"] and len(lines) == 6
     assert len(tasks[1].tune.left) == 6 and tasks[2].c == (0.1, 1.0)
     assert len(tasks[4].gold_N) == 3 and tasks[3].metrics == ("ndcg@3", "map")
 
@@ -237,6 +237,14 @@ def test_bad_rows_are_named(root) -> None:
     (root / "search/qrels/test.tsv").write_text("query-id\tcorpus-id\tscore\nq1 d1 2\n")
     with pytest.raises(UserError, match="line 2: 1 cells"):
         load_tasks([str(root / "search")])
+    for lines, words in (
+        ("q1\td1\t2\nq1\td1\t2\nq1\td1\t1", "line 4: .* judged 2 above, 1 here"),
+        ("q1\td1\tgood", "line 2: score is 'good'"),
+        ("", "is empty"),
+    ):
+        (root / "search/qrels/test.tsv").write_text(f"query-id\tcorpus-id\tscore\n{lines}\n")
+        with pytest.raises(UserError, match=words):
+            load_tasks([str(root / "search")])
     rows(root / "search/corpus.jsonl", {"_id": "d", "text": "x"}, {"_id": "d", "text": "y"})
     with pytest.raises(UserError, match="the _id d is given twice"):
         load_tasks([str(root / "search")])

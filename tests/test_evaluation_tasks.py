@@ -245,6 +245,10 @@ def test_the_probe_is_converged() -> None:
     gradient = 0.5 * (p - truth).T @ z + probe.model.coef_
     assert np.abs(gradient).max() / len(z) < 1e-4
     assert np.abs(probe.model.coef_).max() > 0.1
+    dead = np.concatenate([x, np.full((len(x), 1), 0.25)], axis=1)  # a channel that tells nothing
+    more = fit_probe(dead, np.array(task.train.labels), 0.5)
+    assert np.abs(more.model.coef_[:, :-1] - probe.model.coef_).max() < 1e-4
+    assert (more.guess(dead) == probe.guess(x)).all()
 
 
 @pytest.mark.parametrize("validated", [True, False])
@@ -385,6 +389,10 @@ def test_pca_rows_are_those_of_sklearn() -> None:
                 have = {s.metric: s.value for s in found["pca"]
                         if s.task == task.name and s.point == Point(layer, dim)}  # fmt: skip
                 assert have == {k: pytest.approx(v, abs=1e-9) for k, v in want.items()}
+    few = run_suite(tasks, Encoder(), layers=LAYERS, points=all_points(LAYERS, [2, 5]),
+                    pca_texts=train, pca_widest=2)  # fmt: skip
+    assert few["prefix"] == found["prefix"]
+    assert few["pca"] == [s for s in found["pca"] if s.point.dim == 2]
 
 
 def test_pca_needs_more_texts_than_components() -> None:

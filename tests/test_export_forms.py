@@ -7,6 +7,7 @@ import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,15 +15,17 @@ import torch
 from api_worker import ROWS, settings
 from readers import served
 from safetensors.torch import load_file
+from scipy.stats import spearmanr
 from sentence_transformers import SentenceTransformer
 from tiny_models import TEXTS, tiny_bert, tiny_qwen3
+from torch.nn.functional import cosine_similarity
 
 import mipic_llm
 from mipic_llm import UserError
 from mipic_llm.commands.export import main
 from mipic_llm.evaluation.bits import Quantiser
 from mipic_llm.evaluation.pca import axes_module, mean_share, principal_axes
-from mipic_llm.export import budget, onnx
+from mipic_llm.export import budget, onnx, rotate
 from mipic_llm.types import BITS, Point
 
 
@@ -70,6 +73,31 @@ def test_a_rotation_can_be_cut(run, rotated, tmp_path):
     assert small.name == "rotated-4x8"
     assert np.abs(encode(tmp_path / "merged") - encode(run.path / "adapter")).max() < 1e-6
     assert np.abs(encode(small) - encode(rotated, 8)).max() < 1e-6
+
+
+def test_the_gains_of_a_rotation_are_of_texts_that_did_not_fit_it(monkeypatch) -> None:
+    """The figures of its card: rank correlations over all pairs of every fifth text, by scipy."""
+    z = torch.randn(60, 6, generator=torch.Generator().manual_seed(0)) * torch.arange(1, 7) + 1
+    at = {f"text {i}": i for i in range(60)}
+    monkeypatch.setattr(rotate, "text_to_fit", lambda *_: list(at))
+    monkeypatch.setattr(rotate, "read_texts", lambda _, __, texts, ___: z[[at[t] for t in texts]])
+    monkeypatch.setattr(rotate, "judged_with", lambda *_: ((), ["gains"]))
+    model = SimpleNamespace(width=6, n_layers=2)
+    found = rotate.rotate(None, model, None, Point(2, 6), [2, 4, 6], [])
+    held = torch.arange(60) % 5 == 0
+    assert torch.equal(found.dense.weight, principal_axes(z[~held]).float())
+    one, two = np.triu_indices(12, 1)
+
+    def cosines(x: torch.Tensor) -> np.ndarray:
+        return cosine_similarity(x[held][one], x[held][two]).numpy()
+
+    words = []
+    for d in (2, 4):
+        was, now = (spearmanr(cosines(x[:, :d].double()), cosines(z.double())).statistic
+                    for x in (z, z @ found.dense.weight.T))  # fmt: skip
+        words.append(f"{d}: {was:.3f} -> {now:.3f}")
+    assert f"12 other texts, before -> after: {', '.join(words)}." in found.notes[0]
+    assert "axes of 48 texts" in found.notes[0] and found.notes[1] == "gains"
 
 
 def test_axes_are_those_of_the_greatest_mean_square_or_variance():

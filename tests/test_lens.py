@@ -77,6 +77,7 @@ def test_it_is_the_ridge_regression_with_the_least_error_on_held_out_texts() -> 
     assert exact.known > 0.9  # lengths of the last layer's vectors count for nothing
     with pytest.raises(UserError, match="11 distinct texts are too few for a map of 12 channels"):
         fit_lens(x[:11], y[:11])
+    assert fit_lens(x[:12], y[:12]).dense.weight.shape == (12, 12)  # as many as it asks for
 
 
 def test_a_cut_model_through_its_lens_is_nearer_to_the_whole_one(run, text, tmp_path) -> None:

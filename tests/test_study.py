@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from ranks import ROOT, run_command, server
-from scipy.stats import spearmanr
+from scipy.stats import rankdata, spearmanr
 from tiny_models import tiny_bert
 
 from mipic_llm.commands.study import main
@@ -27,7 +27,7 @@ from mipic_llm.report.comparison import Span
 from mipic_llm.report.html import from_markdown
 from mipic_llm.study import conduct, identity, runner, spec
 from mipic_llm.study.checks import check, one_length
-from mipic_llm.study.collect import Cell, Key, provenance, unfinished
+from mipic_llm.study.collect import Cell, Figure, Key, cells_of, provenance, unfinished
 from mipic_llm.study.job import Job, as_flags
 from mipic_llm.study.runner import Pace, run_all
 from mipic_llm.study.spec import Trial, read_study
@@ -173,7 +173,10 @@ def test_resampled_spearman_uses_the_ranks_of_all_rows():
     y = y + x
     (draw,) = draw_rows(300, 0, resamples=50)
     exact = [spearmanr(x[d], y[d]).statistic for d in draw]
-    assert np.abs(resampled("spearman", x, y, resamples=50) - exact).max() < 0.02
+    found = resampled("spearman", x, y, resamples=50)
+    assert np.abs(found - exact).max() < 0.02
+    ranks = [rankdata(v) for v in (x, y)]
+    np.testing.assert_allclose(found, [np.corrcoef(*(r[d] for r in ranks))[0, 1] for d in draw])
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 5])
@@ -493,6 +496,44 @@ def test_trials_are_child_runs(finished):
     (parent,) = {r.data.tags["mlflow.parentRunId"] for r in children}
     kept = {a.path for a in client.list_artifacts(parent)}
     assert {"study.md", "figures.csv", "report.html"} <= kept
+
+
+def test_averages_and_gaps_are_over_the_seeds_that_both_have():
+    """By hand: figures of two tasks, of methods with other seeds, one task of one method absent."""
+    study = read_study("quickstart")._replace(
+        methods={"mrl": {}, "mipic": {}, "ese": {}}, averages={"all": ["a", "b"]}, baseline="mrl"
+    )
+    one = np.linspace(-0.01, 0.01, 201)
+
+    def figure(value: float, noise: float = 1.0, length: str = "64") -> Figure:
+        return Figure(value, value + noise * one, length)
+
+    def key(method: str, task: str) -> Key:
+        return Key("c", method, "prefix", task, "spearman", Point(6, 16))
+
+    found = {
+        key("untrained", "a"): {-1: figure(0.1)}, key("untrained", "b"): {-1: figure(0.2)},
+        key("mrl", "a"): {1: figure(0.5), 2: figure(0.7)},
+        key("mrl", "b"): {1: figure(0.3), 2: figure(0.3)},
+        key("mipic", "a"): {2: figure(0.8, 2.0), 3: figure(0.2), 4: figure(math.nan)},
+        key("mipic", "b"): {2: figure(0.5, 2.0, "32")},
+        key("ese", "a"): {1: figure(0.9)},
+    }  # fmt: skip
+    cells = cells_of(study, found)
+    mean = cells[key("mrl", "all")]
+    assert (mean.mean, mean.n_seeds) == (pytest.approx(0.45), 2)  # of .4 and .5
+    assert mean.spread == pytest.approx(0.1 / math.sqrt(2)) and math.isnan(mean.gap.gap)
+    assert mean.gap0.gap == pytest.approx(0.45 - 0.15) and mean.gap0.sign == 0
+    mine = cells[key("mipic", "all")]  # seed 2 alone has both tasks, with both methods
+    assert (mine.mean, mine.n_seeds, mine.max_length) == (pytest.approx(0.65), 1, "64/32")
+    assert math.isnan(mine.spread) and mine.gap.gap == pytest.approx(0.65 - 0.5)
+    assert mine.gap[1:] == pytest.approx((0.15 - 0.0095, 0.15 + 0.0095))  # the middle 95 %
+    alone = cells[key("mipic", "a")]
+    assert (alone.mean, alone.n_seeds) == (pytest.approx(0.5), 2)  # a figure that is nan is none
+    assert alone.gap.gap == pytest.approx(0.8 - 0.7)
+    assert key("ese", "all") not in cells and cells[key("ese", "a")].gap.gap == pytest.approx(0.4)
+    assert math.isnan(cells[key("untrained", "all")].gap.gap)
+    assert math.isnan(cells[key("untrained", "all")].gap0.gap)
 
 
 def test_the_verdict_says_where_a_method_is_better_than_the_baseline_and_than_untrained():
