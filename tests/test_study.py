@@ -27,7 +27,15 @@ from mipic_llm.report.comparison import Span
 from mipic_llm.report.html import from_markdown
 from mipic_llm.study import conduct, identity, runner, spec
 from mipic_llm.study.checks import check, one_length
-from mipic_llm.study.collect import Cell, Figure, Key, cells_of, provenance, unfinished
+from mipic_llm.study.collect import (
+    Cell,
+    Figure,
+    Key,
+    cells_of,
+    costs,
+    provenance,
+    unfinished,
+)
 from mipic_llm.study.job import Job, as_flags
 from mipic_llm.study.runner import Pace, run_all
 from mipic_llm.study.spec import Trial, read_study
@@ -169,8 +177,9 @@ def test_resampled_metrics_are_those_of_the_resampled_rows(monkeypatch):
 
 
 def test_resampled_spearman_uses_the_ranks_of_all_rows():
-    x, y = RNG.normal(size=300), RNG.normal(size=300)
-    y = y + x
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=300)
+    y = x + rng.normal(size=300)
     (draw,) = draw_rows(300, 0, resamples=50)
     exact = [spearmanr(x[d], y[d]).statistic for d in draw]
     found = resampled("spearman", x, y, resamples=50)
@@ -482,6 +491,21 @@ def test_trials_of_different_code_or_data_are_named(tmp_path):
     assert code in markdown(study, {}, {}, [code, data])
 
 
+def test_what_a_training_cost_is_the_median_over_seeds(tmp_path):
+    """Of its steps the median rate and the highest memory; a trial that is not done counts not."""
+    study = read_study(write(tmp_path, "methods: {a: null, b: null}\nseeds: [1, 2, 3, 4]"))
+    for seed, seconds in ((1, 10), (2, 40), (3, 30)):
+        folder = tmp_path / "runs" / "all" / "a" / f"seed{seed}"
+        (folder / "train").mkdir(parents=True)
+        (folder / "train.done.json").write_text(json.dumps({"seconds": seconds}))
+        rows = [{"tokens_per_second": seed * r, "memory_gib": m} for r, m in
+                ((100, 1.5), (200, seed + 2.0), (900, 1.0))]  # fmt: skip
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (folder / "train" / "metrics.jsonl").write_text(text)
+    assert costs(study, tmp_path) == {("all", "a"): (30.0, 400.0, 4.0)}
+    assert "| a | 30 | 400 | 4.00 |" in markdown(study, {}, costs(study, tmp_path))
+
+
 def test_trials_are_child_runs(finished):
     import mlflow
 
@@ -562,6 +586,14 @@ def test_the_verdict_says_where_a_method_is_better_than_the_baseline_and_than_un
         "**mipic**: against mrl better at 1, worse at 1 of 3 sizes, not told apart at the others; "
         "against untrained better at 1, worse at 1 of 3 sizes, not told apart at the others"
     )
+    sure = {k: c for k, c in cells.items() if k.point.dim != 32 and k.method == "mipic"}
+    (line,) = summary(study, sure)
+    assert line.endswith("against untrained better at 1, worse at 1 of 2 sizes")
+    deep = {k._replace(point=Point(n, 16)): c for k, c in cells.items() for n in (2, 4, 7, 9, 12)}
+    shown = markdown(study, deep, {})  # the deepest, a middle one and the first
+    assert [n for n in range(13) if f"spearman, layer {n}\n" in shown] == [2, 7, 12]
+    few = {k: c for k, c in deep.items() if k.point.layer > 2 and k.point.layer < 12}
+    assert all(f"spearman, layer {n}\n" in markdown(study, few, {}) for n in (4, 7, 9))
     text = markdown(study, cells, {}, missing=["**all/mipic/seed2 failed** at train: x"])
     assert "| mipic less untrained |  | **-10.00** [-2.00, -1.00] | -10.00 [-2.00, +1.00] |" in text
     assert text.index("**all/mipic/seed2 failed**") < text.index("Figures are x 100")
