@@ -149,6 +149,33 @@ def test_states_by_stage():
     assert sum(formulas.states(thin, Zero(1), 1)) == 2 * p + 16 * thin.trainable
 
 
+def test_what_lies_in_memory_besides_under_zero():
+    """Buckets and gathered weights; float32; GradCache at ZeRO-1; offloading."""
+    w = work("Qwen/Qwen3-Embedding-0.6B")
+    p, layer = w.parameters, w.shape.layer_parameters
+    three = Zero(3, bucket=1000, prefetch=500, reuse=6 * layer)
+    found = formulas.states(w, three, 4)
+    # 2 bytes each: half the reuse distance, the layer at work and what is fetched ahead
+    assert found.gathered == 2 * (3 * layer + layer + 500)
+    assert formulas.states(w, three._replace(live=layer), 4).gathered == 2 * (2 * layer + 500)
+    assert formulas.states(w, three._replace(reuse=10 * p), 4).gathered == 2 * p  # all of them
+    assert [formulas.states(w, Zero(s, bucket=1000), 4).buckets for s in range(4)] == [
+        2000, 4000, 4000, 4000]  # fmt: skip
+    assert formulas.states(work("Qwen/Qwen3-Embedding-0.6B", 16), Zero(1), 4).buckets < 4 * 50e6
+    alone = formulas.states(w, three, 1)
+    assert alone.buckets == alone.gathered == 0
+    exact = w._replace(bytes=4)  # fp32: a copy of the weights from ZeRO-1 on
+    assert formulas.states(exact, Zero(0), 4)[:3] == (4 * p, 4 * p, 8 * p)
+    assert formulas.states(exact, Zero(1), 4)[:3] == (4 * p, p, 3 * p)
+    cached = w._replace(cached=True)  # gradients of all chunks, whole
+    assert [formulas.states(cached, Zero(s), 4).gradients for s in (1, 2)] == [2 * p, p / 2]
+    for stage, gradients in ((2, p / 2), (3, 0)):
+        off = formulas.states(w, Zero(stage, offload_optimizer=True), 4)
+        assert (off.gradients, off.optimizer) == (gradients, 0) and off.weights > 0
+    none = formulas.states(w, Zero(3, offload_param=True), 1)
+    assert none.weights == 0 and none.gathered > 0
+
+
 @pytest.mark.parametrize("make", [tiny_bert, tiny_qwen3])
 def test_a_base_in_four_bits_is_counted_as_it_lies_in_memory(make, tmp_path, capsys):
     base = str(make(tmp_path / "base"))
@@ -193,6 +220,11 @@ def test_bytes_on_the_wire():
     # two columns of targets each (4 B)
     assert formulas.wire(w, Zero(0), 4, 1, 8, 2, 2).readouts == 8 * 3 * d * (2 * 8 + 4 * 2 * 2)
     assert sum(formulas.wire(w, Zero(3), 1, 3, 8, 2, 2)) == 0
+    one_pass = Zero(3, reuse=p)  # half of the weights stay between forward and backward
+    assert formulas.wire(w, one_pass, 4, 1, 8, 2, 0).weights == (2 * 1.5 * p + 2 * p) * 3 / 4
+    # a further layer's readouts are gathered and reduced too, a teacher's 100 channels gathered
+    more = formulas.wire(w, Zero(0), 4, 1, 8, 2, 0, gathered=1, taught=100).readouts
+    assert more == 8 * 3 * 2 * (d * 2 * 8 + 4 * 100)
 
 
 # ------------------------------------------------------------------------------- the predictions
@@ -218,6 +250,34 @@ def test_chunks_bound_memory_whatever_the_batch():
     plain = predict(w, load, zero, 8, H200, 4e11, 0.55)
     assert plain.activations > 5 * totals[1]
     assert plain.speed > 1.2 * speeds[1]  # one forward less
+
+
+def test_a_step_s_time_and_readouts_by_hand():
+    """8 ranks of 6 texts each, of 50 tokens, in two passes; everything else in round numbers."""
+    w = work("Qwen/Qwen3-Embedding-0.6B")._replace(cached=True, checkpointing=True)
+    load = Load(6, 50.0, 100, chunk=3, pairs=2, columns=3, links=1, relation=True, memory=10,
+                gathered=1, taught=100, maps=2, square=True)  # fmt: skip
+    assert (load.passes, load.peak_tokens) == (2, 300)  # of a chunk all may be of full length
+    assert (load._replace(chunk=4).passes, load._replace(chunk=0).peak_tokens) == (2, 300)
+    machine, d = Machine("m", 1e15, 80 * GIB, 1e12), 1024
+    row = predict(w, load, Zero(1), 8, machine, 1e11, 0.5)
+    assert row.compute == pytest.approx(300 * formulas.flops_per_token(w, 50) / 5e14)
+    assert row.optimizer == pytest.approx(28 * w.trainable / 8 / 1e12)
+    assert row.fabric == pytest.approx(sum(row.wire) / 1e11)
+    # Not overlapped: the gather after the update (a third of the weights' bytes), the readouts.
+    late = (row.wire.weights / 3 + row.wire.readouts) / 1e11
+    busy = max(row.compute, row.launches, row.fabric - late)
+    assert row.step == pytest.approx(busy + row.optimizer + late)
+    assert row.speed == pytest.approx(8 * 300 / row.step)
+    plain = predict(w._replace(checkpointing=False), load._replace(chunk=0), Zero(1), 8, machine,
+                    1e11, 0.5)  # fmt: skip
+    assert row.launches == pytest.approx(2 * plain.launches * (1 + 2 / 3))  # passes; forwards
+    # fp32 readouts of two layers and their gradients; those of two layers and a link of all ranks;
+    # 3 matrices of 2 pairs by 32 candidates, 4 of the relation (6 by 58), 3 of all 48 texts; the
+    # memory, twice; the teacher's vectors, and two maps of 6 texts.
+    own, every = 8 * 6 * d * 2, 8 * 8 * 6 * d * 3
+    matrices = 12 * 2 * 32 + 16 * 6 * 58 + 12 * 48**2
+    assert row.readouts == own + every + matrices + 8 * 10 * d + 400 * (48 + 10 + 24)
 
 
 def test_slow_fabric_makes_zero3_fabric_bound():
