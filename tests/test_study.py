@@ -221,6 +221,10 @@ def test_interval_holds_the_truth_and_excludes_zero_when_it_should():
     base = [0.5 + noise[k] for k in range(3)]
     low, high = interval([b + 0.02 for b in base], base)  # paired: the common noise cancels
     assert low == pytest.approx(0.02) == high
+    torn = [b + 0.02 + 0.01 * k for k, b in enumerate(base)]
+    want = interval(torn, base)
+    torn[0] = np.where(np.arange(1000) == 7, np.nan, torn[0])  # a resample without a value
+    assert interval(torn, base) == pytest.approx(want, abs=1e-3)
     other = [0.5 + RNG.normal(size=1000) * 0.1 for _ in range(3)]
     low, high = interval(other, base)
     assert low < 0 < high
@@ -589,6 +593,17 @@ def test_the_verdict_says_where_a_method_is_better_than_the_baseline_and_than_un
     sure = {k: c for k, c in cells.items() if k.point.dim != 32 and k.method == "mipic"}
     (line,) = summary(study, sure)
     assert line.endswith("against untrained better at 1, worse at 1 of 2 sizes")
+    for dim, one, two in (
+        (16, "better at 1, worse at 0 of 1 sizes", "better at 0, worse at 1 of 1 sizes"),
+        (32, "not told apart at any of 1 sizes", "not told apart at any of 1 sizes"),
+    ):
+        (line,) = summary(study, {k: c for k, c in cells.items() if k.method == "mipic"
+                                  and k.point.dim == dim})  # fmt: skip
+        assert line == f"**mipic**: against mrl {one}; against untrained {two}"
+    stored = {k._replace(family=f, point=k.point._replace(bits=bits)): c
+              for k, c in cells.items() for f, bits in (("pca", 32), ("prefix", 1))}  # fmt: skip
+    assert verdict(study, cells | stored) == verdict(study, cells)
+    assert summary(study, cells | stored) == summary(study, cells)
     deep = {k._replace(point=Point(n, 16)): c for k, c in cells.items() for n in (2, 4, 7, 9, 12)}
     shown = markdown(study, deep, {})  # the deepest, a middle one and the first
     assert [n for n in range(13) if f"spearman, layer {n}\n" in shown] == [2, 7, 12]
