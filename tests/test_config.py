@@ -252,10 +252,35 @@ def test_batch_of_one_needs_a_second_rank(monkeypatch):
         ({"lora__rank": 0, "lora__use_dora": True}, "use_dora"),
         ({"model__attn": "flash_attention_2", "train__precision": "fp32"}, "no fp32 form"),
         ({"sia__relation": False, "sia__geometry": False, "pic__enabled": False}, "that is mrl"),
+        ({"objective__dim_weights": [0.0, 0.0]}, "one above 0"),
+        ({"objective__directions": ["doc_to_query"]}, "give query_to_doc and any of"),
+        ({"objective__directions": ["query_to_doc", "doc_to_doc"]}, "add doc_to_query"),
+        ({"objective__directions": ["query_to_doc", "up"]}, "give query_to_doc and any of"),
+        ({"objective__name": "2dmse", "objective__tau_learnable": True}, "2dmse has no mrl term"),
+        ({"teacher__name": "base", "teacher__dims": [16, 64], "objective__dims": [16, 32]},
+         "teacher.dims has 64, above the full width"),
+        ({"mic__layers": [2, 2]}, "mic.layers is .*ascending"),
+        ({"model__fused": "true", "train__compile": True}, "model.fused and train.compile are on"),
+        ({"eval__every": 5, "data__validation": []}, "eval.every is 5 and data.validation is emp"),
     ],
-)
+)  # fmt: skip
 def test_contradictions(values, message):
     with pytest.raises(UserError, match=message):
+        validate(changed(**values))
+
+
+def test_what_is_just_within_the_rules_is_accepted():
+    for values in (
+        {"objective__dim_weights": [0.0, 1.0], "objective__dims": [16, 32]},
+        {"objective__directions": ["query_to_doc", "doc_to_query", "doc_to_doc"]},
+        {"teacher__name": "base", "teacher__dims": [16, 32], "objective__dims": [16, 32]},
+        {"sia__layers": [1, 2], "sia__layers_per_step": 2},
+        {"pic__ladder": ["16@1", "32@2", "64@3"], "pic__links_per_step": 2},
+        {"data__validation_split": 0.1, "data__validation": [], "eval__every": 5},
+        {"data__validation_split": 20.0},
+        {"model__fused": "true", "model__liger": "false"},
+        {"sia__ratios": [0.5, 0.5, 1.0]},
+    ):
         validate(changed(**values))
 
 
