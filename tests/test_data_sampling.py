@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import random
 
+import numpy as np
 import pytest
 
+from mipic_llm.data.deal import stable_order
 from mipic_llm.data.plan import BatchPlan
 from mipic_llm.data.read.rows import Example, TextSource
 from mipic_llm.errors import UserError
@@ -223,6 +225,21 @@ def test_the_same_global_batch_has_the_same_order_on_other_ranks():
     assert one.position(step) == two.position(step) == (1, 4)
     assert one.batch(1, 4) == two.batch(1, 4) and one.sizes(step) == two.sizes(step)
     assert one.total(3) == 3 * one.steps_per_epoch
+
+
+def test_a_stable_order_whatever_the_numbers():
+    values = np.random.default_rng(0).integers(0, 9, 200)
+    for high in (0, 2**61):  # beyond what can be packed with a place into 64 bits
+        want = np.argsort(values + high, kind="stable")
+        assert (stable_order(values + high) == want).all()
+    assert stable_order(values[:0]).tolist() == []
+
+
+def test_epochs_that_are_over_and_rows_that_are_seen_again():
+    plan = BatchPlan([unique(40)], 8, 1, 0)  # five steps
+    assert plan.repeated(5) is None and plan.repeated(6) == 40
+    later = BatchPlan([unique(40)], 4, 1, 0, past=[(8, 7)])  # 24 rows of the second epoch are left
+    assert [later.total(n) for n in (1, 2, 3)] == [7, 7 + 6, 7 + 6 + 10]
 
 
 @pytest.mark.parametrize(("size", "most"), [(7, 2), (6, 3), (2, 2), (1, 4), (30, 1), (0, 2)])
