@@ -269,6 +269,8 @@ def test_a_step_s_time_and_readouts_by_hand():
     busy = max(row.compute, row.launches, row.fabric - late)
     assert row.step == pytest.approx(busy + row.optimizer + late)
     assert row.speed == pytest.approx(8 * 300 / row.step)
+    slow = predict(w, load, Zero(1), 8, machine, 1e6, 0.5)
+    assert slow.bound == "fabric" and slow.step == pytest.approx(slow.fabric + slow.optimizer)
     plain = predict(w._replace(checkpointing=False), load._replace(chunk=0), Zero(1), 8, machine,
                     1e11, 0.5)  # fmt: skip
     assert row.launches == pytest.approx(2 * plain.launches * (1 + 2 / 3))  # passes; forwards
