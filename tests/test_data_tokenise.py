@@ -289,3 +289,10 @@ def test_pack():
     assert packing.cu_S1.dtype == torch.int32 and packing.cu_S1.tolist() == [0, 3, 4, 6]
     assert packing.position_N.tolist() == [0, 1, 2, 0, 0, 1]
     assert packing.lengths == (3, 1, 2)
+
+
+def test_a_token_beyond_the_models_table_is_refused(bert):
+    last = max(encoder(bert).ids(["a b"])[0])
+    assert encoder(bert, vocabulary=last + 1).ids(["a b"]) == encoder(bert).ids(["a b"])
+    with pytest.raises(UserError, match=f"number {last}, and the model's table ends at {last}"):
+        encoder(bert, vocabulary=last).ids(["a b"])

@@ -14,7 +14,7 @@ from tiny_models import SENTENCES, tiny_bert, tiny_qwen3, tiny_xlmr
 
 import mipic_llm
 from mipic_llm.config import load_config
-from mipic_llm.data.read.rows import Example
+from mipic_llm.data.read.rows import Example, TextSource
 from mipic_llm.data.tokenise import pack, pad
 from mipic_llm.errors import UserError
 from mipic_llm.evaluation.encode import encode
@@ -110,8 +110,10 @@ def test_a_run(tmp_path) -> None:
 
 
 def test_each_source_has_its_own_prompt(tmp_path) -> None:
-    from mipic_llm.data.batch import build_step
+    from mipic_llm.data.batch import build_step, join_rows
     from mipic_llm.data.chunks import prepare
+    from mipic_llm.data.token_cache import LazyTokens
+    from mipic_llm.data.tokenise import TextEncoder
     from mipic_llm.evaluation.encode import make_encoder
     from mipic_llm.model.directory import open_source
     from mipic_llm.training.setup import resolve_for
@@ -131,6 +133,12 @@ def test_each_source_has_its_own_prompt(tmp_path) -> None:
         (chunk,) = prepare(build_step(rows, encoder), 0).chunks
         found = dict(zip(chunk.index_S.tolist(), (chunk.mask_ST == 2).sum(1).tolist(), strict=True))
         assert [found[i] for i in range(5)] == skips
+    own = TextEncoder(source.tokenizer, 48, append_eos_id=None, include_prompt=False,
+                      prompts=encoder.prompts | {"symmetric": "The dog"})  # fmt: skip
+    rows_of_labels = [Example("go", "a boat", (), i, label="x") for i in range(2)]  # take that one
+    tokens = LazyTokens(rows_of_labels, own, True).rows(range(2))
+    traits = TextSource("s", rows_of_labels, 1.0).traits
+    assert join_rows(rows_of_labels, tokens, own, traits).skips == [own.skips["symmetric"]] * 4
     bare = build_step([Example("a", None, (), 0), Example("b", None, (), 1)], encoder)
     assert bare.skips == [query] * 4
     assert build_step(rows, encoder.bare()).skips is None

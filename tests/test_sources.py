@@ -185,6 +185,15 @@ def test_a_run_goes_on_where_its_files_were_moved_but_not_with_another_prompt(tm
         compare(old, other, {"rows": True, "base": True, "teacher": None})
     with pytest.raises(UserError, match="data.sources"):
         compare(old, moved, {"rows": None, "base": True, "teacher": None})
+    alone = config('    - path: a\n      query_prompt: "q: "\n      in_batch: false\n')
+    with pytest.raises(UserError, match="data.sources"):
+        compare(old, alone, {"rows": True, "base": True, "teacher": None})
+    one, two = (load_config(["--data.train", name]) for name in ("a.csv", "b.csv"))
+    (change,) = compare(one, two, {"rows": True, "base": True, "teacher": None})
+    assert str(change) == "data.train ['a.csv'] -> ['b.csv']"
+    for rows, words in ((None, r"data.train \['a.csv'\] -> \['b.csv'\]"), (False, "other rows")):
+        with pytest.raises(UserError, match=words):
+            compare(one, two, {"rows": rows, "base": True, "teacher": None})
 
 
 STAGES = """\
