@@ -24,7 +24,7 @@ from mipic_llm.config import (
 )
 from mipic_llm.config.points import figure_name
 from mipic_llm.config.schema import OPTIONS
-from mipic_llm.config.sizes import derive_ladder, derive_ratios
+from mipic_llm.config.sizes import chain_hidden, derive_ladder, derive_ratios, narrow_of
 from mipic_llm.errors import UserError
 from mipic_llm.types import Point
 
@@ -94,6 +94,13 @@ def test_the_recipe_anchored_is_for_any_model():
     out = resolve(config, width=576, n_layers=30)
     assert out.pic.ladder == ["16@15", "576@30"] and out.sia.layers == [15, 30]
     assert out.teacher.relation_dims == "narrow" and out.data.max_length == 64 and not out.notes
+
+
+def test_widths_of_heads_and_narrow_prefixes():
+    assert [chain_hidden(16, 384, form) for form in ("mlp", "residual")] == [192, 48]
+    assert chain_hidden(64, 32, "mlp") == 32 and chain_hidden(2, 4, "residual") == 1
+    assert narrow_of([16, 76, 77, 80, 384], 384) == [16, 76]  # at most a fifth of the width
+    assert narrow_of([16, 77, 385], 385) == [16, 77]
 
 
 def test_ratios():

@@ -193,7 +193,15 @@ def test_rules():
     assert "16" in table and "61.50" in table  # the mean of both tasks at the only dim
     gram = torch.tensor([[4.0, 0.0], [0.0, 1.0]])
     assert factors("slerp", [1, 1], gram) == pytest.approx([math.sqrt(0.5)] * 2)
-    assert factors("slerp", [1, 3], torch.ones(2, 2)) == pytest.approx([0.25, 0.75])
+    for alike in (
+        torch.ones(2, 2),
+        torch.tensor([[1.0, 1.0001], [1.0001, 1.0]]),  # by rounding
+        torch.tensor([[0.0, 0.0], [0.0, 1.0]]),
+    ):  # one learnt nothing here
+        assert factors("slerp", [1, 3], alike) == pytest.approx([0.25, 0.75])
+    torn = {s: [*some, Score("sts", "spearman", Point(6, 8), math.nan, 10)]
+            for s, some in found.items()}  # fmt: skip
+    assert choose(torn, "mean", [0.5, 1.0])[1].count("64.00") == 2  # as without that figure
 
 
 @pytest.mark.parametrize("argv, words", [

@@ -21,10 +21,17 @@ from mipic_llm.errors import UserError
 from mipic_llm.model.directory import open_source
 from mipic_llm.model.load import load_model
 from mipic_llm.plan import formulas
-from mipic_llm.plan.advise import Setting, advise, lowest_that_fits, stages
+from mipic_llm.plan.advise import (
+    Setting,
+    advise,
+    from_section,
+    largest_chunk,
+    lowest_that_fits,
+    stages,
+)
 from mipic_llm.plan.formulas import Work, Zero
 from mipic_llm.plan.loads import Load, heads_of, load_of, works_of
-from mipic_llm.plan.predict import GIB, Machine, predict
+from mipic_llm.plan.predict import GIB, Machine, predict, readouts
 from mipic_llm.plan.shapes import SHAPES, find_shape, from_config
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -269,6 +276,15 @@ def test_a_step_s_time_and_readouts_by_hand():
     busy = max(row.compute, row.launches, row.fabric - late)
     assert row.step == pytest.approx(busy + row.optimizer + late)
     assert row.speed == pytest.approx(8 * 300 / row.step)
+    # Two layers whose tokens SIA reads and three of MIC's: made three times, with GradCache four.
+    terms = w._replace(tokens_layers=5, mic_layers=3, dims=(16, 32))
+    sia = 2 * (2 * d + 2 * 48 + 2 * 0.49 * 50 * d)
+    assert formulas.token_flops(terms, 50) == pytest.approx(sia + 8 * d * d)
+    more = predict(terms, load, Zero(1), 8, machine, 1e11, 0.5).compute - row.compute
+    assert more == pytest.approx(300 * 4 * (sia + 8 * d * d) / 5e14)
+    # 32 ranks of 1,024 pairs with two texts each: rows in tiles of 2**24 similarities
+    tiled, none = (readouts(w, load._replace(pairs=n), 32) for n in (1024, 0))
+    assert tiled - none == 12 * 2**24
     slow = predict(w, load, Zero(1), 8, machine, 1e6, 0.5)
     assert slow.bound == "fabric" and slow.step == pytest.approx(slow.fabric + slow.optimizer)
     plain = predict(w._replace(checkpointing=False), load._replace(chunk=0), Zero(1), 8, machine,
@@ -305,9 +321,25 @@ def test_advice(capsys):
     many = setting._replace(load=load._replace(texts=6_000, tokens=200.0, pairs=2_000))
     lines, best = advise(many, zeros, 8)
     assert best is not None and best.fits and best.chunk and "--train.chunk_size" in lines[0]
+    row = largest_chunk(many, zeros, 8)
+    assert row is not None and row.fits and row.chunk.bit_count() == 1
+    assert not many.chunked(2 * row.chunk).row(zeros[row.stage], 8).fits
+
+
+def test_a_step_s_load_follows_its_options():
+    w, load = plan_of("--recipe", "qwen3-0.6b", "--objective.preset", "paper",
+                      "--train.chunk_tokens", "1100", "--data.max_length", "256",
+                      "--sia.layers_per_step", "2", "--pic.links_per_step", "3")  # fmt: skip
+    assert (load.chunk, load.links, w.tokens_layers) == (4, 3, 2)
+    assert plan_of("--recipe", "qwen3-0.6b", "--train.chunk_tokens", "8")[1].chunk == 1
+    w, load = plan_of("--recipe", "qwen3-0.6b", "--objective.preset", "paper")
+    assert (load.chunk, load.links, w.tokens_layers) == (0, 6, 7)
 
 
 def test_files_name_the_stage_and_offloading():
+    key = "use_multi_rank_bucket_allreduce"
+    assert [from_section(s, Zero(1)).all_reduce for s in ({}, {key: True}, {key: False})] == [
+        True, True, False]  # fmt: skip
     found, stage = stages(str(ROOT / "ds_configs/zero3_offload.json"), 1024)
     assert stage == 3 and found[3].offload_optimizer and found[3].offload_param
     w = work("Qwen/Qwen3-Embedding-8B")
