@@ -12,7 +12,8 @@ from test_data_formats import error, write_jsonl
 
 from mipic_llm.data.labels import Labels
 from mipic_llm.data.read.beir import read_beir
-from mipic_llm.data.read.cells import NEGATIVE
+from mipic_llm.data.read.cells import NEGATIVE, BadRow, to_label, to_number
+from mipic_llm.data.read.rows import Example
 from mipic_llm.data.read.training import read_training
 from mipic_llm.types import Traits
 
@@ -497,3 +498,13 @@ def test_judgements_are_tabbed_text_without_quotes(tmp_path):
     assert read_beir(tmp_path, path)[2] == {"q": {'"1': 1, "2": 0}}
     path.write_bytes("q\t\u00e9\t1\n".encode("latin-1"))
     assert "test.tsv, line 1: not UTF-8 text" in error(read_beir, tmp_path, path)
+
+
+def test_numbers_and_labels_of_cells() -> None:
+    assert [to_label(x, "label") for x in (1, 1.0, True, " 1 ", 0.5)] == ["1", "1", "1", "1", "0.5"]
+    assert [to_number(x, "score") for x in ("2", 1, -0.5)] == [2.0, 1.0, -0.5]
+    for value in ("inf", float("-inf"), "nan", True, None, "much"):
+        with pytest.raises(BadRow, match="score is .*, a number expected"):
+            to_number(value, "score")
+    row = Example("a", "b", ("c", "d", "e"), 0, (0.9, 0.1, 0.2, 0.3)).only([2, 0])
+    assert (row.negatives, row.scores) == (("e", "c"), (0.9, 0.3, 0.1))

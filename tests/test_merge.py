@@ -212,6 +212,8 @@ def test_rules():
     (["--runs", "one", "--to", "two"], "holds a run"),
     (["--runs", "nowhere", "--to", "nowhere"], "is one of the runs"),
     (["--runs", "one", "--weights", "1", "2"], "2 for 1 runs"),
+    (["--runs", "one", "two", "--weights", "0", "0"], "not negative, and not all 0"),
+    (["--runs", "one", "two", "--weights", "-1", "2"], "not negative, and not all 0"),
     (["--runs", "one", "other"], "another base"),
     (["--runs", "one", "--scale", "1", "2", "--data", "none.csv"], "none.csv"),
     (["--runs", "one", "--data", "none.csv"], "data: of use with several scales alone"),
