@@ -68,7 +68,7 @@ def run_one(
 
 def _alike(done: dict[str, Any], row: dict[str, Any], trial: Trial, keep: bool) -> bool:
     """Whether a step that is done is the one that would be run now. A study may have moved: where
-    its own directory, the package and the data lie makes no difference."""
+    its own directory and the package lie makes no difference."""
 
     def told(found: dict[str, Any]) -> list[Any]:
         own = f"runs/{trial}/"
