@@ -10,11 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mipic_llm.config import SourceConfig
-from mipic_llm.config.files import legal_path
 from mipic_llm.data import row_build
 from mipic_llm.data.read.columns import Columns
 from mipic_llm.data.read.containers import containers
-from mipic_llm.data.read.find import PACKED, files_of, qrels_of, split_weight
+from mipic_llm.data.read.find import PACKED, files_of, split_weight
 from mipic_llm.data.read.formats import read_part, settled
 from mipic_llm.data.read.rows import ALL, ReadReport, Row, TextSource
 from mipic_llm.data.read.training import constant_score, few_labels, mixed_kinds, renamed
@@ -135,8 +134,10 @@ class Reading(NamedTuple):
 
     def _total(self) -> int | None:
         """How many rows there are, where that is quickly known."""
-        files = None if qrels_of(legal_path(self.path)) else files_of(self.path)
-        counts = [_count(path) for path in files.read] if files else [None]
+        files = files_of(self.path)
+        if files is None or files.qrels:
+            return None
+        counts = [_count(path) for path in files.read]
         return None if None in counts else sum(n for n in counts if n)
 
 

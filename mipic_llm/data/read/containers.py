@@ -17,7 +17,6 @@ from mipic_llm.data.read.find import (
     SUFFIXES,
     files_of,
     nearest_file,
-    qrels_of,
     suffix_of,
 )
 from mipic_llm.data.read.readers import READERS, Numbered, guarded, is_list, read_json
@@ -74,10 +73,9 @@ def containers(
     files = files_of(str(spec), split)
     if files is None:
         return [_hub_rows(str(spec), split, cache_dir, stream)]
-    folder = legal_path(str(spec))
-    if qrels_of(folder):
-        qrels = files.read[0]
-        return [Part(str(qrels), "query", training_rows(folder, qrels), files.beside)]
+    if files.qrels:
+        rows = training_rows(legal_path(str(spec)), files.qrels)
+        return [Part(str(files.qrels), "query", rows, files.beside)]
     first, *others = [_file_rows(file) for file in files.read]
     return [first._replace(beside=files.beside, strange=files.strange), *others]
 

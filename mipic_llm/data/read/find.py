@@ -44,11 +44,13 @@ def split_weight(spec: str) -> tuple[str, float]:
 
 class Files(NamedTuple):
     """The files of a spec that are read, those of a folder that belong to another split, and those
-    of kinds that are not read at all."""
+    of kinds that are not read at all. qrels: of a folder in BEIR's layout, whose other files say
+    what the texts are."""
 
     read: list[Path]
     beside: tuple[str, ...] = ()
     strange: tuple[str, ...] = ()
+    qrels: Path | None = None
 
 
 def files_of(spec: str, split: str = "train") -> Files | None:
@@ -170,7 +172,7 @@ def _beir(folder: Path, qrels: dict[str, Path], split: str) -> Files:
         )
     texts = (beir_file(folder, name) for name in ("queries", "corpus"))
     others = (f"qrels/{file.name}" for name, file in qrels.items() if name != split)
-    return Files([qrels[split], *filter(None, texts)], tuple(others))
+    return Files([qrels[split], *filter(None, texts)], tuple(others), qrels=qrels[split])
 
 
 def beir_file(folder: Path, name: str) -> Path | None:
