@@ -116,8 +116,9 @@ def test_rows_batches_and_reports_are_those_of_memory(
     own = {"draw": draw, "label_column": "label", "together": together}
     own["label_column"] = "label" if name == "labels.jsonl" else None
     (want,), reports = read_training(str(place / name), negatives=negatives, **own)
-    reading = read(place / name, negatives)._replace(**own)
-    reading.build(tmp_path / "rows", lambda *_: None)
+    reading, told = read(place / name, negatives)._replace(**own), []
+    reading.build(tmp_path / "rows", lambda *numbers: told.append(numbers))
+    assert told[-1][1] in (None, told[-1][0])  # how many there are, where that was said
     found, more = reading.source(tmp_path / "rows")
     assert list(map(repr, found.examples)) == list(map(repr, want.examples))  # NaN is NaN
     last = len(want.examples) - 1
