@@ -49,8 +49,8 @@ def said(text):
 
 
 FORMATS = {
-    "text": ([{"text": "a", "source": "s"}], [("a", None, ())]),
-    "sentence": ([{"sentence": "a", "label": 3}], [("a", None, ())]),
+    "unlabelled text": ([{"text": "a", "source": "s"}], [("a", None, ())]),
+    "unlabelled sentence": ([{"sentence": "a", "label": 3}], [("a", None, ())]),
     "anchor/positive": ([{"anchor": "a", "positive": "p"}], [("a", "p", ())]),
     "anchor/positive/negative": (
         [
@@ -351,7 +351,7 @@ def test_empty_files(tmp_path, name, content):
 GOOD = '{"anchor": "a", "positive": "p", "negative": "n"}\n'
 BAD_LINES = {
     '{"anchor": "a", "positive": ': "broken JSON (",
-    '["a", "b"]': "a list where an object with columns is expected",
+    '["a"]': "a list where an object with columns is expected",
     '{"anchor": "a", "positive": ""}': "empty positive",
     '{"anchor": " \\t", "positive": "p"}': "empty anchor",
     '{"anchor": null, "positive": "p"}': "anchor is null, text expected",

@@ -11,8 +11,9 @@ import pytest
 from test_data_formats import error, write_jsonl
 
 from mipic_llm.data.labels import Labels
-from mipic_llm.data.read.beir import read_beir
+from mipic_llm.data.read.beir import read_beir, tables_of
 from mipic_llm.data.read.cells import NEGATIVE, BadRow, to_label, to_number
+from mipic_llm.data.read.folders import beir_of
 from mipic_llm.data.read.rows import Example
 from mipic_llm.data.read.training import read_training
 from mipic_llm.types import Traits
@@ -450,14 +451,20 @@ def test_saved_datasets(tmp_path):
     assert caches and read(tmp_path / "one")[0] == [("a", "p", ())] * 2
 
 
+def read_search(folder):
+    """Its queries, corpus and judgements."""
+    return read_beir(tables_of(beir_of(folder)))
+
+
 def test_an_empty_document_stays_in_the_corpus(tmp_path):
     write_jsonl(tmp_path / "queries.jsonl", [{"_id": "q", "text": "a"}])
     write_jsonl(tmp_path / "corpus.jsonl", [{"_id": "1", "title": "", "text": ""},
                                             {"_id": "2", "text": "b"}])  # fmt: skip
-    (tmp_path / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq\t2\t1\n")
-    assert read_beir(tmp_path, tmp_path / "test.tsv")[1] == {"1": "", "2": "b"}
+    (tmp_path / "qrels").mkdir()
+    (tmp_path / "qrels/test.tsv").write_text("query-id\tcorpus-id\tscore\nq\t2\t1\n")
+    assert read_search(tmp_path)[1] == {"1": "", "2": "b"}
     (tmp_path / "corpus.jsonl").write_text(json.dumps({"_id": "1", "body": "b"}) + "\n")
-    assert "neither title nor text" in error(read_beir, tmp_path, tmp_path / "test.tsv")
+    assert "neither title nor text" in error(read_search, tmp_path)
 
 
 def test_a_folder_in_beirs_layout_is_training_data(tmp_path):
@@ -493,11 +500,12 @@ def test_a_folder_in_beirs_layout_is_training_data(tmp_path):
 def test_judgements_are_tabbed_text_without_quotes(tmp_path):
     write_jsonl(tmp_path / "queries.jsonl", [{"_id": "q", "text": "a"}])
     write_jsonl(tmp_path / "corpus.jsonl", [{"_id": '"1', "text": "a"}, {"_id": "2", "text": "b"}])
-    path = tmp_path / "test.tsv"
+    path = tmp_path / "qrels/test.tsv"
+    path.parent.mkdir()
     path.write_text('query-id\tcorpus-id\tscore\nq\t"1\t1\nq\t2\t0\n')
-    assert read_beir(tmp_path, path)[2] == {"q": {'"1': 1, "2": 0}}
+    assert read_search(tmp_path)[2] == {"q": {'"1': 1, "2": 0}}
     path.write_bytes("q\t\u00e9\t1\n".encode("latin-1"))
-    assert "test.tsv, line 1: not UTF-8 text" in error(read_beir, tmp_path, path)
+    assert "test.tsv, line 1: not UTF-8 text" in error(read_search, tmp_path)
 
 
 def test_numbers_and_labels_of_cells() -> None:

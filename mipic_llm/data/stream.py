@@ -13,7 +13,8 @@ from mipic_llm.config import SourceConfig
 from mipic_llm.data import row_build
 from mipic_llm.data.read.columns import Columns
 from mipic_llm.data.read.containers import containers
-from mipic_llm.data.read.find import PACKED, files_of, split_weight
+from mipic_llm.data.read.find import files_of, split_weight
+from mipic_llm.data.read.folders import PACKED
 from mipic_llm.data.read.formats import read_part, settled
 from mipic_llm.data.read.rows import ALL, ReadReport, Row, TextSource
 from mipic_llm.data.read.training import constant_score, few_labels, mixed_kinds, renamed
@@ -135,7 +136,7 @@ class Reading(NamedTuple):
     def _total(self) -> int | None:
         """How many rows there are, where that is quickly known."""
         files = files_of(self.path)
-        if files is None or files.qrels:
+        if files is None or files.beir:
             return None
         counts = [_count(path) for path in files.read]
         return None if None in counts else sum(n for n in counts if n)

@@ -13,10 +13,12 @@ import numpy as np
 from mipic_llm.config import need
 from mipic_llm.config.files import legal_path
 from mipic_llm.data.read import cells
-from mipic_llm.data.read.beir import read_beir
+from mipic_llm.data.read.beir import Tables, read_beir, tables_of
 from mipic_llm.data.read.columns import NLI, PAIRS, SCORES
 from mipic_llm.data.read.containers import NamedRows
-from mipic_llm.data.read.find import beir_file, is_data, qrels_of
+from mipic_llm.data.read.find import files_of
+from mipic_llm.data.read.folders import beir_of, beir_texts, is_data
+from mipic_llm.data.read.hub import from_hub
 from mipic_llm.data.read.labelled import (
     columns_of,
     read_labelled,
@@ -46,9 +48,13 @@ def make_task(entry: Mapping[str, Any], where: str) -> tuple[Task, str]:
     known = kind is None or kind in TYPES
     need(known, f"{where}: type is {kind!r}; give one of: {', '.join(TYPES)}")
     path = legal_path(str(entry.get("path") or ""))
-    if entry.get("path") and beir_file(path, "corpus") or kind == "retrieval":
+    tables = _tables(str(entry.get("path") or ""), split, where)
+    search = kind == "retrieval" or (entry.get("path") and beir_texts(path, "corpus"))
+    need(bool(tables) or not search, f"{where}: {path} has no qrels/*.tsv; BEIR's layout "
+         "is corpus.jsonl, queries.jsonl and qrels/test.tsv")  # fmt: skip
+    if tables:
         need(most is None, f"{where}: rows is not for retrieval, whose corpus must be whole")
-        return _retrieval(str(entry["name"]), path, split, where, _metrics(entry, where))
+        return _retrieval(str(entry["name"]), tables, _metrics(entry, where))
     need(split in ROLES, f"{where}: split is {split!r}; give one of: {', '.join(ROLES)}")
     files = {role: v if isinstance(v := entry[role], NamedRows) else str(v)
              for role in ROLES if entry.get(role)}  # fmt: skip
@@ -198,29 +204,36 @@ def _metrics(entry: Mapping[str, Any], where: str) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _retrieval(
-    name: str, folder: Path, split: str, where: str, metrics: list[str]
-) -> tuple[Task, str]:
-    options = qrels_of(folder)
-    need(bool(options), f"{where}: {folder} has no qrels/*.tsv; BEIR's layout is corpus.jsonl, "
-         "queries.jsonl and qrels/test.tsv")  # fmt: skip
-    names = ", ".join(p.name for p in options.values())
+def _tables(spec: str, split: str, where: str) -> Tables | None:
+    """Those of a folder, or of a Hugging Face id, in BEIR's layout; None for other data."""
+    folder = legal_path(spec)
+    if not spec or not folder.is_dir():
+        found = from_hub(spec, split) if spec and files_of(spec, "validation") is None else None
+        return found if isinstance(found, Tables) else None
+    if (beir := beir_of(folder)) is None:
+        return None
+    names = ", ".join(file.name for files in beir.qrels.values() for file in files)
     need(
-        split in options or len(options) == 1, f"{where}: no qrels/{split}.tsv among {names}; "
+        split in beir.qrels or len(beir.qrels) == 1,
+        f"{where}: no qrels/{split}.tsv among {names}; "
         + ("a training is judged by that (or dev.tsv), so that test.tsv stays unseen: put some "
            "queries there, or leave it out and score test.tsv by mipic evaluate"
            if split == "validation" else "name one of them in the split of a suite's entry"),
     )  # fmt: skip
-    chosen = options.get(split) or next(iter(options.values()))
-    queries, corpus, qrels = read_beir(folder, chosen)
+    chosen = split if split in beir.qrels else next(iter(beir.qrels))
+    return tables_of(beir._replace(qrels={chosen: beir.qrels[chosen]}))
+
+
+def _retrieval(name: str, tables: Tables, metrics: list[str]) -> tuple[Task, str]:
+    queries, corpus, qrels = read_beir(tables)
     try:
         task = RetrievalTask(name, queries=queries, corpus=corpus, qrels=qrels, metrics=metrics)
     except ValueError as error:
-        raise UserError(f"{chosen}: {error}") from None
+        raise UserError(f"{tables.name}: {error}") from None
     judged = {d for row in task.relevant.values() for d in row}
     absent = len(judged - set(corpus))
     return task, (
         f"{name}: retrieval, {len(task.queries):,} queries with an answer of {len(queries):,}, "
-        f"{len(corpus):,} documents, judged in {chosen}"
+        f"{len(corpus):,} documents, judged in {tables.name}"
         + (f"; {absent} judged documents are not in the corpus" if absent else "")
     )

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mipic_llm.config.files import legal_path
-from mipic_llm.data.read.find import SUFFIXES, packed_by, suffix_of
+from mipic_llm.data.read.folders import SUFFIXES, packed_by, suffix_of
 from mipic_llm.errors import UserError
 
 _UNTELLING = ("train", "validation", "test", "dev")  # stems that every data set has

@@ -2,7 +2,7 @@
 
 A file or folder is understood by its columns and file names:
 
-    corpus.jsonl, queries.jsonl, qrels/*.tsv   retrieval
+    corpus.jsonl, queries.jsonl, qrels/*.tsv   retrieval; also as a hub has it
     text, label                                classification: a folder with train and test files;
                                                of one file half of the texts train the probe
     sentence1, sentence2, label of 0 and 1     pairs: a folder, or one file (average precision only)
@@ -37,7 +37,7 @@ Read = tuple[list[Task], list[str]]  # the tasks, and a line per task on what wa
 
 
 def load_tasks(specs: Sequence[str | NamedRows], *, split: str = "test") -> Read:
-    """One task per spec: a file, folder, glob, Hugging Face id (STS), `demo` (built in), or rows in
+    """One task per spec: a file, folder, glob, Hugging Face id, `demo` (built in), or rows in
     memory (a DatasetDict is read as a folder with a file per split); of `demo-families` four.
 
     Named after the file; after its folder too where the stem alone tells nothing (validation,

@@ -16,11 +16,11 @@ NEGATIVE = re.compile(
     r"((hard[_-]?)?neg(ative)?s?([_-]?(doc|passage|message|text)s?)?|rejected([_-]?responses?)?)"
     r"([_-]?\d+)?", re.IGNORECASE,
 )  # fmt: skip
-# Columns of how well positives and negatives answer, beside those; `scores` holds both.
+# Columns of how well positives and negatives answer, beside those; a list of `scores` holds both.
 SCORES_OF = {
     "positives": ("pos_scores", "pos_score", "positive_scores", "positive_score"),
     "negatives": ("neg_scores", "neg_score", "negative_scores", "negative_score"),
-    "both": ("scores",),
+    "both": ("scores", "score"),
 }
 # What pandas and databases write into a csv cell where there is no text.
 NOTHING = {"nan", "NaN", "<NA>", "NULL", "null", "None"}
@@ -173,7 +173,8 @@ def scores_of(
         if len(values) == len(there):
             values = [value for value, here in zip(values, there, strict=True) if here]
         if len(values) != sum(there):
-            raise BadRow(f"{name} has {len(values)} numbers for {sum(there)} {kind}")
+            raise BadRow(f"{name} has {len(values)} numbers for {sum(there)} {kind} "
+                         f"(--data.ignore_columns {name} leaves them out)")  # fmt: skip
         return [to_number(value, name) for value in values] if name else values
 
     return numbers("positives", [True] * n_positives), numbers("negatives", present)

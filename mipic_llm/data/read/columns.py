@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from mipic_llm.data.read import cells
 from mipic_llm.data.read.cells import BadRow
-from mipic_llm.data.read.find import suffix_of
+from mipic_llm.data.read.folders import suffix_of
 from mipic_llm.errors import UserError
 
 
@@ -47,8 +47,8 @@ PAIRS = (
     ("query", "pos_doc"), ("question", "pos_doc"), ("messages", "positive_messages"),
     ("question", "positive"), ("anchor", "positives"), ("query", "positives"),
     ("question", "positives"),
-    ("query", "response"), ("query", "answer"), ("question", "answer"), ("sentence1", "sentence2"),
-    ("text1", "text2"),
+    ("query", "response"), ("query", "answer"), ("question", "answer"), ("query", "document"),
+    ("query", "passage"), ("sentence1", "sentence2"), ("text1", "text2"),
 )  # fmt: skip
 SCORES = ("score", "label", "similarity_score", "similarity")
 _STS = (("sentence1", "sentence2"), ("text1", "text2"))
@@ -90,11 +90,11 @@ def detect(
         found = Columns("/".join([anchor, positive, *shown]), anchor, positive, None, plain)
         check_labels(path, found, have)
         return found
-    for name in ("text", "sentence"):
+    for name in ("text", "sentence") if {"anchor", "query", "question"}.isdisjoint(have) else ():
         if name in have and label_column in have:
             return Columns(f"labelled text {name}/{label_column}", name, None, label=label_column)
         if name in have:
-            return Columns(name, name, None)
+            return Columns(f"unlabelled {name}", name, None)
     own = {name.lower(): name for name in reversed(have)}  # Question, Answer
     if len(own) == len(have) and any(low != name for low, name in own.items()):
         hard = [own[name] for name in cells.negative_columns(list(own))]
@@ -118,6 +118,11 @@ def _unknown(path: str, have: Sequence[str]) -> UserError:
             f"{path}: its first line names no columns but holds texts or ids ({have[0][:40]}); "
             "write one above it, such as anchor, positive, negative (ids alone are no texts: join "
             "them with their texts first)"
+        )
+    if {"query-id", "corpus-id"} <= set(have):
+        return UserError(
+            f"{path}: judgements in BEIR's layout without their texts; put them into a folder "
+            "qrels beside corpus.jsonl and queries.jsonl, and give the folder of all three"
         )
     return UserError(
         f"{path}: found columns {', '.join(have) or 'none'}; rename them to: {_ACCEPTED} (others: "
@@ -169,7 +174,7 @@ def _score_column(
 def _is_label(name: str, value: Any) -> bool:
     """Whether a column looks like one of labels or scores: by its name, and its first cell."""
     words = re.findall(r"[a-z]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", name).lower())
-    if name in SCORE_COLUMNS - {"scores"} or isinstance(value, list | dict):
+    if name in SCORE_COLUMNS - {"scores", "score"} or isinstance(value, list | dict):
         return False
     if isinstance(value, str) and len(value.split()) > 3:
         return False

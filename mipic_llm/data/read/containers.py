@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from mipic_llm.config.files import legal_path
-from mipic_llm.data.read.beir import training_rows
-from mipic_llm.data.read.find import (
-    ACCEPTED,
-    HUB_ID,
-    JSON,
-    SUFFIXES,
-    files_of,
-    nearest_file,
-    suffix_of,
-)
-from mipic_llm.data.read.readers import READERS, Numbered, guarded, is_list, read_json
-from mipic_llm.errors import UserError, one_line
+from mipic_llm.data.read.beir import tables_of, training_part
+from mipic_llm.data.read.find import files_of
+from mipic_llm.data.read.hub import from_hub
+from mipic_llm.data.read.readers import Part, file_part
+from mipic_llm.data.read.shapes import plain_cell, plain_row, shaped
+from mipic_llm.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -34,17 +26,6 @@ class NamedRows:
         return self.name
 
 
-class Part(NamedTuple):
-    """One file, one data set or one object in memory; unit: what the numbers of its rows count.
-    beside: files of its folder that are of another split, strange: of kinds that are not read."""
-
-    path: str
-    unit: str
-    rows: Numbered
-    beside: tuple[str, ...] = ()
-    strange: tuple[str, ...] = ()
-
-
 def containers(
     spec: Any, split: str, cache_dir: str | None, name: str = "rows", stream: bool = False
 ) -> list[Part]:
@@ -53,8 +34,13 @@ def containers(
 
     spec: text or a path; or an object: a list of dicts, a datasets.Dataset, a DatasetDict (its
     `split`), a table of pandas, polars or pyarrow, or any iterable of dicts, called `name` in what
-    is said about it.
+    is said about it. Rows of a shape without columns that are known are `shaped`.
     """
+    parts = _parts(spec, split, cache_dir, name, stream)
+    return [part._replace(rows=shaped(part.rows)) for part in parts]
+
+
+def _parts(spec: Any, split: str, cache_dir: str | None, name: str, stream: bool) -> list[Part]:
     if isinstance(spec, NamedRows):
         spec, name = spec.rows, spec.name
     if isinstance(spec, Mapping):
@@ -69,14 +55,14 @@ def containers(
         if not isinstance(spec, Iterable):
             what = f"{name} is {type(spec).__name__}"
             raise UserError(f"{what}; give a path, a list of dicts, a Dataset or a DataFrame")
-        return [Part(name, "row", iter(enumerate(map(_plain_row, spec), 1)))]
+        return [Part(name, "row", iter(enumerate(map(plain_row, spec), 1)))]
     files = files_of(str(spec), split)
     if files is None:
-        return [_hub_rows(str(spec), split, cache_dir, stream)]
-    if files.qrels:
-        rows = training_rows(legal_path(str(spec)), files.qrels)
-        return [Part(str(files.qrels), "query", rows, files.beside)]
-    first, *others = [_file_rows(file) for file in files.read]
+        found = from_hub(str(spec), split, cache_dir, stream)
+        return [found if isinstance(found, Part) else training_part(found)]
+    if files.beir:
+        return [training_part(tables_of(files.beir))._replace(beside=files.beside)]
+    first, *others = [file_part(file) for file in files.read]
     return [first._replace(beside=files.beside, strange=files.strange), *others]
 
 
@@ -93,16 +79,8 @@ def rows_of(table: Any, name: str = "rows") -> Iterable[Any]:
     names = [str(column) for column in table.columns]
     if twice := next((column for column in names if names.count(column) > 1), None):
         raise UserError(f"{name} has two columns {twice}; rename one")
-    return ({column: _plain(cell) for column, cell in zip(names, row, strict=True)}
+    return ({column: plain_cell(cell) for column, cell in zip(names, row, strict=True)}
             for row in table.itertuples(index=False, name=None))  # fmt: skip
-
-
-def _plain_row(row: Any) -> Any:
-    """A row whose cells numpy or torch made (a formatted Dataset, `to_dict("records")` of pandas),
-    as Python has it."""
-    if isinstance(row, dict) and any(hasattr(cell, "tolist") for cell in row.values()):
-        return {name: _plain(cell) for name, cell in row.items()}
-    return row
 
 
 def _unformatted(data: Any) -> Any:
@@ -113,39 +91,3 @@ def _unformatted(data: Any) -> Any:
     if kind in (None, "python", "custom"):
         return data
     return data.with_format(None, columns=told["columns"])
-
-
-def _plain(cell: Any) -> Any:
-    """A cell of pandas as Python has it: arrays are lists, what is missing is None."""
-    if type(cell).__name__ in ("NAType", "NaTType"):
-        return None
-    cell = cell.tolist() if hasattr(cell, "tolist") else cell
-    return None if isinstance(cell, float) and math.isnan(cell) else cell
-
-
-def _file_rows(path: Path) -> Part:
-    suffix = suffix_of(path)
-    if suffix not in SUFFIXES:
-        raise UserError(f"{path}: unknown file type {suffix or path.name}; accepted: {ACCEPTED}")
-    by_line = suffix in (".txt", ".csv", ".tsv") or (suffix in JSON and not is_list(path))
-    rows = guarded(path, READERS.get(suffix, read_json))
-    return Part(str(path), "line" if by_line else "row", rows)
-
-
-def _hub_rows(spec: str, split: str, cache_dir: str | None, stream: bool) -> Part:
-    import datasets
-
-    match = HUB_ID.fullmatch(spec)
-    assert match is not None, spec
-    try:
-        data = datasets.load_dataset(
-            match["id"], match["config"], revision=match["revision"], cache_dir=cache_dir,
-            split=match["split"] or split, **({"streaming": True} if stream else {}),
-        )  # fmt: skip
-    except Exception as bad:  # whatever fails in there is about the id or the network
-        near = nearest_file(legal_path(spec))
-        raise UserError(
-            f"{spec} is no file here ({near}), and as a Hugging Face data set it cannot be loaded: "
-            f"{one_line(bad)}; check the name, config and split, or the network"
-        ) from None
-    return Part(spec, "row", iter(enumerate(map(_plain_row, data), 1)))

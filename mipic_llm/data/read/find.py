@@ -12,11 +12,20 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mipic_llm.config.files import legal_path
+from mipic_llm.data.read.folders import (
+    PACKED,
+    SUFFIXES,
+    Beir,
+    Splits,
+    beir_of,
+    configs_of,
+    is_data,
+    packed_by,
+    split_named,
+    suffix_of,
+)
 from mipic_llm.errors import UserError
 
-JSON = (".jsonl", ".json", ".ndjson")
-PACKED = (".gz", ".bz2", ".xz", ".zst")
-SUFFIXES = (*JSON, ".csv", ".tsv", ".parquet", ".arrow", ".txt")
 ACCEPTED = f"{' '.join(SUFFIXES)}, text ones also with {' '.join(PACKED)}"
 # Of files that hold data too, and are not read. A readme or a script beside the data is no news.
 _OTHERS = {
@@ -44,13 +53,13 @@ def split_weight(spec: str) -> tuple[str, float]:
 
 class Files(NamedTuple):
     """The files of a spec that are read, those of a folder that belong to another split, and those
-    of kinds that are not read at all. qrels: of a folder in BEIR's layout, whose other files say
-    what the texts are."""
+    of kinds that are not read at all. beir: the folder's tables, where it is in that layout and
+    what was judged is read."""
 
     read: list[Path]
     beside: tuple[str, ...] = ()
     strange: tuple[str, ...] = ()
-    qrels: Path | None = None
+    beir: Beir | None = None
 
 
 def files_of(spec: str, split: str = "train") -> Files | None:
@@ -58,7 +67,8 @@ def files_of(spec: str, split: str = "train") -> Files | None:
     `demo-families`; None for a Hugging Face id.
 
     Where names of a folder's or glob's files say their split (train-0.parquet, test/x.jsonl), those
-    of the wanted one are read. Raises UserError where there are none. Imports nothing slow.
+    of the wanted one are read. FOLDER:NAME is the data set (or FOLDER:NAME[SPLIT]) that a folder's
+    README.md names. Raises UserError where there are none. Imports nothing slow.
     """
     if spec in ("demo", "demo-families"):
         from mipic_llm.data.demo import demo_path
@@ -66,8 +76,10 @@ def files_of(spec: str, split: str = "train") -> Files | None:
         return Files([Path(demo_path(split))])
     path = legal_path(spec)
     if path.is_dir():
-        if found := qrels_of(path):
-            return _beir(path, found, split)
+        if beir := beir_of(path):
+            return _beir(path, beir, split)
+        if len(configs := configs_of(path)) > 1:
+            return _of_config(path, "default", configs, split)
         # A folder saved by datasets has JSON about itself, and caches, beside its arrow files.
         files = _saved(path) or [file for file in sorted(path.rglob("*")) if is_data(file)]
         if not files:
@@ -77,6 +89,9 @@ def files_of(spec: str, split: str = "train") -> Files | None:
         return found._replace(strange=tuple(odd))
     if path.exists():
         return Files([path])
+    named = _CONFIG.fullmatch(spec)
+    if named and (folder := legal_path(named["folder"])).is_dir():
+        return _of_config(folder, named["config"], configs_of(folder), split, named["split"])
     named_as_file = suffix_of(path) in SUFFIXES or spec.startswith((".", "~", "/"))
     if "*" in spec or "?" in spec or ("[" in spec and named_as_file):
         files = [Path(f) for f in sorted(glob.glob(str(path), recursive=True)) if Path(f).is_file()]
@@ -104,25 +119,50 @@ def _saved(folder: Path) -> list[Path]:
 
 
 _SPLIT = re.compile(r"(?<![a-z])(train(?:ing)?|validation|valid|val|dev|eval|test)(?![a-z])")
-_SAME = {"training": "train"} | dict.fromkeys(("valid", "val", "dev", "eval"), "validation")
 _NEXT = {"train": ("train", ""), "validation": ("validation", "test", "", "train"),
          "test": ("test", "validation", "", "train")}  # fmt: skip
+_CONFIG = re.compile(r"(?P<folder>.+):(?P<config>[^:/@\[\]]+)(\[(?P<split>[^\[\]]+)\])?")
 
 
 def _of_split(files: list[Path], folder: Path, split: str) -> Files:
     """Those of the wanted split, by the names below the folder; all where no name tells."""
-    by_split: dict[str, list[Path]] = {}
+    by_split: Splits = {}
     for file in files:
         found = _SPLIT.findall(str(file.relative_to(folder)).lower())
-        by_split.setdefault(_SAME.get(found[-1], found[-1]) if found else "", []).append(file)
-    chosen = next((name for name in _NEXT[split] if name in by_split), None)
+        by_split.setdefault(split_named(found[-1]) if found else "", []).append(file)
+    return _chosen(by_split, folder, _NEXT[split])
+
+
+def _of_config(
+    folder: Path, name: str, configs: dict[str, Splits], split: str, own: str | None = None
+) -> Files:
+    """The split of a data set of a folder; those whose names tell nothing are all for training.
+    own: the one that the spec names."""
+    if name not in configs:
+        raise UserError(
+            f"{folder} holds "
+            + (f"the data sets {', '.join(configs)}; name one: {folder}:{next(iter(configs))}"
+               if configs else f"no README.md that names a data set {name}; give {folder} alone")
+            + ", or some of its files by a pattern"
+        )  # fmt: skip
+    if own:
+        return _chosen(configs[name], folder, (split_named(own),))
+    by_split: Splits = {}
+    for key, files in configs[name].items():
+        by_split.setdefault(key if key in _NEXT else "", []).extend(files)
+    return _chosen(by_split, folder, _NEXT[split])
+
+
+def _chosen(by_split: Splits, folder: Path, wanted: tuple[str, ...]) -> Files:
+    """The files of the first of the wanted splits that is there."""
+    chosen = next((name for name in wanted if name in by_split), None)
     if chosen is None:
         raise UserError(
-            f"{folder} has no files of the split {split}, only of {' and '.join(by_split)}; name "
-            "the file itself if it is what you want"
+            f"{folder} has no files of the split {wanted[0]}, only of {' and '.join(by_split)}; "
+            "name the file itself if it is what you want"
         )
-    others = [str(f.relative_to(folder)) for f in files if f not in by_split[chosen]]
-    return Files(by_split[chosen], tuple(others))
+    files = [file for name, some in by_split.items() if name != chosen for file in some]
+    return Files(by_split[chosen], tuple(str(file.relative_to(folder)) for file in files))
 
 
 def check_files(specs: list[str]) -> None:
@@ -132,57 +172,28 @@ def check_files(specs: list[str]) -> None:
             files_of(name)
 
 
-def packed_by(path: Path) -> str:
-    """One of PACKED, or nothing."""
-    suffix = path.suffix.lower()
-    return suffix if suffix in PACKED else ""
-
-
-def suffix_of(path: Path) -> str:
-    """That of the file within, where it is packed."""
-    return Path(path.name.lower().removesuffix(packed_by(path))).suffix
-
-
 def _is_strange(path: Path) -> bool:
     found = suffix_of(path) in _OTHERS or (bool(packed_by(path)) and not is_data(path))
     return found and path.is_file() and not path.name.startswith(".")
 
 
-def qrels_of(folder: Path) -> dict[str, Path]:
-    """The judgements of a folder in BEIR's layout, by split; empty where it is no such folder."""
-    found = sorted((folder / "qrels").glob("*.tsv"))
-    return {_SAME.get(file.stem.lower(), file.stem): file for file in found}
-
-
 def texts_within(spec: str) -> list[str]:
     """Corpus and queries of a folder in BEIR's layout, whatever was judged; else the spec."""
-    folder = legal_path(spec)
-    if not qrels_of(folder):
-        return [spec]
-    files = (beir_file(folder, name) for name in ("corpus", "queries"))
-    return [str(file) for file in files if file]
+    beir = beir_of(legal_path(spec))
+    return [str(file) for file in (*beir.corpus, *beir.queries)] if beir else [spec]
 
 
-def _beir(folder: Path, qrels: dict[str, Path], split: str) -> Files:
-    if split not in qrels:
+def _beir(folder: Path, beir: Beir, split: str) -> Files:
+    if split not in beir.qrels:
         raise UserError(
             f"{folder} is a folder in BEIR's layout without qrels/{split}.tsv (it has "
-            f"{', '.join(file.name for file in qrels.values())}); a training learns from its own "
-            "judgements, evaluations (--data.validation, mipic evaluate) read the others"
+            f"{', '.join(file.name for files in beir.qrels.values() for file in files)}); a "
+            "training learns from its own judgements, evaluations (--data.validation, mipic "
+            "evaluate) read the others"
         )
-    texts = (beir_file(folder, name) for name in ("queries", "corpus"))
-    others = (f"qrels/{file.name}" for name, file in qrels.items() if name != split)
-    return Files([qrels[split], *filter(None, texts)], tuple(others), qrels=qrels[split])
-
-
-def beir_file(folder: Path, name: str) -> Path | None:
-    """The file of a folder in BEIR's layout that holds its corpus or its queries."""
-    names = [*(f"{name}.jsonl{packed}" for packed in ("", *PACKED)), f"{name}.parquet"]
-    return next((folder / each for each in names if (folder / each).is_file()), None)
-
-
-def is_data(path: Path) -> bool:
-    return path.is_file() and not path.name.startswith(".") and suffix_of(path) in SUFFIXES
+    found = _chosen(beir.qrels, folder, (split,))
+    return found._replace(read=[*found.read, *beir.queries, *beir.corpus],
+                          beir=beir._replace(qrels={split: found.read}))  # fmt: skip
 
 
 def nearest_file(path: Path) -> str:

@@ -13,21 +13,22 @@ wins:
     query|question, pos_doc         NeMo
     messages, positive_messages     ms-swift: a text is the contents of its messages, one per line
     query, response                 ms-swift
-    query|question, answer          pairs
+    query|question, answer          pairs; also query, document and query, passage
     sentence1, sentence2, score     scored pairs, as in STS: also similarity, similarity_score, and
                                     a label with fractions; also text1, text2; no hard negatives
     sentence1, sentence2            pairs, also text1, text2
     text, data.label_column         labelled text: others of the same label are its positives
-    text | sentence                 unlabelled, also any .txt: one text per line
+    text | sentence                 unlabelled, also any .txt: one text per line; not beside a query
+    lists of texts                  see `shapes`
 
 Beside any pair, columns of hard negatives (`cells.NEGATIVE`: negative, neg_2, hard_negatives,
 rejected_response ..) may be lists, and ragged: null, blank and empty ones are absent. A positive
 may be a list: each becomes a row of its own, with the same negatives. How well each of these texts
 answers may stand beside them, in their order: pos_scores and neg_scores (pos_score, neg_score), or
-scores, of the positives and then the negatives. Another column that looks like a label or score
-beside a pair without negatives is refused, since the pair may be one that does not belong together:
-`data.score_column` or `data.ignore_columns` says what it means. Other columns are ignored, and
-named in the report.
+a list scores, or score, of the positives and then the negatives. Another column that looks like a
+label or score beside a pair without negatives is refused, since the pair may be one that does not
+belong together: `data.score_column` or `data.ignore_columns` says what it means. Other columns are
+ignored, and named in the report.
 """
 
 from __future__ import annotations

@@ -13,13 +13,36 @@ import zlib
 from collections.abc import Callable, Iterator
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mipic_llm.data.read.cells import NEGATIVE, NOTHING, BadRow
-from mipic_llm.data.read.find import packed_by, suffix_of
+from mipic_llm.data.read.find import ACCEPTED
+from mipic_llm.data.read.folders import JSON, SUFFIXES, packed_by, suffix_of
 from mipic_llm.errors import UserError, one_line
 
 Numbered = Iterator[tuple[int, Any]]  # a BadRow in place of a row that cannot even be decoded
+
+
+class Part(NamedTuple):
+    """One file, one data set or one object in memory; unit: what the numbers of its rows count.
+    beside: files of its folder that are of another split, strange: of kinds that are not read."""
+
+    path: str
+    unit: str
+    rows: Numbered
+    beside: tuple[str, ...] = ()
+    strange: tuple[str, ...] = ()
+
+
+def file_part(path: Path) -> Part:
+    """The rows of a file. UserError for a kind that is not read."""
+    suffix = suffix_of(path)
+    if suffix not in SUFFIXES:
+        raise UserError(f"{path}: unknown file type {suffix or path.name}; accepted: {ACCEPTED}")
+    by_line = suffix in (".txt", ".csv", ".tsv") or (suffix in JSON and not is_list(path))
+    return Part(
+        str(path), "line" if by_line else "row", guarded(path, READERS.get(suffix, read_json))
+    )
 
 
 def guarded(path: Path, reader: Callable[[Path], Numbered]) -> Numbered:
