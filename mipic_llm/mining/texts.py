@@ -16,7 +16,7 @@ from mipic_llm.config import Config, flatten, need
 from mipic_llm.config.files import legal_path
 from mipic_llm.data.read.cells import plain, texts_of
 from mipic_llm.data.read.containers import containers
-from mipic_llm.data.read.folders import beir_of
+from mipic_llm.data.read.folders import beir_of, beir_texts
 from mipic_llm.data.read.formats import collect_rows
 from mipic_llm.data.read.rows import Example, key_of
 from mipic_llm.data.read.training import read_training
@@ -112,9 +112,9 @@ def _corpus(config: Config) -> list[str]:
 
     found, skip = [], config.data.on_bad_rows == "skip"
     for spec in config.extra.mine.corpus:
-        beir = beir_of(legal_path(spec))
-        files = [str(file) for file in beir.corpus] if beir else [spec]
-        for part in (part for file in files for part in containers(file, "train", None)):
+        beir = beir_of(folder := legal_path(spec))
+        files = beir.corpus if beir else beir_texts(folder, "corpus")
+        for part in (p for file in files or [spec] for p in containers(file, "train", None)):
             read = collect_rows(part, pick, parse, skip)
             more = f", {len(read.rejected):,} rejected" if read.rejected else ""
             say(f"read {read.n_rows:,} texts of {part.path} as the corpus{more}")
