@@ -177,14 +177,15 @@ def test_data_sets_of_one_folder_are_not_mixed(tmp_path) -> None:
     assert "no files of the split validation, only of train" in error(
         read, f"{folder}:triplet[validation]"
     )
-    write(folder, {"only": {"some": [pair], "more": [pair]}})
-    assert len(read(f"{folder}:only")[0]) == 2  # splits whose names tell nothing
+    write(folder, {"no": {"some": [pair], "more": [pair]}, "de": {"train": [pair]}})
+    assert len(read(f"{folder}:no")[0]) == 2  # splits whose names tell nothing
 
 
 @pytest.mark.parametrize(
     "text",
     ["", "---\n: [\n---\n", "---\nconfigs: 3\n---\n", "---\nconfigs: [3, {data_files: 4}]\n---\n",
-     "---\nconfigs:\n- data_files: [{split: train, path: ../x.jsonl}, /x.jsonl]\n---\n"],
+     "---\nconfigs:\n- data_files: [{split: train, path: ../x.jsonl}, /x.jsonl]\n---\n",
+     "---\nday: 2026-99-99\nconfigs: [{data_files: a**b}]\n---\n"],
 )  # fmt: skip
 def test_a_readme_that_names_nothing_here(tmp_path, text) -> None:
     write_jsonl(tmp_path / "x.jsonl", [{"anchor": "a", "positive": "p"}])
@@ -215,6 +216,7 @@ def test_lists_of_texts(tmp_path, row, found) -> None:
     [({"set": ["a"]}, "set holds one text"), ([], "a list where an object"),
      ({"query": "a", "doc": ["n", "m"], "labels": [0, 0]}, "none of the texts of doc is right"),
      ({"query": "a", "answer": ["n", "m"], "labels": [0.9, 0.1]}, "not by 0.9; numbers of how"),
+     ({"query": "a", "answer": ["n"], "labels": [10**400]}, "not by 100000000; numbers"),
      ({"query": "a", "positive": "p", "negative": "n", "score": [1.5]},
       "score has 0 numbers for 1 negatives (--data.ignore_columns score leaves them out)")],
 )  # fmt: skip

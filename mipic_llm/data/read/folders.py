@@ -32,8 +32,8 @@ def configs_of(folder: Path) -> dict[str, Splits]:
     try:
         with (folder / "README.md").open(encoding="utf-8") as file:
             top = re.match(r"---\s*\n(.*?)\n---", file.read(_MOST), re.DOTALL)
-        told = yaml.safe_load(top[1]) if top else None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError):
+        told = yaml.load(top[1], yaml.BaseLoader) if top else None  # `no` is a language
+    except (OSError, ValueError, yaml.YAMLError, RecursionError):
         return {}
     given = told.get("configs") if isinstance(told, dict) else None
     found = dict[str, Splits]()
@@ -51,7 +51,11 @@ def _splits(folder: Path, told: Any) -> Splits:
         name, paths = split_named(str(one.get("split"))), one.get("path")
         for path in paths if isinstance(paths, list) else [paths]:
             inside = isinstance(path, str) and path and {"..", "/"}.isdisjoint(Path(path).parts)
-            if files := sorted(filter(is_data, folder.glob(path))) if inside else []:
+            try:
+                files = sorted(filter(is_data, folder.glob(path))) if inside else []
+            except ValueError:  # no pattern: a**b
+                files = []
+            if files:
                 found.setdefault(name, []).extend(files)
     return found
 

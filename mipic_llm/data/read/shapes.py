@@ -50,7 +50,7 @@ def _from_labels(row: dict, name: str) -> Any:
     if not {*labels} <= {0, 1}:
         return BadRow(
             f"{name} says by 0 and 1 which texts of {beside[0]} are right, not by "
-            f"{max(labels):g}; numbers of how well each one answers are scores"
+            f"{str(max(labels))[:9]}; numbers of how well each one answers are scores"
         )
     texts = list(zip(row[beside[0]], labels, strict=True))
     right = [text for text, label in texts if label]
