@@ -27,8 +27,14 @@ from mipic_llm.report import (
     read_scores,
     write_scores,
 )
-from mipic_llm.report.curves import bytes_figure, bytes_table
-from mipic_llm.report.plots import _smooth, loss_parts
+from mipic_llm.report.curves import (
+    Estimate,
+    bytes_figure,
+    bytes_table,
+    curves_figure,
+    heat_figure,
+)
+from mipic_llm.report.plots import _smooth, loss_parts, save
 from mipic_llm.training import progress
 from mipic_llm.training.progress import Progress, clock, describe
 from mipic_llm.types import Point, Score
@@ -229,6 +235,22 @@ def test_comparison_plot_of_many_runs(tmp_path, after):
     runs = {f"run {i}": [s._replace(value=s.value - i / 100) for s in after] for i in range(9)}
     comparison_plot(runs, tmp_path / "c.png")
     assert size_of_png(tmp_path / "c.png") == (1024, 672)
+
+
+def test_a_figure_is_saved_as_savefig_would_and_stays_as_it_was(tmp_path):
+    curve = {16: Estimate(60.0), 64: Estimate(70.0, 2.0)}
+    for i, draw in enumerate(
+        (
+            lambda: curves_figure({"a": {"x": curve}, "b": {"y": curve}}, "q"),
+            lambda: heat_figure({"a": {(1, 16): 5.0, (2, 16): 6.0}}, "x"),
+        )
+    ):
+        figure, again = draw(), draw()
+        save(figure, tmp_path / "deep" / f"{i}.png")
+        again.savefig(tmp_path / "theirs.png", dpi=160, format="png")
+        want = (tmp_path / "theirs.png").read_bytes()
+        assert (tmp_path / "deep" / f"{i}.png").read_bytes() == want
+        assert figure.get_dpi() == again.get_dpi() != 160
 
 
 @pytest.mark.parametrize("steps", [1, 3, 200])
