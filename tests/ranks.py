@@ -29,7 +29,7 @@ IMPORTS = ["datasets", "deepspeed", "deepspeed.module_inject", "matplotlib.backe
            "sentence_transformers", "sklearn.linear_model", "mipic_llm.training.loop",
            "mipic_llm.evaluation.judge", "mipic_llm.export.run", "mipic_llm.report.plots",
            "transformers.models.bert.modeling_bert", "transformers.models.qwen3.modeling_qwen3",
-           "transformers.models.xlm_roberta.modeling_xlm_roberta"]  # fmt: skip
+           "transformers.models.xlm_roberta.modeling_xlm_roberta", "tests.warm"]  # fmt: skip
 
 SAME = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "TOKENIZERS_PARALLELISM": "false",
         "PYTHONPATH": str(ROOT)}  # fmt: skip
