@@ -3,6 +3,8 @@
 import gc
 import os
 
+import pytest
+
 # One thread each: two workers of two threads on two cores wait for one another, and a run of tiny
 # models took ten times as long.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -23,6 +25,16 @@ def pytest_runtest_makereport(call) -> None:
     if call.duration > 0.3:
         gc.collect()
         gc.freeze()
+
+
+@pytest.fixture
+def steps_alone(monkeypatch) -> None:
+    """Runs of this process end with their last step and evaluation, without an export and its
+    proof, tables and pictures: two thirds of a short run, for tests of what comes before."""
+    from mipic_llm.training import loop
+
+    monkeypatch.setattr(loop, "export", lambda *_: None)
+    monkeypatch.setattr(loop, "report", lambda *_: None)
 
 
 # The longest first, so that none is left for the end, when one worker has nothing else to do.

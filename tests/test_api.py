@@ -93,6 +93,7 @@ def test_a_finished_run_frees_its_model(base, tmp_path, stage):
     assert len(run.scores) == 0 and repr(run.scores) and run.scores._repr_html_()
 
 
+@pytest.mark.usefixtures("steps_alone")
 @pytest.mark.parametrize("kind", ["file", "Dataset", "DatasetDict", "pandas", "splits", "pyarrow"])
 def test_every_kind_of_data_trains_alike(base, run, tmp_path, kind):
     """The same rows from a file, a Dataset or a DatasetDict train as from the list."""
@@ -137,6 +138,7 @@ def test_two_threads_take_turns(base, run, tmp_path, capsys):
     assert "in another thread; this one waits" in output and output.endswith("still here\n")
 
 
+@pytest.mark.usefixtures("steps_alone")
 def test_several_sources_are_mixed(base, run, tmp_path, capsys):
     data = [ROWS[:12], Dataset.from_list(ROWS[12:])]
     found = mipic_llm.train(data, output_dir=tmp_path / "run", **settings(base))

@@ -161,6 +161,7 @@ def test_what_is_no_callback_is_the_users_error(callback, complaint) -> None:
         check_callbacks([callback])
 
 
+@pytest.mark.usefixtures("steps_alone")
 def test_rows_are_empty_where_log_every_leaves_a_step_out(base, tmp_path) -> None:
     record = Record()
     assert train(load_config(flags(base, tmp_path, "--train.log_every", "4")), [record]) == 0
@@ -169,6 +170,7 @@ def test_rows_are_empty_where_log_every_leaves_a_step_out(base, tmp_path) -> Non
     assert losses(tmp_path) == [steps[3], steps[5]]  # and the last step is logged
 
 
+@pytest.mark.usefixtures("steps_alone")
 def test_the_rate_is_that_of_all_steps_since_the_last_row(base, tmp_path, monkeypatch) -> None:
     """On a GPU the step that is logged waits for those before it; here each owes half a second."""
     from mipic_llm.training.step import StepRunner

@@ -159,6 +159,7 @@ def test_a_resumed_run_with_a_misspelt_figure_stops_before_its_first_step(base, 
     assert "scores.jsonl keeps rows of steps that are made again" in capfd.readouterr().out
 
 
+@pytest.mark.usefixtures("steps_alone")
 def test_a_run_that_goes_on_elsewhere_is_compared_with_its_own_beginning(base, tmp_path, capfd):
     """Not with the trained model that it goes on with."""
 

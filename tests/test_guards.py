@@ -210,6 +210,7 @@ class Look:
             self.clip = optimizer.clip_grad
 
 
+@pytest.mark.usefixtures("steps_alone")
 def test_what_may_change_takes_effect_and_is_recorded(base, copy, capsys):
     look = Look()
     more = ["--train.learning_rate", "0.1", "--train.warmup_ratio", "0", "--train.weight_decay",
@@ -247,6 +248,7 @@ def test_an_older_checkpoint_is_of_one_batch_size(copy):
     assert past_batches(path) == [(8, 4)]
 
 
+@pytest.mark.usefixtures("steps_alone")
 def test_an_older_checkpoint_that_holds_more_is_gone_on_from(base, copy):
     """The place in the epoch, which is the plan's alone now."""
     before, path = losses(copy), copy / "checkpoints" / "step-00000006" / "rank_0.pt"
@@ -306,6 +308,7 @@ def test_weights_that_are_not_finite_are_not_saved(base, tmp_path):
     assert names(tmp_path / "out" / "checkpoints") == ["step-00000002"]
 
 
+@pytest.mark.usefixtures("steps_alone")
 def test_the_guard_reads_the_device_seldom(base, tmp_path, monkeypatch):
     from mipic_llm.training.step import StepRunner
 
@@ -436,6 +439,7 @@ def test_one_rank_of_several_reads_a_checkpoint_by_itself(base, copy, tmp_path, 
         consolidated(path, trainable_only=True)
 
 
+@pytest.mark.usefixtures("steps_alone")
 @pytest.mark.parametrize("stage", [0, 2, 3])
 def test_honest_checkpoints_are_read(base, tmp_path, stage):
     """With a best checkpoint in the state, which is one of our own types; stage 1 is above."""
@@ -520,6 +524,7 @@ def test_a_directory_is_free_again_after_an_error(base, tmp_path, monkeypatch, c
     assert "knows no locks" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("steps_alone")
 def test_a_resumed_run_checks_the_batch_that_comes_next(base, tmp_path):
     """With larger batches the running epoch may have none left."""
     rows = tmp_path / "rows.jsonl"

@@ -82,6 +82,7 @@ def test_dora_in_four_bits_at_zero3_is_refused_at_the_start(tmp_path):
         train(tmp_path, tiny_bert, "zero3", NF4 | DORA)
 
 
+@pytest.mark.usefixtures("steps_alone")
 @pytest.mark.parametrize("more", [{}, NF4], ids=["whole", "nf4"])
 def test_its_deepspeed_file_alone_packs_nothing_and_says_so(tmp_path, capsys, more):
     train(tmp_path, tiny_bert, "zero3_qlora", more | {"export.rehearse": False})

@@ -247,7 +247,7 @@ def test_tokens_go_on_too(place, tmp_path, small_blocks) -> None:
         assert (tmp_path / "killed" / path.name).read_bytes() == path.read_bytes(), path.name
 
 
-def test_a_run_is_the_same_and_its_steps_too(place, tmp_path) -> None:
+def test_a_run_is_the_same_and_its_steps_too(place, tmp_path, request) -> None:
     """Through the whole command: metrics equal those of memory; the second start finds its rows."""
     flags = ["--model.name", str(place / "bert"), "--data.train", str(place / "pairs.jsonl"),
              "--data.validation", "none", "--data.max_length", "16", "--train.batch_size", "8",
@@ -262,6 +262,7 @@ def test_a_run_is_the_same_and_its_steps_too(place, tmp_path) -> None:
         lines = (out / "metrics.jsonl").read_text().splitlines()
         losses[option] = [json.loads(line)["loss"] for line in lines]
     assert losses["true"] == losses["false"]
+    request.getfixturevalue("steps_alone")  # what both leave was exported
     for option, other in (("true", "false"), ("false", "true")):  # a run goes on in the other way
         out = tmp_path / option
         more = ["--data.stream", other, "--output_dir", str(out), "--train.resume",
