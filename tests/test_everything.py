@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 from ranks import ROOT, run_ranks
 from test_data_formats import write_jsonl
-from test_resume import EVERY, SCRIPT, STEPS, interrupt, rows, weights
+from test_resume import LENGTHS, SCRIPT, interrupt, rows, weights
 from tiny_models import SENTENCES, tiny_bert
 
+STEPS, EVERY, _ = LENGTHS[3]
 RECIPE = """\
 seed: 3
 ds_config: {zero3}
@@ -72,7 +73,7 @@ def test_all_kinds_of_sources_resume_byte_for_byte(place, tmp_path) -> None:
     assert code == 0, text[-4000:]
     assert "those of data.sources are the student's alone" in text
     out = tmp_path / "broken"
-    interrupt([*arguments, str(out)], out, signal.SIGKILL, tmp_path / "log")
+    interrupt([*arguments, str(out)], out, signal.SIGKILL, tmp_path / "log", 2 * EVERY)
     assert not (out / "adapter").exists(), "it ended before the signal: nothing was tested"
     for stream in ("true", "false"):  # begun in memory, then from disk, then in memory again
         own = ["--train.resume", "auto", "--data.stream", stream]

@@ -18,8 +18,10 @@ from mipic_llm.errors import EXIT_STOPPED, UserError
 from mipic_llm.runtime import checkpoint
 
 SCRIPT = ROOT / "launch" / "train.py"
-STEPS, EVERY = 16, 4
 STOPS = {2: signal.SIGKILL, 3: signal.SIGTERM}  # test_everything.py kills at ZeRO-3
+# (steps, steps between checkpoints, rows of an epoch, which ends after the signal) by stage; those
+# of ZeRO-3 are slow, so that fewer leave time for the signal
+LENGTHS = {2: (16, 4, 100), 3: (10, 2, 60)}
 
 
 TAUGHT = [  # at ZeRO-3: in chunks, with every term of a teacher, and a memory of its vectors
@@ -31,22 +33,25 @@ TAUGHT = [  # at ZeRO-3: in chunks, with every term of a teacher, and a memory o
 
 def flags(base: Path, out: Path, stage: int) -> list[str]:
     taught = [*TAUGHT, "--data.token_cache", str(base.parent / "cache")] if stage == 3 else []
+    steps, every, _ = LENGTHS[stage]
     return [
         "--data.train", str(base.parent / "train" / "demo.jsonl"), "--export.rehearse", "false",
         "--ds_config", str(ROOT / "ds_configs" / f"zero{stage}.json"), "--model.name", str(base),
         "--objective.dims", "4", "16", "32", "--data.max_length", "24", "--data.validation", "none",
-        "--train.batch_size", "4", "--train.max_steps", str(STEPS), "--train.save_every",
-        str(EVERY), "--model.dropout", "0.1", "--tracking.mlflow", "off", "--output_dir", str(out),
+        "--train.batch_size", "4", "--train.max_steps", str(steps), "--train.save_every",
+        str(every), "--model.dropout", "0.1", "--tracking.mlflow", "off", "--output_dir", str(out),
         *taught,
     ]  # fmt: skip
 
 
-def interrupt(arguments: list[str], out: Path, how: signal.Signals, log: Path) -> list[int]:
-    """Start two ranks, send the signal once a second checkpoint stands. -> exit codes."""
+def interrupt(
+    arguments: list[str], out: Path, how: signal.Signals, log: Path, step: int
+) -> list[int]:
+    """Start two ranks, send the signal once the checkpoint of `step` stands. -> exit codes."""
     processes = start_ranks(2, SCRIPT, arguments, log)
     try:
         deadline = time.monotonic() + 120
-        mark = out / "checkpoints" / f"step-{2 * EVERY:08d}"
+        mark = out / "checkpoints" / f"step-{step:08d}"
         while not mark.exists():
             assert time.monotonic() < deadline, log.read_text()[-4000:]
             assert all(p.exitcode is None for p in processes), log.read_text()[-4000:]
@@ -77,7 +82,7 @@ def whole(request, tmp_path_factory):
     """The uninterrupted run: (stage, base model, its output directory)."""
     folder = tmp_path_factory.mktemp(f"zero{request.param}")
     base = folder / "base"
-    few(folder, rows=100)  # an epoch ends at step 12
+    few(folder, rows=LENGTHS[request.param][2])  # an epoch ends at step 12, or 7
     tiny_bert(base, layers=2)
     code, text = run_ranks(2, SCRIPT, flags(base, folder / "whole", request.param))
     assert code == 0, text[-4000:]
@@ -88,11 +93,12 @@ def test_resumed_equals_uninterrupted(whole, tmp_path):
     stage, base, reference = whole
     out, how = tmp_path / "broken", STOPS[stage]
     arguments = flags(base, out, stage)
-    codes = interrupt(arguments, out, how, tmp_path / "log")
+    steps, every, _ = LENGTHS[stage]
+    codes = interrupt(arguments, out, how, tmp_path / "log", 2 * every)
     assert codes == [EXIT_STOPPED if how is signal.SIGTERM else -how] * 2
     assert not (out / "adapter").exists(), "it ended before the signal: nothing was tested"
     done = rows(out)[-1][0]
-    assert 2 * EVERY <= done < STEPS
+    assert 2 * every <= done < steps
     code, text = run_ranks(2, SCRIPT, [*arguments, "--train.resume", "auto"])
     assert code == 0, text[-4000:]
     assert "resuming" in text and ("cache hit" in text) == (stage == 3)
