@@ -26,9 +26,13 @@ OBJECTIVES = {
     "memory": ["--sia.memory", "20"],  # of a step's 24 texts
     "pair": ["--pic.head", "residual", "--pic.positive", "pair", "--pic.widths", "nested",
              "--pic.target", "last", "--sia.sentences", "3", "--objective.dims", "4,8,32",
-             "--pic.ladder", "4@1,8@2,32@4", "--pic.weight", "2", "--sia.relation_weight", "0.5",
+             "--pic.ladder", "4@1,8@2,32@3", "--pic.weight", "2", "--sia.relation_weight", "0.5",
              "--sia.geometry_weight", "3"],
 }  # fmt: skip
+
+
+# The limits of bf16 are for these rows and four layers.
+DEEPER = ("--data.train", "demo", "--sia.layers", "1,2,4", "--pic.ladder", "4@1,16@2,32@4")
 
 
 def arguments(model: Path, world: int, stage: int, lora: int, precision: str, *extra: str):
@@ -36,7 +40,7 @@ def arguments(model: Path, world: int, stage: int, lora: int, precision: str, *e
         "--recipe", "quickstart", "--model.name", str(model), "--ds_config",
         str(ROOT / "ds_configs" / f"zero{stage}.json"), "--objective.dims", "4,16,32",
         "--data.train", str(model.parent / "train" / "demo.jsonl"),
-        "--sia.layers", "1,2,4", "--pic.ladder", "4@1,16@2,32@4", "--data.validation", "none",
+        "--sia.layers", "1,2,3", "--pic.ladder", "4@1,16@2,32@3", "--data.validation", "none",
         "--train.batch_size", str(BATCH // world), "--lora.rank", str(lora),
         "--train.precision", precision, "--train.learning_rate", "2e-4",
         "--data.token_cache", str(model.parent / "tokens"), *extra,  # the same for all cases
@@ -48,8 +52,8 @@ def cases_of(group: str, model: Path, world: int) -> list[dict]:
     found = []
 
     def add(name: str, stage: int, *extra: str, precision: str = "fp32", steps: int = STEPS):
-        rows = ("--data.train", "demo") if "bf16" in group else ()  # its limits are for these rows
-        args = arguments(model, world, stage, lora, precision, *rows, *extra)
+        own = DEEPER if "bf16" in group else ()
+        args = arguments(model, world, stage, lora, precision, *own, *extra)
         found.append({"name": f"{group}/{name}", "args": args, "steps": steps})
 
     lora = 0 if group.startswith("full") else 4
@@ -95,10 +99,11 @@ def answers(request, tmp_path_factory) -> dict[int, dict[str, dict[str, dict]]]:
     }
     folder = tmp_path_factory.mktemp("ranks")
     few(folder)
-    model = tiny_bert(folder / "bert")
+    model, deeper = tiny_bert(folder / "bert", layers=3), tiny_bert(folder / "deeper")
     found: dict[int, dict[str, dict[str, dict]]] = {}
     for world in (1, 2):
-        cases = [case for group in groups for case in cases_of(group, model, world)]
+        models = {group: deeper if "bf16" in group else model for group in groups}
+        cases = [case for group in groups for case in cases_of(group, models[group], world)]
         table: dict[str, dict[str, dict]] = {}
         for name, answer in train_cases(world, cases, folder / str(world)).items():
             group, case = name.split("/")

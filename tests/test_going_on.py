@@ -20,7 +20,7 @@ from mipic_llm.errors import UserError
 from mipic_llm.training.loop import train
 from mipic_llm.training.schedule import schedule_of
 
-FLAGS = [
+FLAGS = [  # the second training of a decoder's adapter rehearses its export, the others do not
     "--recipe", "quickstart", "--train.batch_size", "4", "--data.max_length", "24",
     "--data.validation", "none", "--tracking.mlflow", "off", "--train.warmup_ratio", "0",
 ]  # fmt: skip
@@ -31,9 +31,15 @@ def first(tmp_path_factory) -> Path:
     """A run that ended with an adapter of rank 4."""
     place = tmp_path_factory.mktemp("first")
     base = tiny_bert(place / "bert")
-    more = ["--model.name", str(base), "--lora.rank", "4", "--lora.alpha", "6", "--output_dir"]
-    assert train(load_config([*FLAGS, *more, str(place / "a"), "--train.max_steps", "4"])) == 0
+    more = ["--model.name", str(base), "--lora.rank", "4", "--lora.alpha", "6", "--output_dir",
+            str(place / "a"), "--train.max_steps", "4"]  # fmt: skip
+    assert train(load_config([*FLAGS, *quick(place), *more])) == 0
     return place
+
+
+def quick(place: Path) -> list[str]:
+    """Few rows and no rehearsal of the export."""
+    return ["--data.train", str(few(place)), "--export.rehearse", "false"]
 
 
 def adapter(run: Path) -> dict[str, torch.Tensor]:
@@ -43,6 +49,7 @@ def adapter(run: Path) -> dict[str, torch.Tensor]:
 def test_an_adapter_is_trained_further_on_its_base(first, tmp_path) -> None:
     """At a rate of next to nothing it comes out as it went in; at a real one it moves."""
     given, before = ["--model.adapter", str(first / "a" / "adapter")], adapter(first / "a")
+    given += quick(tmp_path)
     for rate, least, most in ((1e-12, 0.0, 1e-6), (1e-2, 1e-4, 1.0)):
         out = tmp_path / str(rate)
         more = ["--train.max_steps", "3", "--train.learning_rate", str(rate), "--output_dir"]
@@ -62,8 +69,10 @@ def test_an_adapter_of_a_decoder_keeps_the_end_token_of_its_own_tokenizer(tmp_pa
     """The first training gave the tokenizer one, which that of the base does not have."""
     base = str(tiny_qwen3(tmp_path / "qwen3", appends_eos=False))
     out = [tmp_path / "a", tmp_path / "b"]
-    more = ["--data.max_length", "12", "--train.max_steps", "1", "--output_dir"]
-    assert train(load_config([*FLAGS, "--model.name", base, *more, str(out[0])])) == 0
+    more = ["--data.max_length", "12", "--train.max_steps", "1", "--data.train",
+            str(few(tmp_path)), "--output_dir"]  # fmt: skip
+    first = ["--export.rehearse", "false", "--model.name", base]
+    assert train(load_config([*FLAGS, *first, *more, str(out[0])])) == 0
     given = ["--model.adapter", str(out[0] / "adapter")]
     assert train(load_config([*FLAGS, *given, *more, str(out[1])])) == 0
     own, bare = (AutoTokenizer.from_pretrained(where) for where in (out[1] / "adapter", base))
@@ -73,7 +82,7 @@ def test_an_adapter_of_a_decoder_keeps_the_end_token_of_its_own_tokenizer(tmp_pa
 
 def test_another_base_may_be_given(first, tmp_path) -> None:
     given = ["--model.adapter", str(first / "a" / "adapter"), "--model.name", str(first / "bert")]
-    more = ["--train.max_steps", "1", "--output_dir", str(tmp_path / "out")]
+    more = ["--train.max_steps", "1", "--output_dir", str(tmp_path / "out"), *quick(tmp_path)]
     assert train(load_config([*FLAGS, *given, *more])) == 0
     record = read_record(tmp_path / "out" / "config.yaml").model
     assert (record.name, record.adapter) == (given[3], given[1])
@@ -122,12 +131,12 @@ def optimised(tmp_path_factory) -> dict[int, dict[str, dict]]:
     """[ranks][optimiser and stage], trained in one start of the ranks."""
     place = tmp_path_factory.mktemp("optimised")
     few(place)
-    model, patch = tiny_bert(place / "bert"), pytest.MonkeyPatch()
+    model, patch = tiny_bert(place / "bert", layers=3), pytest.MonkeyPatch()
     patch.setenv("TORCHDYNAMO_DISABLE", "1")  # Muon compiles itself, which takes a minute
     found = {}
     for world in (1, 2):
         cases = [
-            {"name": f"{kind}/{stage}", "steps": 4,
+            {"name": f"{kind}/{stage}", "steps": 3,
              "args": [*arguments(model, world, stage, 4, "fp32"), "--train.optimizer", kind]}
             for kind, stages in STAGES.items() for stage in stages
         ]  # fmt: skip
@@ -164,9 +173,11 @@ def test_a_stage_that_cannot_carry_an_optimiser_is_refused(first, tmp_path) -> N
 
 
 def test_dims_of_the_base_that_a_run_leaves_are_told(first, tmp_path, capsys) -> None:
-    at = ["--model.name", str(first / "bert"), "--objective.dims", "8,32", "--train.max_steps", "1"]
+    at = ["--model.name", str(first / "bert"), "--objective.dims", "8,32", "--train.max_steps", "1",
+          *quick(tmp_path)]  # fmt: skip
     assert train(load_config([*FLAGS, *at, "--output_dir", str(tmp_path / "a")])) == 0
-    given = ["--model.adapter", str(tmp_path / "a" / "adapter"), "--train.max_steps", "1"]
+    given = ["--model.adapter", str(tmp_path / "a" / "adapter"), "--train.max_steps", "1",
+             *quick(tmp_path)]  # fmt: skip
     capsys.readouterr()
     assert train(load_config([*FLAGS, *given, "--output_dir", str(tmp_path / "b")])) == 0
     output = capsys.readouterr().out

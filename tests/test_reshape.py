@@ -58,7 +58,7 @@ def flags(base: Path, out: Path, world: int, stage: int, *more: str) -> list[str
 def prepare(home: Path) -> Path:
     rows = [{"anchor": f"a boat {i} on lake {i % 7}", "positive": f"ship {i}"} for i in range(50)]
     (home / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return tiny_bert(home / "base")
+    return tiny_bert(home / "base", layers=2)
 
 
 def losses(out: Path) -> dict[int, list[float]]:
