@@ -188,8 +188,29 @@ def test_quick_suites_run_end_to_end_and_leave_the_csv_alone(suite, tmp_path):
         assert any(part in line for line in rows), part
 
 
+def parts_in(out: Path) -> dict[str, list[dict]]:
+    """The rows of each part."""
+    rows = [json.loads(line) for line in (out / "rows.jsonl").read_text().splitlines()]
+    return {part: [r for r in rows if r["part"] == part] for part in {r["part"] for r in rows}}
+
+
+def check_dry(rows: list[dict]) -> None:
+    assert len(rows) > 1 and all(r["dry_run"] for r in rows), rows
+    assert not any(r.get("ok") is False for r in rows), rows
+
+
+def test_a_part_of_gpu_check_by_itself(tmp_path):
+    """As gpu_check.py starts it, but for the imports."""
+    words = ["benchmarks/gpu_check.py", "--part", "attention", "--dry", "--out", str(tmp_path)]
+    code, said = run_command(words, ROOT, tmp_path / "log")
+    assert code == 0, said[-3000:]
+    (found,) = parts_in(tmp_path).items()
+    assert found[0] == "attention"
+    check_dry(found[1])
+
+
 def test_gpu_check_reports_although_a_part_breaks(tmp_path):
-    """A dry run of four parts, one broken on purpose, in a copy of benchmarks/."""
+    """A dry run of three parts, one broken on purpose, in a copy of benchmarks/."""
     for name in ("mipic_llm", "launch", "ds_configs"):
         (tmp_path / name).symlink_to(ROOT / name)
     shutil.copytree(ROOT / "benchmarks", tmp_path / "benchmarks")
@@ -202,17 +223,15 @@ def test_gpu_check_reports_although_a_part_breaks(tmp_path):
     out = tmp_path / "out"
     done = subprocess.run(
         [sys.executable, str(tmp_path / "benchmarks" / "gpu_check.py"), "--dry", "--budget", "600",
-         "--out", str(out), "--only", "attention", "chunks", "losses", "qwen3_lora"],
+         "--out", str(out), "--only", "chunks", "losses", "qwen3_lora"],
         env=os.environ | {"PYTHONPATH": ""}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 1, done.stdout + done.stderr
-    rows = [json.loads(line) for line in (out / "rows.jsonl").read_text().splitlines()]
-    by_part = {part: [r for r in rows if r["part"] == part] for part in {r["part"] for r in rows}}
-    assert by_part.keys() == {"attention", "chunks", "losses", "qwen3_lora"}
+    by_part = parts_in(out)
+    assert by_part.keys() == {"chunks", "losses", "qwen3_lora"}
     (lost,) = by_part.pop("chunks")
     assert lost["ok"] is False and "ZeroDivisionError" in lost["note"]
-    for part, found in by_part.items():
-        assert len(found) > 1 and all(r["dry_run"] for r in found), part
-        assert not any(r.get("ok") is False for r in found), part
+    for found in by_part.values():
+        check_dry(found)
     assert "parts that did not end: chunks: exit code 1" in done.stdout
     assert "ZeroDivisionError" in (out / "log.txt").read_text()

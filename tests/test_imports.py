@@ -7,6 +7,7 @@ count too. `python tests/test_imports.py` prints the graph with the lines of eac
 from __future__ import annotations
 
 import ast
+import json
 import os
 import subprocess
 import sys
@@ -138,37 +139,57 @@ def test_a_training_starts_without_plan_or_study(tmp_path):
     assert code == 0, said
 
 
-def fresh(code: str) -> None:
-    """Run in a new process, which must end well."""
+FORKED = """
+import json, os, sys, traceback, torch
+assert 'torch._dynamo' not in sys.modules and 'TORCHDYNAMO_DISABLE' not in os.environ
+for name, code in json.loads(sys.argv[1]).items():
+    if not os.fork():
+        sys.stderr = os.fdopen(os.dup(1), 'w')
+        try:
+            exec(code, {})
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    print(name, 'ended with', os.wait()[1], flush=True)
+"""
+UNCOMPILED = """
+import os, sys, mipic_llm.quiet
+mipic_llm.quiet.import_uncompiled({package!r})
+assert {{{package!r}, 'torch._dynamo'}} <= sys.modules.keys()
+assert 'torch._inductor.compile_fx' not in sys.modules
+assert 'TORCHDYNAMO_DISABLE' not in os.environ
+"""
+# DeepSpeed asks of an optimizer whether it is Muon, by an import.
+OPTIMIZER = """
+import sys, torch
+from mipic_llm.runtime.optimizer import make_optimizer
+one = torch.nn.Parameter(torch.zeros(2))
+make_optimizer([{'params': [one]}], {one: 'one'}, 'adamw', 1)
+from deepspeed.runtime.zero.muon.muon_optimizer import MuonWithAuxAdam
+assert 'torch._inductor.compile_fx' not in sys.modules
+"""
+WITHOUT = {
+    "bitsandbytes": UNCOMPILED.format(package="bitsandbytes"),
+    "muon": UNCOMPILED.format(package="deepspeed.runtime.zero.muon.muon_optimizer"),
+    "an optimizer": OPTIMIZER,
+}
+
+
+@pytest.fixture(scope="module")
+def told() -> str:
+    """How each of WITHOUT ended, forked from one new process that has imported torch alone."""
     env = {k: v for k, v in os.environ.items() if k != "TORCHDYNAMO_DISABLE"}
     done = subprocess.run(
-        [sys.executable, "-c", code], env=env | {"PYTHONPATH": str(ROOT)}, capture_output=True,
-        text=True, check=False,
+        [sys.executable, "-c", FORKED, json.dumps(WITHOUT)], env=env | {"PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
 
 
-@pytest.mark.parametrize("package", ["bitsandbytes", "deepspeed.runtime.zero.muon.muon_optimizer"])
-def test_what_a_start_imports_comes_without_the_compiler(package):
-    fresh(
-        "import os, sys, mipic_llm.quiet\n"
-        f"mipic_llm.quiet.import_uncompiled({package!r})\n"
-        f"assert {{{package!r}, 'torch._dynamo'}} <= sys.modules.keys()\n"
-        "assert 'torch._inductor.compile_fx' not in sys.modules\n"
-        "assert 'TORCHDYNAMO_DISABLE' not in os.environ\n"
-    )
-
-
-def test_an_optimizer_is_made_without_the_compiler():
-    """DeepSpeed then asks of it whether it is Muon, by an import."""
-    fresh(
-        "import sys, torch\n"
-        "from mipic_llm.runtime.optimizer import make_optimizer\n"
-        "one = torch.nn.Parameter(torch.zeros(2))\n"
-        "make_optimizer([{'params': [one]}], {one: 'one'}, 'adamw', 1)\n"
-        "from deepspeed.runtime.zero.muon.muon_optimizer import MuonWithAuxAdam\n"
-        "assert 'torch._inductor.compile_fx' not in sys.modules\n"
-    )
+@pytest.mark.parametrize("name", WITHOUT)
+def test_what_a_start_imports_comes_without_the_compiler(told, name):
+    assert f"{name} ended with 0\n" in told, told[-4000:]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
