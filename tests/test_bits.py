@@ -9,6 +9,7 @@ import pytest
 import torch
 from sentence_transformers.util import quantize_embeddings
 from test_evaluation_tasks import LAYERS, Encoder, retrieval, whole_suite
+from tiny_models import few
 from torch.nn.functional import normalize
 
 from mipic_llm.commands.evaluate import main
@@ -156,9 +157,9 @@ def test_bits_that_are_none_are_refused() -> None:
 
 
 def test_the_command_leaves_rows_tables_and_a_picture(tmp_path, capsys) -> None:
-    out = tmp_path / "out"
+    out, texts = tmp_path / "out", few(tmp_path, rows=200)
     main(["--data", "demo", "--dims", "16", "384", "--layers", "6", "--bits", "8", "1",
-          "--bits_text", "demo", "--output_dir", str(out)])  # fmt: skip
+          "--bits_text", str(texts), "--output_dir", str(out)])  # fmt: skip
     told = capsys.readouterr().out
     scores = {s.point: s for s in read_scores(out / "scores.jsonl")}
     assert set(scores) == {Point(6, d, b) for d in (16, 384) for b in (32, 8, 1)}
@@ -167,7 +168,9 @@ def test_the_command_leaves_rows_tables_and_a_picture(tmp_path, capsys) -> None:
     lines = [json.loads(line) for line in (out / "scores.jsonl").read_text().splitlines()]
     assert [row.get("bits") for row in lines].count(None) == 2  # float32 rows as ever
     rows, about = read_rows(out)
-    assert about["bits"]["fitted_on"] == ["demo"] and about["bits"]["texts"] > 1000
+    assert about["bits"]["fitted_on"] == [str(texts)]
+    given = [json.loads(line) for line in texts.read_text().splitlines()]
+    assert about["bits"]["texts"] == len({row[k] for row in given for k in ("anchor", "positive")})
     assert ("prefix", "demo", "spearman", 6, 16, 1) in rows
     assert "ranges of int8 on" in told and "bytes a vector" in told and "384 binary" in told
     assert (out / "bytes.png").stat().st_size > 10_000

@@ -170,7 +170,6 @@ def test_rows_are_empty_where_log_every_leaves_a_step_out(base, tmp_path) -> Non
     assert losses(tmp_path) == [steps[3], steps[5]]  # and the last step is logged
 
 
-@pytest.mark.usefixtures("steps_alone")
 def test_the_rate_is_that_of_all_steps_since_the_last_row(base, tmp_path, monkeypatch) -> None:
     """On a GPU the step that is logged waits for those before it; here each owes half a second."""
     from mipic_llm.training.step import StepRunner

@@ -10,7 +10,7 @@ import pytest
 import torch
 from api_worker import ROWS, settings
 from safetensors.torch import load_file
-from tiny_models import TEXTS, tiny_bert, tiny_qwen3
+from tiny_models import TEXTS, few, tiny_bert, tiny_qwen3
 from torch.nn.functional import normalize
 from transformers import AutoModel, AutoTokenizer
 
@@ -23,8 +23,13 @@ from mipic_llm.model.files import exported
 from mipic_llm.types import Point, Score
 
 
+def judged(base: Path) -> Path:
+    """Graded pairs of the demo, few: they are scored in each run and at each scale."""
+    return few(base.parent, "validation", 60)
+
+
 def train(base: Path, out: Path, seed: int, **more) -> Path:
-    own = settings(str(base)) | {"seed": seed, "validation": "demo"}
+    own = settings(str(base)) | {"seed": seed, "validation": str(judged(base))}
     own["train"] = own["train"] | {"learning_rate": 3e-2, "precision": "fp32"}
     return mipic_llm.train(ROWS, output_dir=out, **own | more).path
 
@@ -142,7 +147,7 @@ def test_sweep(runs, tmp_path, capsys):
         out / "adapter" / "README.md").read_text()  # fmt: skip
     # Each row is what `mipic evaluate` says of a model of that scale, and 1 the run as trained.
     for scale, folder in (("1", runs["one"] / "adapter"), ("0", runs["base"])):
-        found = mipic_llm.evaluate(folder, "demo", dims=[16], layers=[4],
+        found = mipic_llm.evaluate(folder, str(judged(runs["base"])), dims=[16], layers=[4],
                                    output_dir=tmp_path / scale)  # fmt: skip
         want = {s.metric: s.value for s in found}
         mine = {r["metric"]: r["value"] for r in rows

@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 from api_worker import settings
-from tiny_models import SENTENCES, tiny_bert
+from tiny_models import SENTENCES, few, tiny_bert
 
 import mipic_llm
 from mipic_llm.config import load_config
@@ -65,7 +65,8 @@ def test_a_run(tmp_path) -> None:
     """In chunks too, which the self-check compares with a plain step."""
     rows = [{"query": a, "pos": [f"{a} {n}" for n in range(1 + i % 3)]}
             for i, a in enumerate(SENTENCES)]  # fmt: skip
-    own = settings(str(tiny_bert(tmp_path / "base"))) | {"validation": "demo"}
+    pairs = few(tmp_path, "validation", 40)
+    own = settings(str(tiny_bert(tmp_path / "base"))) | {"validation": str(pairs)}
     own["train"] = own["train"] | {"chunk_size": 5, "selfcheck": "true"}
     runs = [mipic_llm.train(rows, output_dir=tmp_path / how, **own | {"data.positives": how})
             for how in ("averaged", "each")]  # fmt: skip

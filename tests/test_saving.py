@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from ranks import start_ranks
-from tiny_models import tiny_bert
+from tiny_models import few, tiny_bert
 
 from mipic_llm.config import load_config
 from mipic_llm.errors import EXIT_DONE
@@ -23,12 +23,15 @@ from mipic_llm.training import loop
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory) -> Path:
-    return tiny_bert(tmp_path_factory.mktemp("base"))
+    folder = tmp_path_factory.mktemp("base")
+    few(folder)
+    return tiny_bert(folder / "bert")
 
 
 def flags(base: Path, out: Path, *more: str) -> list[str]:
     return ["--model.name", str(base), "--objective.dims", "8", "32", "--data.max_length", "16",
             "--data.validation", "none", "--train.batch_size", "4", "--train.selfcheck", "false",
+            "--data.train", str(base.parent / "train" / "demo.jsonl"),
             "--train.save_every", "4", "--train.keep_checkpoints", "0", "--export.rehearse",
             "false", "--tracking.mlflow", "off", "--output_dir", str(out), *more]  # fmt: skip
 

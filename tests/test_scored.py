@@ -91,6 +91,7 @@ def train(base: Path, out: Path, sources: str, *more: str, world: int = 1) -> li
         "--recipe", "none", "--model.name", str(base / "bert"), "--objective.dims", "4,16,32",
         "--data.max_length", "16", "--data.validation", str(base / "scored.jsonl"),
         "--train.learning_rate", "5e-3", "--tracking.mlflow", "off", "--sia.layers", "2,4",
+        "--export.rehearse", "false",
         "--pic.ladder", "4@2,32@4", "--output_dir", str(out), "--data.train",
         *(str(base / name) for name in sources.split(",")), *more,
     ])  # fmt: skip

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from ranks import ROOT, run_command, server
 from scipy.stats import rankdata, spearmanr
-from tiny_models import tiny_bert
+from tiny_models import few, tiny_bert
 
 from mipic_llm.commands.study import main
 from mipic_llm.errors import UserError
@@ -236,7 +236,7 @@ def test_interval_holds_the_truth_and_excludes_zero_when_it_should():
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("study")
-    model = tiny_bert(folder / "bert")
+    model, pairs = tiny_bert(folder / "bert"), few(folder, "validation", 120)
     yaml = folder / "small.yaml"
     yaml.write_text(f"""
 methods: {{mrl: {{objective.name: mrl}}, mipic: {{}}}}
@@ -249,8 +249,9 @@ settings:
   train.max_steps: 2
   train.batch_size: 4
   data.max_length: 16
+  data.train: {few(folder)}
   data.validation: none
-evaluate: {{data: demo, layers: [2, 4], dims: [8, 32], pca_text: demo}}
+evaluate: {{data: {pairs}, layers: [2, 4], dims: [8, 32], pca_text: {few(folder)}}}
 averages: {{sts: [demo]}}
 """)
     out = folder / "out"

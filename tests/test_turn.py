@@ -9,7 +9,7 @@ import pytest
 import torch
 from api_worker import settings
 from safetensors.torch import load_file
-from tiny_models import SENTENCES, TEXTS, tiny_bert
+from tiny_models import SENTENCES, TEXTS, few, tiny_bert
 from torch.nn.functional import normalize
 
 import mipic_llm
@@ -22,7 +22,7 @@ TEXT = sorted({text for row in ROWS for text in row.values()})
 
 
 def train(base: Path, out: Path, **more) -> Path:
-    own = settings(str(base)) | {"validation": "demo"}
+    own = settings(str(base)) | {"validation": str(few(base.parent, "validation", 40))}
     own["model"] = {"name": str(base), "rotate": "centred"}
     own["train"] = own["train"] | {"precision": "fp32"} | more.pop("train", {})
     return mipic_llm.train(ROWS, output_dir=out, **own | more).path
