@@ -21,7 +21,7 @@ from mipic_llm.commands import evaluate
 from mipic_llm.config import load_config
 from mipic_llm.data.demo import demo_path
 from mipic_llm.errors import UserError
-from mipic_llm.evaluation import judge, show
+from mipic_llm.evaluation import judge, show, timing
 from mipic_llm.evaluation.encode import encode
 from mipic_llm.evaluation.open import free, open_finished
 from mipic_llm.export.portable import EmbeddingSpec
@@ -223,6 +223,32 @@ def test_vectors_that_are_not_finite_are_no_figures(models, tmp_path) -> None:
             else (nullcontext())
         ):
             encode(opened.engine, opened.encoder, texts, [2], batch_size=2)
+
+
+@pytest.mark.parametrize("stage", ["zero0", "zero3"])
+def test_the_time_of_a_query_to_each_layer(models, monkeypatch, stage) -> None:
+    """By a clock that only the layers (1, 2, 3, 4 ms), the tokens (10) and the norm (20) move."""
+    start()
+    opened = open_finished(load_config(["--ds_config", stage]), models["prompted"])
+    model, clock, asked = opened.engine.module.backbone.model, [0.0], []
+
+    def moves(milliseconds: float):
+        return lambda *_: clock.__setitem__(0, clock[0] + milliseconds / 1000)
+
+    for number, layer in enumerate(model.layers, 1):
+        layer.register_forward_pre_hook(moves(number))
+    model.norm.register_forward_pre_hook(moves(20))
+    ids = opened.encoder.ids
+    known = type(opened.encoder)
+    monkeypatch.setattr(known, "ids", lambda _, *a: (asked.append(a), moves(10)(), ids(*a))[-1])
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
+    texts = [f"text {i}" for i in range(60)]
+    hooks = [len(layer._forward_hooks) for layer in model.layers]
+    times = timing.query_times(opened.engine, opened.encoder, texts, [1, 3, 4], "query")
+    assert times == pytest.approx({1: 11, 3: 16, 4: 40})
+    assert asked == [([text], "query") for text in texts[:5] + texts[:50]]
+    assert [len(layer._forward_hooks) for layer in model.layers] == hooks
+    opened.engine.close()
 
 
 @pytest.mark.parametrize("stage", ["zero0", "zero3"])

@@ -32,7 +32,7 @@ class EvaluateFlags(Section, frozen=False):
         "--pca_text, else the texts that are scored, without labels")  # fmt: skip
     centre: bool = opt(False, "--bits 1: take off each channel's mean over that text first")
     asymmetric: bool = opt(False, "searches: also queries of each layer against documents of every "
-                           "other")  # fmt: skip
+                           "other, and the time of a query to each layer")  # fmt: skip
     old: str | None = opt(None, "searches: also this older model's queries, and the new ones, "
                           "against its document vectors")  # fmt: skip
     layers: list[int] | None = opt(None, "layers to score (1-based); None = all")

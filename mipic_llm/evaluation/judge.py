@@ -29,7 +29,8 @@ from mipic_llm.evaluation.searches import (
 )
 from mipic_llm.evaluation.show import depth_figure, write_and_show
 from mipic_llm.evaluation.suite import Rows, about, all_points, run_suite
-from mipic_llm.evaluation.tasks.base import Task
+from mipic_llm.evaluation.tasks.base import QUERY, Task
+from mipic_llm.evaluation.timing import query_times
 from mipic_llm.report import write_rows
 from mipic_llm.report.index import index_table
 from mipic_llm.report.plots import save
@@ -92,11 +93,13 @@ def evaluate(config: Config) -> int:
         scores[PREFIX] += run_mteb(mteb_tasks, vectors, layers=read, points=whole,
                                    name=Path(name).name)  # fmt: skip
     scores = {family: found for family, found in scores.items() if found}
+    times = _times(opened, tasks, layers) if flags.asymmetric else {}
     for one in filter(None, (opened, old)):
         one.engine.close()
     if dist.rank() == 0:
         facts = about(tasks, opened.encoder, name)
         facts |= {"old": flags.old} if flags.old else {}
+        facts |= {"query_ms": times} if times else {}
         if len(bits) > 1:
             facts["bits"] = {"fitted_on": list(flags.bits_text or flags.pca_text) or "the data",
                              "texts": len(fitted) or None, "centred": flags.centre}  # fmt: skip
@@ -117,8 +120,9 @@ def _write(
     for old in ("rows.npz", "bytes.png", "asymmetric.png"):
         (out / old).unlink(missing_ok=True)
     write_and_show(out, scores, facts["max_length"])
-    if found := asymmetric_tables(scores) if flags.asymmetric else "":
-        save(depth_figure(scores), out / "asymmetric.png")
+    times = facts.get("query_ms", {})
+    if found := asymmetric_tables(scores, times) if times else "":
+        save(depth_figure(scores, times), out / "asymmetric.png")
         print(f"\n{found}\n\nplot: {out / 'asymmetric.png'}", flush=True)
     if flags.old:
         print(f"\nnew: {name}, old: {flags.old}\n\n{index_table(scores, rows)}", flush=True)
@@ -150,6 +154,12 @@ def _older(config: Config, name: str, widest: int) -> Opened:
         raise UserError(f"--old: {name} has {opened.width} channels, {widest} are to be scored; "
                         f"give --dims of at most {opened.width}")  # fmt: skip
     return opened
+
+
+def _times(opened: Opened, tasks: Sequence[Task], layers: Sequence[int]) -> dict[int, float]:
+    """`query_times` of the searches' own queries."""
+    queries = [text for task in tasks for text in task.texts().get(QUERY, [])]
+    return query_times(opened.engine, opened.encoder, queries, layers, QUERY)
 
 
 def _last_layer(opened: Opened, batch_size: int) -> Encode:

@@ -72,12 +72,16 @@ def by_query_layer(scores: Mapping[str, Iterable[Score]]) -> dict[tuple, dict[tu
     return found
 
 
-def asymmetric_tables(scores: Mapping[str, Iterable[Score]]) -> str:
-    """The matrices as text: queries' layers down, documents' layers across, x 100."""
+def asymmetric_tables(
+    scores: Mapping[str, Iterable[Score]], times: Mapping[int, float]
+) -> str:  # fmt: skip
+    """The matrices as text: queries' layers down, documents' layers across, x 100. times: layer ->
+    milliseconds a query (`evaluation.timing`)."""
     blocks = []
     for (task, metric, dim), cells in by_query_layer(scores).items():
         layers = sorted({layer for key in cells for layer in key})
-        rows = [["queries at", *(f"documents at {n}" for n in layers)]]
-        rows += [[str(k), *(f"{100 * cells[k, n]:.2f}" for n in layers)] for k in layers]
+        rows = [["queries at", *(f"documents at {n}" for n in layers), "ms a query"]]
+        rows += [[str(k), *(f"{100 * cells[k, n]:.2f}" for n in layers), f"{times[k]:.1f}"]
+                 for k in layers]  # fmt: skip
         blocks.append(f"{task}: {metric} x 100, {dim} channels\n{plain_table(rows)}")
     return "\n\n".join(blocks)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +49,13 @@ def points_table(scores: Sequence[Score], words: str) -> str:
     return "\n\n".join(blocks)
 
 
-def depth_figure(scores: dict[str, list[Score]]) -> Any:
-    """Quality of queries of each layer against documents of the deepest, a curve per dim."""
+def depth_figure(scores: dict[str, list[Score]], times: Mapping[int, float]) -> Any:
+    """Quality of queries of each layer against documents of the deepest, a curve per dim, over the
+    time of a query. times: layer -> milliseconds (`evaluation.timing`)."""
     panels: Panels = {}
     for (task, metric, dim), cells in by_query_layer(scores).items():
         last = max(layer for _, layer in cells)
         curve = {k: Estimate(100 * v) for (k, n), v in sorted(cells.items()) if n == last}
         panels.setdefault(f"{task}: {metric}", {})[f"{dim} channels"] = curve
     return curves_figure(panels, "quality x 100, documents at the deepest layer", (5.4, 3.9),
-                         "layer of the queries")  # fmt: skip
+                         "milliseconds a query, to layer (n)", places=times)  # fmt: skip

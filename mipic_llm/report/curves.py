@@ -138,23 +138,32 @@ def bytes_table(scores: Mapping[str, Sequence[Score]]) -> str:
 
 def curves_figure(
     panels: Mapping[str, Curves], ylabel: str, size: tuple[float, float] = (4.6, 3.5),
-    xlabel: str = "dimensions kept",
+    xlabel: str = "dimensions kept", places: Mapping[int, float] | None = None,
 ) -> Any:  # fmt: skip
-    """Quality against size, one panel per title, spread as error bars. -> a matplotlib Figure."""
+    """Quality against size, one panel per title, spread as error bars. -> a matplotlib Figure.
+
+    places: where each size stands on the axis, in the unit of xlabel, with the size in brackets;
+    None = side by side.
+    """
     figure, grid, _ = panel_figure(len(panels), size)
     names = list(dict.fromkeys(name for curves in panels.values() for name in curves))
     for axes, (title, curves) in zip(grid, panels.items(), strict=True):
         dims = sorted({dim for curve in curves.values() for dim in curve})
+        at = places or {dim: place for place, dim in enumerate(dims)}
+        words = [f"{at[dim]:.1f}\n({dim})" if places else str(dim) for dim in dims]
+        if places:  # twelve at most, the last one always
+            words = [w if (len(words) - 1 - i) % -(-len(words) // 12) == 0 else ""
+                     for i, w in enumerate(words)]  # fmt: skip
         for number, (name, curve) in enumerate(curves.items()):
-            nudge = 0.05 * (number - (len(curves) - 1) / 2)  # error bars side by side
+            nudge = 0 if places else 0.05 * (number - (len(curves) - 1) / 2)  # bars side by side
             known = {d: e for d, e in sorted(curve.items()) if math.isfinite(e.mean)}
             axes.errorbar(
-                [dims.index(d) + nudge for d in known], [e.mean for e in known.values()],
+                [at[d] + nudge for d in known], [e.mean for e in known.values()],
                 yerr=[0.0 if math.isnan(e.spread) else e.spread for e in known.values()],
                 markersize=5.5, linewidth=1.6, capsize=2.5, elinewidth=0.9, label=name,
                 **style(names.index(name)),
             )  # fmt: skip
-        axes.set_xticks(range(len(dims)), [str(d) for d in dims])
+        axes.set_xticks([at[dim] for dim in dims], words)
         axes.margins(x=0.06, y=0.14)
         _titled(axes, title, xlabel)
     grid[0].set_ylabel(ylabel)
