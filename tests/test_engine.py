@@ -103,6 +103,22 @@ def test_gradients_together_are_those_one_by_one(stage, bucket, chunks, monkeypa
         assert torch.equal(a, b)
 
 
+def test_an_unknown_deepspeed_is_left_as_it_is(monkeypatch, capsys) -> None:
+    """Its next version may give the methods that are replaced other arguments."""
+
+    class Strange:
+        dtype = torch.bfloat16
+
+    own = Strange()
+    monkeypatch.setattr(quickened.deepspeed, "__version__", "0.19.9+local")
+    quickened.quicken(own, "adamw")
+    assert not vars(own)
+    assert "note: DeepSpeed 0.19.9+local does its own" in capsys.readouterr().out
+    monkeypatch.setattr(quickened.deepspeed, "__version__", "0.19.8+local")
+    with pytest.raises(AttributeError):  # it looks at the optimizer
+        quickened.quicken(own, "adamw")
+
+
 def trained_as(kind: str) -> dict[str, dict]:
     """What each weight of a small model is trained with."""
     module = nn.Module()

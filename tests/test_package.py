@@ -109,6 +109,16 @@ def test_test_tools_are_pinned():
         assert re.search(rf"^{name}==", pinned, re.M), name
 
 
+def test_the_lowest_versions_are_those_that_were_tested():
+    accepted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    tested = dict(re.findall(r"^([\w-]+)==(.+)$", (ROOT / "tests/lowest.txt").read_text(), re.M))
+    lowest = {n: v for need in accepted for n, v in re.findall(r"^(.+?)>=([\d.]+)", need)}
+    assert lowest.pop("torch") == "2.10"
+    assert set(lowest) == set(tested)
+    for name, version in tested.items():
+        assert re.fullmatch(rf"{re.escape(lowest[name])}(\.0)*", version), name
+
+
 def test_commands_without_a_repository(outside, tmp_path):
     text = run(["-m", "mipic_llm"], tmp_path, outside)
     assert all(re.search(rf"^  {name} ", text, re.M) for name in COMMANDS)

@@ -10,7 +10,11 @@ from torch import Tensor, nn
 from mipic_llm.config import Config
 from mipic_llm.errors import UserError
 from mipic_llm.quiet import import_uncompiled
+from mipic_llm.runtime.ranks import say
 from mipic_llm.runtime.reduction import simplify
+from mipic_llm.runtime.start import deepspeed
+
+QUICKENED = ("0.19.8",)  # DeepSpeed's versions whose insides `quicken` was written for
 
 
 def parameter_groups(module: nn.Module, config: Config) -> list[dict[str, Any]]:
@@ -73,7 +77,11 @@ def undo_first_step(optimizer: Any) -> None:
 
 def quicken(optimizer: Any, kind: str) -> None:
     """DeepSpeed's optimizer of ZeRO-1 or 2, for `train.optimizer`, without what costs it many
-    kernels or waits; with offload or without a norm it stays as it is."""
+    kernels or waits; with offload, without a norm or of another version it stays as it is."""
+    if deepspeed.__version__.partition("+")[0] not in QUICKENED:
+        say(f"note: DeepSpeed {deepspeed.__version__} does its own ZeRO-1 and 2; steps of "
+            f"{' or '.join(QUICKENED)} are quicker here, with the same results")  # fmt: skip
+        return
     if optimizer.compute_grad_norm and not optimizer.cpu_offload:
         simplify(optimizer)
         _one_norm(optimizer)
