@@ -71,6 +71,29 @@ def closed_port() -> int:
         return probe.getsockname()[1]
 
 
+def test_a_closed_run_leaves_a_program_as_it_was(tmp_path) -> None:
+    """A notebook that trained calls MLflow with its own patience, and hears it."""
+    names = ("mlflow", "alembic", "urllib3.connectionpool")
+
+    def state():
+        loggers = [logging.getLogger(name) for name in names]
+        return dict(os.environ), [logger.level for logger in loggers], len(loggers[2].filters)
+
+    import mlflow
+
+    logging.getLogger("mlflow").setLevel("INFO")
+    os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = "55"  # the user's
+    before = state()
+    for number in range(2):
+        tracker = MlflowTracker(f"sqlite:///{tmp_path}/m.db", "e", f"run {number}")
+        tracker.metrics({"loss": 1.0}, 1)
+        assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "55"
+        assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "0"
+        tracker.close()
+        assert state() == before
+    assert len(mlflow.MlflowClient(f"sqlite:///{tmp_path}/m.db").search_runs(["1"])) == 2
+
+
 # ---- metrics.jsonl
 
 

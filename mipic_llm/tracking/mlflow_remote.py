@@ -5,7 +5,6 @@ worker thread of mlflow_run.py; mlflow is imported here and in mlflow_model.py.
 from __future__ import annotations
 
 import json
-import logging
 import os
 import posixpath
 import re
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mipic_llm.errors import masked
+from mipic_llm.tracking.lent import Lent
 from mipic_llm.types import Judgement
 
 LONG_VALUE = 500  # characters of a parameter that every MLflow server takes
@@ -76,6 +76,7 @@ class RemoteRun:
         self.began, self.place, self.client = int(time.time() * 1000), None, None
         self.busy_since, self.down = 0.0, False
         self.models: list[str] = []
+        self.lent = Lent()
         self._logged: dict[str, str] = {}
         self._system, self._monitor = system, None
 
@@ -87,8 +88,7 @@ class RemoteRun:
         finally:
             IMPORTED.set()
         level = os.environ.get("MLFLOW_LOGGING_LEVEL", "CRITICAL").upper()
-        for name in ("mlflow", "alembic"):
-            logging.getLogger(name).setLevel(level)
+        self.lent.quiet(level)
         self.busy_since = time.monotonic()
         client = mlflow.MlflowClient(self.uri)
         run = self._attach(client) if self.run_id else None

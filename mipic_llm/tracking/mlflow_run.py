@@ -73,16 +73,9 @@ class MlflowTracker(Tracker):
         self._closing: Status | None = None
         self._settled = threading.Event()  # the run exists, or the first attempt failed
         self._warned = set[str]()
-        # Short patience, unless the user chose otherwise: the worker has its own retry. Set here,
-        # not there: changing the environment beside another thread's getenv is not safe.
-        for name, value in (("HTTP_REQUEST_MAX_RETRIES", "0"), ("HTTP_REQUEST_TIMEOUT", "10"),
-                            ("HTTP_REQUEST_BACKOFF_FACTOR", "0"), ("DISABLE_TELEMETRY", "true"),
-                            ("SUPPRESS_PRINTING_URL_TO_STDOUT", "true")):  # fmt: skip
-            os.environ.setdefault(f"MLFLOW_{name}", value)
         self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
         self._thread.start()
-        mine = self._thread.ident  # urllib3 reports every failed attempt; others' stay visible
-        logging.getLogger("urllib3.connectionpool").addFilter(lambda r: r.thread != mine)
+        self.remote.lent.thread = self._thread.ident
 
     @property
     def run_id(self) -> str | None:
@@ -150,6 +143,8 @@ class MlflowTracker(Tracker):
             if now - start > (CLOSE_DOWN if stuck else self._patience):
                 self._warn_away("the last rows were not sent in time")
                 break
+        else:
+            self.remote.lent.give_back()
         with self._wake:
             left = [job.about for job in (self._sending, *self._jobs) if job and job.named]
         for about in left:
