@@ -93,6 +93,19 @@ def test_a_finished_run_frees_its_model(base, tmp_path, stage):
     assert len(run.scores) == 0 and repr(run.scores) and run.scores._repr_html_()
 
 
+def test_a_run_that_failed_at_zero3_holds_no_weights(base, tmp_path):
+    class Fail(mipic_llm.Callback):
+        def on_step(self, run, step, row):
+            self.module = run.engine.module
+            raise ValueError("mine")
+
+    fail, own = Fail(), settings(base) | {"validation": []}
+    with pytest.raises(RuntimeError, match="mine"):
+        mipic_llm.train(ROWS, output_dir=tmp_path, callbacks=[fail], ds_config="zero3", **own)
+    assert not sum(p.numel() for p in fail.module.parameters())
+    assert not sum(p.ds_tensor.numel() for p in fail.module.parameters())
+
+
 @pytest.mark.usefixtures("steps_alone")
 @pytest.mark.parametrize("kind", ["file", "Dataset", "DatasetDict", "pandas", "splits", "pyarrow"])
 def test_every_kind_of_data_trains_alike(base, run, tmp_path, kind):

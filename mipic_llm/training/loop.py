@@ -140,7 +140,10 @@ def _run(config: Config, callbacks: Sequence[Any], rows: Any, validation: Any, s
     finally:
         run.saver.close()
         run.emit("on_end", status)
-    engine.close()
+        # Of a failed run too: at ZeRO-3 DeepSpeed would hold its weights. Among several ranks that
+        # would wait for collectives which a rank that failed does not join.
+        if status != "FAILED" or dist.world_size() == 1:
+            engine.close()
     run.settle()
     return code
 
