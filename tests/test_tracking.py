@@ -71,7 +71,7 @@ def closed_port() -> int:
         return probe.getsockname()[1]
 
 
-def test_a_closed_run_leaves_a_program_as_it_was(tmp_path) -> None:
+def test_a_closed_run_leaves_a_program_as_it_was(tmp_path, monkeypatch) -> None:
     """A notebook that trained calls MLflow with its own patience, and hears it."""
     names = ("mlflow", "alembic", "urllib3.connectionpool")
 
@@ -81,8 +81,8 @@ def test_a_closed_run_leaves_a_program_as_it_was(tmp_path) -> None:
 
     import mlflow
 
-    logging.getLogger("mlflow").setLevel("INFO")
-    os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = "55"  # the user's
+    monkeypatch.setattr(logging.getLogger("mlflow"), "level", logging.INFO)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "55")  # the user's
     before = state()
     for number in range(2):
         tracker = MlflowTracker(f"sqlite:///{tmp_path}/m.db", "e", f"run {number}")
