@@ -27,7 +27,7 @@ def train(folder: Path, make, world: int, stage: int, *more: str) -> Path:
         "--data.train", str(few(folder)), "--data.validation", str(few(folder, "validation", 40)),
         "--train.batch_size", str(8 // world), "--train.max_steps",
         "3", "--train.save_every", "2", "--tracking.mlflow", "off", "--export.rehearse", "false",
-         "--output_dir", str(out),
+        "--output_dir", str(out),
         "--train.learning_rate", "1e-3", *more,
     ]  # fmt: skip
     code, text = run_ranks(world, ROOT / "launch" / "train.py", arguments)
