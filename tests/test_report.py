@@ -237,6 +237,19 @@ def test_comparison_plot_of_many_runs(tmp_path, after):
     assert size_of_png(tmp_path / "c.png") == (1024, 672)
 
 
+def test_sizes_stand_where_they_are_on_an_axis_of_time():
+    """The last of many is always labelled, twelve at most."""
+    times = {n: 10.0 + n**2 for n in range(1, 31)}
+    curve = {n: Estimate(50.0 + n) for n in times}
+    (axes,) = curves_figure({"a": {"x": curve}}, "q", places=times).axes
+    line, *_ = axes.get_lines()  # the others are ends of error bars
+    assert list(line.get_xdata()) == list(axes.get_xticks()) == list(times.values())
+    words = [label.get_text() for label in axes.get_xticklabels()]
+    assert len(list(filter(None, words))) <= 12 and words[-1] == "910.0\n(30)"
+    (axes,) = curves_figure({"a": {"x": curve, "y": curve}}, "q").axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == [*map(str, times)]
+
+
 def test_a_figure_is_saved_as_savefig_would_and_stays_as_it_was(tmp_path):
     curve = {16: Estimate(60.0), 64: Estimate(70.0, 2.0)}
     for i, draw in enumerate(

@@ -12,6 +12,7 @@ from mipic_llm.errors import UserError
 from mipic_llm.evaluation import searches
 from mipic_llm.evaluation.suite import all_points, run_suite
 from mipic_llm.report import index
+from mipic_llm.report.evaluations import read_rows
 from mipic_llm.report.paired import gap_of
 from mipic_llm.types import Point
 
@@ -82,6 +83,9 @@ def test_the_same_model_as_its_older_one_gains_nothing(tmp_path, capsys) -> None
           "--asymmetric", "true", "--output_dir", str(out)])  # fmt: skip
     told = capsys.readouterr().out
     assert "+0.00 [+0.00, +0.00]" in told and "documents at 3   documents at 6" in told
+    assert "documents at 6   ms a query" in told
+    times = read_rows(out)[1]["query_ms"]
+    assert set(times) == {"3", "6"} and 0 < times["3"] < times["6"]
     assert (out / "asymmetric.png").is_file()
 
 
