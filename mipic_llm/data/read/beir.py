@@ -129,24 +129,24 @@ def _qrels(parts: Sequence[Part]) -> Qrels:
     found: Qrels = {}
     for part in parts:
         for number, row in part.rows:
-            where = f"{part.path}, {part.unit} {number}"
-            if not (judged := _judgement(row, number, part.path, where)):
+            if not (judged := _judgement(row, number, part)):
                 continue
             query, document, grade = judged
             before = found.setdefault(query, {}).setdefault(document, grade)
             if before != grade:
                 raise UserError(
-                    f"{where}: query {query} and document {document} were judged {before:g} above, "
-                    f"{grade:g} here; keep one"
+                    f"{part.path}, {part.unit} {number}: query {query} and document {document} "
+                    f"were judged {before:g} above, {grade:g} here; keep one"
                 )
     if not found:
         raise UserError(f"{parts[0].path} is empty; give at least one judged document")
     return found
 
 
-def _judgement(row: Any, number: int, path: str, where: str) -> tuple[str, str, float] | None:
+def _judgement(row: Any, number: int, part: Part) -> tuple[str, str, float] | None:
     """-> (query, document, grade) of a line's cells, or of a row with columns; None of a header and
     a blank line. A row without a score is right."""
+    where = f"{part.path}, {part.unit} {number}"
     if isinstance(row, dict) and set(JUDGED) <= row.keys():
         cells = [*(str(row[name]) for name in JUDGED), row.get("score", 1)]
     elif isinstance(row, list):
@@ -163,10 +163,10 @@ def _judgement(row: Any, number: int, path: str, where: str) -> tuple[str, str, 
         return cells[0], cells[1], to_number(cells[2], "score")
     except BadRow as bad:
         if number > 1 or isinstance(row, dict):
-            raise UserError(f"{where}: {bad}; mend that {where.rsplit(' ', 2)[1]}") from None
+            raise UserError(f"{where}: {bad}; mend that {part.unit}") from None
     if any(word in cells[0].lower() for word in ("corpus", "doc", "pid")):
-        raise UserError(f"{path}: its columns are {', '.join(cells)}; BEIR's order is query-id, "
-                        "corpus-id, score")  # fmt: skip
+        raise UserError(f"{part.path}: its columns are {', '.join(cells)}; BEIR's order is "
+                        "query-id, corpus-id, score")  # fmt: skip
     return None  # the header
 
 

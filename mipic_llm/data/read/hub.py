@@ -15,8 +15,9 @@ from mipic_llm.data.read.shapes import plain_row
 from mipic_llm.errors import UserError, one_line
 
 
-def from_hub(spec: str, split: str, cache_dir: str | None = None, stream: bool = False
-             ) -> Part | Tables:  # fmt: skip
+def from_hub(
+    spec: str, split: str, cache_dir: str | None = None, stream: bool = False
+) -> Part | Tables:
     """Rows of `id:config@revision[split]`; where they are judgements in BEIR's layout (query-id,
     corpus-id, score), the tables with the texts too: the configs corpus and queries beside them, or
     of the id without "-qrels". stream: nothing is downloaded first.
