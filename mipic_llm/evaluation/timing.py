@@ -23,7 +23,7 @@ def query_times(
 
     Forwards of the whole model tell of all layers, by the clock at each layer's end, where the
     device is waited for. The last layer's time is that of the whole forward, final norm and pooling
-    included, which for an inner layer are left out.
+    included, which for an inner layer are left out. At ZeRO-3 weights are gathered in that time.
     """
     backbone = engine.module.backbone
     stack, n_layers, training = layers_of(backbone.model), backbone.n_layers, engine.module.training
