@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,9 +21,11 @@ from mipic_llm.evaluation.tasks.base import StsTask
 from mipic_llm.evaluation.tasks.classification import ClassificationTask, LabelledTexts
 from mipic_llm.evaluation.tasks.pairs import LabelledPairs, PairsTask
 from mipic_llm.evaluation.tasks.retrieval import METRICS, RetrievalTask
-from mipic_llm.report import read_scores
+from mipic_llm.report import read_scores, write_scores
+from mipic_llm.runtime import checkpoint, saving
 from mipic_llm.training import loop
 from mipic_llm.training.evaluator import Evaluator
+from mipic_llm.training.run import CallbackError
 from mipic_llm.types import Point, Score
 
 SCRIPT = ROOT / "launch" / "train.py"
@@ -126,6 +129,51 @@ def test_the_best_is_the_first_of_equals_and_a_number(base, tmp_path, monkeypatc
         assert loop.train(config) == 0
         assert len(losses(out)) == steps
         assert [p.name for p in (out / "best").iterdir()] == [f"step-{best:08d}"]
+
+
+@pytest.mark.usefixtures("steps_alone")
+def test_the_best_that_a_checkpoint_speaks_of_stays(base, tmp_path, monkeypatch) -> None:
+    """The disk does not take step 3, which is told when step 4 is looked at, so that step 4 is the
+    best when it is saved; nor is step 5, a new best, known to a checkpoint when the run ends. It
+    goes on from step 4, which is not evaluated again, and ends with the weights of that one."""
+    values = {2: 0.5, 3: 0.55, 4: 0.52, 5: 0.6}
+    asked, loaded, load, write = [], [], checkpoint.load, saving._write
+    looked = threading.Event()
+
+    def figures(self, points, stage):
+        step = self.run.step if stage == "during" else None
+        asked.append(step)
+        looked.set() if step == 4 else None
+        found = [Score("pairs", "spearman", p, values.get(step, 0.0), 64) for p in points]
+        write_scores(self.path, found, append=stage != "before", step=step, stage=stage)
+        return found
+
+    def written(fresh, *rest):
+        if fresh.name == ".step-00000003.new" and looked.wait(60):
+            raise saving.NotWritten("no room")
+        return write(fresh, *rest)
+
+    class Ends:
+        def on_step(self, run, step, row):
+            if step == 6:
+                raise RuntimeError("it ends here")
+
+    monkeypatch.setattr(Evaluator, "_score", figures)
+    monkeypatch.setattr(saving, "_write", written)
+    monkeypatch.setattr(checkpoint, "load", lambda path, *a, **k: (
+        loaded.append(path), load(path, *a, **k))[1])  # fmt: skip
+    out = tmp_path / "out"
+    more = ["--eval.every", "1", "--train.max_steps", "7", "--train.save_every", "4", "--eval.best",
+            BEST]  # fmt: skip
+    with pytest.raises(CallbackError, match="it ends here"):
+        loop.train(load_config(flags(base, out, *more)), [Ends()])
+    assert sorted(p.name for p in (out / "best").iterdir()) == ["step-00000004", "step-00000005"]
+    del values[5], asked[:]
+    assert loop.train(load_config(flags(base, out, *more, "--train.resume", "auto"))) == 0
+    assert asked == [5, 6, 7, None]
+    assert loaded == [out / "checkpoints" / "step-00000004", out / "best" / "step-00000004"]
+    steps = [row["step"] for row in during(out) if (row["layer"], row["dim"]) == (4, 8)]
+    assert steps == [1, 2, 3, 4, 5, 6, 7]
 
 
 @pytest.mark.parametrize(

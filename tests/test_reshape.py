@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import torch
 from ranks import ROOT, run_ranks
 from tiny_models import tiny_bert
 
@@ -103,6 +104,10 @@ def test_losses_are_those_of_the_uninterrupted_run(kind, tmp_path):
         for step, (loss, rate, norm) in found.items():
             assert [loss, rate] == pytest.approx(whole[step][:2], rel=2e-6), (pair, step)
             assert norm == pytest.approx(whole[step][2], rel=2e-3), (pair, step)
+        if pair[1][0] == 2:  # where ranks changed they are as at a start: each draws by itself
+            saved = out / "checkpoints" / f"step-{2 * STOP:08d}"
+            drawn = [torch.load(saved / f"rank_{n}.pt", weights_only=False)["rng"] for n in (0, 1)]
+            assert not torch.equal(*(one["torch"] for one in drawn)), pair
         for name, old, new in zip(("ranks", "ZeRO stage"), *pair, strict=True):
             line = f"from step {STOP} on: {name} {old} -> {new}\n"
             recorded = f"# {line}" in (out / "config.yaml").read_text()

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from ranks import ROOT, run_ranks, start_ranks
 from tiny_models import few, tiny_bert
 
@@ -112,6 +113,8 @@ def test_only_complete_checkpoints_are_found(whole, tmp_path):
     shutil.copytree(reference / "checkpoints", folder)
     newest, older = sorted(folder.glob("step-*"), reverse=True)[:2]
     assert checkpoint.newest_complete(folder) == newest
+    drawn = [torch.load(newest / f"rank_{n}.pt", weights_only=False)["rng"] for n in (0, 1)]
+    assert not torch.equal(*(one["torch"] for one in drawn)), "ranks have the same dropout"
     damage = {
         "altered": lambda p: _flip_a_byte(next(f for f in p.rglob("*.pt"))),
         "missing": lambda p: (p / "rank_1.pt").unlink(),
