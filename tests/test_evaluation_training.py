@@ -172,6 +172,7 @@ def test_the_best_that_a_checkpoint_speaks_of_stays(base, tmp_path, monkeypatch)
     assert loop.train(load_config(flags(base, out, *more, "--train.resume", "auto"))) == 0
     assert asked == [5, 6, 7, None]
     assert loaded == [out / "checkpoints" / "step-00000004", out / "best" / "step-00000004"]
+    assert sorted(p.name for p in (out / "best").iterdir()) == ["left-1", "step-00000004"]
     steps = [row["step"] for row in during(out) if (row["layer"], row["dim"]) == (4, 8)]
     assert steps == [1, 2, 3, 4, 5, 6, 7]
 

@@ -228,8 +228,13 @@ def test_what_may_change_takes_effect_and_is_recorded(base, copy, capsys):
 
 def test_going_back_sets_the_later_steps_aside(base, copy, capsys):
     folder, before = copy / "checkpoints", losses(copy)
-    path = str(folder / "step-00000002")
+    path, torn = str(folder / "step-00000002"), folder / ".step-00000004.new" / "deepspeed"
+    torn.mkdir(parents=True)  # of a run of more ranks that was killed in a save
+    (torn / "bf16_zero_pp_rank_7_mp_rank_00_optim_states.pt").write_bytes(b"x")
     assert run(base, copy, "--train.resume", path, "--train.keep_checkpoints", "2") == EXIT_DONE
+    assert names(folder / "step-00000004" / "deepspeed") == names(
+        folder / "left-1" / "step-00000004" / "deepspeed"
+    )
     assert names(folder) == ["left-1", "step-00000004", "step-00000006"]
     assert names(folder / "left-1") == ["step-00000004", "step-00000006"]
     assert f"moved to {folder / 'left-1'}" in capsys.readouterr().out
@@ -264,13 +269,15 @@ def test_an_older_checkpoint_that_holds_more_is_gone_on_from(base, copy):
 
 
 class Poison:
-    """Makes a trained weight nan before step `at`, on this rank."""
+    """Makes a trained weight nan before step `at`, on this rank. rows: of that step."""
 
     def __init__(self, at: int) -> None:
-        self.at = at
+        self.at, self.rows = at, []
 
     def on_step(self, run, step, row):
         if step == self.at - 1:
+            plan = run.data.plan
+            self.rows = [str(n + 1) for _, n in plan.batch(*plan.position(step))]
             trained = [p for p in run.engine.module.parameters() if p.requires_grad]
             trained[0].data.fill_(float("nan"))
 
@@ -279,23 +286,32 @@ class Poison:
 def test_a_loss_that_is_not_finite_stops_before_a_save(base, tmp_path, every):
     """Step 6 is the first bad one, and would have been saved."""
     out = tmp_path / "out"
+    poison = Poison(6)
     with pytest.raises(UserError) as error:
-        run(base, out, "--train.log_every", str(every), callbacks=[Poison(6)])
-    line = str(error.value)
-    assert line.startswith("step 6: loss/") and "the gradient not finite" in line
+        run(base, out, "--train.log_every", str(every), callbacks=[poison])
+    line, rows = str(error.value), ", ".join(poison.rows)
+    assert line.startswith("step 6: loss/")
+    assert f"the gradient not finite, on rows {rows} of " in line
     assert "step-00000004 with --train.resume auto" in line and "\n" not in line
     assert names(out / "checkpoints") == ["step-00000002", "step-00000004"]
     assert not (out / "adapter").exists()
     assert run(base, out, "--train.resume", "auto", "--train.learning_rate", "1e-5") == EXIT_DONE
 
 
-def test_a_stop_asked_for_looks_at_the_steps_that_nobody_looked_at(base, tmp_path):
-    """Nothing else would: the step is not logged, and what follows is the export."""
+@pytest.mark.parametrize("why", ["stop", "evaluation"])
+def test_a_stop_asked_for_looks_at_the_steps_that_nobody_looked_at(
+    base, tmp_path, monkeypatch, why
+):
+    """Nothing else would: the step is not logged, and what follows is the export. So does an
+    evaluation, which could only be of weights that are no numbers."""
 
     class Stop:
         def on_step(self, run, step, row):
-            return "stop" if step == 5 else None
+            return "stop" if step == 5 and why == "stop" else None
 
+    if why == "evaluation":
+        monkeypatch.setattr(loop.Evaluator, "due", lambda self: self.run.step == 5)
+        monkeypatch.setattr(loop.Evaluator, "during", lambda *_: pytest.fail("it was evaluated"))
     with pytest.raises(UserError, match=r"^step 4: loss/.* not finite"):
         run(base, tmp_path / "out", "--train.log_every", "100", "--train.save_every", "0",
             callbacks=[Poison(4), Stop()])  # fmt: skip

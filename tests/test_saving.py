@@ -136,6 +136,49 @@ def test_copies_of_shapes_that_are_gone_are_given_back():
     assert all(bool((x == 1).all()) for x in last.thaw().values())
 
 
+def test_views_of_one_storage_stay_apart_and_tied_weights_one():
+    """ZeRO's flat buffers, and parameters that are parts of them."""
+    x = torch.arange(8.0)
+    content = {"flat": x, "first": x[:4], "rest": x[4:], "turned": x.view(2, 4).T, "tied": x,
+               "square": x.view(4, 2), "bits": x.view(torch.int32), "name": "x"}  # fmt: skip
+    held = copies.Copies()
+    held.begin()
+    frozen = held.of(content)
+    want = {key: value.clone() for key, value in content.items() if key != "name"}
+    x.zero_()
+    found = frozen.thaw()
+    assert found.pop("name") == "x" and found.keys() == want.keys()
+    for key, value in want.items():
+        assert found[key].dtype == value.dtype and torch.equal(found[key], value), key
+    assert found["flat"] is found["tied"] is not found["first"]
+
+
+def test_copies_take_the_room_that_there_is(monkeypatch, tmp_path):
+    """Half of what the machine or its container can give, shared by its ranks; memory of the save
+    before counts for nothing."""
+    monkeypatch.setattr(copies, "Path", lambda _: tmp_path)
+    left = copies._memory_left()
+    assert left > 1 << 20  # no container
+    limits = {"max": "2500", "current": "900", "stat": "anon 7\ninactive_file 400\nfile 9\n"}
+    for name, text in limits.items():
+        (tmp_path / f"memory.{name}").write_text(text)
+    assert copies._memory_left() == 2000
+    (tmp_path / "memory.max").write_text(f"{1 << 60}\n")
+    assert copies._memory_left() < 1 << 59
+    (tmp_path / "memory.max").write_text("max\n")
+    assert copies._memory_left() > 1 << 20
+
+    monkeypatch.setattr(copies, "_memory_left", lambda: 2000)
+    monkeypatch.setattr(copies.dist, "ranks_here", lambda: 2)  # 500 bytes for each
+    held = copies.Copies()
+    held.begin()
+    assert held.of(torch.ones(100)) and held.of(torch.ones(25))
+    assert held.of(torch.ones(1)) is None
+    monkeypatch.setattr(copies, "_memory_left", lambda: 0)
+    held.begin()
+    assert held.of(torch.ones(100)) and held.of(torch.ones(25)) and held.of(torch.ones(25)) is None
+
+
 def test_a_checkpoint_lists_what_any_rank_sees_and_all_must_see_it(tmp_path, monkeypatch):
     """The list of a network's disk may lack what another machine has just written. Where a file is
     on another machine's own disk, the checkpoint would only prove damaged when it is needed."""
