@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -30,6 +31,7 @@ from mipic_llm.tracking import (
     legal,
     make_trackers,
     mlflow_run,
+    wait_for_import,
 )
 from mipic_llm.tracking.environment import run_tags
 from mipic_llm.tracking.mlflow_remote import RemoteRun
@@ -549,3 +551,25 @@ def test_nothing_is_printed_but_warnings(tmp_path):
 @pytest.fixture(autouse=True)
 def _all_warnings(caplog):
     caplog.set_level(logging.WARNING)
+
+
+@pytest.mark.parametrize("what", ["read-only", "no database", "held"])
+def test_a_database_that_cannot_be_written_is_told_at_once(tmp_path, row, caplog, what):
+    """MLflow would try again for half an hour, and a run waited a minute for it at its end."""
+    file = tmp_path / "m.db"
+    if what == "read-only":
+        file = Path("/proc/mipic/m.db")  # where nobody can write, root neither
+    elif what == "no database":
+        file.write_bytes(b"a text " * 99)
+    holder = sqlite3.connect(tmp_path / "m.db", isolation_level=None)
+    if what == "held":
+        holder.execute("BEGIN EXCLUSIVE")
+    began = time.monotonic()
+    tracker = MlflowTracker(f"sqlite:///{file}", "e", "r")
+    tracker.metrics(row, 1)
+    assert tracker.wait_run_id(60) is None
+    tracker.close()
+    holder.close()
+    said = {"read-only": "No such file", "no database": "not a database", "held": "locked"}[what]
+    assert len(caplog.messages) == 1 and said in caplog.messages[0], caplog.messages
+    assert wait_for_import() is None and time.monotonic() - began < 30

@@ -11,6 +11,7 @@ import errno
 import importlib
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -32,7 +33,7 @@ COMMANDS = {
 }
 # What an operating system says of a place: no right, no room, a file where a folder should be.
 _PLACES = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR,
-           errno.EISDIR, errno.EEXIST)  # fmt: skip
+           errno.EISDIR, errno.EEXIST, errno.EFBIG)  # fmt: skip
 SYNOPSIS = f"""\
 usage: mipic COMMAND [flags]        (the same: python -m mipic_llm COMMAND [flags])
 
@@ -103,18 +104,47 @@ def run_main(main: Callable[[list[str]], int | None], argv: list[str] | None = N
         code = 141
     except Exception as error:
         ranks = _joined()
-        if isinstance(error, OSError) and error.errno in _PLACES:
-            place = f"{error.filename}: " if error.filename else ""
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            what = "free some room" if full else "check the path and its permissions"
-            raise SystemExit(_told(UserError(
-                f"{place}{error.strerror}; {what}, or name another place (such as --output_dir)"
-            ))) from error  # fmt: skip
+        if line := _of_the_machine(error):
+            raise SystemExit(_told(UserError(line))) from error
         if not (ranks and ranks.error_elsewhere()):
             raise
         ranks.part()
         code = EXIT_USER_ERROR
     raise SystemExit(code or EXIT_DONE)
+
+
+def _of_the_machine(error: Exception) -> str | None:
+    """The line of an error that is no fault of ours: a place that cannot be written or is not
+    there, a limit of this machine or container. None for any other."""
+    if str(error) == "can't start new thread":
+        return ("this machine or container lets this user start no more threads; raise that limit "
+                "(ulimit -u, or the container's limit of pids)")  # fmt: skip
+    if not isinstance(error, OSError):
+        return None
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return f"{error.strerror}; raise that limit (ulimit -n)"
+    if error.errno == errno.ENOENT:
+        return _without_place()
+    if error.errno not in _PLACES:
+        return None
+    place = f"{error.filename}: " if error.filename else ""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    what = "free some room" if full else "check the path and its permissions"
+    return f"{place}{error.strerror}; {what}, or name another place (such as --output_dir)"
+
+
+def _without_place() -> str | None:
+    """What this process lacks of a directory to stand in and one for temporary files."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        return f"the directory that you stand in is gone ({error.strerror}); go to another one"
+    try:
+        tempfile.gettempdir()
+    except OSError as error:
+        return (f"temporary files: {error.strerror}; name a directory that can be written in the "
+                "environment variable TMPDIR (in a container, mount one at /tmp)")  # fmt: skip
+    return None
 
 
 def _check_letters(argv: list[str]) -> None:

@@ -17,14 +17,22 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 from mipic_llm.disk import sync
+from mipic_llm.errors import UserError
 
 PROGRESS = "progress.json"
 
 
 def cache_home(option: str) -> Path:
-    """The directory of all caches, for `data.token_cache`: auto or a path."""
+    """The directory of all caches, for `data.token_cache`: auto or a path. UserError where this
+    user has no home, as in containers, and none is named."""
     usual = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "mipic_llm"
-    return (usual if option == "auto" else Path(option)).expanduser()
+    try:
+        return (usual if option == "auto" else Path(option)).expanduser()
+    except RuntimeError:
+        raise UserError(
+            f"data.token_cache: {option} lies in a home directory, and this user has none; set "
+            "HOME, or give another directory"
+        ) from None
 
 
 @contextmanager

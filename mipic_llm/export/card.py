@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -232,8 +233,9 @@ def _cell(score: Score | None, old: dict[Any, float]) -> str:
 
 
 def _where(text: str) -> str:
-    """Without the name of a user's home."""
-    return text.replace(f"{Path.home()}/", "~/")
+    """Without the name of a user's home; a container's user may have none."""
+    home = os.path.expanduser("~")
+    return text if home in ("~", "/") else text.replace(f"{home}/", "~/")
 
 
 def _training(facts: Facts) -> str:

@@ -15,8 +15,9 @@ from mipic_llm.config import Config
 from mipic_llm.config.check import check_store
 from mipic_llm.errors import UserError, masked
 from mipic_llm.tracking.base import JsonlTracker, Status, Tracker
+from mipic_llm.tracking.database import sqlite_file
 from mipic_llm.tracking.environment import environment, run_tags
-from mipic_llm.tracking.mlflow_remote import legal, sqlite_file, wait_for_import
+from mipic_llm.tracking.mlflow_remote import legal, wait_for_import
 from mipic_llm.tracking.mlflow_run import MlflowTracker
 
 RECORD = "mlflow.json"

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mipic_llm.errors import masked
+from mipic_llm.tracking.database import ask, sqlite_file
 from mipic_llm.tracking.lent import Lent
 from mipic_llm.types import Judgement
 
@@ -52,11 +53,6 @@ def legal(name: str) -> str:
     return safe if len(safe) <= 250 else f"{safe[:240]}_{sha1(name.encode()).hexdigest()[:8]}"
 
 
-def sqlite_file(uri: str) -> Path | None:
-    """The database that a tracking URI names; None for a server."""
-    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
-
-
 class RemoteRun:
     """The run that a tracker sends to. A server that is away raises; what MLflow finds malformed is
     told by `warn(text, subject)`.
@@ -81,12 +77,12 @@ class RemoteRun:
         self._system, self._monitor = system, None
 
     def connect(self) -> None:
-        if file := sqlite_file(self.uri):
-            file.parent.mkdir(parents=True, exist_ok=True)
         try:
             import mlflow
         finally:
             IMPORTED.set()
+        if file := sqlite_file(self.uri):
+            ask(file)
         level = os.environ.get("MLFLOW_LOGGING_LEVEL", "CRITICAL").upper()
         self.lent.quiet(level)
         self.busy_since = time.monotonic()

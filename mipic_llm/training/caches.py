@@ -117,7 +117,15 @@ def open_tokens(source: TextSource, encoder: TextEncoder, option: str) -> Tokens
              "cannot be kept; give --data.stream false")  # fmt: skip
         say(f"note: {source.name}: this tokenizer's state cannot be hashed: no token cache")
         return lazy
-    folder, told = _home(option) / key, _Told(f"{source.name}: rows tokenised")
+    problem, told = None, _Told(f"{source.name}: rows tokenised")
+    try:
+        folder = _home(option) / key
+    except UserError as error:
+        problem = str(error)
+    if problem := next((p for p in dist.gather_objects(problem) if p), None):
+        need(option == "auto" and not on_disk, problem)
+        say(f"note: {problem}; texts are tokenised as they come")
+        return lazy
 
     def build() -> None:
         say(f"{source.name}: tokenising {len(examples):,} rows for the cache")

@@ -1,0 +1,77 @@
+"""In containers and on clusters: no name, no home, no place to write, limits."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pwd
+import tempfile
+
+import pytest
+from tiny_models import few, tiny_bert
+
+from mipic_llm.commands.run import run_main
+from mipic_llm.config import load_config
+from mipic_llm.errors import EXIT_USER_ERROR, UserError
+from mipic_llm.training import caches
+from mipic_llm.training.loop import train
+
+
+@pytest.fixture(scope="module")
+def flags(tmp_path_factory) -> list[str]:
+    place = tmp_path_factory.mktemp("place")
+    return ["--model.name", str(tiny_bert(place / "base")), "--objective.dims", "8", "32",
+            "--data.train", str(few(place)), "--data.validation", "none", "--train.batch_size", "4",
+            "--train.max_steps", "1", "--train.selfcheck", "false", "--export.rehearse", "false",
+            "--tracking.mlflow", "off"]  # fmt: skip
+
+
+def test_a_user_without_a_name_and_a_home(tmp_path, flags, monkeypatch, capsys):
+    """As on OpenShift, where a container runs as any number. A run once ended at its export, when
+    all was trained."""
+
+    def nobody(_uid):
+        raise KeyError
+
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    monkeypatch.setattr(caches, "CACHE_ROWS", 1)
+    for name in ("HOME", "XDG_CACHE_HOME", "LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    assert train(load_config([*flags, "--output_dir", str(tmp_path / "out")])) == 0
+    assert (tmp_path / "out" / "adapter" / "README.md").is_file()
+    said = capsys.readouterr().out
+    assert "this user has none; set HOME, or give another directory; texts are tok" in said
+    with pytest.raises(UserError, match="this user has none"):
+        train(load_config([*flags, "--data.stream", "true", "--output_dir", str(tmp_path / "2")]))
+
+
+def told(main, capsys) -> str:
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stopped:
+        run_main(lambda argv: main(), [])
+    assert stopped.value.code == EXIT_USER_ERROR
+    text = capsys.readouterr().err
+    assert text.startswith("error: ") and text.count("\n") == 1
+    return text
+
+
+def test_what_a_process_lacks_is_one_line(tmp_path, monkeypatch, capsys):
+    def refused(kind):
+        raise kind
+
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [str(tmp_path / "no")])
+    assert "environment variable TMPDIR" in told(tempfile.gettempdir, capsys)
+    monkeypatch.undo()
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert "that you stand in is gone" in told(os.getcwd, capsys)
+    monkeypatch.chdir(tmp_path)
+    for kind, what in (
+        (RuntimeError("can't start new thread"), "ulimit -u"),
+        (OSError(errno.EMFILE, "Too many open files"), "ulimit -n"),
+        (OSError(errno.EFBIG, "File too large", "x"), "x: File too large"),
+    ):
+        assert what in told(lambda kind=kind: refused(kind), capsys)
