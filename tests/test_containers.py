@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import pwd
+import stat
 import tempfile
 
 import pytest
@@ -15,6 +16,7 @@ from mipic_llm.config import load_config
 from mipic_llm.errors import EXIT_USER_ERROR, UserError
 from mipic_llm.training import caches
 from mipic_llm.training.loop import train
+from mipic_llm.training.output import claim_output
 
 
 @pytest.fixture(scope="module")
@@ -75,3 +77,18 @@ def test_what_a_process_lacks_is_one_line(tmp_path, monkeypatch, capsys):
         (OSError(errno.EFBIG, "File too large", "x"), "x: File too large"),
     ):
         assert what in told(lambda kind=kind: refused(kind), capsys)
+
+
+def test_the_lock_of_a_shared_directory_is_of_all_who_share_it(tmp_path, flags):
+    """Else a run of one user of a group cannot be gone on with by another."""
+    config = load_config([*flags, "--output_dir", str(tmp_path)])
+    before = os.umask(0o002)
+    try:
+        claim_output(config).close()
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / ".lock").stat().st_mode) == 0o664
+    (tmp_path / ".lock").unlink()
+    (tmp_path / ".lock").mkdir()
+    with pytest.raises(UserError, match=r"cannot write to .*/\.lock: Is a directory"):
+        claim_output(config)

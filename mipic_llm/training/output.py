@@ -34,7 +34,7 @@ def claim_output(config: Config) -> IO | None:
         try:
             out.mkdir(parents=True, exist_ok=True)
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW  # a link would empty what it leads to
-            lock = os.fdopen(os.open(out / ".lock", flags, 0o644), "r+")
+            lock = os.fdopen(os.open(out / ".lock", flags, 0o666), "r+")
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
@@ -48,7 +48,8 @@ def claim_output(config: Config) -> IO | None:
             )
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
-            problem = f"output_dir: cannot write to {out}: {reason}; name another"
+            place = getattr(error, "filename", None) or out
+            problem = f"output_dir: cannot write to {place}: {reason}; name another"
     problem = dist.from_first(problem)
     if problem:
         if lock:
