@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import http.server
 import json
 import logging
@@ -570,8 +571,34 @@ def test_a_database_is_asked_for_the_right_to_write(tmp_path):
     (tmp_path / "none.db").write_bytes(b"a text " * 99)
     with pytest.raises(sqlite3.Error, match="not a database"):
         ask(tmp_path / "none.db")
-    ask(tmp_path / "place" / "new.db")
-    with closing(sqlite3.connect(tmp_path / "place" / "new.db", isolation_level=None)) as holder:
+    ask(tmp_path / "new.db")
+    with closing(sqlite3.connect(tmp_path / "new.db", isolation_level=None)) as holder:
         holder.execute("BEGIN EXCLUSIVE")
         with pytest.raises(sqlite3.Error, match="locked"):
-            ask(tmp_path / "place" / "new.db", seconds=0.01)
+            ask(tmp_path / "new.db", seconds=0.01)
+
+
+def test_of_two_runs_that_begin_together_neither_is_lost(tmp_path, row, caplog, monkeypatch):
+    """One process at a time makes a database's tables; and another may have made the experiment
+    since this one asked for it."""
+    import mlflow
+
+    client, place, made = mlflow.MlflowClient, tmp_path / "place", []
+
+    class Client(client):
+        def __init__(self, uri):
+            handle = os.open(place, os.O_RDONLY)
+            with pytest.raises(BlockingIOError):  # as another process meets it
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.close(handle)
+            super().__init__(uri)
+
+        def create_experiment(self, name, *more):
+            made.append(super().create_experiment(name, *more))  # the other one
+            return super().create_experiment(name, *more)
+
+    monkeypatch.setattr(mlflow, "MlflowClient", Client)
+    tracker = MlflowTracker(f"sqlite:///{place}/m.db", "e", "r")
+    tracker.metrics(row, 1)
+    tracker.close()
+    assert tracker.remote.place == made[0] and caplog.messages == []

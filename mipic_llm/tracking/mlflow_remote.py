@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mipic_llm.errors import masked
-from mipic_llm.tracking.database import ask, sqlite_file
+from mipic_llm.tracking.database import alone, sqlite_file
 from mipic_llm.tracking.lent import Lent
 from mipic_llm.types import Judgement
 
@@ -81,20 +81,17 @@ class RemoteRun:
             import mlflow
         finally:
             IMPORTED.set()
-        if file := sqlite_file(self.uri):
-            ask(file)
         level = os.environ.get("MLFLOW_LOGGING_LEVEL", "CRITICAL").upper()
         self.lent.quiet(level)
-        self.busy_since = time.monotonic()
-        client = mlflow.MlflowClient(self.uri)
-        run = self._attach(client) if self.run_id else None
-        if run is None:
-            if self.run_id:
-                self.tags["resumed_from_run"] = self.run_id
-            found = client.get_experiment_by_name(self.experiment)
-            place = found.experiment_id if found else client.create_experiment(
-                self.experiment, self.artifact_location, KIND)  # fmt: skip
-            run = client.create_run(place, self.began, self.tags, self.name)
+        with alone(sqlite_file(self.uri)):
+            self.busy_since = time.monotonic()
+            client = mlflow.MlflowClient(self.uri)
+            run = self._attach(client) if self.run_id else None
+            if run is None:
+                if self.run_id:
+                    self.tags["resumed_from_run"] = self.run_id
+                place = self._experiment(client)
+                run = client.create_run(place, self.began, self.tags, self.name)
         self._logged, self.place = dict(run.data.params), run.info.experiment_id
         self.run_id, self.client, self.down = run.info.run_id, client, False
         if self._system:
@@ -103,6 +100,17 @@ class RemoteRun:
             self._monitor = SystemMetricsMonitor(self.run_id, tracking_uri=self.uri)
             self._monitor.start()
             self._system = False
+
+    def _experiment(self, client: Any) -> str:
+        """The id of the experiment, which another run may make at the same moment."""
+        if found := client.get_experiment_by_name(self.experiment):
+            return found.experiment_id
+        try:
+            return client.create_experiment(self.experiment, self.artifact_location, KIND)
+        except Exception:
+            if found := client.get_experiment_by_name(self.experiment):
+                return found.experiment_id
+            raise
 
     def _attach(self, client: Any) -> Any:
         """The run to go on with, set to RUNNING; None if this server has no such (live) run."""
