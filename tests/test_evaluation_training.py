@@ -132,10 +132,11 @@ def test_the_best_is_the_first_of_equals_and_a_number(base, tmp_path, monkeypatc
 
 
 @pytest.mark.usefixtures("steps_alone")
-def test_the_best_that_a_checkpoint_speaks_of_stays(base, tmp_path, monkeypatch) -> None:
+def test_the_best_that_a_checkpoint_speaks_of_stays(base, tmp_path, monkeypatch, capfd) -> None:
     """The disk does not take step 3, which is told when step 4 is looked at, so that step 4 is the
     best when it is saved; nor is step 5, a new best, known to a checkpoint when the run ends. It
-    goes on from step 4, which is not evaluated again, and ends with the weights of that one."""
+    goes on from step 4, which is not evaluated again, and ends with the weights of that one, or
+    with the best of the steps that follow where somebody deleted it."""
     values = {2: 0.5, 3: 0.55, 4: 0.52, 5: 0.6}
     asked, loaded, load, write = [], [], checkpoint.load, saving._write
     looked = threading.Event()
@@ -173,6 +174,11 @@ def test_the_best_that_a_checkpoint_speaks_of_stays(base, tmp_path, monkeypatch)
     assert asked == [5, 6, 7, None]
     assert loaded == [out / "checkpoints" / "step-00000004", out / "best" / "step-00000004"]
     assert sorted(p.name for p in (out / "best").iterdir()) == ["left-1", "step-00000004"]
+    shutil.rmtree(out / "best")
+    del loaded[:]
+    assert loop.train(load_config(flags(base, out, *more, "--train.resume", "auto"))) == 0
+    assert loaded == [out / "checkpoints" / "step-00000004", out / "best" / "step-00000005"]
+    assert "the best so far, step 4, is not in" in capfd.readouterr().out
     steps = [row["step"] for row in during(out) if (row["layer"], row["dim"]) == (4, 8)]
     assert steps == [1, 2, 3, 4, 5, 6, 7]
 

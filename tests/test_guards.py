@@ -12,6 +12,7 @@ import pickle
 import resource
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from mipic_llm.commands.export import main as export_main
 from mipic_llm.config import dump, flatten, from_settings, load_config
 from mipic_llm.config.compare import BASE, DATA, MAY_CHANGE, NO_MATTER
 from mipic_llm.config.schema import OPTIONS
+from mipic_llm.data.read.rows import Example, TextSource
 from mipic_llm.disk import in_one_move
 from mipic_llm.errors import EXIT_DONE, EXIT_INCOMPLETE, UserError, masked
 from mipic_llm.model.directory import open_source
@@ -34,7 +36,7 @@ from mipic_llm.tracking.mlflow_run import MlflowTracker
 from mipic_llm.training import loop, output, setup
 from mipic_llm.training.loop import train
 from mipic_llm.training.output import claim_output, clear
-from mipic_llm.training.resume import check_resume, past_batches
+from mipic_llm.training.resume import check_resume, identity, past_batches
 
 
 @pytest.fixture(scope="module")
@@ -200,6 +202,22 @@ def test_rows_and_base_are_compared_by_content(base, done, tmp_path):
         checked(load_config(argv), path)
 
 
+def test_what_a_run_goes_on_with_is_known_by_rows_weights_draws_base_and_teacher():
+    rows = [Example(f"boat {i}", f"ship {i}", ("a", "b", "c"), i) for i in range(3)]
+    one = TextSource("a", rows, 1.0)
+
+    def told(source: TextSource) -> str:
+        data = SimpleNamespace(sources=[source], teacher=None)
+        return identity(SimpleNamespace(content="base"), data)["rows"]
+
+    others = [one._replace(weight=2.0), one._replace(drawn=2), one._replace(examples=rows[:2])]
+    assert len({told(one), *map(told, others)}) == 4
+    assert told(one._replace(name="b")) == told(one)
+    taught = SimpleNamespace(sources=[one], teacher=SimpleNamespace(key="vectors"))
+    now = identity(SimpleNamespace(content="base"), taught)
+    assert now == {"rows": told(one), "base": "base", "teacher": "vectors"}
+
+
 class Look:
     """Notes the optimizer's groups after the first step of a run."""
 
@@ -239,6 +257,8 @@ def test_going_back_sets_the_later_steps_aside(base, copy, capsys):
     assert names(folder / "left-1") == ["step-00000004", "step-00000006"]
     assert f"moved to {folder / 'left-1'}" in capsys.readouterr().out
     assert losses(copy) == before
+    with pytest.raises(UserError, match="is at step 6, and this run has 5 steps; give more"):
+        run(base, copy, "--train.resume", "auto", "--train.max_steps", "5")
     with pytest.raises(UserError, match="holds another run"):  # a checkpoint of somewhere else
         other = str(copy / "checkpoints" / "left-1" / "step-00000004")
         (copy.parent / "third").mkdir()
@@ -344,6 +364,7 @@ class SmallDisk:
     def on_step(self, run, step, row):
         if step in (self.first, self.last):
             run.finish()
+            self.left = names(run.out / "checkpoints")
             most = 1000 if step == self.first else resource.RLIM_INFINITY
             resource.setrlimit(resource.RLIMIT_FSIZE, (most, resource.RLIM_INFINITY))
 
@@ -351,9 +372,10 @@ class SmallDisk:
 def test_a_full_disk_is_one_line_and_the_run_goes_on(base, tmp_path, capsys):
     out = tmp_path / "out"
     try:
-        assert run(base, out, callbacks=[SmallDisk(3, 5)]) == EXIT_DONE
+        assert run(base, out, callbacks=[disk := SmallDisk(3, 5)]) == EXIT_DONE
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+    assert disk.left == ["step-00000002"], "what was begun takes room that there is not"
     assert names(out / "checkpoints") == ["step-00000002", "step-00000006"]
     lines = [x for x in capsys.readouterr().out.splitlines() if x.startswith("warning")]
     assert len(lines) == 1, lines
