@@ -20,7 +20,7 @@ from tiny_models import few, tiny_bert
 
 from mipic_llm.commands.export import main as export_main
 from mipic_llm.config import dump, flatten, from_settings, load_config
-from mipic_llm.config.compare import BASE, DATA, MAY_CHANGE, NO_MATTER
+from mipic_llm.config.compare import BASE, DATA, MAY_CHANGE, NO_MATTER, compare
 from mipic_llm.config.schema import OPTIONS
 from mipic_llm.data.read.rows import Example, TextSource
 from mipic_llm.disk import in_one_move
@@ -216,6 +216,11 @@ def test_what_a_run_goes_on_with_is_known_by_rows_weights_draws_base_and_teacher
     taught = SimpleNamespace(sources=[one], teacher=SimpleNamespace(key="vectors"))
     now = identity(SimpleNamespace(content="base"), taught)
     assert now == {"rows": told(one), "base": "base", "teacher": "vectors"}
+    config, same = load_config([]), dict.fromkeys(now, True)
+    assert compare(config, config, same) == []
+    for key, words in (("rows", "other rows"), ("base", "other files"), ("teacher", "other vec")):
+        with pytest.raises(UserError, match=words):
+            compare(config, config, same | {key: False})
 
 
 class Look:
