@@ -463,6 +463,7 @@ def test_help_imports_nothing_slow():
 
 def test_help_and_print_config_only_from_the_first_rank(capsys, monkeypatch):
     monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
     for flag in ("-h", "--help", "--print_config"):
         with pytest.raises(SystemExit) as stop:
             load_config([flag])
@@ -547,7 +548,8 @@ def test_run_main_passes_the_code_on(code, expected):
 )
 def test_run_main_turns_a_user_error_into_one_line(rank, local, said, capsys, monkeypatch):
     """Before ranks are joined the first one of each machine speaks: files may differ there."""
-    for name, value in (("RANK", rank), ("LOCAL_RANK", local)):
+    world = None if rank is None else "16"
+    for name, value in (("RANK", rank), ("LOCAL_RANK", local), ("WORLD_SIZE", world)):
         monkeypatch.delenv(name, raising=False)
         if value is not None:
             monkeypatch.setenv(name, value)

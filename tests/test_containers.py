@@ -8,12 +8,16 @@ import pwd
 import stat
 import tempfile
 
+import deepspeed
 import pytest
+import torch
 from tiny_models import few, tiny_bert
 
+from mipic_llm import launched
 from mipic_llm.commands.run import run_main
 from mipic_llm.config import load_config
 from mipic_llm.errors import EXIT_USER_ERROR, UserError
+from mipic_llm.runtime.start import start
 from mipic_llm.training import caches
 from mipic_llm.training.loop import train
 from mipic_llm.training.output import claim_output
@@ -92,3 +96,60 @@ def test_the_lock_of_a_shared_directory_is_of_all_who_share_it(tmp_path, flags):
     (tmp_path / ".lock").mkdir()
     with pytest.raises(UserError, match=r"cannot write to .*/\.lock: Is a directory"):
         claim_output(config)
+
+
+OF_TWO = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "a", "MASTER_PORT": "1"}
+BROKEN = {
+    "WORLD_SIZE": ("two", "WORLD_SIZE: 'two' is no number"),
+    "RANK": ("2", "RANK is 2, and WORLD_SIZE 2"),
+    "LOCAL_RANK": ("4", "LOCAL_RANK is 4, and this machine shows 4 GPU"),
+    "MASTER_ADDR": ("", "WORLD_SIZE is 2, and MASTER_ADDR is not set"),
+    "MASTER_PORT": (None, "WORLD_SIZE is 2, and MASTER_PORT is not set"),
+    "OMPI_COMM_WORLD_LOCAL_RANK": ("0", "LOCAL_RANK is 1, and OMPI_COMM_WORLD_LOCAL_RANK, of mpi"),
+}
+
+
+@pytest.fixture
+def ranks_of(monkeypatch):
+    def put(**env: str | None) -> None:
+        for name in (*OF_TWO, *BROKEN):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in env.items():
+            if value is not None:
+                monkeypatch.setenv(name, value)
+
+    return put
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_ranks_that_cannot_meet_are_refused_by_name(ranks_of, name):
+    """DeepSpeed asks MPI for what lacks, and fails in an import of a package nobody has."""
+    ranks_of(**OF_TWO)
+    launched.check(gpus=4)
+    value, what = BROKEN[name]
+    ranks_of(**OF_TWO | {name: value})
+    with pytest.raises(UserError, match=f"environment:? {what}"):
+        launched.check(gpus=4)
+
+
+def test_one_rank_below_a_job_of_several_is_the_first(ranks_of, tmp_path, flags, capsys):
+    """Its error was told by nobody, and nobody built a cache."""
+    ranks_of(RANK="3", LOCAL_RANK="3", WORLD_SIZE="")
+
+    def wrong():
+        raise UserError("wrong")
+
+    assert told(wrong, capsys) == "error: wrong\n"
+    more = ["--data.token_cache", str(tmp_path / "tokens"), "--output_dir", str(tmp_path / "out")]
+    assert train(load_config([*flags, *more])) == 0
+    assert list((tmp_path / "tokens").glob("*/manifest.json"))
+
+
+def test_ranks_that_do_not_meet_are_one_line(ranks_of, monkeypatch):
+    def late(*_args, **_more):
+        raise torch.distributed.DistStoreError("Timed out after 1801 seconds. 1/2 clients joined.")
+
+    ranks_of(**OF_TWO)
+    monkeypatch.setattr(deepspeed, "init_distributed", late)
+    with pytest.raises(UserError, match="the 2 ranks did not meet at a, port 1: Timed out .* 1/2"):
+        start()

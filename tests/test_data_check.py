@@ -156,6 +156,7 @@ def test_rows_are_those_of_the_training_where_positives_are_averaged(
 
 def test_only_the_first_process_answers(place, capsys, monkeypatch) -> None:
     monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
     assert run(flags(place, "bad.jsonl", **{"data.check": "true"})) == 0
     assert not capsys.readouterr().out
 

@@ -20,13 +20,14 @@ from ranks import run_ranks
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "mipic_llm"
 
-GROUND = {"types", "errors", "quiet", "disk"}
+GROUND = {"types", "errors", "quiet", "disk", "launched"}
 # Room -> the rooms of ours that it may import (its own is always allowed), from the ground up.
 ALLOWED: dict[str, set[str]] = {
     "types": set(),
     "errors": set(),
     "quiet": set(),
     "disk": set(),
+    "launched": {"errors"},
     "config": GROUND,
     "losses": set(),
     "model": GROUND | {"config"},

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import gc
-import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from mipic_llm import launched
 from mipic_llm.config import Config, from_settings
 from mipic_llm.data.read.containers import NamedRows, rows_of
 from mipic_llm.data.read.training import as_list
@@ -66,7 +66,7 @@ def splits_of(sources: Sequence[Any]) -> list[NamedRows] | None:
         columns = list(next(iter(rows_of(source[split])), {}))
         if understood(columns):
             found.append(NamedRows(f"{split}-{n}" if n else split, source[split]))
-        elif os.environ.get("RANK", "0") == "0":
+        elif launched.first():
             print(f"note: data[{n}]: its {split} split has the columns {', '.join(columns)} and is "
                   "not used; evaluation understands none of them")  # fmt: skip
     return found or None

@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from mipic_llm import __version__
+from mipic_llm import __version__, launched
 from mipic_llm.config import nearest
 from mipic_llm.errors import EXIT_DONE, EXIT_USER_ERROR, UserError
 from mipic_llm.quiet import quiet
@@ -162,14 +162,23 @@ def _told(error: UserError) -> int:
     """Print the line of an error, end the collectives. -> the exit code."""
     ranks = _joined()
     # Before ranks are joined, they differ by their machine at most.
-    if ranks.first_error() if ranks else os.environ.get("LOCAL_RANK", "0") in ("", "0"):
+    if ranks.first_error() if ranks else _speaks():
         sys.stdout.flush()
         own = os.environ.get("RANK", "0")
-        where = "" if own in ("", "0") else f" (rank {own})"
+        alone = own in ("", "0") or os.environ.get("WORLD_SIZE", "") in ("", "1")
+        where = "" if alone else f" (rank {own})"
         print(f"error{where}: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
     if ranks:
         ranks.part()
     return EXIT_USER_ERROR
+
+
+def _speaks() -> bool:
+    """Whether this process tells its error, of ranks that are not joined."""
+    try:
+        return launched.first_here()
+    except UserError:  # which is told
+        return True
 
 
 def _joined() -> Any:

@@ -3,13 +3,13 @@ are at the fields. Each refusal is one line: what, where, what to do."""
 
 from __future__ import annotations
 
-import os
 import re
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from itertools import pairwise
 from typing import Any
 
+from mipic_llm import launched
 from mipic_llm.config.fields import nearest
 from mipic_llm.config.points import parse_ladder
 from mipic_llm.config.presets import OBJECTIVES
@@ -53,7 +53,7 @@ def validate(c: Config, world_size: int | None = None, *, stage: bool = False) -
     a run that has others beside it.
     """
     validate_sizes(c)
-    world = int(os.environ.get("WORLD_SIZE") or 1) if world_size is None else world_size
+    world = launched.world_size() if world_size is None else world_size
     m, e, lora, batch = c.model, c.eval, c.lora, c.train.batch_size
     need(batch * world >= 2, f"train.batch_size is {batch} on {world} rank: no other sentence in "
          "the batch, so no negatives; give --train.batch_size 2 or more")

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from mipic_llm import launched
 from mipic_llm.config.check import validate
 from mipic_llm.config.derive import SHAPED, reconcile
 from mipic_llm.config.elsewhere import ELSEWHERE
@@ -222,7 +223,7 @@ def _translated(name: str, words: list[str], where: str = "") -> list[str]:
 
 
 def _say(text: str) -> None:
-    if os.environ.get("RANK", "0") in ("", "0"):
+    if launched.first():
         print(text, end="", flush=True)
 
 

@@ -9,7 +9,8 @@ import sys
 
 import torch
 
-from mipic_llm.errors import UserError
+from mipic_llm import launched
+from mipic_llm.errors import UserError, one_line
 from mipic_llm.runtime.ranks import leave
 from mipic_llm.runtime.watch import watch
 
@@ -35,29 +36,32 @@ BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}
 def start() -> torch.device:
     """Join the ranks of the launcher (deepspeed, torchrun), or be the only one. -> this device.
 
-    Raises UserError where the port at which several ranks meet is taken.
+    Raises UserError for an environment in which ranks cannot meet, and where they do not: the port
+    is taken, a rank is missing.
     """
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    launched.check(torch.cuda.device_count() if torch.cuda.is_available() else 0)
     device = torch.device("cpu")
     if torch.cuda.is_available():
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        device = torch.device("cuda", launched.number("LOCAL_RANK"))
         torch.cuda.set_device(device)
     backend = BACKENDS[device.type]
-    if not torch.distributed.is_initialized() and int(os.environ.get("WORLD_SIZE", 1)) == 1:
+    if not torch.distributed.is_initialized() and launched.world_size() == 1:
         # One rank needs no port, so any number of such runs share a machine; and without a launcher
         # no rank is left in the environment of children.
-        os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed insists
+        os.environ["LOCAL_RANK"] = str(launched.number("LOCAL_RANK"))  # DeepSpeed insists
         store = torch.distributed.HashStore()
         torch.distributed.init_process_group(backend, store=store, rank=0, world_size=1)
     try:
         deepspeed.init_distributed(backend, verbose=False)
-    except torch.distributed.DistNetworkError as error:
-        if "EADDRINUSE" not in str(error):
-            raise
+    except torch.distributed.DistError as error:
+        port = os.environ.get("MASTER_PORT")
         raise UserError(
-            f"port {os.environ.get('MASTER_PORT')} is taken, perhaps by another run on this "
-            "machine; give the launcher a free one: deepspeed --master_port N"
-        ) from error
+            f"port {port} is taken, perhaps by another run on this machine; give the launcher a "
+            "free one: deepspeed --master_port N" if "EADDRINUSE" in str(error) else
+            f"the {launched.world_size()} ranks did not meet at {os.environ.get('MASTER_ADDR')}, "
+            f"port {port}: {one_line(error)}; look whether all were started and reach that place"
+        ) from error  # fmt: skip
     watch()
     return device
 

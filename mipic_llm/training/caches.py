@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from functools import partial
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from mipic_llm import launched
 from mipic_llm.config import Config, need
 from mipic_llm.data import row_build, stream, token_cache
 from mipic_llm.data.growing import cache_home
@@ -88,7 +88,7 @@ def _built(
 ) -> tuple[str | None, bool]:
     """Make a directory of a cache where it is not there: on each machine its first rank looks, and
     builds. -> (what went wrong, whether it was there, for that rank to say); all ranks call."""
-    first = int(os.environ.get("LOCAL_RANK") or 0) == 0
+    first = launched.first_here()
     problem, hit = None, first and is_whole(folder)  # which reads all of a token cache
     dist.barrier()  # all have looked before anyone builds
     if first and not hit:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
+from mipic_llm import launched
 from mipic_llm.config import Config, SourceConfig
 from mipic_llm.data.aside import looking
 from mipic_llm.data.read.find import split_weight
@@ -23,7 +23,7 @@ from mipic_llm.training.survey import table
 def check(config: Config) -> int:
     """Reads all data and prints what was found, every bad row included. -> 2 where rows or files
     are bad, else 0. Loads no weights; of several processes the first one answers."""
-    if int(os.environ.get("RANK") or 0):
+    if not launched.first():
         return EXIT_DONE
     source = open_source(config.model)
     config = resolve_for(config, source)

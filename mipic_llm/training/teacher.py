@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from mipic_llm import launched
 from mipic_llm.config import Config, need
 from mipic_llm.data.batch import StepBatch
 from mipic_llm.data.growing import cache_home
@@ -49,7 +50,7 @@ class Teacher:
     @property
     def first_here(self) -> bool:
         """Whether this rank is the first one of its machine, which writes."""
-        return int(os.environ.get("LOCAL_RANK") or 0) == 0
+        return launched.first_here()
 
     @property
     def n_blocks(self) -> int:
