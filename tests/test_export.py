@@ -233,6 +233,11 @@ def test_a_long_text_is_cut_alike_by_programs_that_read_the_tokenizer_alone(tmp_
         assert [plain.encode(text).ids for text in texts] == ours
     else:
         assert plain.truncation is None
+    verify.check_tokens(folder, trained.encoder, texts[1:], trained.spec)
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_max_length": 23}))
+    with pytest.raises(ExportError, match="makes other tokens of 'a long text"):
+        verify.check_tokens(folder, trained.encoder, texts[1:], trained.spec)
 
 
 def test_same_weights_same_bytes(tmp_path):
@@ -370,7 +375,10 @@ def test_a_model_that_rounding_moves_far_has_one_limit_and_a_least_cosine():
 
     rounded = moved(0.12)
     limits = rounding_limits(rounded, exact, [8, 32], 2e-3)
+    apart = [(normalize(rounded[:, :d], dim=1) - normalize(exact[:, :d], dim=1)).norm(dim=1).max()
+             for d in (8, 32)]  # fmt: skip
     assert limits["8"] == limits["32"] > 0.3
+    assert limits["8"] == pytest.approx(3 * float(max(apart)))
     compare(moved(0.12), rounded, [8, 32], limits, "here")
     with pytest.raises(ExportError, match="a cosine of 0.7; the smallest is .*precision fp32"):
         compare(moved(2.0), rounded, [8, 32], limits, "here")
@@ -411,6 +419,41 @@ def test_a_difference_fails():
     other[2, 20] = float("nan")
     with pytest.raises(ExportError):
         compare(live, other, [8, 16, 32], 1e-5, "here")
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_one_channel_of_one_text_is_enough(sign):
+    torch.manual_seed(0)
+    live = normalize(torch.randn(64, 32), dim=1)
+    other = live.clone()
+    other[5, 3] += sign * 1e-3
+    assert verify.differences(live, other, [32])["32"] == pytest.approx(1e-3, rel=0.1)
+    with pytest.raises(ExportError, match="allowed"):
+        compare(live, other, [8, 32], 5e-4, "here")
+    other = live.clone()
+    other[5] *= -1  # within a limit that is wide enough, but another vector
+    with pytest.raises(ExportError, match="the smallest is -1.0000"):
+        compare(live, other, [32], {"32": 2.1}, "here")
+
+
+@pytest.mark.parametrize(("dtype", "off"), [(torch.float32, 1e-4), (torch.bfloat16, 0.1)])
+def test_a_reload_of_another_length_or_width_fails(monkeypatch, dtype, off):
+    """The cosines are right: a model without its Normalize, or cut after it."""
+    live = normalize(torch.randn(4, 32), dim=1)
+    found = [live]
+    monkeypatch.setattr(verify, "loaders", lambda spec, adapter: ["automodel"])
+    monkeypatch.setattr(verify, "reload_vectors", lambda *_, **__: found[0])
+    spec = SimpleNamespace(dims=(8, 16), width=32)
+
+    def proved():
+        return verify.prove("folder", live, ["text"] * 4, spec, name="", adapter=False,
+                            dtype=dtype, tolerance=1e-5, usage=False)  # fmt: skip
+
+    assert max(proved()["automodel"].values()) == 0
+    for wrong in (live * (1 + off), live[:, :16] / live[:, :16].norm(dim=1, keepdim=True)):
+        found[0] = wrong
+        with pytest.raises(ExportError, match="in place of 32 of length 1"):
+            proved()
 
 
 def test_a_models_own_code_is_carried_into_every_export(tmp_path, monkeypatch):
