@@ -19,7 +19,7 @@ from mipic_llm.data.tokenise import TextEncoder, pad
 from mipic_llm.errors import UserError
 from mipic_llm.export import verify
 from mipic_llm.export.fitted import still_here
-from mipic_llm.export.live import export_model
+from mipic_llm.export.live import Proof, export_model
 from mipic_llm.export.portable import make_spec
 from mipic_llm.export.verify import compare, reload_vectors, rounding_limits
 from mipic_llm.export.write import (
@@ -419,6 +419,22 @@ def test_a_difference_fails():
     other[2, 20] = float("nan")
     with pytest.raises(ExportError):
         compare(live, other, [8, 16, 32], 1e-5, "here")
+
+
+@pytest.mark.parametrize(
+    ("precision", "plain", "merged"), [("fp32", 1e-5, 1e-5), ("bf16", 2e-2, 6e-2)]
+)
+def test_what_a_form_may_differ_by(precision, plain, merged):
+    """Adding B A to a weight rounds it in bf16 alone."""
+    config = load_config(["--train.precision", precision])
+    proof = Proof(config, None, [], torch.zeros(0, 1))
+    assert (proof.tolerance(), proof.tolerance(rounded=True)) == (plain, pytest.approx(merged))
+    proof.limits["8"] = 0.9 * merged
+    assert proof.moved() == 0
+    proof.limits["16"] = 2 * merged
+    assert proof.moved() == pytest.approx(2 / 3 * merged)
+    asked = Proof(config.replace(**{"export.tolerance": 1e-3}), None, [], torch.zeros(0, 1))
+    assert asked.tolerance() == 1e-3
 
 
 @pytest.mark.parametrize("sign", [-1, 1])
