@@ -152,6 +152,9 @@ def test_merged_gives_the_live_vectors(tmp_path, case):
     trained = Trained(tmp_path, case)
     adapter = trained.write(tmp_path / "adapter")
     merged = merge_adapter(trained.spec, adapter, torch.float32)
+    rounded = dict(merge_adapter(trained.spec, adapter, torch.bfloat16).named_parameters())
+    for name, weight in merged.named_parameters():  # rounded once, when all is added
+        assert torch.equal(rounded[name], weight.bfloat16()), name
     write_merged(tmp_path / "merged", merged, trained.spec)
     for loader in ("automodel", "sentence-transformers"):
         found = reload_vectors(

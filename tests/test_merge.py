@@ -196,6 +196,9 @@ def test_rules():
     assert choose(found, "safe", [0.5, 1.0], slack=2.1)[0] == 1.0
     assert choose(found, "safe", [0.5, 1.0], slack=1.9)[0] == 0.5
     assert "16" in table and "61.50" in table  # the mean of both tasks at the only dim
+    same = {0.0: scores(0.7, 0.5), 0.5: scores(0.72, 0.5), 1.0: scores(0.72, 0.5)}
+    for rule in ("mean", "safe"):  # as good as the base is not below it; the least of equals
+        assert choose(same, rule, [1.0, 0.5])[0] == 0.5
     gram = torch.tensor([[4.0, 0.0], [0.0, 1.0]])
     assert factors("slerp", [1, 1], gram) == pytest.approx([math.sqrt(0.5)] * 2)
     for alike in (
@@ -204,6 +207,9 @@ def test_rules():
         torch.tensor([[0.0, 0.0], [0.0, 1.0]]),
     ):  # one learnt nothing here
         assert factors("slerp", [1, 3], alike) == pytest.approx([0.25, 0.75])
+    gone = found | {0.5: scores(math.nan, 0.51)}  # a task without a figure at one scale has no say
+    best, table = choose(gone, "mean", [0.5, 1.0])
+    assert best == 0.5 and "sts" not in table and "find" in table and "nan" not in table
     torn = {s: [*some, Score("sts", "spearman", Point(6, 8), math.nan, 10)]
             for s, some in found.items()}  # fmt: skip
     assert choose(torn, "mean", [0.5, 1.0])[1].count("64.00") == 2  # as without that figure
