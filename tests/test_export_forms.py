@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -232,6 +233,21 @@ def test_a_search_in_few_bytes_may_keep_its_queries_whole(run, tmp_path, capsys)
     want = np.where(documents > 0, 1.0, -1.0) @ query[0]
     assert names["scores"] * (np.linalg.norm(query) / np.linalg.norm(names["model"].encode_query(
         "How do I open the settings?"))) == pytest.approx(want, abs=1e-5)  # fmt: skip
+
+
+def test_the_smallest_of_equals_fits_best_and_none_without_a_figure(monkeypatch):
+    whole, signs, floats, codes = (
+        budget.Stored(Point(4, d, bits)) for d, bits in ((32, 32), (16, 1), (8, 32), (8, 8))
+    )
+    means = {whole: 0.9, signs: math.nan, floats: 0.8, codes: 0.8}
+    monkeypatch.setattr(budget, "_span", lambda *_: "[-11.00, -9.00]")
+
+    def chosen(*ways):
+        return budget._choose(ways, means, {"pairs": "spearman"}, {}, {}, 32)[0]
+
+    assert chosen(signs, floats, codes) == chosen(codes, floats) == codes
+    with pytest.raises(UserError, match="no size of at most 32 bytes has a figure on every task"):
+        chosen(signs)
 
 
 def test_bytes_that_no_size_fits(run, tmp_path, monkeypatch):

@@ -97,11 +97,14 @@ def test_export_and_merge_know_the_axes(run, tmp_path) -> None:
                         "--to", str(tmp_path / "four")]) == 0  # fmt: skip
     gap = (vectors(tmp_path / "four" / "merged") - vectors(run / "adapter")).abs().max()
     assert 1e-5 < gap < 0.5
-    assert merge.main(["--runs", str(run), "--scale", "1e-6", "--to", str(tmp_path / "zero")]) == 0
-    axes_DD = load_file(run / "turned" / "model.safetensors")["linear.weight"]
-    found = next((tmp_path / "zero").glob("**/*_Dense"))
-    assert torch.allclose(load_file(found / "model.safetensors")["linear.weight"], axes_DD,
-                          atol=1e-6)  # fmt: skip
+    assert merge.main(["--runs", str(run), "--scale", "0.5", "--to", str(tmp_path / "half")]) == 0
+    begun, ended, half = (
+        load_file(folder / "model.safetensors")["linear.weight"]
+        for folder in (run / "turned", next(run.glob("adapter/*_Dense")),
+                       next((tmp_path / "half").glob("adapter/*_Dense")))
+    )  # fmt: skip
+    assert (ended - begun).abs().max() > 1e-4
+    assert torch.allclose(half, (begun + ended) / 2, atol=1e-6)
 
 
 def test_too_few_texts_are_one_line(base, tmp_path) -> None:
