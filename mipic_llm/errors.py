@@ -41,5 +41,6 @@ def kernel_fault(said: Exception | str, without: str) -> str:
 
 EXIT_DONE = 0
 EXIT_INCOMPLETE = 1  # done, but files of the run were deleted meanwhile
+EXIT_LOST = 1  # another rank is gone; a training goes on with --train.resume auto
 EXIT_USER_ERROR = 2
 EXIT_STOPPED = 75  # stopped by a signal after saving; start again with --train.resume auto

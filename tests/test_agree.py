@@ -71,6 +71,19 @@ def test_other_settings_and_another_base_are_refused(model, tmp_path) -> None:
     assert code == 0 and (tmp_path / "out" / "adapter").is_dir(), output
 
 
+def test_another_version_on_another_machine_is_refused(model, tmp_path, monkeypatch) -> None:
+    other = """\
+import importlib.metadata as m
+real = m.version
+m.version = lambda name: "99.0" if rank and name == "peft" else real(name)
+import mipic_llm.evaluation.agree
+"""
+    script = SCRIPT.replace("import mipic_llm.evaluation.agree\n", other, 1)
+    monkeypatch.setitem(globals(), "SCRIPT", script)
+    code, output = start(tmp_path, model, "--output_dir", str(tmp_path / "out"))
+    assert code == 2 and "on rank 0 and 99.0 on rank 1 (" in output and "peft is" in output, output
+
+
 def test_an_output_directory_of_each_machine_takes_no_checkpoints(model, tmp_path) -> None:
     code, output = start(tmp_path, model, "--output_dir", "out", "--train.save_every", "1")
     assert code == 2 and "output_dir: out of rank 1 (" in output and "share" in output, output

@@ -20,6 +20,7 @@ from mipic_llm.runtime.watch import is_launcher, launchers
 from mipic_llm.training.loop import train
 
 WORKER = """
+import os
 import sys
 from mipic_llm.commands.run import run_main
 from mipic_llm.errors import UserError
@@ -29,6 +30,8 @@ from mipic_llm.runtime.start import start
 def main(argv):
     start()
     ranks.barrier()
+    if f"kill {ranks.rank()}" in argv:
+        os.kill(os.getpid(), 9)
     if str(ranks.rank()) in argv:
         raise UserError(f"seen by rank {ranks.rank()}")
     ranks.barrier()
@@ -45,6 +48,16 @@ def test_an_error_is_told_once_by_a_rank_that_has_it(tmp_path, who):
     assert code == EXIT_USER_ERROR, text
     assert text.count("error") == 1 and "seen by rank" in text and "Traceback" not in text, text
     assert "error (rank 1): " in text or who != "1"
+
+
+@pytest.mark.parametrize("who", [0, 1])
+def test_a_rank_that_is_killed_is_one_line_of_the_others(tmp_path, who):
+    """As the kernel does it where memory lacks."""
+    (tmp_path / "worker.py").write_text(WORKER)
+    _, text = run_ranks(2, tmp_path / "worker.py", [f"kill {who}"])
+    line = next(line for line in text.splitlines() if line.startswith("error"))
+    assert "another rank is gone (" in line and "--train.resume auto" in line
+    assert text.count("error") == 1 and " by peer): " in line and "Traceback" not in text, text
 
 
 def test_what_is_a_launcher():

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 from mipic_llm import __version__, launched
 from mipic_llm.config import nearest
-from mipic_llm.errors import EXIT_DONE, EXIT_USER_ERROR, UserError
+from mipic_llm.errors import EXIT_DONE, EXIT_LOST, EXIT_USER_ERROR, UserError
 from mipic_llm.quiet import quiet
 
 COMMANDS = {
@@ -34,6 +34,10 @@ COMMANDS = {
 # What an operating system says of a place: no right, no room, a file where a folder should be.
 _PLACES = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR,
            errno.EISDIR, errno.EEXIST, errno.EFBIG)  # fmt: skip
+_LOST = (
+    "another rank is gone ({}): its own log says why, unless it was killed, as a machine or "
+    "container without memory does; a training goes on with --train.resume auto"
+)
 SYNOPSIS = f"""\
 usage: mipic COMMAND [flags]        (the same: python -m mipic_llm COMMAND [flags])
 
@@ -88,7 +92,7 @@ def run_main(main: Callable[[list[str]], int | None], argv: list[str] | None = N
     away.
 
     Every rank exits with the same code. Other exceptions propagate with their traceback, but for
-    those that follow from another rank's UserError.
+    those that follow from another rank's UserError, or from its end (one line, 1).
     """
     quiet()
     try:
@@ -106,10 +110,13 @@ def run_main(main: Callable[[list[str]], int | None], argv: list[str] | None = N
         ranks = _joined()
         if line := _of_the_machine(error):
             raise SystemExit(_told(UserError(line))) from error
-        if not (ranks and ranks.error_elsewhere()):
+        if ranks and ranks.error_elsewhere():
+            ranks.part()
+            code = EXIT_USER_ERROR
+        elif ranks and (what := ranks.lost(error)):
+            code = _told(UserError(_LOST.format(what)), EXIT_LOST)
+        else:
             raise
-        ranks.part()
-        code = EXIT_USER_ERROR
     raise SystemExit(code or EXIT_DONE)
 
 
@@ -158,11 +165,11 @@ def _check_letters(argv: list[str]) -> None:
                             "PYTHONUTF8=1, or give a name in UTF-8") from None  # fmt: skip
 
 
-def _told(error: UserError) -> int:
+def _told(error: UserError, code: int = EXIT_USER_ERROR) -> int:
     """Print the line of an error, end the collectives. -> the exit code."""
     ranks = _joined()
     # Before ranks are joined, they differ by their machine at most.
-    if ranks.first_error() if ranks else _speaks():
+    if ranks.first_error(alone=code == EXIT_LOST) if ranks else _speaks():
         sys.stdout.flush()
         own = os.environ.get("RANK", "0")
         alone = own in ("", "0") or os.environ.get("WORLD_SIZE", "") in ("", "1")
@@ -170,7 +177,7 @@ def _told(error: UserError) -> int:
         print(f"error{where}: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
     if ranks:
         ranks.part()
-    return EXIT_USER_ERROR
+    return code
 
 
 def _speaks() -> bool:

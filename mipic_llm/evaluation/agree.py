@@ -22,6 +22,7 @@ from mipic_llm.evaluation.tasks.base import Task, digest
 from mipic_llm.model.source import Source
 from mipic_llm.runtime import ranks as dist
 from mipic_llm.runtime.ranks import say
+from mipic_llm.tracking.environment import versions
 
 _PATHS = NO_MATTER | BASE | TEACHER | {"data.train", "data.validation"}
 PATIENCE = 30.0  # seconds until a disk of the network shows what another machine wrote
@@ -40,9 +41,14 @@ def _first_apart(own: Mapping[str, Any]) -> tuple[str, int, str, Any, Any] | Non
 
 
 def agree_on_settings(config: Config, source: Source) -> None:
-    """UserError on every rank where two have other settings, paths aside, or another base."""
+    """UserError on every rank where two have other packages, other settings, paths aside, or
+    another base."""
     if dist.world_size() == 1:
         return
+    if apart := _first_apart(versions()):
+        name, rank, host, old, new = apart
+        raise UserError(f"{name} is {old} on rank 0 and {new} on rank {rank} ({host}); install the "
+                        "same on every machine")  # fmt: skip
     row = {key: value for key, value in settings_of(config).items() if key not in _PATHS}
     if apart := _first_apart({key: repr(value) for key, value in row.items()}):
         name, rank, host, old, new = apart

@@ -7,6 +7,7 @@ serves that device in the process group (nccl).
 from __future__ import annotations
 
 import os
+import re
 import socket
 import sys
 import time
@@ -21,6 +22,9 @@ from tqdm import tqdm
 # How long ranks wait on the host for one that writes, tokenises or checks an export. A rank that
 # ends is noticed at once, by its connection.
 HOST_LIMIT = timedelta(hours=12)
+# What gloo, nccl and the store of the ranks say where another process is not there any more.
+_GONE = re.compile("connection (closed|reset) by peer|broken pipe|socket closed|got 0 bytes|"
+                   "remote process exited", re.IGNORECASE)  # fmt: skip
 
 
 def rank() -> int:
@@ -66,15 +70,22 @@ def leave() -> None:
         dist.destroy_process_group()
 
 
-def first_error() -> bool:
+def lost(error: BaseException) -> str | None:
+    """What an error of a collective says of another rank whose process is gone; None for any
+    other."""
+    found = _GONE.search(str(error)) if isinstance(error, RuntimeError) else None
+    return found[0].lower() if found and world_size() > 1 else None
+
+
+def first_error(alone: bool = False) -> bool:
     """For a rank that ends with an error: whether it is the first, so that one line is printed.
-    Follow it by `part`."""
+    Follow it by `part`. alone: the answer where rank 0, which holds the store, is gone."""
     if world_size() == 1:
         return True
     try:
         return _store().add(_ERROR, 1) == 1
-    except RuntimeError:  # rank 0 held it, and went with a line of its own
-        return False
+    except RuntimeError:  # rank 0 held it, and went, most often with a line of its own
+        return alone
 
 
 def error_elsewhere() -> bool:

@@ -50,6 +50,9 @@ def start() -> torch.device:
         # One rank needs no port, so any number of such runs share a machine; and without a launcher
         # no rank is left in the environment of children.
         os.environ["LOCAL_RANK"] = str(launched.number("LOCAL_RANK"))  # DeepSpeed insists
+        for name in ("RANK", "WORLD_SIZE"):  # which it reads where they are empty, too
+            if not os.environ.get(name):
+                os.environ.pop(name, None)
         store = torch.distributed.HashStore()
         torch.distributed.init_process_group(backend, store=store, rank=0, world_size=1)
     try:

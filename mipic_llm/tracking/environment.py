@@ -17,15 +17,13 @@ from mipic_llm.config.files import PACKAGE
 PACKAGES = ("mipic_llm torch deepspeed transformers peft tokenizers datasets bitsandbytes mlflow "
             "numpy flash-attn sentence-transformers")  # fmt: skip
 
+COMPUTE = "mipic_llm torch deepspeed transformers peft"  # what all ranks must have alike
+
 
 def environment() -> dict[str, Any]:
     """Versions, processors and commit for environment.json; no host name and no path."""
     record: dict[str, Any] = {"python": platform.python_version(), "platform": platform.platform()}
-    for package in PACKAGES.split():
-        try:
-            record[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            record[package] = None
+    record |= versions(PACKAGES)
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text("utf-8", "replace").splitlines() if cpuinfo.exists() else []
     models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
@@ -38,6 +36,17 @@ def environment() -> dict[str, Any]:
         record["gpus"] = [torch.cuda.get_device_name(i) for i in range(count)]
     record["commit"] = commit()
     return record
+
+
+def versions(packages: str = COMPUTE) -> dict[str, str | None]:
+    """Of packages, by name; None where one is not installed."""
+    found: dict[str, str | None] = {}
+    for package in packages.split():
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = None
+    return found
 
 
 def cores() -> int | None:

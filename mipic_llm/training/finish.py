@@ -59,6 +59,8 @@ def rehearse(run: LiveRun) -> None:
         with run.engine.nudged("lora_B"):
             _write(run, folder, 4, rehearsal=True)
     except (UserError, RuntimeError) as error:
+        if dist.lost(error):
+            raise
         raise UserError(f"{error} (found before the first step; nothing was trained)") from error
     finally:
         checkpoint.set_rng_state(keep)
