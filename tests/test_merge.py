@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,9 +18,12 @@ from transformers import AutoModel, AutoTokenizer
 import mipic_llm
 from mipic_llm.commands import merge
 from mipic_llm.errors import UserError
+from mipic_llm.export.merge import _same_base as same_base
 from mipic_llm.export.mixture import factors
 from mipic_llm.export.scales import choose
+from mipic_llm.model.dense import Dense
 from mipic_llm.model.files import exported
+from mipic_llm.report import read_scores
 from mipic_llm.types import Point, Score
 
 
@@ -145,6 +149,11 @@ def test_sweep(runs, tmp_path, capsys):
     assert f"scale {told['scale']:g}: the highest mean of 1 task(s) and 3 dim(s)" in said
     assert "a little too good" in said and "a little too good" in (
         out / "adapter" / "README.md").read_text()  # fmt: skip
+    for stage, scale in (("before", 0), ("after", told["scale"])):  # for the card
+        want = [(r["metric"], r["dim"], r["value"]) for r in rows
+                if r["stage"] == f"scale {scale:g}"]  # fmt: skip
+        found = read_scores(out / "scores.jsonl", stage=stage)
+        assert [(s.metric, s.point.dim, s.value) for s in found] == want
     # Each row is what `mipic evaluate` says of a model of that scale, and 1 the run as trained.
     for scale, folder in (("1", runs["one"] / "adapter"), ("0", runs["base"])):
         found = mipic_llm.evaluate(folder, str(judged(runs["base"])), dims=[16], layers=[4],
@@ -238,6 +247,27 @@ def test_what_cannot_be_merged(runs, tmp_path, argv, words):
     with pytest.raises(UserError, match=words):
         merge.main([*argv, *([] if "--to" in argv else ["--to", str(tmp_path / "to")])])
     assert not (tmp_path / "to" / "adapter").exists()
+
+
+@pytest.mark.parametrize("key, changes", [
+    ("pooling", {"pooling": "cls"}), ("model.inner_norm", {"inner_norm": "final"}),
+    ("model.quantization", {"quantization": "nf4"}), ("base", {"backbone": "other"}),
+    ("Dense modules", {"dense": (Dense(torch.eye(2), None, "Identity"),)}),
+])  # fmt: skip
+def test_runs_that_read_their_base_in_another_way_are_not_merged(tmp_path, key, changes):
+    for name in ("base", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps({"name": name}))
+
+    def run(pooling="mean", inner_norm="raw", quantization="none", backbone="base", dense=()):
+        source = SimpleNamespace(backbone=str(tmp_path / backbone), commit=None, dense=dense,
+                                 pooling=pooling)  # fmt: skip
+        model = SimpleNamespace(inner_norm=inner_norm, quantization=quantization)
+        return SimpleNamespace(source=source, config=SimpleNamespace(model=model))
+
+    same_base([run(), run()], ["a", "b"])
+    with pytest.raises(UserError, match=f"c has another {key} than a"):
+        same_base([run(), run(), run(**changes)], ["a", "b", "c"])
 
 
 def test_decoder_in_bf16(tmp_path):
