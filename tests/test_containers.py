@@ -6,11 +6,14 @@ import errno
 import os
 import pwd
 import stat
+import subprocess
+import sys
 import tempfile
 
 import deepspeed
 import pytest
 import torch
+from ranks import ROOT
 from tiny_models import few, tiny_bert
 
 from mipic_llm import launched
@@ -153,3 +156,22 @@ def test_ranks_that_do_not_meet_are_one_line(ranks_of, monkeypatch):
     monkeypatch.setattr(deepspeed, "init_distributed", late)
     with pytest.raises(UserError, match="the 2 ranks did not meet at a, port 1: Timed out .* 1/2"):
         start()
+
+
+def test_a_process_without_streams_says_nothing_and_goes_on(tmp_path):
+    """Its first line ended a run; and a file of the run would get the number of its output."""
+    code = f"""\
+import sys
+from mipic_llm.commands.run import run_main
+def main(argv):
+    print("a line")
+    sys.stdout.flush()
+    sys.stderr.write("another")
+    with open({str(tmp_path / "file")!r}, "w") as file:
+        file.write(str([file.fileno() > 2, sys.stdin.read()]))
+    return 7
+run_main(main, [])
+"""
+    done = subprocess.run(["sh", "-c", '"$0" -c "$1" <&- >&- 2>&-', sys.executable, code], cwd=ROOT)
+    assert done.returncode == 7
+    assert (tmp_path / "file").read_text() == "[True, '']"

@@ -167,6 +167,13 @@ def test_copies_take_the_room_that_there_is(monkeypatch, tmp_path):
     assert copies._memory_left() < 1 << 59
     (tmp_path / "memory.max").write_text("max\n")
     assert copies._memory_left() > 1 << 20
+    older = {"limit_in_bytes": "2500", "usage_in_bytes": "900", "stat": "total_inactive_file 300"}
+    (tmp_path / "memory").mkdir()
+    for name, text in older.items():
+        (tmp_path / "memory" / f"memory.{name}").write_text(text)
+    assert copies._memory_left() == 1900
+    (tmp_path / "memory" / "memory.limit_in_bytes").write_text("9223372036854771712")
+    assert copies._memory_left() > 1 << 20
 
     monkeypatch.setattr(copies, "_memory_left", lambda: 2000)
     monkeypatch.setattr(copies.dist, "ranks_here", lambda: 2)  # 500 bytes for each

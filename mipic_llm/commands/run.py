@@ -94,6 +94,7 @@ def run_main(main: Callable[[list[str]], int | None], argv: list[str] | None = N
     Every rank exits with the same code. Other exceptions propagate with their traceback, but for
     those that follow from another rank's UserError, or from its end (one line, 1).
     """
+    _open_streams()
     quiet()
     try:
         given = sys.argv[1:] if argv is None else argv
@@ -118,6 +119,18 @@ def run_main(main: Callable[[list[str]], int | None], argv: list[str] | None = N
         else:
             raise
     raise SystemExit(code or EXIT_DONE)
+
+
+def _open_streams() -> None:
+    """What a process was started without (`>&-`, some daemons) leads nowhere: else its next file
+    would get the number of its output, and the first line that is said would end it."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            if nowhere != number:
+                os.dup2(nowhere, number)
+                os.close(nowhere)
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115
 
 
 def _of_the_machine(error: Exception) -> str | None:

@@ -103,12 +103,24 @@ def _kind(tensor: Tensor) -> tuple:
     return tensor.shape, tensor.dtype
 
 
+# Where control groups of version 2 and of version 1 say how much memory a container may have, how
+# much it has, and what of that are files that can be read again.
+_GROUPS = (
+    ("", "memory.max", "memory.current", "inactive_file"),
+    ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
+
+
 def _memory_left() -> int:
     """Bytes that this machine, or the container on it, can still give."""
-    left, group = psutil.virtual_memory().available, Path("/sys/fs/cgroup")
-    try:
-        limit, used = (int((group / f"memory.{n}").read_text()) for n in ("max", "current"))
-        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        return min(left, limit - used + int(stat["inactive_file"]))
-    except (OSError, ValueError, KeyError):  # no container, or one without a limit
-        return left
+    left, groups = psutil.virtual_memory().available, Path("/sys/fs/cgroup")
+    for folder, most, now, files in _GROUPS:
+        group = groups / folder
+        try:
+            limit, used = (int((group / name).read_text()) for name in (most, now))
+            lines = (group / "memory.stat").read_text().splitlines()
+            stat = dict(line.split() for line in lines)
+            left = min(left, limit - used + int(stat[files]))
+        except (OSError, ValueError, KeyError):  # no container, or one without a limit
+            pass
+    return left
