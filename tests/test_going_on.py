@@ -124,6 +124,9 @@ def test_schedules_are_what_their_names_say() -> None:
     wsd = factors("--train.schedule", "wsd", "--train.decay_ratio", "0.25", *floor)
     assert wsd[2:16] == [1.0] * 14
     assert wsd[16:] == pytest.approx([1 - 0.8 * i / 5 for i in range(1, 6)])
+    longer = ("--train.decay_ratio", "0.8", "--train.warmup_ratio", "0.5")  # than what is left
+    short = factors("--train.schedule", "wsd", *longer)
+    assert short[9:] == pytest.approx([1.0] + [1 - 0.09 * i for i in range(11)])
 
 
 @pytest.fixture(scope="module")
