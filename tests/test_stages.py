@@ -228,7 +228,12 @@ def test_the_plan_of_stages() -> None:
     assert StagedPlan([(sources, 3, None)], 2, 2, 7).repeated(3) is None
     sizes = StagedPlan([(sources[:1], 2, 3), (sources[1:], 2, None)], 2, 2, 7)
     assert [len(sizes.batch(*at)) for at in sizes.steps()] == [6, 6, 4, 4]
-    assert sizes.local(range(6), 1) == range(3, 6) and sizes.local(range(4), 1) == range(2, 4)
+    for batch in (range(6), range(4)):
+        half = len(batch) // 2
+        assert [sizes.local(batch, rank) for rank in (0, 1)] == [batch[:half], batch[half:]]
+    assert plan.rows == 4 and plan.sizes(3) == ((4, 3),)
+    longer = StagedPlan([(sources[:1], 9, None), (sources[1:], 20, None)], 2, 2, 7)
+    assert longer.repeated(29) == 4 * 4  # of the shortest epoch that comes again
 
 
 def test_rates_of_stages(recipe) -> None:
