@@ -81,6 +81,7 @@ def test_what_a_process_lacks_is_one_line(tmp_path, monkeypatch, capsys):
     for kind, what in (
         (RuntimeError("can't start new thread"), "ulimit -u"),
         (OSError(errno.EMFILE, "Too many open files"), "ulimit -n"),
+        (RuntimeError("[device.cc:186] -1 vs -1. Too many open files"), "ulimit -n"),
         (OSError(errno.EFBIG, "File too large", "x"), "x: File too large"),
     ):
         assert what in told(lambda kind=kind: refused(kind), capsys)

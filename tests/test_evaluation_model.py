@@ -294,6 +294,9 @@ def test_no_model_is_told(tmp_path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no model directory|no\nmodel|neither config.json"):
         read_model(str(tmp_path / "empty"))
+    (tmp_path / "empty" / "config.yaml").write_text("seed: 1\n")
+    with pytest.raises(UserError, match="a run whose model is not exported yet: wait for it, or"):
+        read_model(str(tmp_path / "empty"))
     (tmp_path / "run" / "adapter").mkdir(parents=True)
     with pytest.raises(UserError, match=f"its run's model is {tmp_path / 'run' / 'adapter'}"):
         read_model(str(tmp_path / "run"))

@@ -139,10 +139,10 @@ def _of_the_machine(error: Exception) -> str | None:
     if str(error) == "can't start new thread":
         return ("this machine or container lets this user start no more threads; raise that limit "
                 "(ulimit -u, or the container's limit of pids)")  # fmt: skip
+    if os.strerror(errno.EMFILE) in str(error):  # gloo says it in an error of its own
+        return f"{os.strerror(errno.EMFILE)}; raise that limit (ulimit -n)"
     if not isinstance(error, OSError):
         return None
-    if error.errno in (errno.EMFILE, errno.ENFILE):
-        return f"{error.strerror}; raise that limit (ulimit -n)"
     if error.errno == errno.ENOENT:
         return _without_place()
     if error.errno not in _PLACES:

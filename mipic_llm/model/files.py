@@ -104,9 +104,11 @@ def locate(name: str, revision: str | None, base: str | None) -> Place:
         backbone, own_revision = _base_of(root, name, base)
         revision = revision if base else own_revision
     elif local and not (root / "config.json").is_file():
-        inside = exported(root)
+        inside, run = exported(root), (root / "config.yaml").is_file()
+        hint = (f"; its run's model is {inside}" if inside else "; it is a run whose model is not "
+                "exported yet: wait for it, or go on with --train.resume auto" * run)  # fmt: skip
         raise bad(name, f"{root} holds neither config.json nor adapter_config.json, so it is no "
-                  "model directory" + f"; its run's model is {inside}" * bool(inside))  # fmt: skip
+                  f"model directory{hint}")  # fmt: skip
     return Place(folder, modules, root, backbone, revision, adapter, notes)
 
 
