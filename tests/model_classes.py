@@ -56,6 +56,14 @@ CLASSES: dict[str, tuple[str, dict[str, Any]]] = {
     "SmolLM3": ("bytes", {"num_key_value_heads": 2, "pad_token_id": None}),
     "Granite": ("bytes", {"num_key_value_heads": 2}),
     "GPTNeoX": ("bytes", {}),
+    "Qwen3Moe": ("bytes", GROUPED | {"num_experts": 4, "num_experts_per_tok": 2,
+                                     "moe_intermediate_size": 32}),
+    # cut after its second layer, no layer with a cache of keys is left
+    "Qwen3_5Text": ("bytes", GROUPED | {
+        "layer_types": ["linear_attention", "linear_attention", "full_attention"],
+        "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 8,
+        "linear_value_head_dim": 8, "pad_token_id": None}),
+    "Mamba": ("bytes", {"state_size": 8}),
     "T5": ("unigram", {"d_model": 32, "num_layers": 3, "num_heads": 4, "d_kv": 8, "d_ff": 64}),
 }  # fmt: skip
 

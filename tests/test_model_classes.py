@@ -8,12 +8,24 @@ import numpy as np
 import pytest
 import torch
 from api_worker import ROWS, settings
-from model_classes import BEGIN, CLASSES, END, PAGE, build, row
+from model_classes import BEGIN, CLASSES, END, PAGE, SHAPE, build, row
 from sentence_transformers import SentenceTransformer
-from transformers import AutoModel
+from transformers import (
+    AutoModel,
+    Gemma4TextConfig,
+    IBertConfig,
+    IBertModel,
+    Qwen3_5Config,
+    Qwen3_5Model,
+)
+from transformers.models.bert.modeling_bert import BertEncoder
 
 import mipic_llm
 from mipic_llm import UserError
+from mipic_llm.config.schema import LoraSettings
+from mipic_llm.model.attention import choose
+from mipic_llm.model.directory import read_model
+from mipic_llm.model.load import add_lora
 
 TABLE = PAGE.read_text(encoding="utf-8").split(BEGIN)[1].split(END)[0].splitlines()
 
@@ -52,6 +64,55 @@ def test_tokens_beyond_the_table_are_named(tmp_path):
     rows = [row | {"anchor": f"{row['anchor']} <new19>"} for row in ROWS]
     with pytest.raises(UserError, match="has the token '<new19>'.*not to its weights"):
         train(base, tmp_path, rows=rows)
+
+
+def test_heads_of_several_sizes_are_not_packed():
+    config = Gemma4TextConfig(hidden_size=64, num_hidden_layers=2,
+                              layer_types=["sliding_attention", "full_attention"])  # fmt: skip
+    with pytest.raises(UserError, match="heads of one size, .* Gemma4TextModel differ by layer"):
+        choose("varlen", "fp32", config)
+
+
+def test_a_class_without_layers_for_lora_says_so(tmp_path):
+    with pytest.raises(UserError, match="IBertModel has no linear layers .*--lora.rank 0"):
+        add_lora(IBertModel(IBertConfig(vocab_size=9, **SHAPE)), LoraSettings())
+
+
+def test_what_a_cut_class_cannot_run_is_a_line(tmp_path, monkeypatch):
+    """Gemma 4 holds inputs of all layers in one table, so that it ends in an error of its own."""
+    run = train(build("Bert", tmp_path / "base"), tmp_path)
+    whole = BertEncoder.forward
+    monkeypatch.setattr(BertEncoder, "forward", lambda self, x, *args, **options: whole(
+        self, x if len(self.layer) > 2 else x.reshape(7, 11, 13), *args, **options))  # fmt: skip
+    with pytest.raises(UserError, match="BertModel cut after layer 2 cannot be run or loaded: sh"):
+        mipic_llm.export(run, point="8@2", to=tmp_path / "cut")
+
+
+def test_the_text_model_of_one_that_sees_is_written_once(tmp_path):
+    """The Python of docs/use/models.md, on a small Qwen3.5 with eyes."""
+    text = {"vocab_size": 320, "layer_types": ["linear_attention", "full_attention"],
+            "rope_parameters": {"rope_type": "default", "mrope_section": [2, 1, 1],
+                                "rope_theta": 1e4, "partial_rotary_factor": 1.0}}  # fmt: skip
+    text |= CLASSES["Qwen3_5Text"][1] | SHAPE | {"num_hidden_layers": 2} | text
+    seeing = {"depth": 1, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2,
+              "out_hidden_size": 32, "num_position_embeddings": 16}  # fmt: skip
+    whole = Qwen3_5Model(Qwen3_5Config(text_config=text, vision_config=seeing)).eval()
+    name, base = build("Qwen3", tmp_path / "whole"), tmp_path / "text"
+    (name / "model.safetensors").unlink()
+    whole.save_pretrained(name)
+    with pytest.raises(UserError, match="qwen3_5 reads more than text; .*docs/use/models.md"):
+        read_model(str(name))
+    block = PAGE.read_text(encoding="utf-8").split("## Models that see and hear")[1]
+    lines = block.split("```python")[1].split("```")[0].splitlines()
+    assert lines[3].startswith("name, base = ")
+    lines[3] = f"name, base = {str(name)!r}, {str(base)!r}"
+    exec("\n".join(lines), {})
+    assert read_model(str(base)).config.model_type == "qwen3_5_text"
+    ids = torch.arange(5, 14)[None]
+    with torch.no_grad():
+        ours, theirs = (m(input_ids=ids).last_hidden_state for m in
+                        (AutoModel.from_pretrained(base), whole))  # fmt: skip
+    assert torch.equal(ours, theirs)
 
 
 def test_eager_attention_is_explained(tmp_path, capsys):

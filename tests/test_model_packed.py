@@ -13,7 +13,7 @@ from mipic_llm.errors import UserError
 from mipic_llm.model import varlen
 from mipic_llm.model.backbone import Backbone
 from mipic_llm.objective import EmbeddingModule, build_objective
-from mipic_llm.runtime.packing import check_packing
+from mipic_llm.runtime.batches import check_batches
 
 KINDS = {  # builder, pooling, pad id
     "bert": (tiny_bert, "mean", 0),
@@ -191,7 +191,7 @@ class Bare:
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_check_before_a_run_passes(models, kind):
     net = module(models, kind, "varlen")
-    check_packing(Bare(net), net.backbone.model.config)
+    check_batches(Bare(net), net.backbone.model.config)
     assert net.training and not net.backbone.own_positions
 
 
@@ -213,4 +213,22 @@ def test_the_check_before_a_run_finds_faults(models, kind, fault, monkeypatch):
     else:
         net.backbone.first_position += 1
     with pytest.raises(UserError, match="packing changes .*--model.attn sdpa"):
-        check_packing(Bare(net), net.backbone.model.config)
+        check_batches(Bare(net), net.backbone.model.config)
+
+
+def test_pads_that_change_a_vector_are_told(models, capsys):
+    """FNet and ConvBERT are such classes; the tiny model becomes one when no mask reaches it."""
+    net = module(models, "bert", "sdpa")
+    check_batches(Bare(net), net.backbone.model.config)
+    assert not capsys.readouterr().out
+    whole = net.backbone.model.forward
+    net.backbone.model.forward = lambda attention_mask, **o: whole(**o)
+    check_batches(Bare(net), net.backbone.model.config)
+    assert "note: the pads of a batch change the vectors of BertModel" in capsys.readouterr().out
+
+
+def test_a_class_that_wants_a_mask_is_refused_packed(models):
+    net = module(models, "bert", "varlen")
+    net.backbone.model.forward = lambda **o: o["attention_mask"]
+    with pytest.raises(UserError, match="BertModel does not run packed .*--model.attn sdpa"):
+        check_batches(Bare(net), net.backbone.model.config)

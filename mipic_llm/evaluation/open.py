@@ -21,9 +21,9 @@ from mipic_llm.model.load import check_precision, dtype_of, lacks_bf16, load_mod
 from mipic_llm.model.source import Source
 from mipic_llm.objective.module import EmbeddingModule
 from mipic_llm.runtime import ranks as dist
+from mipic_llm.runtime.batches import check_batches
 from mipic_llm.runtime.ds_config import load_ds_config
 from mipic_llm.runtime.engine import Engine, loading
-from mipic_llm.runtime.packing import check_packing
 from mipic_llm.runtime.ranks import say
 
 
@@ -130,5 +130,5 @@ def for_inference(
     module = EmbeddingModule(backbone.requires_grad_(False))
     engine = Engine(module, ds_config, None, None)
     engine.train(False)
-    check_packing(engine, source.config)
+    check_batches(engine, source.config)
     return engine

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -129,7 +130,8 @@ def at_point(
     cut_layers(base_of(net), point.layer)
     small, notes = model._replace(spec=spec).backbone(net), []
     if point != last:
-        times = before / _seconds(small, bare, texts)
+        with _cut_fits(net, point.layer):
+            times = before / _seconds(small, bare, texts)
         speed = f": encodes {times:.2f} times as fast as the whole model (CPU, {len(texts)} texts)"
         notes += [f"Cut after layer {point.layer} of {last.layer}, width {point.dim} of {last.dim}"
                   f"{speed if point.layer < last.layer else ''}."]  # fmt: skip
@@ -148,15 +150,8 @@ def at_point(
                          notes=(*notes, *(fit.notes if fit else ())),
                          dense=cut(spec.dense, spec.width, point.dim))  # fmt: skip
     folder = out / f"{kind}-{point.layer}x{point.dim}"
-    try:
+    with _cut_fits(net, point.layer):
         found = _write(model, folder, net, spec, live_ND)
-    except ExportError:
-        raise
-    except RuntimeError as error:  # transformers' word for weights that do not fit
-        raise UserError(
-            f"layers: {type(net).__name__} cut after layer {point.layer} cannot be loaded again: "
-            f"{str(error).splitlines()[0]}"
-        ) from error
     for note in notes:
         say(note)
     if point.layer < last.layer and not lens:
@@ -167,6 +162,20 @@ def at_point(
     if fit:
         fit.write(folder)
     return found
+
+
+@contextmanager
+def _cut_fits(net: Any, n_layers: int) -> Iterator[None]:
+    """UserError where what is left of a class cannot be run or loaded: the class' own words."""
+    try:
+        yield
+    except (ExportError, UserError, OSError):
+        raise
+    except Exception as error:
+        raise UserError(
+            f"layers: {type(net).__name__} cut after layer {n_layers} cannot be run or loaded: "
+            f"{(str(error).splitlines() or [type(error).__name__])[0]}"
+        ) from error
 
 
 def _write(

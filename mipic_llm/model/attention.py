@@ -11,7 +11,7 @@ from transformers import MODEL_MAPPING
 from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
 from mipic_llm.errors import UserError
-from mipic_llm.model.gpu_kernels import tiles_about, varlen_obstacle
+from mipic_llm.model.gpu_kernels import channels_of, tiles_about, varlen_obstacle
 
 FLASH = ("flash_attention_2", "flash_attention_3")
 PACKED = ("varlen", *FLASH)  # kernels that take a packed batch
@@ -97,6 +97,8 @@ def obstacle(name: str, precision: str, config: Any) -> str | None:
         return None
     if not getattr(kind, "_supports_attention_backend", False):
         return f"needs a class whose attention is exchangeable, and {title}'s is not"
+    if not channels_of(config):
+        return f"takes heads of one size, and those of {title} differ by layer"
     if name in FLASH:
         if torch.cuda.get_device_capability() < (8, 0):
             return "needs a GPU of compute capability 8.0 or more"

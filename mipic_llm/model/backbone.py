@@ -60,12 +60,14 @@ def _is_norm(module: nn.Module) -> bool:
 def cut_layers(model: nn.Module, n_layers: int) -> None:
     """Remove all layers after the first n_layers, in place, and say so in the model's config."""
     base, stack = base_of(model), layers_of(model)
-    whole = len(stack)
+    config, whole = base.config, len(stack)
     del stack[n_layers:]
-    base.config.num_hidden_layers = n_layers
-    for key, value in base.config.to_dict().items():  # layer_types and others: one entry a layer
+    config.num_hidden_layers = n_layers
+    for key, value in config.to_dict().items():  # layer_types and others: one entry a layer
         if isinstance(value, list) and len(value) == whole != n_layers:
-            setattr(base.config, key, value[:n_layers])
+            setattr(config, key, value[:n_layers])
+    if getattr(config, "use_cache", False):  # there may be no layer left whose cache has a length
+        config.use_cache = False
 
 
 class Backbone(nn.Module):

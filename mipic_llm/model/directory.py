@@ -129,8 +129,11 @@ def _read(
     config, st = _load("AutoConfig", backbone, hub), read_json(root / "sentence_bert_config.json")
     both = getattr(config, "is_encoder_decoder", False)
     if both or not hasattr(config, "hidden_size"):
-        kind = "an encoder-decoder" if both else "no model of text alone"
-        raise bad(name, f"{config.model_type} is {kind}; give an encoder or a decoder")
+        why = "is an encoder-decoder; give an encoder or a decoder"
+        if not both:
+            why = ("reads more than text; write its text model once (docs/use/models.md, \"Models "
+                   "that see and hear\") and give that directory")  # fmt: skip
+        raise bad(name, f"{config.model_type} {why}")
     task, output = st.get("transformer_task"), st.get("module_output_name")
     if task not in (None, "feature-extraction") or output not in (None, "token_embeddings"):
         raise bad(name, f"its sentence_bert_config.json asks for {task} giving {output}; only "

@@ -99,8 +99,12 @@ def tiles_about(config: Any) -> str:
 
 
 def channels_of(config: Any) -> int:
-    """Of an attention head."""
-    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    """Of an attention head; 0 where they differ by layer (Gemma 4, in a config for each)."""
+    sizes = {
+        getattr(one, "head_dim", None) or one.hidden_size // one.num_attention_heads
+        for one in getattr(config, "per_layer_config", None) or [config]
+    }
+    return sizes.pop() if len(sizes) == 1 else 0
 
 
 def _shares_heads(varlen_attn: Any) -> bool:

@@ -17,6 +17,10 @@ from mipic_llm.model.files import bad
 from mipic_llm.model.source import Source
 from mipic_llm.quiet import import_bitsandbytes
 
+# Classes with state-space layers, of which peft refuses two kinds of modules: their kernels read
+# the weights past LoRA.
+STATE_SPACE = ("falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h")
+
 disable_progress_bar()  # weights load in a blink; the bar of a run is its steps
 
 
@@ -92,17 +96,23 @@ def add_lora(model: nn.Module, lora: Any) -> nn.Module:
     from peft import LoraConfig, get_peft_model
 
     targets: Any = lora.target_modules
+    left_out = ["pooler"] if getattr(model, "pooler", None) else []
     if list(targets) == ["all-linear"]:
         targets = "all-linear"
+        if model.config.model_type in STATE_SPACE:
+            left_out += ["out_proj", "conv1d"]
     settings = LoraConfig(
         r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets,
         use_dora=lora.use_dora, bias="none", task_type="FEATURE_EXTRACTION",
-        exclude_modules=".*pooler.*" if hasattr(model, "pooler") and model.pooler else None,
+        exclude_modules=f".*({'|'.join(left_out)}).*" if left_out else None,
     )  # fmt: skip
     try:
         return get_peft_model(model, settings, autocast_adapter_dtype=False)
     except ValueError as error:
-        raise UserError(f"lora.target_modules: {str(error).splitlines()[0]}") from error
+        why = str(error).splitlines()[0]
+        if targets == "all-linear" and why.startswith(("No `target_modules`", "No modules")):
+            why = f"{type(model).__name__} has no linear layers that peft knows; use --lora.rank 0"
+        raise UserError(f"lora.target_modules: {why}") from error
 
 
 def _without_head(weights: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:

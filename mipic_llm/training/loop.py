@@ -17,7 +17,7 @@ from mipic_llm.model.attention import choose
 from mipic_llm.model.dense import write_dense
 from mipic_llm.runtime import checkpoint
 from mipic_llm.runtime import ranks as dist
-from mipic_llm.runtime.packing import check_packing
+from mipic_llm.runtime.batches import check_batches
 from mipic_llm.runtime.ranks import say
 from mipic_llm.runtime.start import start
 from mipic_llm.tracking import Status, check_tracking, environment, make_trackers
@@ -151,12 +151,12 @@ def _run(config: Config, callbacks: Sequence[Any], rows: Any, validation: Any, s
 def _checked(run: LiveRun) -> Evaluator:
     """What can be refused before anything is written or deleted."""
     run.facts["terms"] = _kernels(run)  # first: they are tried here, not within a step
+    check_batches(run.engine, run.source.config)
     if run.step == 0:
         canary(run)
         check_sight(run)
         if run.config.export.rehearse:
             rehearse(run)
-    check_packing(run.engine, run.source.config)
     if selfcheck.wanted(run.config):
         check_chunks(run)
     return Evaluator(run)
