@@ -10,8 +10,11 @@ import torch
 from api_worker import ROWS, settings
 from model_classes import BEGIN, CLASSES, END, PAGE, SHAPE, build, row
 from sentence_transformers import SentenceTransformer
+from torch import nn
 from transformers import (
     AutoModel,
+    BertConfig,
+    BertModel,
     Gemma4TextConfig,
     IBertConfig,
     IBertModel,
@@ -76,6 +79,21 @@ def test_heads_of_several_sizes_are_not_packed():
 def test_a_class_without_layers_for_lora_says_so(tmp_path):
     with pytest.raises(UserError, match="IBertModel has no linear layers .*--lora.rank 0"):
         add_lora(IBertModel(IBertConfig(vocab_size=9, **SHAPE)), LoraSettings())
+
+
+def test_routers_and_their_like_get_no_lora():
+    """Llama 4's router is a Linear that gives two tensors; its neighbours keep their LoRA."""
+    model = BertModel(BertConfig(vocab_size=9, **SHAPE))
+    kind = type("Router", (nn.Linear,), {"forward": lambda self, x: (x, x)})
+    kind.__module__ = "transformers.models.llama4.modeling_llama4"
+    model.encoder.layer[1].intermediate.router = kind(32, 64)
+    model.encoder.layer[1].intermediate.router_norm = nn.Linear(32, 64)
+    del model.encoder.layer[1].intermediate.dense
+    names = [n for n, m in add_lora(model, LoraSettings()).named_modules() if hasattr(m, "lora_A")]
+    assert [n for n in names if "router" in n] == [
+        "base_model.model.encoder.layer.1.intermediate.router_norm"
+    ]
+    assert len(names) == 3 * 6 and not [n for n in names if "pooler" in n]
 
 
 def test_what_a_cut_class_cannot_run_is_a_line(tmp_path, monkeypatch):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from types import SimpleNamespace
+
 import pytest
 import torch
 from tiny_models import tiny_bert, tiny_qwen3, tiny_xlmr
@@ -232,3 +235,19 @@ def test_a_class_that_wants_a_mask_is_refused_packed(models):
     net.backbone.model.forward = lambda **o: o["attention_mask"]
     with pytest.raises(UserError, match="BertModel does not run packed .*--model.attn sdpa"):
         check_batches(Bare(net), net.backbone.model.config)
+
+
+@pytest.mark.parametrize("config, refused", [
+    ({"layer_types": ["full_attention", "chunked_attention"]}, True),  # Llama 4
+    ({"sliding_window": 8}, True),  # PhiMoE
+    ({"layer_types": ["chunked_attention", "full_attention"], "sliding_window": 8}, False),
+    ({"sliding_window": None}, False),
+])  # fmt: skip
+def test_a_window_that_only_the_mask_has_is_refused(config, refused):
+    layer = torch.nn.Module()
+    layer.config, layer.layer_idx = SimpleNamespace(**config), 1
+    q = torch.randn(1, 2, 6, 8)
+    cu = torch.tensor([0, 2, 6])
+    words = "Module uses a window of which its attention is not told; use --model.attn sdpa"
+    with pytest.raises(UserError, match=words) if refused else nullcontext():
+        varlen.varlen(layer, q, q, q, None, cu_seq_lens_q=cu, max_length_q=4)

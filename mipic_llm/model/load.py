@@ -101,10 +101,12 @@ def add_lora(model: nn.Module, lora: Any) -> nn.Module:
         targets = "all-linear"
         if model.config.model_type in STATE_SPACE:
             left_out += ["out_proj", "conv1d"]
+        unlike = [name for name, m in model.named_modules() if _unlike_linear(m)]
+        left_out += sorted({name.rpartition(".")[2] for name in unlike})
     settings = LoraConfig(
         r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets,
         use_dora=lora.use_dora, bias="none", task_type="FEATURE_EXTRACTION",
-        exclude_modules=f".*({'|'.join(left_out)}).*" if left_out else None,
+        exclude_modules=rf"(.*\.)?({'|'.join(left_out)})(\..*)?" if left_out else None,
     )  # fmt: skip
     try:
         return get_peft_model(model, settings, autocast_adapter_dtype=False)
@@ -113,6 +115,14 @@ def add_lora(model: nn.Module, lora: Any) -> nn.Module:
         if targets == "all-linear" and why.startswith(("No `target_modules`", "No modules")):
             why = f"{type(model).__name__} has no linear layers that peft knows; use --lora.rank 0"
         raise UserError(f"lora.target_modules: {why}") from error
+
+
+def _unlike_linear(module: nn.Module) -> bool:
+    """A layer that a model's own code made of torch's, with another product: routers of experts
+    that give several tensors (Llama 4, PhiMoE), products in groups (DeepSeek V4)."""
+    kind, own = type(module), ("transformers.models.", "transformers_modules.")
+    changed = isinstance(module, nn.Linear) and kind.forward is not nn.Linear.forward
+    return changed and kind.__module__.startswith(own)
 
 
 def _without_head(weights: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:

@@ -57,6 +57,8 @@ def varlen(
     reference. Raises UserError where the model wants what neither does.
     """
     wanted = [k for k in _FOREIGN if others.get(k) is not None]
+    if sliding_window is None and _hidden_window(module):
+        wanted.append("a window of which its attention is not told")
     if cu_seq_lens_q is None or max_length_q is None or attention_mask is not None or wanted:
         why = f"uses {wanted[0]}" if wanted else "does not hand packed sequences to its attention"
         raise UserError(f"model.attn: {type(module).__name__} {why}; use --model.attn sdpa")
@@ -80,6 +82,16 @@ def varlen(
             q_NHc, k_NGc, v_NGc, lengths, scale=scaling, window=window, dropout=dropout
         )
     return out_NHc.unsqueeze(0), None
+
+
+def _hidden_window(module: nn.Module) -> bool:
+    """Whether a layer that says nothing of a window has one, by its mask alone: chunks (Llama 4),
+    or a config whose window holds for all layers (PhiMoE)."""
+    config, layer = getattr(module, "config", None), getattr(module, "layer_idx", None)
+    kinds = getattr(config, "layer_types", None)
+    if kinds is None or layer is None:
+        return kinds is None and getattr(config, "sliding_window", None) is not None
+    return kinds[layer] == "chunked_attention"
 
 
 def _in_tiles(
