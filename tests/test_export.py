@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from peft.tuners.lora.layer import Linear as LoraLinear
 from tiny_models import SENTENCES, tiny_bert, tiny_qwen3, tiny_xlmr
 from torch.nn.functional import normalize
 
@@ -145,6 +146,17 @@ def test_adapter_gives_the_live_vectors(tmp_path, case, side):
         compare(live, found, trained.spec.dims, 1e-5, loader)
         texts = [str(w.message) for w in caught]
         assert not [t for t in texts if "missing" in t.lower() or "adapter" in t.lower()], texts
+
+
+def test_a_merge_that_changes_the_vectors_is_refused(tmp_path, monkeypatch):
+    """As of Zamba2, whose layers share weights: every form of an adapter begins with a merge."""
+    trained = Trained(tmp_path, "bert")
+    adapter = trained.write(tmp_path / "adapter")
+    own = LoraLinear.get_delta_weight
+    twice = lambda self, name: 1.05 * own(self, name)  # noqa: E731
+    monkeypatch.setattr(LoraLinear, "get_delta_weight", twice)
+    with pytest.raises(UserError, match="cannot be merged into BertModel.*; use the adapter"):
+        merge_adapter(trained.spec, adapter, torch.float32)
 
 
 @pytest.mark.parametrize("case", KINDS)

@@ -159,7 +159,10 @@ def test_a_decoder_attends_both_ways_in_training_and_in_every_export(tmp_path, c
     assert np.abs(again - ours).max() < 1e-5
 
 
-DECODERS = [name for name in CLASSES if f"`{name}Model` | left to right" in "".join(TABLE)]
+DECODERS = [  # Mamba has no attention that could look ahead
+    name for name in CLASSES
+    if name != "Mamba" and f"`{name}Model` | left to right" in "".join(TABLE)
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", DECODERS)

@@ -19,6 +19,8 @@ from mipic_llm.errors import UserError
 from mipic_llm.export.portable import EmbeddingSpec, write_json, write_portable
 from mipic_llm.quiet import import_bitsandbytes
 
+MERGED = 1e-3  # what a merge in float32 may change of a text's tokens, as a share of their length
+
 Check = Callable[[Path], None]  # of the files, before they take their place; raises
 
 
@@ -172,7 +174,8 @@ def for_older_loaders(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def merge_adapter(spec: EmbeddingSpec, adapter: Path, dtype: torch.dtype) -> Any:
     """The base loaded afresh on CPU with the adapter merged in fp32, cast to dtype. Of a base in 4
-    bits these values are taken, not the original ones: the adapter was trained on them."""
+    bits these values are taken, not the original ones: the adapter was trained on them. UserError
+    where merging changes what the model gives, as of Zamba2, whose layers share weights."""
     import_bitsandbytes()
     from peft import PeftModel
     from transformers import AutoModel
@@ -182,4 +185,14 @@ def merge_adapter(spec: EmbeddingSpec, adapter: Path, dtype: torch.dtype) -> Any
     else:
         base = AutoModel.from_pretrained(spec.base_model, **spec.loading(dtype))
         base = base.dequantize(torch.float32).float()
-    return PeftModel.from_pretrained(base, str(adapter)).merge_and_unload().to(dtype)
+    model = PeftModel.from_pretrained(base, str(adapter)).eval()
+    ids_1T = torch.arange(5, 17)[None] % base.config.vocab_size
+    with torch.no_grad():
+        before_TD = model(input_ids=ids_1T).last_hidden_state[0].double()
+        model = model.merge_and_unload()
+        after_TD = model(input_ids=ids_1T).last_hidden_state[0].double()
+    apart = float((after_TD - before_TD).norm() / before_TD.norm())
+    if not apart < MERGED:
+        raise UserError(f"merged: LoRA cannot be merged into {type(base).__name__}: the merged "
+                        f"weights give other vectors (by {apart:.1e}); use the adapter")  # fmt: skip
+    return model.to(dtype)
