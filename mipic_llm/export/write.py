@@ -193,6 +193,8 @@ def merge_adapter(spec: EmbeddingSpec, adapter: Path, dtype: torch.dtype) -> Any
         after_TD = model(input_ids=ids_1T).last_hidden_state[0].double()
     apart = float((after_TD - before_TD).norm() / before_TD.norm())
     if not apart < MERGED:
-        raise UserError(f"merged: LoRA cannot be merged into {type(base).__name__}: the merged "
-                        f"weights give other vectors (by {apart:.1e}); use the adapter")  # fmt: skip
+        raise UserError(
+            f"merged: LoRA cannot be merged into {type(base).__name__}: the merged weights give "
+            f"other vectors (by {apart:.1e}); use the adapter"
+        )
     return model.to(dtype)
