@@ -13,10 +13,11 @@ import tempfile
 import deepspeed
 import pytest
 import torch
+from huggingface_hub import constants
 from ranks import ROOT
 from tiny_models import few, tiny_bert
 
-from mipic_llm import launched
+from mipic_llm import hub, launched
 from mipic_llm.commands.run import run_main
 from mipic_llm.config import load_config
 from mipic_llm.errors import EXIT_USER_ERROR, UserError
@@ -176,3 +177,40 @@ run_main(main, [])
     done = subprocess.run(["sh", "-c", '"$0" -c "$1" <&- >&- 2>&-', sys.executable, code], cwd=ROOT)
     assert done.returncode == 7
     assert (tmp_path / "file").read_text() == "[True, '']"
+
+
+class Hub:
+    """The client of the hub's library, and how often it was asked."""
+
+    def __init__(self, monkeypatch):
+        self.asked, self.there = 0, False
+        monkeypatch.setattr("huggingface_hub.get_session", lambda: self)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(hub, "_away", False)
+        monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+
+    def head(self, _url, timeout):
+        self.asked += 1
+        if not self.there:
+            raise ConnectionError("no route to host")
+
+
+def test_a_hub_that_does_not_answer_is_told_once_and_asked_again(monkeypatch, capsys):
+    """Its library asks six times for each file: a cached model took minutes."""
+    found = Hub(monkeypatch)
+    hub.ask_hub()
+    assert constants.is_offline_mode() and os.environ["HF_HUB_OFFLINE"] == "1"
+    assert "does not answer (no route to host); what its cache here" in capsys.readouterr().out
+    hub.ask_hub()
+    assert constants.is_offline_mode() and found.asked == 2 and not capsys.readouterr().out
+    found.there = True
+    hub.ask_hub()
+    assert not constants.is_offline_mode() and "HF_HUB_OFFLINE" not in os.environ
+
+
+@pytest.mark.parametrize("chosen", ["0", "1"])
+def test_a_user_who_has_decided_is_not_overruled(monkeypatch, chosen):
+    found = Hub(monkeypatch)
+    monkeypatch.setenv("HF_HUB_OFFLINE", chosen)
+    hub.ask_hub()
+    assert not found.asked and os.environ["HF_HUB_OFFLINE"] == chosen

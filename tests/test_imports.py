@@ -20,7 +20,7 @@ from ranks import run_ranks
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "mipic_llm"
 
-GROUND = {"types", "errors", "quiet", "disk", "launched"}
+GROUND = {"types", "errors", "quiet", "disk", "launched", "hub"}
 # Room -> the rooms of ours that it may import (its own is always allowed), from the ground up.
 ALLOWED: dict[str, set[str]] = {
     "types": set(),
@@ -28,6 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     "quiet": set(),
     "disk": set(),
     "launched": {"errors"},
+    "hub": {"launched"},
     "config": GROUND,
     "losses": set(),
     "model": GROUND | {"config"},

@@ -15,6 +15,7 @@ from mipic_llm.config.files import legal_path, model_folder
 from mipic_llm.config.recipe import read_yaml
 from mipic_llm.disk import samples
 from mipic_llm.errors import UserError
+from mipic_llm.hub import ask_hub
 
 QUICKSTART_HUB_ID = "sentence-transformers/all-MiniLM-L6-v2"
 KINDS = ("adapter", "merged")  # directories of a run's model
@@ -103,6 +104,8 @@ def locate(name: str, revision: str | None, base: str | None) -> Place:
         adapter = str(root)
         backbone, own_revision = _base_of(root, name, base)
         revision = revision if base else own_revision
+        if not Path(backbone).is_dir():
+            ask_hub()
     elif local and not (root / "config.json").is_file():
         inside, run = exported(root), (root / "config.yaml").is_file()
         hint = (f"; its run's model is {inside}" if inside else "; it is a run whose model is not "
@@ -125,6 +128,7 @@ def _small_files(name: str, revision: str | None) -> tuple[Path, tuple[str, ...]
         raise bad(name, "no such directory")
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
+    ask_hub()
     folder = _download(name, revision, ["*.json"])
     if (folder / "modules.json").is_file():
         return folder, ()

@@ -13,6 +13,7 @@ from mipic_llm.data.read.find import HUB_ID, nearest_file
 from mipic_llm.data.read.readers import Part
 from mipic_llm.data.read.shapes import plain_row
 from mipic_llm.errors import UserError, one_line
+from mipic_llm.hub import ask_hub
 
 
 def from_hub(
@@ -27,6 +28,7 @@ def from_hub(
     match = HUB_ID.fullmatch(spec)
     assert match is not None, spec
     name, config, wanted = match["id"], match["config"], match["split"] or split
+    ask_hub()
 
     def load(name: str, config: str | None, revision: str | None, **more: Any) -> Any:
         import datasets
