@@ -26,11 +26,17 @@ from transformers.models.bert.modeling_bert import BertEncoder
 import mipic_llm
 from mipic_llm import UserError
 from mipic_llm.config.schema import LoraSettings
+from mipic_llm.export import forms
 from mipic_llm.model.attention import choose
 from mipic_llm.model.directory import read_model
 from mipic_llm.model.load import add_lora
 
 TABLE = PAGE.read_text(encoding="utf-8").split(BEGIN)[1].split(END)[0].splitlines()
+
+
+@pytest.fixture(autouse=True)
+def timed_once(monkeypatch):
+    monkeypatch.setattr(forms, "TIMED_RUNS", 1)
 
 
 @pytest.mark.parametrize("name", CLASSES)
