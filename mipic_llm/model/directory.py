@@ -131,8 +131,9 @@ def _read(
     if both or not hasattr(config, "hidden_size"):
         why = "is an encoder-decoder; give an encoder or a decoder"
         if not both:
-            why = ("reads more than text; write its text model once (docs/use/models.md, \"Models "
-                   "that see and hear\") and give that directory")  # fmt: skip
+            why = ("reads more than text; write its text model once, by AutoModel.from_pretrained("
+                   "...).get_decoder().save_pretrained(DIR), and its tokenizer beside it, and give "
+                   "DIR")  # fmt: skip
         raise bad(name, f"{config.model_type} {why}")
     task, output = st.get("transformer_task"), st.get("module_output_name")
     if task not in (None, "feature-extraction") or output not in (None, "token_embeddings"):
