@@ -195,6 +195,13 @@ def test_a_class_that_does_not_heed_is_causal_is_refused(tmp_path, monkeypatch):
         train(base, tmp_path)
 
 
+def test_the_first_token_of_a_decoder_is_no_vector(tmp_path, steps_alone):
+    base, more = build("Qwen3", tmp_path / "base"), {"export.rehearse": False}
+    with pytest.raises(UserError, match="first token of .*base sees none after it"):
+        train(base, tmp_path, **{"model.pooling": "cls"} | more)
+    train(attending_both_ways(base), tmp_path, **{"model.pooling": "cls"} | more)
+
+
 def test_a_decoder_that_sees_more_than_it_says_is_told(tmp_path, monkeypatch, capsys):
     from transformers.models.qwen3 import modeling_qwen3
 

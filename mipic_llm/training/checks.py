@@ -50,8 +50,9 @@ def check_sight(run: LiveRun) -> None:
     """Do tokens of a decoder see those after them, as its settings say? Two texts differ in their
     last token alone: does the first token's vector? All ranks call.
 
-    UserError for a class that does not heed `is_causal: false` in its config.json; a note for one
-    that sees the whole text though nothing says so.
+    UserError for a class that does not heed `is_causal: false` in its config.json, and where the
+    first token is the vector and sees no other; a note for one that sees the whole text though
+    nothing says so.
     """
     asked, name = getattr(run.source.config, "is_causal", None) is False, run.source.name
     if not asked and not run.source.is_decoder:
@@ -72,6 +73,11 @@ def check_sight(run: LiveRun) -> None:
         not asked or apart > SAME,
         f"model.name: the config of {name} has is_causal false, but its class attends from left to "
         "right all the same; take that line out, or train a class of transformers that heeds it",
+    )
+    need(
+        pooling != "cls" or apart > SAME,
+        f"model.pooling is cls, and the first token of {name} sees none after it: its vector would "
+        "say nothing of the rest of the text; use --model.pooling last or mean",
     )
     if run.source.is_decoder and apart > OTHER:
         say(f"note: {name} sees the whole text at every token, though its settings do not say so; "
