@@ -177,6 +177,12 @@ def test_nli(tmp_path, labels):
     # Premise a: both entailments, each with another contradiction; b: a pair; c: nothing to learn.
     assert found == [("a", "e1", ("c1",)), ("a", "e2", ("c2",)), ("b", "e", ())]
     assert "read 8 rows" in str(report) and "giving 3 examples" in str(report)
+    (tmp_path / "parts").mkdir()  # a premise's rows may be in several files, some without the other
+    for i, some in enumerate((rows[:1], rows[1:3], rows[3:6], rows[6:])):
+        write_jsonl(tmp_path / "parts" / f"{i}.jsonl", some)
+    (source,), reports = read_training(str(tmp_path / "parts"), negatives=1)
+    assert [example[:3] for example in source.examples] == found
+    assert [report.n_kept for report in reports] == [1, 1, 1, 0]
     rows[0]["label"] = "perhaps"
     text = error(read, write_jsonl(tmp_path / "x.jsonl", rows))
     assert "line 1: label is 'perhaps', expected entailment" in text

@@ -331,6 +331,9 @@ def test_auto_streams_large_files_only(place, monkeypatch) -> None:
 def test_what_cannot_be_streamed_is_said(place, tmp_path, small_blocks) -> None:
     nli = [{"premise": "a", "hypothesis": "b", "label": n} for n in (1, 2, 1)]
     write_jsonl(tmp_path / "nli.jsonl", nli)
+    (tmp_path / "nlis").mkdir()
+    for name in "ab":
+        write_jsonl(tmp_path / "nlis" / f"{name}.jsonl", nli)
     classes = [{"sentence1": f"a {n}", "sentence2": "b", "label": n % 3} for n in range(130)]
     write_jsonl(tmp_path / "classes.jsonl", classes)
     write_jsonl(tmp_path / "none.jsonl", [{"anchor": "a", "positive": n} for n in range(70)])
@@ -343,7 +346,8 @@ def test_what_cannot_be_streamed_is_said(place, tmp_path, small_blocks) -> None:
     write_jsonl(tmp_path / "mixed" / "b.jsonl", [{"text": "a"}])
     write_jsonl(tmp_path / "same.jsonl", [{"sentence1": "a", "sentence2": "b", "score": 0.5}] * 3)
     for name, told in (
-        ("nli.jsonl", "holds no entailment pair"), ("classes.jsonl", "may be classes"),
+        ("nli.jsonl", "holds no entailment pair"), ("nlis", "holds no entailment pair"),
+        ("classes.jsonl", "may be classes"),
         ("one.jsonl", "two labels or more .* found 1 labels in the column label"),
         ("bad.jsonl", "line 78: column positive is"),
         ("mixed", "cannot be mixed"), ("same.jsonl", "the same score"),

@@ -72,23 +72,25 @@ def of_parts(
     first: np.ndarray, nli: np.ndarray, parts: Sequence[tuple[int, bool]], most: int
 ) -> Layout:
     """The rows of files, some of them of NLI. parts: of each file, how many were appended."""
-    found, start = [], 0
-    for n, is_nli in parts:
-        own = first[start : start + n + 1]
-        start += n
-        if is_nli:
-            found.append(_nli_rows(own, nli[:n], most))
-            nli = nli[n:]
-        else:
-            found.append(Layout(np.arange(own[0], own[-1]), own - own[0]))
+    found, start = [], sums(np.array([n for n, _ in parts]))
+    places = [np.arange(*start[i : i + 2]) for i, (_, is_nli) in enumerate(parts) if is_nli]
+    place = np.concatenate(places)
+    triplets, home = _nli_rows(first[place], nli, most)
+    home = np.searchsorted(start, place[home], side="right") - 1  # of each row, its file
+    for i, (_, is_nli) in enumerate(parts):
+        own = first[start[i] : start[i + 1] + 1]
+        found.append(
+            triplets.only(np.flatnonzero(home == i)) if is_nli
+            else Layout(np.arange(own[0], own[-1]), own - own[0])
+        )  # fmt: skip
     texts, per_row = zip(*((one.texts, one.per_row) for one in found), strict=True)
     return Layout(np.concatenate(texts), sums(np.concatenate(per_row)))
 
 
-def _nli_rows(first: np.ndarray, nli: np.ndarray, most: int) -> Layout:
+def _nli_rows(first: np.ndarray, nli: np.ndarray, most: int) -> tuple[Layout, np.ndarray]:
     """As `read/formats.py`: a row for each entailment, by premise; the contradictions of the
     premise are its negatives, and each row begins at another one. nli: (premise, label) of pairs of
-    texts, which begin at `first`."""
+    texts, which begin at `first`. -> also the pair that has a row's premise first."""
     premise, label = in_order(nli[:, 0]), nli[:, 1]
     order = np.argsort(premise, kind="stable")
     right, wrong = order[label[order] == 0], order[label[order] == 2]
@@ -101,7 +103,7 @@ def _nli_rows(first: np.ndarray, nli: np.ndarray, most: int) -> Layout:
     turn = begin[row] + (nth[row] + place - 2) % np.maximum(n, 1)[row]
     texts = first[right][row] + place  # of the anchor and the positive
     texts[place > 1] = first[wrong[turn[place > 1]]] + 1
-    return Layout(texts, rows)
+    return Layout(texts, rows), np.unique(premise, return_index=True)[1][premise[right]]
 
 
 def chosen(

@@ -18,7 +18,7 @@ from mipic_llm.data.read.rows import SPARE, Row, key_of
 from mipic_llm.data.row_store import MANIFEST
 from mipic_llm.disk import samples
 
-VERSION = 3
+VERSION = 4
 _RAW = {"texts.bin": np.uint8, "lengths.bin": np.int64, "keys.bin": np.int64, "exact.bin": np.int64,
         "scores.bin": np.float64, "per_row.bin": np.int32, "nli.bin": np.int64}  # fmt: skip
 

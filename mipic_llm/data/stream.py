@@ -15,7 +15,7 @@ from mipic_llm.data.read.columns import Columns
 from mipic_llm.data.read.containers import containers
 from mipic_llm.data.read.find import files_of, split_weight
 from mipic_llm.data.read.folders import PACKED
-from mipic_llm.data.read.formats import read_part, settled
+from mipic_llm.data.read.formats import no_entailment, read_part, settled
 from mipic_llm.data.read.rows import ALL, ReadReport, Row, TextSource
 from mipic_llm.data.read.training import constant_score, few_labels, mixed_kinds, renamed
 from mipic_llm.data.row_store import StoredRows
@@ -132,6 +132,9 @@ class Reading(NamedTuple):
                 yield texts, done
             assert report is not None
             reports.append(report)
+        kept = [report.n_kept for report, (_, nli) in zip(reports, parts, strict=True) if nli]
+        if kept and not any(kept):
+            raise no_entailment(self.path)
 
     def _total(self) -> int | None:
         """How many rows there are, where that is quickly known."""

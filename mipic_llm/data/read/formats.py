@@ -4,7 +4,8 @@ A format is detected from the first row; later rows of another shape are bad row
 wins:
 
     premise, hypothesis, label      NLI; entailment/neutral/contradiction or 0/1/2. Each entailment
-                                    is a row, contradictions of its premise are the negatives;
+                                    is a row, contradictions of its premise in any file of the
+                                    source are the negatives;
                                     no gold label (-1, -, null) counts as neutral, gives no row;
                                     also sentence1, sentence2 with gold_label or label in words
     anchor, positive                sentence-transformers; also query, positive
@@ -120,9 +121,10 @@ def read_part(
     part: Part, negatives: int, skip: bool, ignore: Sequence[str], score_column: str | None,
     known: Columns | None = None, label_column: str | None = None, block: bool = False,
 ) -> tuple[list[Row], ReadReport, Columns]:  # fmt: skip
-    """One file's rows, its report, and its columns. known: of the file's earlier rows. block: they
-    are not all of its rows, so that those of NLI are (premise, hypothesis, label, ()), neutral ones
-    left out, and the report is not `settled` yet; columns are None where all rows so far are bad.
+    """One file's rows, its report, and its columns. Those of NLI are (premise, hypothesis, label,
+    ()), neutral ones left out, see `nli_rows`. known: of the file's earlier rows. block: they are
+    not all of its rows, and the report is not `settled` yet; columns are None where all rows so far
+    are bad.
     """
 
     def parse(row: dict, columns: Columns):
@@ -167,10 +169,8 @@ def read_part(
     columns = columns or known  # of a block without one row that could be read
     if not parsed:
         rows = []
-    elif columns.nli and block:
-        rows = [(*row, ()) for row in parsed if row[2] != 1]
     elif columns.nli:
-        rows = _nli_rows(parsed, most)
+        rows = [(*row, ()) for row in parsed if row[2] != 1]
     else:
         rows = [row for group in parsed for row in group]
         enough = len(rows) >= (100 if block else 1)  # the last rows of a long file may be few
@@ -182,7 +182,7 @@ def read_part(
         if columns.score:
             scores = [row[3][0] for row in rows]
             whole, span = all(n.is_integer() for n in scores), (min(scores), max(scores))
-    n_kept = sum(row[2] == 0 for row in rows) if columns and columns.nli and block else len(rows)
+    n_kept = sum(row[2] == 0 for row in rows) if columns and columns.nli else len(rows)
     n_scored = 0 if columns and columns.score else sum(bool(row[3]) for row in rows)
     report = ReadReport(
         part.path, columns.kind if columns else "", n_rows, n_kept, rejected, part.unit,
@@ -202,31 +202,42 @@ def settled(
         raise none_used(report.path, report.unit, report.n_rows, report.rejected)
     names = [name for name in report.ignored if name not in ignore]
     taken = {columns.anchor, columns.positive, columns.nli, columns.score, columns.label}
-    if columns.nli:
-        if not report.n_kept:
-            raise UserError(f"{report.path} holds no entailment pair; training needs some")
-    elif columns.score:
+    if columns.score:
         if columns.score == "label" != score_column and report.whole:
             raise unclear(report.path, columns, "label", ", whose whole numbers may be classes")
         low, high = report.span
         kind = f"scored pairs {report.kind} ({low:g} to {high:g}, larger = more alike)"
         report = report._replace(kind=kind)
-    elif columns.positive:  # some rows may have more columns than the first one
+    elif columns.positive and not columns.nli:  # some rows may have more columns than the first one
         check_labels(report.path, columns, names)
         taken |= {*cells.negative_columns(names)}
         taken |= SCORE_COLUMNS - set(ignore) if report.n_scored else set()
     return report._replace(ignored=tuple(n for n in report.ignored if n not in taken))
 
 
-def _nli_rows(labelled: list[tuple[str, str, int]], negatives: int):
-    """Triplets from entailment and contradiction of one premise; a pair where none contradicts."""
-    groups: dict[str, tuple[list[str], list[str]]] = {}
-    for premise, hypothesis, label in labelled:
-        if label != 1:
-            groups.setdefault(premise, ([], []))[label // 2].append(hypothesis)
-    rows = []
-    for premise, (entailed, denied) in groups.items():
+def nli_rows(
+    files: Sequence[list[Row]], nli: Sequence[bool], negatives: int, name: str
+) -> list[list[Row]]:
+    """The rows of a source's files, those of NLI (see `read_part`) as triplets from entailment and
+    contradiction of one premise, or pairs where none contradicts. nli: which files are of NLI.
+
+    A premise's triplets, wherever its rows are, stand in the file that has it first. UserError
+    where there are files of NLI, and no entailment.
+    """
+    groups: dict[str, tuple[int, list[str], list[str]]] = {}
+    for i, rows in enumerate(files):
+        for premise, hypothesis, label, _ in rows if nli[i] else ():
+            groups.setdefault(premise, (i, [], []))[1 + label // 2].append(hypothesis)
+    if any(nli) and not any(entailed for _, entailed, _ in groups.values()):
+        raise no_entailment(name)
+    found = [[] if is_nli else rows for rows, is_nli in zip(files, nli, strict=True)]
+    for premise, (file, entailed, denied) in groups.items():
         for i, positive in enumerate(entailed):
             turn = i % len(denied) if denied else 0  # each entailment starts at another negative
-            rows.append((premise, positive, tuple((denied[turn:] + denied[:turn])[:negatives]), ()))
-    return rows
+            hard = (denied[turn:] + denied[:turn])[:negatives]
+            found[file].append((premise, positive, tuple(hard), ()))
+    return found
+
+
+def no_entailment(name: str) -> UserError:
+    return UserError(f"{name} holds no entailment pair; training needs some")

@@ -13,9 +13,9 @@ from mipic_llm.data.read.cells import BadRow, plain
 from mipic_llm.data.read.columns import Columns
 from mipic_llm.data.read.containers import containers
 from mipic_llm.data.read.find import split_weight
-from mipic_llm.data.read.formats import read_part
+from mipic_llm.data.read.formats import nli_rows, read_part
 from mipic_llm.data.read.readers import Numbered
-from mipic_llm.data.read.rows import ALL, Example, ReadReport, Row, TextSource
+from mipic_llm.data.read.rows import ALL, SPARE, Example, ReadReport, Row, TextSource
 from mipic_llm.errors import UserError
 
 
@@ -77,6 +77,9 @@ def read_training(
             found.append(texts)
             reports.append(report)
             kinds.append(columns)
+        limit = ALL if draw and most else most
+        nli = [bool(columns.nli) for columns in kinds[-len(found) :]]
+        found = nli_rows(found, nli, limit and limit + SPARE, name)
         scored = kinds[-1].score
         if scored and len({row[3] for texts in found for row in texts}) < 2:
             raise constant_score(name, scored)
