@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mipic_llm.errors import UserError
-from mipic_llm.report.plots import INK, panel_figure, save, style
+from mipic_llm.report.plots import INK, panel_figure, put_title, save, style
 from mipic_llm.report.scores import PREFIX
 from mipic_llm.report.tables import label, main_metrics, plain_table
 from mipic_llm.types import BITS, Point, Score
@@ -200,7 +200,7 @@ def heat_figure(maps: Mapping[str, Mapping[tuple[int, int], float]], label: str)
 
 
 def _titled(axes: Any, title: str, xlabel: str = "dimensions kept") -> None:
-    axes.set_title(title, loc="left", fontweight="bold")
+    put_title(axes, title)
     axes.set_xlabel(xlabel)
     axes.tick_params(labelbottom=True)
 

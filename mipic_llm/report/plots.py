@@ -86,9 +86,10 @@ def loss_plot(metrics_jsonl: str | Path, path: str | Path) -> None:
                 title="dim" if title.endswith(" per dim") else None,
                 title_fontsize=7,
             )
-        axes.set_title(title, loc="left", fontweight="bold")
+        put_title(axes, title)
     for axes in grid[-columns:]:
         axes.set_xlabel("step")
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.tick_params(labelbottom=True)
     for axes in grid[::columns]:
         axes.set_ylabel("loss")
@@ -138,6 +139,12 @@ def panel_figure(panels: int, size: tuple[float, float]) -> tuple[Any, list[Any]
     for axes in grid[panels:]:
         axes.set_visible(False)
     return figure, grid[:panels], columns
+
+
+def put_title(axes: Any, title: str) -> None:
+    """A panel's title, above its frame. With the height given, matplotlib does not look for one
+    that is clear of all ticks, which took a seventh of the time of a picture."""
+    axes.set_title(title, loc="left", fontweight="bold", y=1.0)
 
 
 def save(figure: Any, path: str | Path) -> None:

@@ -11,7 +11,7 @@ from mipic_llm.report.comparison import Comparison, Difference, write_record
 from mipic_llm.report.curves import bytes_figure, comparison_plot, heat_figure
 from mipic_llm.report.evaluations import Evaluation
 from mipic_llm.report.html import from_markdown, page, picture
-from mipic_llm.report.plots import INK, panel_figure, style
+from mipic_llm.report.plots import INK, panel_figure, put_title, style
 from mipic_llm.report.tables import families_table, figures_table, label, main_metrics
 
 
@@ -62,7 +62,7 @@ def gaps_figure(found: Sequence[Comparison]) -> Any:
                 label=f"{one.new} minus {one.old}", **style(number + 1),
             )  # fmt: skip
         axes.set_xticks(range(len(dims)), [str(d) for d in dims])
-        axes.set_title(f"{task}, layer {last}", loc="left", fontweight="bold")
+        put_title(axes, f"{task}, layer {last}")
         axes.set_xlabel("dimensions kept")
         axes.set_ylabel(f"change of {label(metric)} x 100")
         axes.tick_params(labelbottom=True)
