@@ -57,6 +57,9 @@ def train(base, tmp_path, rows=ROWS, **more):
     ("MPNet", {"train.gradient_checkpointing": True}, "MPNetModel .*gradient_checkpointing false"),
     ("Roberta", {"data.max_length": 513}, "places for 512 tokens; give --data.max_length 512"),
     ("DebertaV2", {"model.attn": "sdpa"}, "sdpa does not run in DebertaV2Model.*attn eager"),
+    ("Mamba", {"lora.target_modules": ["dt_proj"]}, "weights of dt_proj past .*name other layers"),
+    ("Mamba", {"lora.target_modules": ["in_proj", "dt_proj"]}, "use --lora.target_modules in_proj"),
+    ("Mamba", {"model.quantization": "nf4"}, "state-space layers .*quantization none"),
 ])  # fmt: skip
 def test_what_a_class_cannot_do_is_refused_at_the_start(tmp_path, name, more, words):
     with pytest.raises(UserError, match=words):

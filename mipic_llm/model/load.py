@@ -17,9 +17,12 @@ from mipic_llm.model.files import bad
 from mipic_llm.model.source import Source
 from mipic_llm.quiet import import_bitsandbytes
 
-# Classes with state-space layers, of which peft refuses two kinds of modules: their kernels read
-# the weights past LoRA.
-STATE_SPACE = ("falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h")
+# Classes with state-space layers, whose code or kernels take the weights of some modules as they
+# are: past LoRA, which would learn nothing there, and never unpacked from 4 bits. peft refuses the
+# first two of those modules in some of the classes.
+STATE_SPACE = ("bamba", "falcon_h1", "falcon_mamba", "granitemoehybrid", "jamba", "mamba", "mamba2",
+               "nemotron_h", "zamba2")  # fmt: skip
+TAKEN = ("out_proj", "conv1d", "dt_proj", "x_proj")
 
 disable_progress_bar()  # weights load in a blink; the bar of a run is its steps
 
@@ -61,6 +64,11 @@ def load_model(source: Source, model: Any, *, precision: str, dropout: float | N
     if kind is not None and "add_pooling_layer" in inspect.signature(kind.__init__).parameters:
         options["add_pooling_layer"] = False
     if model.quantization == "nf4":
+        if config.model_type in STATE_SPACE:
+            raise UserError(
+                f"model.quantization: the state-space layers of {source.name} cannot read weights "
+                "in 4 bits; use --model.quantization none"
+            )
         options["quantization_config"] = nf4(dtype_of(precision))
     found, report = AutoModel.from_pretrained(source.backbone, output_loading_info=True, **options)
     lost = sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])})
@@ -100,7 +108,7 @@ def add_lora(model: nn.Module, lora: Any) -> nn.Module:
     if list(targets) == ["all-linear"]:
         targets = "all-linear"
         if model.config.model_type in STATE_SPACE:
-            left_out += ["out_proj", "conv1d"]
+            left_out += TAKEN
         unlike = [name for name, m in model.named_modules() if _unlike_linear(m)]
         left_out += sorted({name.rpartition(".")[2] for name in unlike})
     settings = LoraConfig(

@@ -84,6 +84,46 @@ def check_sight(run: LiveRun) -> None:
             f"it is pooled by {pooling}")  # fmt: skip
 
 
+def check_lora(run: LiveRun) -> None:
+    """UserError where the model's code reads the weights of layers past their LoRA, which would
+    learn nothing. All ranks call.
+
+    Layers that our own kernels compute are not asked. Of layers with one name (experts, say) one
+    that is called is enough.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    engine, backbone = run.engine, run.engine.module.backbone
+    layers = {name: m for name, m in backbone.named_modules() if isinstance(m, BaseTunerLayer)}
+    if not layers or backbone.about_layers == "fused":
+        return
+    called, training = set[nn.Module](), engine.module.training
+    hooks = [m.register_forward_pre_hook(lambda m, _: called.add(m)) for m in layers.values()]
+    ids_ST = torch.tensor([[7, 8, 9, 10]], device=engine.device)
+    engine.train(False)
+    with torch.no_grad(), torch.compiler.set_stance("force_eager"):
+        engine.forward(ids_ST, torch.ones_like(ids_ST), layers=(backbone.n_layers,))
+    engine.train(training)
+    for hook in hooks:
+        hook.remove()
+    found = {_last_word(name): [] for name in layers}
+    for name, layer in layers.items():
+        found[_last_word(name)].append(layer in called)
+    dead = [name for name, calls in found.items() if not any(calls)]
+    alive = [name for name in found if name not in dead]
+    need(
+        not dead,
+        f"lora.target_modules: the model reads the weights of {', '.join(dead)} past their LoRA, "
+        "which would learn nothing; "
+        + (f"use --lora.target_modules {','.join(alive)}" if alive else "name other layers"),
+    )
+
+
+def _last_word(name: str) -> str:
+    """Of a module's dotted name, which may end in numbers."""
+    return [word for word in name.split(".") if not word.isdigit()][-1]
+
+
 def check_chunks(run: LiveRun) -> None:
     """The self-check of GradCache on the shortest rows of the batch that this rank has next, and of
     the first batch of each stage."""

@@ -23,7 +23,7 @@ from mipic_llm.runtime.start import start
 from mipic_llm.tracking import Status, check_tracking, environment, make_trackers
 from mipic_llm.training import selfcheck, setup
 from mipic_llm.training.callbacks import EarlyStopping, ShowProgress, Tracking, check_callbacks
-from mipic_llm.training.checks import canary, check_chunks, check_sight
+from mipic_llm.training.checks import canary, check_chunks, check_lora, check_sight
 from mipic_llm.training.evaluator import Evaluator
 from mipic_llm.training.finish import export, judge, rehearse, report
 from mipic_llm.training.output import (
@@ -153,6 +153,7 @@ def _checked(run: LiveRun) -> Evaluator:
     run.facts["terms"] = _kernels(run)  # first: they are tried here, not within a step
     check_batches(run.engine, run.source.config)
     if run.step == 0:
+        check_lora(run)
         canary(run)
         check_sight(run)
         if run.config.export.rehearse:
