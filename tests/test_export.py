@@ -22,6 +22,7 @@ from mipic_llm.export import verify
 from mipic_llm.export.fitted import still_here
 from mipic_llm.export.live import Proof, export_model
 from mipic_llm.export.portable import make_spec
+from mipic_llm.export.tokenizer_file import ODD
 from mipic_llm.export.verify import compare, reload_vectors, rounding_limits
 from mipic_llm.export.write import (
     ExportError,
@@ -251,6 +252,11 @@ def test_a_long_text_is_cut_alike_by_programs_that_read_the_tokenizer_alone(tmp_
     else:
         assert plain.truncation is None
     verify.check_tokens(folder, trained.encoder, texts[1:], trained.spec)
+    plain = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    assert (plain.truncation or {}).get("max_length") == (24 if own else None)
+    # The file of this Qwen3 splits blanks in another way than transformers' class does.
+    odd = [plain.encode(text).ids for text in ODD]
+    assert odd == files(list(ODD))["input_ids"] and max(map(len, odd)) <= 24
     path = folder / "tokenizer_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"model_max_length": 23}))
     with pytest.raises(ExportError, match="makes other tokens of 'a long text"):

@@ -45,7 +45,7 @@ class Flags(Section, frozen=False):
     pca_text: list[str] = opt([], "text that --rotate and --lens are fitted on; none = the run's "
                               "training data")  # fmt: skip
     onnx: bool = opt(False, "also write onnx/ of a whole model (--merged, --point or --rotate): "
-                     "model.onnx and model_qint8.onnx")  # fmt: skip
+                     "model.onnx and model_quantized.onnx")  # fmt: skip
     push: str | None = opt(None, "upload what was written to this model on the Hugging Face hub, "
                            "owner/name; made if it is not there")  # fmt: skip
     public: bool = opt(False, "make a new model on the hub public; else it is private")

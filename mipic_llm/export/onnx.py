@@ -24,7 +24,8 @@ from mipic_llm.model.load import plain_layout
 from mipic_llm.model.pooling import readout
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-FILES = {"float32": "model.onnx", "int8": "model_qint8.onnx"}
+FILES = {"float32": "model.onnx", "int8": "model_quantized.onnx"}  # where transformers.js looks
+WHOLE = 1 << 30  # bytes of weights in one file with the graph; a protobuf file ends at 2 GiB
 TOLERANCE = 1e-4  # other matrix kernels than torch's, in float32
 
 
@@ -113,7 +114,8 @@ def _trace(graph: nn.Module, ids: Tensor, mask: Tensor, path: Path, kind: str) -
         raise UserError(f"onnx: torch cannot export {kind}: {one_line(error)}") from error
     assert program is not None
     size = sum(p.numel() * p.element_size() for p in graph.parameters())
-    program.save(str(path), external_data=size > 1 << 30)  # a protobuf file ends at 2 GiB
+    program.save(str(path), external_data=size > WHOLE)
+    _name_weights(path)
 
 
 def _quantise(path: Path, to: Path) -> None:
@@ -121,7 +123,25 @@ def _quantise(path: Path, to: Path) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     quantize_dynamic(path, to, weight_type=QuantType.QInt8,
-                     use_external_data_format=path.with_suffix(".onnx.data").is_file())  # fmt: skip
+                     use_external_data_format=_weights_of(path).is_file())  # fmt: skip
+    _name_weights(to)
+
+
+def _weights_of(path: Path) -> Path:
+    """The file of weights beside a graph, by the name under which optimum (and through it
+    sentence-transformers) and transformers.js fetch it from the hub."""
+    return path.with_name(f"{path.name}_data")
+
+
+def _name_weights(path: Path) -> None:
+    """Weights that torch or onnxruntime wrote beside a graph, as GRAPH.data, get that name."""
+    import onnx
+
+    written = path.with_name(f"{path.name}.data")
+    if written.is_file():
+        onnx.save_model(onnx.load(str(path)), str(path), save_as_external_data=True,
+                        location=_weights_of(path).name)  # fmt: skip
+        written.unlink()
 
 
 def _run(path: Path, ids: Tensor, mask: Tensor) -> Tensor:

@@ -40,6 +40,36 @@ def cut_at(path: Path, length: int) -> None:
         path.write_text(json.dumps(state, ensure_ascii=False, indent=2), encoding="utf-8")
 
 
+# Where the rules of a class and those of a file part: blanks, line breaks, digits, other scripts,
+# letters of several code points.
+ODD = ("  two  blanks ", "one\ntwo\n\n three", "a\ttab", "don't 12345 3.5%", "na\u00efve e\u0301",
+       "\ufb01ne \u2460", "\u65e5\u672c\u8a9e text \U0001f642")  # fmt: skip
+
+
+def as_read(path: Path, tokenizer: Any, texts: Sequence[str], length: int) -> None:
+    """Make tokenizer.json at path give the tokens of `tokenizer`, which transformers read from it.
+
+    For many a class transformers 5 takes the vocabulary alone from the file, and the class' own
+    rules of how a text is split and normalised. Programs that read the file as it stands (other
+    versions of transformers, fastembed, transformers.js, text-embeddings-inference) would give
+    other vectors than those that were trained. texts are compared at this length.
+    """
+    from tokenizers import Tokenizer
+
+    if not (path.is_file() and tokenizer.is_fast):
+        return
+    wanted = tokenizer(list(texts), truncation=True, max_length=length)["input_ids"]
+    alone = Tokenizer.from_file(str(path))
+    own = json.loads(alone.to_str())
+    alone.no_padding()
+    alone.enable_truncation(length)
+    if [one.ids for one in alone.encode_batch(list(texts))] == wanted:
+        return
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    state |= {key: own[key] for key in ("truncation", "padding")}
+    Tokenizer.from_str(json.dumps(state)).save(str(path))
+
+
 def for_older_tokenizers(settings: Mapping[str, Any], input_names: Sequence[str]) -> dict[str, Any]:
     """A tokenizer_config.json that transformers 5 wrote, as transformers 4 reads it too: the name
     of its plain class, which gives token types unless told what the model takes, and the list of

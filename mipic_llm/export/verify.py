@@ -17,6 +17,7 @@ from torch.nn.functional import normalize
 from mipic_llm.data.tokenise import TextEncoder
 from mipic_llm.export.card import NOT_RUN, PATH
 from mipic_llm.export.portable import EmbeddingSpec
+from mipic_llm.export.tokenizer_file import ODD, as_read
 from mipic_llm.export.write import ExportError
 from mipic_llm.model.dense import dense_in, make_dense
 from mipic_llm.model.load import plain_layout
@@ -76,11 +77,14 @@ def reload_vectors(
 def check_tokens(
     folder: Path, encoder: TextEncoder, texts: Sequence[str], spec: EmbeddingSpec
 ) -> None:
-    """ExportError where the tokenizer in folder makes other tokens of a text, without a prompt."""
+    """ExportError where the tokenizer in folder makes other tokens of a text, without a prompt. Its
+    tokenizer.json is made to give them by itself too."""
     from transformers import AutoTokenizer
 
-    fresh = AutoTokenizer.from_pretrained(folder, **spec.hub)
     every = [*texts, LONG]
+    fresh = AutoTokenizer.from_pretrained(folder, **spec.hub)
+    as_read(folder / "tokenizer.json", fresh, [*every, *ODD], spec.max_seq_length)
+    fresh = AutoTokenizer.from_pretrained(folder, **spec.hub)
     found = fresh(every, truncation=True)["input_ids"]  # at the length that the files say
     for text, ids, ours in zip(every, found, encoder.bare().ids(every), strict=True):
         if ids != ours:
