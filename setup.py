@@ -17,6 +17,7 @@ setup(
     packages=[*find_packages(include=["mipic_llm", "mipic_llm.*"]), *SHIPPED],
     package_dir=SHIPPED,
     package_data={
+        "mipic_llm": ["py.typed"],
         "mipic_llm.data.demo": ["*.jsonl"],
         **dict.fromkeys(SHIPPED, ["*.yaml", "*.json"]),
     },

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import math
 import os
+import re
 import weakref
 from contextlib import nullcontext
 from pathlib import Path
@@ -24,6 +25,7 @@ from mipic_llm.errors import UserError
 from mipic_llm.evaluation import judge, show, timing
 from mipic_llm.evaluation.encode import encode
 from mipic_llm.evaluation.open import free, open_finished
+from mipic_llm.export.fitted import read_texts
 from mipic_llm.export.portable import EmbeddingSpec
 from mipic_llm.export.write import merge_adapter, write_adapter, write_merged
 from mipic_llm.mining import texts as mining
@@ -226,7 +228,7 @@ def test_vectors_that_are_not_finite_are_no_figures(models, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("stage", ["zero0", "zero3"])
-def test_the_time_of_a_query_to_each_layer(models, monkeypatch, stage) -> None:
+def test_the_time_of_a_query_to_each_layer(models, monkeypatch, capsys, stage) -> None:
     """By a clock that only the layers (1, 2, 3, 4 ms), the tokens (10) and the norm (20) move."""
     start()
     opened = open_finished(load_config(["--ds_config", stage]), models["prompted"])
@@ -248,7 +250,24 @@ def test_the_time_of_a_query_to_each_layer(models, monkeypatch, stage) -> None:
     assert times == pytest.approx({1: 11, 3: 16, 4: 40})
     assert asked == [([text], "query") for text in texts[:5] + texts[:50]]
     assert [len(layer._forward_hooks) for layer in model.layers] == hooks
+    monkeypatch.undo()
+    if stage == "zero0":
+        long_waits_are_told(opened, texts, monkeypatch, capsys)
     opened.engine.close()
+
+
+def long_waits_are_told(opened, texts, monkeypatch, capsys) -> None:
+    """Where texts are encoded, by an evaluation and by an export, and not a second time by a caller
+    that says it itself."""
+    monkeypatch.setattr("mipic_llm.evaluation.encode.PATIENCE", 1e-9)
+    backbone, wanted = opened.engine.module.backbone, r"encoded (query|text) \d+/60 ETA "
+    capsys.readouterr()
+    opened.encode(texts, [4], batch_size=7, kind="query")
+    assert re.match(wanted, capsys.readouterr().err)
+    read_texts(backbone, opened.encoder, texts, "symmetric", batch=7)
+    assert re.match(wanted, capsys.readouterr().err)
+    opened.encode(texts, [4], batch_size=7, kind="query", show=False)
+    assert not capsys.readouterr().err
 
 
 @pytest.mark.parametrize("stage", ["zero0", "zero3"])

@@ -82,6 +82,7 @@ def test_what_is_in_the_wheel(wheel):
         assert there == tracked(f"{home[f'mipic_llm.{kind}']}/*{suffix}") != set()
         assert files.shipped(kind) == ROOT / home[f"mipic_llm.{kind}"]
     ours = {str(p.relative_to(ROOT)) for p in (ROOT / "mipic_llm").rglob("*.py")}
+    ours |= {"mipic_llm/py.typed"}
     ours |= {f"mipic_llm/data/demo/{n}" for n in ("train.jsonl", "validation.jsonl")}
     assert ours <= set(names)
     others = [n for n in names if not n.startswith(("mipic_llm/", f"mipic_llm-{__version__}."))]

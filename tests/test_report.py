@@ -23,6 +23,7 @@ from mipic_llm.report import (
     comparison_plot,
     figures_table,
     loss_plot,
+    progress,
     quality_plot,
     read_scores,
     write_scores,
@@ -35,8 +36,7 @@ from mipic_llm.report.curves import (
     heat_figure,
 )
 from mipic_llm.report.plots import _smooth, loss_parts, save
-from mipic_llm.training import progress
-from mipic_llm.training.progress import Progress, clock, describe
+from mipic_llm.report.progress import Progress, clock, describe
 from mipic_llm.types import Point, Score
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -365,9 +365,9 @@ class Clock:
         monkeypatch.setattr(progress.time, "monotonic", lambda: self.now)
 
 
-def lines_of(monkeypatch, capsys, total, seconds, start=0):
+def lines_of(monkeypatch, capsys, total, seconds, start=0, **more):
     time = Clock(monkeypatch)
-    shown = Progress(total, start)
+    shown = Progress(total, start, **more)
     for step in range(start + 1, total + 1):
         time.now += seconds
         shown.update(step, ROW)
@@ -392,11 +392,46 @@ def test_short_runs_say_little_and_long_ones_do_not_fall_silent(monkeypatch, cap
     assert steps[0] == 9_001 and max(gaps) <= 60 and min(gaps[:-1]) >= 5
 
 
-def test_bar_on_a_terminal(monkeypatch):
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
+def test_a_wait_that_is_soon_over_shows_nothing(monkeypatch, capsys):
+    more = {"what": "encoded text", "patience": 10.0}
+    assert lines_of(monkeypatch, capsys, total=100, seconds=0.09, **more) == []
+    assert lines_of(monkeypatch, capsys, total=2, seconds=6.0, **more) == []  # over with the word
+    lines = lines_of(monkeypatch, capsys, total=100, seconds=1.0, **more)
+    assert lines[0].startswith("encoded text 10/100 ") and lines[0].endswith("ETA 1:30")
+    assert lines[-1].startswith("encoded text 100/100 ") and 15 <= len(lines) <= 20
 
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_no_bar_of_a_wait_that_is_soon_over(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    shown = Progress(2, what="encoded text", patience=10.0)
+    shown.update(1, {}), shown.update(2, {})
+    assert terminal.getvalue() == ""
+    shown = Progress(2, what="encoded text", patience=0.01)
+    time.sleep(0.15), shown.update(1, {}), shown.update(2, {})
+    *_, bar, left = terminal.getvalue().split("\r")[:-1]
+    assert bar.startswith("encoded text ") and "/2" in bar and not left.strip()
+
+
+def test_a_closed_terminal_ends_the_display_alone(monkeypatch):
+    def gone(text):
+        raise OSError(5, "Input/output error")
+
+    terminal = io.StringIO()
+    terminal.write = gone
+    monkeypatch.setattr(sys, "stderr", terminal)
+    shown = Progress(3)
+    shown.update(1, ROW)
+    assert not shown.enabled
+    shown.update(2, ROW)
+
+
+def test_bar_on_a_terminal(monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("COLUMNS", "200")

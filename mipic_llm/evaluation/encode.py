@@ -12,6 +12,7 @@ from mipic_llm.config import Config, need
 from mipic_llm.data.tokenise import TextEncoder, pad, resolve_eos
 from mipic_llm.errors import UserError
 from mipic_llm.model.source import Source, prompts_by_kind
+from mipic_llm.report.progress import PATIENCE, Progress
 from mipic_llm.runtime import ranks as dist
 from mipic_llm.runtime.engine import Engine
 from mipic_llm.runtime.ranks import say
@@ -48,9 +49,10 @@ def make_encoder(config: Config, source: Source) -> TextEncoder:
 
 def encode(
     engine: Engine, encoder: TextEncoder, texts: Sequence[str], layers: Sequence[int], *,
-    batch_size: int, kind: str = "query",
+    batch_size: int, kind: str = "query", show: bool = True,
 ) -> Tensor:  # fmt: skip
-    """(N, L, D) float32 readouts on CPU, on every rank; all ranks must call.
+    """(N, L, D) float32 readouts on CPU, on every rank; all ranks must call. show: how far it is,
+    once that takes a while.
 
     kind: symmetric, query or document, which decides the prompt. Batches are sorted by length; each
     rank runs the same number of them (dummies where it has none), since under ZeRO-3 every forward
@@ -64,6 +66,7 @@ def encode(
     world, rank = dist.world_size(), dist.rank()
     readout = Shared(len(layers), len(ids), engine.module.backbone.width)
     training, strange = engine.module.training, []
+    progress = progress_of_texts(len(ids), kind, show and rank == 0)
     engine.train(False)
     with torch.no_grad():
         for first in range(0, len(batches), world):
@@ -78,7 +81,9 @@ def encode(
                 readout.tensor[:, mine] = out_LSD = out_LSD.float().cpu()
                 fine = out_LSD.isfinite().all(dim=2).all(dim=0).tolist()
                 strange += [i for i, ok in zip(mine, fine, strict=True) if not ok]
+            progress.update(min(len(ids), (first + world) * batch_size), {})
         engine.train(training)
+        progress.close()
         readout.complete([[i for batch in batches[r::world] for i in batch] for r in range(world)])
     strange = [i for some in dist.gather_objects(strange) for i in some]
     need(
@@ -88,6 +93,12 @@ def encode(
         "checkpoint of it",
     )
     return readout.tensor.transpose(0, 1)
+
+
+def progress_of_texts(n: int, kind: str, enabled: bool) -> Progress:
+    """Of n texts of one kind that are encoded; silent where that is soon done."""
+    what = "encoded text" if kind == "symmetric" else f"encoded {kind}"
+    return Progress(n, enabled=enabled, what=what, patience=PATIENCE)
 
 
 def spread_over_ranks(jobs: Sequence[Callable[[], Any]]) -> list[Any]:

@@ -40,10 +40,12 @@ class Opened(NamedTuple):
     source: Source
 
     def encode(
-        self, texts: Sequence[str], layers: Sequence[int], *, batch_size: int, kind: str
-    ) -> Tensor:
+        self, texts: Sequence[str], layers: Sequence[int], *, batch_size: int, kind: str,
+        show: bool = True,
+    ) -> Tensor:  # fmt: skip
         """(N, L, D) float32 readouts, see `evaluation.encode.encode`; all ranks call."""
-        return encode(self.engine, self.encoder, texts, layers, batch_size=batch_size, kind=kind)
+        return encode(self.engine, self.encoder, texts, layers, batch_size=batch_size, kind=kind,
+                      show=show)  # fmt: skip
 
 
 def open_finished(config: Config, name: str, source: Source | None = None) -> Opened:

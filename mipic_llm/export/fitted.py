@@ -17,6 +17,7 @@ from mipic_llm.config import Config
 from mipic_llm.data.read.find import split_weight
 from mipic_llm.data.tokenise import TextEncoder, pad
 from mipic_llm.errors import UserError
+from mipic_llm.evaluation.encode import progress_of_texts
 from mipic_llm.evaluation.families import FAMILIES
 from mipic_llm.evaluation.fitting import texts_for_pca
 from mipic_llm.evaluation.read import load_tasks
@@ -91,6 +92,7 @@ def read_texts(
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
     asked = list(layers) or [backbone.n_layers]
     out_LND = torch.empty(len(asked), len(ids), backbone.width)
+    progress = progress_of_texts(len(ids), kind, True)
     for first in range(0, len(ids), batch):
         rows = order[first : first + batch]
         ids_ST, mask_ST = pad([ids[i] for i in rows], encoder.pad_id, encoder.padding_side,
@@ -98,4 +100,6 @@ def read_texts(
         with torch.no_grad():
             encoded = backbone(ids_ST, mask_ST, asked, [])
         out_LND[:, rows] = encoded.readout_LSD.float()
+        progress.update(first + len(rows), {})
+    progress.close()
     return out_LND if layers else out_LND[0]

@@ -18,11 +18,11 @@ from mipic_llm.mining.nearest import cosines, nearest
 from mipic_llm.mining.settings import MineSettings
 from mipic_llm.mining.texts import Score, Table, Vectors, read_table, second_scores, vectors_of
 from mipic_llm.mining.write import Mined, beside, write
+from mipic_llm.report.progress import Progress
 from mipic_llm.runtime import ranks as dist
 from mipic_llm.runtime.ranks import say
 from mipic_llm.runtime.start import start
 from mipic_llm.tracking import follow
-from mipic_llm.training.progress import Progress
 
 
 def mine(config: Config, data: Any = None) -> int:

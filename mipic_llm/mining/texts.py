@@ -26,9 +26,9 @@ from mipic_llm.evaluation.tasks.base import DOCUMENT, QUERY, SYMMETRIC
 from mipic_llm.mining.nearest import cosines
 from mipic_llm.model.directory import read_config
 from mipic_llm.model.files import content_of, resolve_name
+from mipic_llm.report.progress import Progress
 from mipic_llm.runtime import ranks as dist
 from mipic_llm.runtime.ranks import say
-from mipic_llm.training.progress import Progress
 
 # (query, document) numbers of P pairs -> (P,) float64 scores
 Score = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -154,7 +154,7 @@ def _encode(opened: Opened, texts: list[str], kind: str, batch_size: int) -> Ten
     for low in range(0, len(order), step):
         part = order[low : low + step]
         readout_NLD = opened.encode([texts[i] for i in part], [opened.n_layers],
-                                    batch_size=batch_size, kind=kind)  # fmt: skip
+                                    batch_size=batch_size, kind=kind, show=False)  # fmt: skip
         found_ND[part] = normalize(readout_NLD[:, 0].float(), dim=-1)
         progress.update(low + len(part), {})
     return found_ND

@@ -10,15 +10,16 @@ from mipic_llm.config import flatten, nearest, need
 from mipic_llm.config.files import find_file
 from mipic_llm.evaluation.tasks.base import digest
 from mipic_llm.report.judged import judged
+from mipic_llm.report.progress import Progress
 from mipic_llm.runtime.ranks import say
 from mipic_llm.tracking import Status, Tracker, write_record
-from mipic_llm.training.progress import Progress
 from mipic_llm.training.run import LiveRun
 from mipic_llm.types import Score
 
 
 class Callback(Protocol):
-    """What a run tells of itself. Override any hook; the others do nothing.
+    """What a run tells of itself. Override any hook; the others do nothing (type checkers take a
+    hook of a Protocol without a statement for one that a subclass must have).
 
     Every rank calls every hook in the same order; files and prints belong to `run.rank == 0`. A run
     stops cleanly after the step (with its evaluation and export) when `on_step` or `on_evaluation`
@@ -28,21 +29,26 @@ class Callback(Protocol):
 
     def on_start(self, run: LiveRun) -> None:
         """Model and data are loaded; nothing was evaluated or trained yet."""
+        return None
 
     def on_step(self, run: LiveRun, step: int, row: Mapping[str, float]) -> Any:
         """After optimizer step `step` (from 1). row: the keys of metrics.jsonl; empty for a step
         that train.log_every leaves out, whose figures stay on the device."""
+        return None
 
     def on_evaluation(self, run: LiveRun, step: int, scores: Sequence[Score]) -> Any:
         """After an evaluation: before the first step, during training, and after the last one."""
+        return None
 
     def on_save(self, run: LiveRun, path: Path) -> None:
         """A file or directory is complete: a checkpoint (some steps after its own), the exported
         model, a table, a plot."""
+        return None
 
     def on_end(self, run: LiveRun, status: Status) -> None:
         """The last hook: FINISHED, KILLED (stopped by a signal) or FAILED. A run that is refused
         before `on_start` (bad input, an export that would fail) calls no hook."""
+        return None
 
 
 HOOKS = [name for name in vars(Callback) if name.startswith("on_")]
@@ -115,10 +121,7 @@ class ShowProgress(Callback):
     def on_step(self, run: LiveRun, step: int, row: Mapping[str, float]) -> None:
         if self.display is None:
             self.display = Progress(run.total, step - 1, run.rank == 0, began=run.began)
-        try:
-            self.display.update(step, row)
-        except OSError:  # the terminal was closed
-            self.display.enabled = False
+        self.display.update(step, row)
 
     def on_end(self, run: LiveRun, status: Status) -> None:
         if self.display is not None:

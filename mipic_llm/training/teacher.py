@@ -26,10 +26,10 @@ from mipic_llm.data.batch import StepBatch
 from mipic_llm.data.growing import cache_home
 from mipic_llm.data.read.rows import TextSource
 from mipic_llm.model.source import Source
+from mipic_llm.report.progress import Progress
 from mipic_llm.runtime import ranks as dist
 from mipic_llm.runtime.ranks import say
 from mipic_llm.training.distinct import Texts, distinct, kinds, marks_of
-from mipic_llm.training.progress import Progress
 from mipic_llm.training.vectors import FileVectors, ModelVectors, about_file, about_model
 
 VERSION = 1

@@ -90,7 +90,8 @@ class ModelVectors:
             if here_n.any():
                 some = [texts.read(i) for i in index_n[here_n].tolist()]
                 made = self.opened.encode(some, [self.opened.n_layers],
-                                          batch_size=self.batch_size, kind=kind)  # fmt: skip
+                                          batch_size=self.batch_size, kind=kind,
+                                          show=False)  # fmt: skip
                 made_nK[torch.from_numpy(here_n)] = made[:, 0]
         self.opened.encoder.forget()
         need(bool(made_nK.isfinite().all()), f"teacher.name: {self.opened.name} gives vectors that "

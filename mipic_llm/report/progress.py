@@ -1,4 +1,4 @@
-"""What a person watching a run sees: a bar on a terminal, now and then a line elsewhere."""
+"""What a person who waits sees: a bar on a terminal, now and then a line elsewhere."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 LINE_SECONDS = 5.0  # shortest time between two lines
 LONGEST_SILENCE = 60.0  # a log that stands still longer looks dead
 LINES_PER_RUN = 20
+PATIENCE = 10.0  # a wait that is over by then needs no word
 
 
 class Progress:
@@ -21,16 +22,19 @@ class Progress:
     about 20 per run, 5 to about 60 seconds apart. `enabled` is False on every rank but the first.
 
     Rows have the keys of metrics.jsonl; shown where present: `loss`, `loss/<part>`, `lr`,
-    `tokens_per_second`, `padding_share` (0 to 1), `memory_gib`.
+    `tokens_per_second`, `padding_share` (0 to 1), `memory_gib`. An output that was closed ends the
+    display, and nothing else.
     """
 
     def __init__(
         self, total_steps: int, start_step: int = 0, enabled: bool = True,
-        began: float | None = None, what: str = "step",
+        began: float | None = None, what: str = "step", patience: float = 0.0,
     ) -> None:  # fmt: skip
         """began: time.monotonic() at the start of the first step; None = now. what: a step's name,
-        where it is no training's."""
+        where it is no training's. patience: seconds before anything is shown, and a bar with them
+        leaves no trace."""
         self.total, self.enabled, self._what = total_steps, enabled, what
+        self._patience = patience
         self._start_step, self._start = start_step, time.monotonic() if began is None else began
         self._first: tuple[int, float] | None = None  # first step of this process, when it ended
         self._last_step, self._last_line = start_step, float("-inf")
@@ -42,13 +46,21 @@ class Progress:
                 from tqdm.auto import tqdm
             width = "" if in_notebook() else ":12"  # a widget draws the bar itself
             shape = f"{{percentage:3.0f}}%|{{bar{width}}}| {{n_fmt}}/{{total_fmt}} {{postfix}}"
-            self._bar = tqdm(total=total_steps, initial=start_step, dynamic_ncols=True,
-                             bar_format=shape)  # fmt: skip
+            self._bar = tqdm(
+                total=total_steps, initial=start_step, dynamic_ncols=True, delay=patience,
+                bar_format=shape if what == "step" else f"{what} {shape}", leave=not patience,
+            )  # fmt: skip
 
     def update(self, step: int, row: Mapping[str, float]) -> None:
         """Called after optimizer step `step` (1-based) with its metric row, empty if not logged."""
         if not self.enabled:
             return
+        try:
+            self._show(step, row)
+        except OSError:  # the terminal was closed
+            self.enabled = False
+
+    def _show(self, step: int, row: Mapping[str, float]) -> None:
         now = time.monotonic()
         eta, self._row = self._eta(step, now), row or self._row
         text = " ".join(filter(None, [describe(self._row), f"ETA {eta}"]))
@@ -72,7 +84,10 @@ class Progress:
         return clock(seconds * max(0, self.total - step))
 
     def _due(self, step: int, now: float) -> bool:
-        if self._last_line == float("-inf") or step >= self.total:
+        first, ends = self._last_line == float("-inf"), step >= self.total
+        if first and self._patience:
+            return now - self._start >= self._patience and not ends
+        if first or ends:
             return True
         silence = now - self._last_line
         part, last = (s * LINES_PER_RUN // self.total for s in (step, self._last_step))
