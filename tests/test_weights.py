@@ -83,7 +83,7 @@ def test_an_adapter_that_finds_no_place_is_refused(tmp_path):
         mipic_llm.load(tmp_path / "adapter")
 
 
-def test_an_export_that_would_fail_at_the_end_fails_at_the_start(tmp_path, monkeypatch):
+def test_an_export_that_would_fail_at_the_end_fails_at_the_start(tmp_path, monkeypatch, capsys):
     """Of a small model its vectors are compared, of a large one its tokens."""
     whole = write.write_portable
 
@@ -98,7 +98,10 @@ def test_an_export_that_would_fail_at_the_end_fails_at_the_start(tmp_path, monke
     assert not losses.exists() or not losses.read_text()
     monkeypatch.setattr(finish, "LARGE", 0)
     monkeypatch.setattr(write, "write_portable", whole)
+    said = "writing the model and loading it again ("
+    assert said not in capsys.readouterr().out
     train(tmp_path / "base", tmp_path / "large")
+    assert capsys.readouterr().out.count(said) == 1  # not in the rehearsal
 
     def without_ends(folder, spec):
         whole(folder, spec)

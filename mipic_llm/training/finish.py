@@ -71,10 +71,10 @@ def rehearse(run: LiveRun) -> None:
 def _write(run: LiveRun, out: Path, probes: int, rehearsal: bool = False) -> None:
     """Write to out and prove, on so many texts; in a rehearsal only the tokenizer of a large
     model."""
-    config, engine = run.config, run.engine
+    config, engine, size = run.config, run.engine, _bytes(run)
     rows = [e.anchor for s in run.data.sources for e in s.examples[:probes]]
     texts = list(dict.fromkeys(rows))[:probes]
-    if rehearsal and _bytes(run) > LARGE:
+    if rehearsal and size > LARGE:
         spec, encoder = make_spec(config, run.source, run.data.encoder), run.data.encoder
 
         def tokenizer_alone() -> None:
@@ -84,6 +84,8 @@ def _write(run: LiveRun, out: Path, probes: int, rehearsal: bool = False) -> Non
 
         _on_first(tokenizer_alone)
         return
+    if size > LARGE:  # minutes in which nothing else is said
+        say(f"writing the model and loading it again ({size / 2**30:.1f} GiB of weights)")
     last = engine.module.backbone.n_layers
     # One text at a time, as the reload does: bf16 rounds differently in padded batches.
     live_ND = encode(engine, run.data.encoder.bare(), texts, [last], batch_size=1)[:, 0]
