@@ -5,9 +5,12 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
+import pty
 import re
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -416,6 +419,20 @@ def test_no_bar_of_a_wait_that_is_soon_over(monkeypatch):
     time.sleep(0.15), shown.update(1, {}), shown.update(2, {})
     *_, bar, left = terminal.getvalue().split("\r")[:-1]
     assert bar.startswith("encoded text ") and "/2" in bar and not left.strip()
+
+
+def test_a_terminal_of_no_size_has_lines(monkeypatch):
+    """As a container's that nobody looks at: no bar fits into it."""
+    master, slave = pty.openpty()
+    with os.fdopen(slave, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        for size, shows in (((0, 0), b"step 1/2 loss"), ((40, 100), b"| 1/2")):
+            termios.tcsetwinsize(slave, size)
+            shown = Progress(2)
+            time.sleep(0.15), shown.update(1, ROW)
+            assert shows in os.read(master, 4096)
+            shown.close()
+    os.close(master)
 
 
 def test_a_closed_terminal_ends_the_display_alone(monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 import warnings
@@ -17,8 +18,8 @@ PATIENCE = 10.0  # a wait that is over by then needs no word
 class Progress:
     """Shows each metric row of a run of `total_steps` that begins after `start_step`.
 
-    On a terminal and in a notebook a tqdm bar. Where stderr is a pipe or a file (as under the
-    deepspeed launcher on several hosts) plain lines: the first and the last step, and between them
+    On a terminal and in a notebook a tqdm bar. Where stderr is a pipe, a file (as under the
+    deepspeed launcher on several hosts) or a terminal of no size (a container's) plain lines: the first and the last step, and between them
     about 20 per run, 5 to about 60 seconds apart. `enabled` is False on every rank but the first.
 
     Rows have the keys of metrics.jsonl; shown where present: `loss`, `loss/<part>`, `lr`,
@@ -40,7 +41,7 @@ class Progress:
         self._last_step, self._last_line = start_step, float("-inf")
         self._row: Mapping[str, float] = {}  # the last one with figures
         self._bar: Any = None
-        if enabled and (in_notebook() or sys.stderr.isatty()):
+        if enabled and (in_notebook() or _has_screen()):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # a notebook without ipywidgets has a text bar
                 from tqdm.auto import tqdm
@@ -99,6 +100,16 @@ class Progress:
             self._bar.close()
             self._bar = None
         self.enabled = False
+
+
+def _has_screen() -> bool:
+    """Whether stderr is a terminal that someone may look at: one of no size shows no bar."""
+    if not sys.stderr.isatty():
+        return False
+    try:
+        return min(os.get_terminal_size(sys.stderr.fileno())) > 1
+    except (OSError, ValueError):  # it stands for a terminal, and has no file
+        return True
 
 
 def in_notebook() -> bool:
