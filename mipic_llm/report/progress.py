@@ -19,8 +19,9 @@ class Progress:
     """Shows each metric row of a run of `total_steps` that begins after `start_step`.
 
     On a terminal and in a notebook a tqdm bar. Where stderr is a pipe, a file (as under the
-    deepspeed launcher on several hosts) or a terminal of no size (a container's) plain lines: the first and the last step, and between them
-    about 20 per run, 5 to about 60 seconds apart. `enabled` is False on every rank but the first.
+    deepspeed launcher on several hosts) or a terminal of no size (a container's) plain lines: the
+    first and the last step, and between them about 20 per run, 5 to about 60 seconds apart.
+    `enabled` is False on every rank but the first.
 
     Rows have the keys of metrics.jsonl; shown where present: `loss`, `loss/<part>`, `lr`,
     `tokens_per_second`, `padding_share` (0 to 1), `memory_gib`. An output that was closed ends the
