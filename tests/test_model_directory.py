@@ -11,12 +11,16 @@ from pathlib import Path
 
 import pytest
 import transformers
+from huggingface_hub.utils import are_progress_bars_disabled
 from ranks import ROOT
 from tiny_models import SENTENCES, tiny_bert, tiny_qwen3, tiny_xlmr
+from transformers.utils.logging import is_progress_bar_enabled
 
 from mipic_llm.config.schema import ModelConfig
 from mipic_llm.errors import UserError
+from mipic_llm.model import load
 from mipic_llm.model.directory import is_causal, open_source, read_model
+from mipic_llm.model.load import about_weights
 from mipic_llm.model.source import prompts_by_kind
 
 COMMITS = {"main": "a" * 40, "v1": "b" * 40}
@@ -117,6 +121,29 @@ def facts(source) -> dict:
     told = {k: getattr(source, k) for k in ("is_decoder", "pooling", "prompts", "default_prompt",
             "max_length", "lower_case", "portable", "inner_norm", "dims")}  # fmt: skip
     return told | {"ids": ids, "layers": source.config.num_hidden_layers, "notes": source.notes}
+
+
+def test_who_waits_for_weights_is_told(hub, monkeypatch) -> None:
+    """That they are downloaded, which has its own bars, or that there are many of them."""
+    cache, folders = hub
+    source = read_model(str(folders["qwen"]))
+    monkeypatch.setattr(load.constants, "HF_HUB_CACHE", str(cache))
+    kept = source._replace(backbone="org/qwen", revision=None)
+    assert about_weights(source) is about_weights(kept) is None
+    assert about_weights(source._replace(backbone="org/new")) == "downloading org/new"
+    monkeypatch.setattr(load, "LARGE", 100)
+    assert about_weights(source) == about_weights(kept) == "reading 0.0 GiB of weights"
+    monkeypatch.setattr(load.constants, "HF_HUB_OFFLINE", True)
+    assert about_weights(source._replace(backbone="org/new")) is None
+
+
+def test_downloads_keep_their_bars() -> None:
+    assert not are_progress_bars_disabled() and not is_progress_bar_enabled()
+    code = ("from huggingface_hub import utils; import mipic_llm.model.load;"
+            "print(utils.are_progress_bars_disabled())")  # fmt: skip
+    env = os.environ | {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert done.stdout == "True\n", done.stderr  # as the user asked
 
 
 READ = """

@@ -17,7 +17,14 @@ from mipic_llm.model.attention import choose
 from mipic_llm.model.backbone import Backbone
 from mipic_llm.model.dense import make_dense
 from mipic_llm.model.directory import read_model
-from mipic_llm.model.load import check_precision, dtype_of, lacks_bf16, load_model, read_adapter
+from mipic_llm.model.load import (
+    about_weights,
+    check_precision,
+    dtype_of,
+    lacks_bf16,
+    load_model,
+    read_adapter,
+)
 from mipic_llm.model.source import Source
 from mipic_llm.objective.module import EmbeddingModule
 from mipic_llm.runtime import ranks as dist
@@ -106,6 +113,8 @@ def free() -> None:
 def load_frozen(config: Config, source: Source) -> nn.Module:
     """The transformer of a source, with its adapter, in config's precision."""
     precision = config.train.precision
+    if line := about_weights(source):
+        say(line)
     found = load_model(source, config.model, precision=precision, dropout=0.0)
     if source.adapter is not None:
         found = read_adapter(found, source.adapter, dtype_of(precision))

@@ -23,7 +23,7 @@ from mipic_llm.model.backbone import Backbone
 from mipic_llm.model.dense import dense_in, make_dense
 from mipic_llm.model.directory import open_source
 from mipic_llm.model.files import exported, older_forms
-from mipic_llm.model.load import dtype_of, load_model, with_lora
+from mipic_llm.model.load import about_weights, dtype_of, load_model, with_lora
 from mipic_llm.model.source import Source
 from mipic_llm.runtime import checkpoint
 from mipic_llm.runtime.engine import consolidated
@@ -117,6 +117,8 @@ def _restored(config: Config, source: Source, saved: Path) -> Backbone:
     """The checkpoint's backbone on CPU, with its own LoRA or its own whole weights."""
     lora, dtype = config.lora.rank > 0, dtype_of(config.train.precision)
     m = config.replace(**{"model.attn": padded(source.config)}).model  # others may need a GPU
+    if line := about_weights(source):
+        say(line)
     model = load_model(source, m, precision=config.train.precision, dropout=m.dropout or 0.0)
     if lora:
         model = with_lora(model, config, source)

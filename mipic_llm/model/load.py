@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import inspect
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import constants, try_to_load_from_cache
+from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
 from torch import Tensor, nn
 from transformers import AutoModel, BitsAndBytesConfig
+from transformers.utils import (
+    SAFE_WEIGHTS_INDEX_NAME,
+    SAFE_WEIGHTS_NAME,
+    WEIGHTS_INDEX_NAME,
+    WEIGHTS_NAME,
+)
 from transformers.utils.logging import disable_progress_bar
 
 from mipic_llm.errors import UserError
@@ -24,7 +33,14 @@ STATE_SPACE = ("bamba", "falcon_h1", "falcon_mamba", "granitemoehybrid", "jamba"
                "nemotron_h", "zamba2")  # fmt: skip
 TAKEN = ("out_proj", "conv1d", "dt_proj", "x_proj")
 
-disable_progress_bar()  # weights load in a blink; the bar of a run is its steps
+LARGE = 2 << 30  # bytes of weights that take a while to read
+
+# Reading weights has no bar, the bar of a run is its steps; downloads keep theirs, which
+# transformers turns off with it.
+_downloads = not are_progress_bars_disabled()
+disable_progress_bar()
+if _downloads:
+    enable_progress_bars()
 
 
 def dtype_of(precision: str) -> torch.dtype:
@@ -41,6 +57,23 @@ def check_precision(precision: str) -> None:
     """UserError for bf16 on a GPU without it."""
     if precision == "bf16" and lacks_bf16():
         raise UserError("train.precision: this GPU has no bf16; use --train.precision fp32")
+
+
+def about_weights(source: Source) -> str | None:
+    """What to say before the weights of a base are read: that they are downloaded, or that there
+    are many; None for small ones that are here."""
+    folder = Path(source.backbone)
+    if not folder.is_dir():
+        kept = [try_to_load_from_cache(source.backbone, name, revision=source.commit)
+                for name in (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, WEIGHTS_NAME,
+                             WEIGHTS_INDEX_NAME)]  # fmt: skip
+        here = [Path(path).parent for path in kept if isinstance(path, str)]
+        if not here:
+            return None if constants.HF_HUB_OFFLINE else f"downloading {source.backbone}"
+        folder = here[0]
+    size = sum(path.stat().st_size for path in folder.glob("*")
+               if path.suffix in (".safetensors", ".bin"))  # fmt: skip
+    return f"reading {size / 2**30:.1f} GiB of weights" if size > LARGE else None
 
 
 def load_model(source: Source, model: Any, *, precision: str, dropout: float | None) -> nn.Module:

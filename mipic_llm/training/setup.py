@@ -30,6 +30,7 @@ from mipic_llm.model.dense import make_dense
 from mipic_llm.model.directory import open_source
 from mipic_llm.model.fused import apply_liger, can_liger, compile_layers, fuse_lora
 from mipic_llm.model.load import (
+    about_weights,
     check_precision,
     dtype_of,
     lacks_bf16,
@@ -100,6 +101,8 @@ def build_module(
     dropout = config.model.dropout
     if dropout is None and not unlabelled:
         dropout = 0.0
+    if line := about_weights(source):
+        say(line)
     with loading(ds_config):
         model = load_model(source, config.model, precision=config.train.precision, dropout=dropout)
         if config.train.gradient_checkpointing:
