@@ -66,6 +66,15 @@ def test_what_a_class_cannot_do_is_refused_at_the_start(tmp_path, name, more, wo
         train(build(name, tmp_path / "base"), tmp_path, **more)
 
 
+def test_an_adapter_of_others_may_have_parts_that_do_nothing(tmp_path, steps_alone, capsys):
+    base = build("Mamba", tmp_path / "base")
+    settings = LoraSettings(target_modules=["in_proj", "dt_proj"])
+    add_lora(AutoModel.from_pretrained(base), settings).save_pretrained(tmp_path / "theirs")
+    more = {"model.adapter": str(tmp_path / "theirs"), "export.rehearse": False}
+    train(base, tmp_path, **more)
+    assert "weights of dt_proj past their LoRA, so that this part" in capsys.readouterr().out
+
+
 def test_tokens_beyond_the_table_are_named(tmp_path):
     from transformers import AutoTokenizer
 

@@ -86,7 +86,7 @@ def check_sight(run: LiveRun) -> None:
 
 def check_lora(run: LiveRun) -> None:
     """UserError where the model's code reads the weights of layers past their LoRA, which would
-    learn nothing. All ranks call.
+    learn nothing; of an adapter that is trained further a note. All ranks call.
 
     Layers that our own kernels compute are not asked. Of layers with one name (experts, say) one
     that is called is enough.
@@ -111,12 +111,14 @@ def check_lora(run: LiveRun) -> None:
         found[_last_word(name)].append(layer in called)
     dead = [name for name, calls in found.items() if not any(calls)]
     alive = [name for name in found if name not in dead]
-    need(
-        not dead,
-        f"lora.target_modules: the model reads the weights of {', '.join(dead)} past their LoRA, "
-        "which would learn nothing; "
-        + (f"use --lora.target_modules {','.join(alive)}" if alive else "name other layers"),
-    )
+    if not dead:
+        return
+    what = f"the model reads the weights of {', '.join(dead)} past their LoRA"
+    if run.source.adapter:
+        say(f"note: {what}, so that this part of the adapter does and learns nothing")
+        return
+    advice = f"use --lora.target_modules {','.join(alive)}" if alive else "name other layers"
+    raise UserError(f"lora.target_modules: {what}, which would learn nothing; {advice}")
 
 
 def _last_word(name: str) -> str:
