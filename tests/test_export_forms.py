@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import shutil
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -25,6 +26,7 @@ import mipic_llm
 from mipic_llm import UserError
 from mipic_llm.commands.export import main
 from mipic_llm.evaluation.bits import Quantiser
+from mipic_llm.evaluation.encode import check_record
 from mipic_llm.evaluation.pca import axes_module, mean_share, principal_axes
 from mipic_llm.export import budget, onnx, rotate
 from mipic_llm.types import BITS, Point
@@ -265,6 +267,48 @@ def test_bytes_that_no_size_fits(run, tmp_path, monkeypatch):
 def test_a_rotation_wants_text(run, tmp_path):
     with pytest.raises(UserError, match="training data are not here; give --pca_text"):
         mipic_llm.export(run, rotate="pca", to=tmp_path)
+
+
+def test_a_run_that_other_rules_made_is_not_read_by_those_of_today(run, tmp_path):
+    """What `auto` came to is in environment.json: by name, in a line of older runs, or nowhere."""
+    old = Path(shutil.copytree(run.path, tmp_path / "old"))
+    told = json.loads((old / "environment.json").read_text())
+    assert told["pooling"] == "mean" and told["append_eos"] is None
+    lines = {"vectors": told["vectors"].replace("pooling mean", "pooling cls")}
+    for was, match in (
+        (
+            told | {"pooling": "cls"},
+            "pooling: .* trained with cls, and this version takes mean",
+        ),
+        (told | {"append_eos": "[SEP]"}, r"append_eos: .* trained with \[SEP\], .* takes None"),
+        (lines, "pooling: .* was trained with cls, .*mipic evaluate --model .*old/adapter"),
+    ):
+        (old / "environment.json").write_text(json.dumps(was))
+        with pytest.raises(UserError, match=match):
+            mipic_llm.export(old, merged=True, to=tmp_path / "none")
+        with pytest.raises(UserError, match=match):
+            mipic_llm.merge(old, scale=0.5, to=tmp_path / "none")
+    vocabulary = {"<|endoftext|>": 1, "<end>": 2}
+    tokenizer = SimpleNamespace(convert_ids_to_tokens={2: "<end>"}.get,
+                                get_vocab=lambda: vocabulary)  # fmt: skip
+    decoder = SimpleNamespace(tokenizer=tokenizer, pooling="last")
+    rules = run.config, decoder, SimpleNamespace(append_eos_id=2)
+    for was in ("{}", json.dumps({"vectors": "pooling last, <|endoftext|> ends each text"})):
+        (old / "environment.json").write_text(was)
+        with pytest.raises(UserError, match=r"trained with <.endoftext.>, .* takes <end>"):
+            check_record(old, *rules)
+    del vocabulary["<|endoftext|>"]
+    (old / "environment.json").write_text("{}")
+    check_record(old, *rules)
+
+
+def test_an_adapter_whose_files_cut_texts_at_another_length_is_merged(run, tmp_path):
+    """As those of older versions did, at the length of the base."""
+    old = Path(shutil.copytree(run.path, tmp_path / "old"))
+    path = old / "adapter" / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_max_length": 512}))
+    folder = mipic_llm.export(old, merged=True, to=tmp_path / "merged")
+    assert np.abs(encode(folder) - encode(run.path / "adapter")).max() < 1e-6
 
 
 def test_onnx_names_what_to_install(run, tmp_path, monkeypatch):

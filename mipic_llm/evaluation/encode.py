@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from mipic_llm.config import Config, need
-from mipic_llm.data.tokenise import TextEncoder, pad, resolve_eos
+from mipic_llm.data.tokenise import ENDOFTEXT, TextEncoder, pad, resolve_eos
 from mipic_llm.errors import UserError
 from mipic_llm.model.source import Source, prompts_by_kind
 from mipic_llm.report.progress import PATIENCE, Progress
@@ -45,6 +48,41 @@ def make_encoder(config: Config, source: Source) -> TextEncoder:
         prompts={kind: prompt for kind, prompt in prompts.items() if prompt},
         padding_side=source.tokenizer.padding_side, include_prompt=source.include_prompt,
     )  # fmt: skip
+
+
+def rules_of(source: Source, encoder: TextEncoder) -> dict[str, str | None]:
+    """What `auto` came to, by the names of the options: for environment.json."""
+    eos = encoder.append_eos_id
+    name = None if eos is None else source.tokenizer.convert_ids_to_tokens(eos)
+    return {"pooling": source.pooling, "append_eos": name}
+
+
+def check_record(run: Path, config: Config, source: Source, encoder: TextEncoder) -> None:
+    """UserError where a run, by its environment.json, read texts in another way than this version
+    does with the run's own settings: what `auto` means is a rule of the version."""
+    try:
+        told = json.loads((run / "environment.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return
+    vocabulary = source.tokenizer.get_vocab()
+    now = then = rules_of(source, encoder)
+    if "pooling" in told:
+        then = {key: told.get(key) for key in now}
+    elif "vectors" in told:  # until 28 November 2026 in this line alone, see Source.reading
+        pooling = re.search(r"pooling (\w+)", told["vectors"])
+        end = re.search(r"(\S+) ends each text", told["vectors"])
+        found = {"pooling": pooling, "append_eos": end}
+        then = now | {key: one[1] for key, one in found.items() if one}
+    elif config.model.append_eos == "auto" and now["append_eos"] and ENDOFTEXT in vocabulary:
+        then = now | {"append_eos": ENDOFTEXT}  # what auto was until 26 November 2026
+    if differ := [key for key in now if now[key] != then[key]]:
+        key = differ[0]
+        raise UserError(
+            f"model.{key}: {run} was trained with {then[key]}, and this version takes {now[key]} "
+            f"by the same settings; its finished model is read as it was trained (mipic evaluate "
+            f"--model {run}/adapter, or --model.adapter of a new run); for all else take the "
+            "version that trained it"
+        )
 
 
 def encode(

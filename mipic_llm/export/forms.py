@@ -92,8 +92,9 @@ def merged(model: Finished, folder: Path) -> Finished:
     """The adapter merged into its base. UserError for a model that is whole already."""
     need(model.folder.name == "adapter",
          f"merged: {model.folder} is a merged model already (full fine-tuning)")  # fmt: skip
+    # Tokens of the run: files that an older version wrote cut texts at another length.
     live_ND = reload_vectors(model.folder, model.texts[:PROBES], model.spec, loader="automodel",
-                             dtype=model.dtype)  # fmt: skip
+                             dtype=model.dtype, encoder=model.encoder)  # fmt: skip
     return _write(model, folder, model.whole(), model.spec, live_ND)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from mipic_llm.config import Config, need
 from mipic_llm.errors import UserError
-from mipic_llm.evaluation.encode import encode, make_encoder
+from mipic_llm.evaluation.encode import check_record, encode, make_encoder
 from mipic_llm.evaluation.open import for_inference
 from mipic_llm.export.card import facts_of
 from mipic_llm.export.forms import demo_texts
@@ -90,6 +90,7 @@ def _read(run: Path, config: Config) -> Trained:
             "(`mipic export` finishes one from its checkpoint)"
         )
     own, source = settings_of(run, record, config, ["eval.batch_size"])
+    check_record(run, own, source, make_encoder(own, source))
     base = source.backbone if folder.name == "adapter" else None
     trust = own.model.trust_remote_code
     return Trained(own, source, read_model(str(folder), trust_remote_code=trust, base=base))

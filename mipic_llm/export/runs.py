@@ -11,7 +11,7 @@ from pathlib import Path
 from mipic_llm.config import Config, flatten, load_config, need, resolve
 from mipic_llm.data.tokenise import TextEncoder
 from mipic_llm.errors import UserError
-from mipic_llm.evaluation.encode import make_encoder
+from mipic_llm.evaluation.encode import check_record, make_encoder
 from mipic_llm.evaluation.tasks.base import SYMMETRIC
 from mipic_llm.export.card import Facts, facts_of
 from mipic_llm.export.fitted import read_texts
@@ -58,6 +58,7 @@ def of_run(config: Config, out: Path) -> tuple[Finished, bool]:
     told, source = settings_of(run, record, config)
     told = told.replace(**{"export.merged": own.merged})
     encoder, facts = make_encoder(told, source), facts_of(run)
+    check_record(run, told, source, encoder)
     if saved:
         out.mkdir(parents=True, exist_ok=True)
         folder = _write(saved, out, told, source, encoder, facts)

@@ -39,9 +39,11 @@ def loaders(spec: EmbeddingSpec, *, adapter: bool) -> list[str]:
 
 
 def reload_vectors(
-    folder: Path, texts: Sequence[str], spec: EmbeddingSpec, *, loader: str, dtype: torch.dtype
-) -> Tensor:
-    """(N, D) float32 unit vectors of texts (no prompt), from the files in folder, on CPU."""
+    folder: Path, texts: Sequence[str], spec: EmbeddingSpec, *, loader: str, dtype: torch.dtype,
+    encoder: TextEncoder | None = None,
+) -> Tensor:  # fmt: skip
+    """(N, D) float32 unit vectors of texts (no prompt), from the files in folder, on CPU. encoder:
+    makes the tokens in place of the folder's tokenizer, for automodel and peft."""
     import_bitsandbytes()
     if loader == "sentence-transformers":
         from sentence_transformers import SentenceTransformer
@@ -65,7 +67,11 @@ def reload_vectors(
     dense = make_dense(dense_in(folder), dtype)
     rows = []
     for text in texts:
-        batch = tokenizer([text], truncation=True, return_tensors="pt")
+        if encoder is None:
+            batch = tokenizer([text], truncation=True, return_tensors="pt")
+        else:
+            ids_1T = torch.tensor(encoder.bare().ids([text]))
+            batch = {"input_ids": ids_1T, "attention_mask": torch.ones_like(ids_1T)}
         with torch.no_grad():
             h_TD = net(**batch).last_hidden_state[0]
         pooled = {"cls": h_TD[0], "last": h_TD[-1], "mean": h_TD.mean(0)}[spec.pooling]

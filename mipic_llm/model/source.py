@@ -74,7 +74,11 @@ class Source(NamedTuple):
             f"pooling {self.pooling}" + ", prompts left out" * bool(encoder.skips),
             f"inner layers {inner_norm}",
             f"{encoder.max_length} tokens at most",
-            *([f"{self.tokenizer.convert_ids_to_tokens(eos)} ends each text"] if eos else []),
+            *(
+                [f"{self.tokenizer.convert_ids_to_tokens(eos)} ends each text"]
+                if eos is not None
+                else []
+            ),
             *([f"Dense to {' '.join(str(len(d.weight)) for d in self.dense)}"] * bool(self.dense)),
             *([f"prompts {' '.join(prompts)}"] * bool(prompts)),
         ]

@@ -13,6 +13,7 @@ from typing import Any
 from mipic_llm.config import Config, command_of, validate
 from mipic_llm.errors import EXIT_DONE, EXIT_INCOMPLETE, EXIT_STOPPED
 from mipic_llm.evaluation.agree import one_place
+from mipic_llm.evaluation.encode import rules_of
 from mipic_llm.model.attention import choose
 from mipic_llm.model.dense import write_dense
 from mipic_llm.runtime import checkpoint
@@ -207,6 +208,7 @@ def _start(run: LiveRun) -> None:
     reading = run.source.reading(config.model.inner_norm or "raw", run.data.encoder)
     layers = run.engine.module.backbone.about_layers
     run.facts |= {"attention": about, "vectors": reading, "layers": layers}
+    run.facts |= rules_of(run.source, run.data.encoder)
     with writing(run.out):
         path = run.out / "environment.json"
         if run.rank == 0 and (fresh or not path.is_file()):

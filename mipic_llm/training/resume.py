@@ -13,6 +13,7 @@ from mipic_llm.config.compare import Change, compare
 from mipic_llm.data.read.rows import TextSource
 from mipic_llm.data.row_store import digest_of
 from mipic_llm.errors import UserError
+from mipic_llm.evaluation.encode import check_record
 from mipic_llm.model.source import Source
 from mipic_llm.runtime import checkpoint
 from mipic_llm.runtime import ranks as dist
@@ -81,6 +82,7 @@ def past_batches(path: Path) -> list[tuple[int, int]]:
 
 def check_resume(path: Path, config: Config, source: Source, data: Data) -> list[Change]:
     """What changes from the checkpoint's configuration to this one. UserError for what may not."""
+    check_record(output_of(path), config, source, data.encoder)
     table = checkpoint.manifest(path)
     now = dist.from_first(identity(source, data) if dist.rank() == 0 else None)
     then = table.get("identity") or {}
