@@ -68,17 +68,14 @@ class Source(NamedTuple):
     def reading(self, inner_norm: str, encoder: Any) -> str:
         """How its vectors are made, in a line. encoder: a TextEncoder for it."""
         prompts, eos = [name for name, text in self.prompts.items() if text], encoder.append_eos_id
+        end = None if eos is None else self.tokenizer.convert_ids_to_tokens(eos)
         parts = [
             f"{self.n_layers} layers, width {self.width}",
             f"attends {'left to right' if self.is_decoder else 'both ways'}",
             f"pooling {self.pooling}" + ", prompts left out" * bool(encoder.skips),
             f"inner layers {inner_norm}",
             f"{encoder.max_length} tokens at most",
-            *(
-                [f"{self.tokenizer.convert_ids_to_tokens(eos)} ends each text"]
-                if eos is not None
-                else []
-            ),
+            *([f"{end} ends each text"] if end else []),
             *([f"Dense to {' '.join(str(len(d.weight)) for d in self.dense)}"] * bool(self.dense)),
             *([f"prompts {' '.join(prompts)}"] * bool(prompts)),
         ]
