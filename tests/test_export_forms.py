@@ -303,10 +303,10 @@ def test_a_run_that_other_rules_made_is_not_read_by_those_of_today(run, tmp_path
 
 
 def test_an_adapter_whose_files_cut_texts_at_another_length_is_merged(run, tmp_path):
-    """As those of older versions did, at the length of the base."""
+    """As those of older versions did, which named the length of the base."""
     old = Path(shutil.copytree(run.path, tmp_path / "old"))
     path = old / "adapter" / "tokenizer_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_max_length": 512}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_max_length": 8}))
     folder = mipic_llm.export(old, merged=True, to=tmp_path / "merged")
     assert np.abs(encode(folder) - encode(run.path / "adapter")).max() < 1e-6
 
