@@ -80,7 +80,6 @@ class Chatter(logging.Filter):
 def quiet() -> None:
     """Call before the libraries are imported, as commands and the API do; a second call is free."""
     os.environ.setdefault(CORES, SERIAL)
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     for pattern in WARNINGS:
         warnings.filterwarnings("ignore", message=pattern, category=Warning)
     chatter = Chatter()

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 import transformers
-from huggingface_hub.utils import are_progress_bars_disabled
+from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars
 from ranks import ROOT
 from tiny_models import SENTENCES, tiny_bert, tiny_qwen3, tiny_xlmr
 from transformers.utils.logging import is_progress_bar_enabled
 
 from mipic_llm.config.schema import ModelConfig
 from mipic_llm.errors import UserError
+from mipic_llm.hub import ask_hub
 from mipic_llm.model import load
 from mipic_llm.model.directory import is_causal, open_source, read_model
 from mipic_llm.model.load import about_weights
@@ -137,13 +138,25 @@ def test_who_waits_for_weights_is_told(hub, monkeypatch) -> None:
     assert about_weights(source._replace(backbone="org/new")) is None
 
 
-def test_downloads_keep_their_bars() -> None:
-    assert not are_progress_bars_disabled() and not is_progress_bar_enabled()
-    code = ("from huggingface_hub import utils; import mipic_llm.model.load;"
-            "print(utils.are_progress_bars_disabled())")  # fmt: skip
-    env = os.environ | {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
-    assert done.stdout == "True\n", done.stderr  # as the user asked
+def test_weights_that_are_downloaded_have_bars(hub, monkeypatch) -> None:
+    """Small files have none, nor has any file where the user wants none."""
+    _, folders = hub
+    source, seen = read_model(str(folders["bge"])), []
+
+    def loads(*_, **__):
+        seen.append(are_progress_bars_disabled())
+        raise ConnectionError
+
+    monkeypatch.setattr(load.AutoModel, "from_pretrained", loads)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for off in (None, True):
+        monkeypatch.setattr(load.constants, "HF_HUB_DISABLE_PROGRESS_BARS", off)
+        disable_progress_bars()
+        ask_hub()
+        with pytest.raises(ConnectionError):
+            load.load_model(source, ModelConfig(), precision="fp32", dropout=None)
+        assert are_progress_bars_disabled() and not is_progress_bar_enabled()
+    assert seen == [False, True]
 
 
 READ = """

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from huggingface_hub import constants, try_to_load_from_cache
-from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
 from torch import Tensor, nn
 from transformers import AutoModel, BitsAndBytesConfig
 from transformers.utils import (
@@ -21,6 +20,7 @@ from transformers.utils import (
 from transformers.utils.logging import disable_progress_bar
 
 from mipic_llm.errors import UserError
+from mipic_llm.hub import download_bars
 from mipic_llm.model.attention import choose, model_class
 from mipic_llm.model.files import bad
 from mipic_llm.model.source import Source
@@ -35,12 +35,7 @@ TAKEN = ("out_proj", "conv1d", "dt_proj", "x_proj")
 
 LARGE = 2 << 30  # bytes of weights that take a while to read
 
-# Reading weights has no bar, the bar of a run is its steps; downloads keep theirs, which
-# transformers turns off with it.
-_downloads = not are_progress_bars_disabled()
-disable_progress_bar()
-if _downloads:
-    enable_progress_bars()
+disable_progress_bar()  # the bar of a run is its steps; downloads of weights have one
 
 
 def dtype_of(precision: str) -> torch.dtype:
@@ -103,7 +98,10 @@ def load_model(source: Source, model: Any, *, precision: str, dropout: float | N
                 "in 4 bits; use --model.quantization none"
             )
         options["quantization_config"] = nf4(dtype_of(precision))
-    found, report = AutoModel.from_pretrained(source.backbone, output_loading_info=True, **options)
+    with download_bars():
+        found, report = AutoModel.from_pretrained(
+            source.backbone, output_loading_info=True, **options
+        )
     lost = sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])})
     if lost := [key for key in lost if not key.startswith("pooler.")]:
         stray = sorted(report["unexpected_keys"])
