@@ -251,6 +251,7 @@ def test_a_long_text_is_cut_alike_by_programs_that_read_the_tokenizer_alone(tmp_
         assert [plain.encode(text).ids for text in texts] == ours
     else:
         assert plain.truncation is None
+    verify.settle_tokens(folder, texts[1:], trained.spec)
     verify.check_tokens(folder, trained.encoder, texts[1:], trained.spec)
     plain = Tokenizer.from_file(str(folder / "tokenizer.json"))
     assert (plain.truncation or {}).get("max_length") == (24 if own else None)

@@ -27,6 +27,7 @@ import mipic_llm
 from mipic_llm import UserError
 from mipic_llm.config.schema import LoraSettings
 from mipic_llm.export import forms
+from mipic_llm.model import load
 from mipic_llm.model.attention import choose
 from mipic_llm.model.directory import read_model
 from mipic_llm.model.load import add_lora
@@ -66,13 +67,17 @@ def test_what_a_class_cannot_do_is_refused_at_the_start(tmp_path, name, more, wo
         train(build(name, tmp_path / "base"), tmp_path, **more)
 
 
-def test_an_adapter_of_others_may_have_parts_that_do_nothing(tmp_path, steps_alone, capsys):
+def test_parts_that_do_nothing_are_told(tmp_path, monkeypatch, steps_alone, capsys):
+    """Of an adapter of others, and of all linear layers, some of which a class may not use."""
     base = build("Mamba", tmp_path / "base")
     settings = LoraSettings(target_modules=["in_proj", "dt_proj"])
     add_lora(AutoModel.from_pretrained(base), settings).save_pretrained(tmp_path / "theirs")
     more = {"model.adapter": str(tmp_path / "theirs"), "export.rehearse": False}
     train(base, tmp_path, **more)
-    assert "weights of dt_proj past their LoRA, so that this part" in capsys.readouterr().out
+    assert "weights of dt_proj past their LoRA, or not at all; this" in capsys.readouterr().out
+    monkeypatch.setattr(load, "TAKEN", ("conv1d", "out_proj"))
+    train(base, tmp_path, overwrite=True, **{"export.rehearse": False})
+    assert "weights of dt_proj past their LoRA, or not at all; this" in capsys.readouterr().out
 
 
 def test_tokens_beyond_the_table_are_named(tmp_path):

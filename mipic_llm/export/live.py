@@ -22,6 +22,7 @@ from mipic_llm.export.verify import (
     differences,
     prove,
     reload_vectors,
+    settle_tokens,
 )
 from mipic_llm.export.write import Check, merge_adapter, write_adapter, write_merged
 from mipic_llm.model.backbone import base_of
@@ -65,6 +66,7 @@ class Proof:
         """That the files of `name` (adapter, merged, or none) give live_ND; raises ExportError."""
 
         def proved(fresh: Path) -> None:
+            settle_tokens(fresh, self.texts, spec)
             check_tokens(fresh, self.encoder, self.texts, spec)
             self.found.update(prove(
                 fresh, self.live_ND, self.texts, spec, name=name, adapter=name == "adapter",

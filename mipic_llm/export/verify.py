@@ -80,16 +80,22 @@ def reload_vectors(
     return normalize(torch.stack(rows), dim=1)
 
 
+def settle_tokens(folder: Path, texts: Sequence[str], spec: EmbeddingSpec) -> None:
+    """Make the tokenizer.json in folder give the tokens that transformers makes of it, see
+    `as_read`; texts to compare beside odd ones of ours."""
+    from transformers import AutoTokenizer
+
+    fresh = AutoTokenizer.from_pretrained(folder, **spec.hub)
+    as_read(folder / "tokenizer.json", fresh, [*texts, LONG, *ODD], spec.max_seq_length)
+
+
 def check_tokens(
     folder: Path, encoder: TextEncoder, texts: Sequence[str], spec: EmbeddingSpec
 ) -> None:
-    """ExportError where the tokenizer in folder makes other tokens of a text, without a prompt. Its
-    tokenizer.json is made to give them by itself too."""
+    """ExportError where the tokenizer in folder makes other tokens of a text, without a prompt."""
     from transformers import AutoTokenizer
 
     every = [*texts, LONG]
-    fresh = AutoTokenizer.from_pretrained(folder, **spec.hub)
-    as_read(folder / "tokenizer.json", fresh, [*every, *ODD], spec.max_seq_length)
     fresh = AutoTokenizer.from_pretrained(folder, **spec.hub)
     found = fresh(every, truncation=True)["input_ids"]  # at the length that the files say
     for text, ids, ours in zip(every, found, encoder.bare().ids(every), strict=True):

@@ -85,8 +85,9 @@ def check_sight(run: LiveRun) -> None:
 
 
 def check_lora(run: LiveRun) -> None:
-    """UserError where the model's code reads the weights of layers past their LoRA, which would
-    learn nothing; of an adapter that is trained further a note. All ranks call.
+    """UserError where the model's code reads the weights of named layers past their LoRA, or does
+    not use them: it would learn nothing. A note for `all-linear`, whose other layers learn, and for
+    an adapter that is trained further. All ranks call.
 
     Layers that our own kernels compute are not asked. Of layers with one name (experts, say) one
     that is called is enough.
@@ -113,12 +114,14 @@ def check_lora(run: LiveRun) -> None:
     alive = [name for name in found if name not in dead]
     if not dead:
         return
-    what = f"the model reads the weights of {', '.join(dead)} past their LoRA"
-    if run.source.adapter:
-        say(f"note: {what}, so that this part of the adapter does and learns nothing")
+    what = (
+        f"{run.source.name} reads the weights of {', '.join(dead)} past their LoRA, or not at all"
+    )
+    if run.source.adapter or (alive and list(run.config.lora.target_modules) == ["all-linear"]):
+        say(f"note: {what}; this part of the adapter does and learns nothing")
         return
     advice = f"use --lora.target_modules {','.join(alive)}" if alive else "name other layers"
-    raise UserError(f"lora.target_modules: {what}, which would learn nothing; {advice}")
+    raise UserError(f"lora.target_modules: {what}: it would learn nothing; {advice}")
 
 
 def _last_word(name: str) -> str:

@@ -12,7 +12,7 @@ from mipic_llm.evaluation.families import FAMILIES
 from mipic_llm.export.card import facts_of
 from mipic_llm.export.live import PROBES, export_model
 from mipic_llm.export.portable import make_spec, write_portable
-from mipic_llm.export.verify import check_tokens
+from mipic_llm.export.verify import check_tokens, settle_tokens
 from mipic_llm.model.files import older_forms
 from mipic_llm.report import (
     Comparison,
@@ -80,6 +80,7 @@ def _write(run: LiveRun, out: Path, probes: int, rehearsal: bool = False) -> Non
         def tokenizer_alone() -> None:
             out.mkdir(exist_ok=True)
             write_portable(out, spec)
+            settle_tokens(out, texts, spec)
             check_tokens(out, encoder, texts, spec)
 
         _on_first(tokenizer_alone)
