@@ -549,7 +549,7 @@ def test_what_fails_on_the_first_rank_is_told_on_all(monkeypatch, rank, error):
     monkeypatch.setattr(finish.dist, "rank", lambda: rank)
     monkeypatch.setattr(finish.dist, "from_first", lambda value: told.append(value) or "export: x")
     backbone = SimpleNamespace(n_layers=1, model=None)
-    engine = SimpleNamespace(module=SimpleNamespace(backbone=backbone),
+    engine = SimpleNamespace(module=SimpleNamespace(backbone=backbone, parameters=list),
                              state=lambda trainable_only: {"backbone.model.w": 1})  # fmt: skip
     data = SimpleNamespace(sources=[], encoder=SimpleNamespace(bare=dict))
     run = SimpleNamespace(

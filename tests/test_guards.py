@@ -185,6 +185,17 @@ def test_what_decides_the_training_is_refused_by_name(base, done, key):
     assert "\n" not in str(error.value)
 
 
+def test_what_auto_came_to_is_compared(base, done, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(done, out)
+    path, config = out / "checkpoints" / "step-00000004", load_config(flags(base, out))
+    checked(config, path)
+    record = out / "environment.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"append_eos": "[SEP]"}))
+    with pytest.raises(UserError, match=r"append_eos: .*out was trained with .SEP., .*takes None"):
+        checked(config, path)
+
+
 def test_rows_and_base_are_compared_by_content(base, done, tmp_path):
     path = done / "checkpoints" / "step-00000004"
     rows = [{"anchor": f"boat {i}", "positive": f"ship {i}"} for i in range(2000)]

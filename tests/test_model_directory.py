@@ -129,6 +129,7 @@ def test_who_waits_for_weights_is_told(hub, monkeypatch) -> None:
     cache, folders = hub
     source = read_model(str(folders["qwen"]))
     monkeypatch.setattr(load.constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(load.constants, "HF_HUB_OFFLINE", False)
     kept = source._replace(backbone="org/qwen", revision=None)
     assert about_weights(source) is about_weights(kept) is None
     assert about_weights(source._replace(backbone="org/new")) == "downloading org/new"

@@ -82,12 +82,12 @@ def past_batches(path: Path) -> list[tuple[int, int]]:
 
 def check_resume(path: Path, config: Config, source: Source, data: Data) -> list[Change]:
     """What changes from the checkpoint's configuration to this one. UserError for what may not."""
-    check_record(output_of(path), config, source, data.encoder)
     table = checkpoint.manifest(path)
     now = dist.from_first(identity(source, data) if dist.rank() == 0 else None)
     then = table.get("identity") or {}
     same = {k: then[k] == now[k] if k in then else None for k in now}
     changes = compare(_record(path), config, same)
+    check_record(output_of(path), config, source, data.encoder)
     need(
         table["world_size"] == dist.world_size() or not any(s.batch_size for s in config.stages),
         f"train.resume: {path} is of {table['world_size']} ranks, and stages have a batch_size of "
