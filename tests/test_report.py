@@ -424,6 +424,7 @@ def test_no_bar_of_a_wait_that_is_soon_over(monkeypatch):
 def test_a_terminal_of_no_size_has_lines(monkeypatch):
     """As a container's that nobody looks at: no bar fits into it."""
     master, slave = pty.openpty()
+    os.set_blocking(master, False)  # nothing to read is an error, not a wait
     with os.fdopen(slave, "w") as terminal:
         monkeypatch.setattr(sys, "stderr", terminal)
         for size, shows in (((0, 0), b"step 1/2 loss"), ((40, 100), b"| 1/2")):

@@ -33,8 +33,8 @@ class Progress:
         began: float | None = None, what: str = "step", patience: float = 0.0,
     ) -> None:  # fmt: skip
         """began: time.monotonic() at the start of the first step; None = now. what: a step's name,
-        where it is no training's. patience: seconds before anything is shown, and a bar with them
-        leaves no trace."""
+        where it is no training's. patience: seconds before anything is shown; above 0, the bar is
+        wiped off at the end."""
         self.total, self.enabled, self._what = total_steps, enabled, what
         self._patience = patience
         self._start_step, self._start = start_step, time.monotonic() if began is None else began
