@@ -8,6 +8,7 @@ import math
 import os
 import pty
 import re
+import select
 import subprocess
 import sys
 import termios
@@ -424,13 +425,14 @@ def test_no_bar_of_a_wait_that_is_soon_over(monkeypatch):
 def test_a_terminal_of_no_size_has_lines(monkeypatch):
     """As a container's that nobody looks at: no bar fits into it."""
     master, slave = pty.openpty()
-    os.set_blocking(master, False)  # nothing to read is an error, not a wait
     with os.fdopen(slave, "w") as terminal:
         monkeypatch.setattr(sys, "stderr", terminal)
         for size, shows in (((0, 0), b"step 1/2 loss"), ((40, 100), b"| 1/2")):
             termios.tcsetwinsize(slave, size)
             shown = Progress(2)
             time.sleep(0.15), shown.update(1, ROW)
+            assert select.select([master], [], [], 5)[0], "nothing was shown"
+            time.sleep(0.1)  # all of it
             assert shows in os.read(master, 4096)
             shown.close()
     os.close(master)
